@@ -1,0 +1,42 @@
+"""What a person is told when something they gave is wrong. Imports nothing heavy, so that the answer is quick."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+class InputError(ValueError):
+    """The config or the input is wrong; nothing was started (exit code 2)."""
+
+
+class RunFailed(RuntimeError):
+    """The run began and could not be finished (exit code 1)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One mistake: where, what was expected, what was received, what to type instead."""
+
+    key: str
+    expected: str
+    received: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        remedy = f"; try {self.remedy}" if self.remedy else ""
+        return f"{self.key}: expected {self.expected}, received {self.received}{remedy}"
+
+
+class ConfigError(InputError):
+    """Every fault of a config, reported together."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
+    """The choices that look most like name, best first."""
+    return get_close_matches(name, list(choices), n=count, cutoff=0.5)
