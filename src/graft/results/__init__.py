@@ -1,0 +1,1 @@
+"""What a run leaves behind: weights to share, predictions, figures, a report."""
