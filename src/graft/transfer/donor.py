@@ -1,0 +1,95 @@
+"""A donor: named tensors that are read one at a time, and what is known about where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from graft.transfer.ledger import TensorInfo, TransferError
+
+
+@dataclass(slots=True, kw_only=True)
+class Donor:
+    """Named tensors with their metadata known up front and their values read on demand.
+
+    A donor is a context manager; leaving it closes the file behind it.
+    """
+
+    source: str
+    """What a person would call it: a path, a model zoo entry, a class name."""
+    format: str
+    """safetensors, torch, lightning, npz, keras, module, mapping …"""
+    infos: Mapping[str, TensorInfo]
+    """Every tensor in the donor's own order, under the name that it has inside its container. Wrapper prefixes
+    (`module.`) stay on: `account` strips them, because only there are the target's names known."""
+    reader: Callable[[str], Tensor]
+    """Gives the value of one name. It may be called twice for a name, and what it gives may share memory with the donor."""
+    sha256: str | None = None
+    remarks: list[str] = field(default_factory=list)
+    """What was recognised or decided while opening: the container, the kind of file, what was folded or transposed."""
+    closer: Callable[[], None] | None = None
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, detached, as the donor has it. The caller does not write to it."""
+        return self.reader(name).detach()
+
+    def close(self) -> None:
+        if self.closer is not None:
+            self.closer()
+            self.closer = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def donor_of_mapping(mapping: Mapping[str, Tensor], *, source: str = "mapping", format: str = "mapping") -> Donor:
+    """A donor over tensors that are already in memory; they are neither copied nor changed.
+
+    Raises:
+        TransferError: A value is not a tensor, or a tensor has no values (lazy or on the meta device).
+    """
+    for name, value in mapping.items():
+        if not isinstance(value, Tensor):
+            raise TransferError(
+                f"donor {source}: expected a tensor under {name!r}, received {type(value).__name__}; "
+                "try the entry that holds the weights (checkpoint['state_dict'], say)"
+            )
+        check_has_values(name, value, f"donor {source}")
+    infos = {name: info_of_tensor(value) for name, value in mapping.items()}
+    return Donor(source=source, format=format, infos=infos, reader=lambda name: mapping[name])
+
+
+def donor_of_module(module: nn.Module, *, source: str | None = None) -> Donor:
+    """A donor over a live module's state dict (parameters and persistent buffers)."""
+    state = module.state_dict()
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    donor = donor_of_mapping(tensors, source=source or type(module).__name__, format="module")
+    donor.remarks += [f"{name}: not a tensor; left out" for name in state if name not in tensors]
+    return donor
+
+
+def info_of_tensor(value: Tensor) -> TensorInfo:
+    return TensorInfo(shape=tuple(value.shape), dtype=str(value.dtype).removeprefix("torch."))
+
+
+def check_has_values(name: str, value: Tensor, whose: str) -> None:
+    """Refuses lazy and meta tensors, which have names but no values."""
+    if isinstance(value, nn.parameter.UninitializedTensorMixin):
+        raise TransferError(
+            f"{whose}: {name!r} belongs to a lazy module that has not seen an input yet; "
+            "try one forward pass through it before the transfer"
+        )
+    if value.device == torch.device("meta"):
+        raise TransferError(
+            f"{whose}: {name!r} is on the meta device and has no values; try module.to_empty(device='cpu') first"
+        )
