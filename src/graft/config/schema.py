@@ -6,82 +6,24 @@ Hydra composes YAML, `compose.parse` turns it into these values, and every room 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 
 from omegaconf import MISSING
 
-
-class Mode(Enum):
-    train = "train"
-    plan = "plan"
-
-
-class Library(Enum):
-    torchvision = "torchvision"
-    timm = "timm"
-
-
-class DonorKind(Enum):
-    pretrained = "pretrained"
-    file = "file"
-    run = "run"
-    keras = "keras"
-    none = "none"
-
-
-class HeadKind(Enum):
-    linear = "linear"
-    mlp = "mlp"
-    none = "none"
-    custom = "custom"
-
-
-class FreezeBatchNorm(Enum):
-    frozen = "frozen"
-    all = "all"
-    none = "none"
-
-
-class UnfreezeKind(Enum):
-    never = "never"
-    gradual = "gradual"
-    lp_ft = "lp_ft"
-    at = "at"
-
-
-class SchedulerKind(Enum):
-    constant = "constant"
-    cosine = "cosine"
-    one_cycle = "one_cycle"
-    step = "step"
-
-
-class DataKind(Enum):
-    solar_cells = "solar_cells"
-    folder = "folder"
-    csv = "csv"
-
-
-class Targets(Enum):
-    hard = "hard"
-    soft = "soft"
-
-
-class OnError(Enum):
-    stop = "stop"
-    skip = "skip"
-
-
-class CacheKind(Enum):
-    none = "none"
-    features = "features"
-    images = "images"
-
-
-class ClassWeights(Enum):
-    none = "none"
-    balanced = "balanced"
+from graft.config.choices import (
+    CacheKind,
+    ClassWeights,
+    DataKind,
+    DonorKind,
+    FreezeBatchNorm,
+    HeadKind,
+    Library,
+    Mode,
+    OnError,
+    SchedulerKind,
+    Targets,
+    UnfreezeKind,
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -113,10 +55,13 @@ class PublishedConfig:
     ignore: list[str] = field(default_factory=list)
     """Globs of donor names that the backbone has no place for (auxiliary classifiers, say)."""
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
+    """How those weights saw their images."""
 
 
 @dataclass(slots=True, kw_only=True)
 class BackboneConfig:
+    """The pretrained trunk: a model of torchvision or timm, by name."""
+
     library: Library = MISSING
     """torchvision or timm."""
     name: str = MISSING
@@ -136,7 +81,10 @@ class BackboneConfig:
 
 @dataclass(slots=True, kw_only=True)
 class DonorConfig:
+    """Where the weights come from, and how their names and shapes map to the network's."""
+
     kind: DonorKind = MISSING
+    """Where the donor comes from; each option of the group sets it."""
     path: str | None = None
     """File, run folder or Keras file (donor=file|run|keras)."""
     sha256: str | None = None
@@ -165,7 +113,10 @@ class DonorConfig:
 
 @dataclass(slots=True, kw_only=True)
 class HeadConfig:
+    """The new layers on top of the trunk; the data decide the class count."""
+
     kind: HeadKind = MISSING
+    """What the new layers are; each option of the group sets it."""
     hidden: list[int] = field(default_factory=list)
     """Widths of the hidden layers (head=mlp)."""
     dropout: float = 0.0
@@ -177,11 +128,15 @@ class HeadConfig:
     target: str | None = None
     """Import path of a module class called as target(in_features, num_classes, **kwargs) (head=custom)."""
     kwargs: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of target (head=custom)."""
 
 
 @dataclass(slots=True, kw_only=True)
 class UnfreezeConfig:
+    """The schedule by which frozen stages thaw."""
+
     kind: UnfreezeKind = MISSING
+    """The schedule by which stages thaw; each option of the group sets it."""
     every: Any = "1 epoch"
     """gradual: a further stage thaws each time this much has passed."""
     start: Any = "1 epoch"
@@ -192,6 +147,8 @@ class UnfreezeConfig:
 
 @dataclass(slots=True, kw_only=True)
 class OptimizerConfig:
+    """The optimizer, and the learning rate of every stage."""
+
     name: str = MISSING
     """adamw, sgd, or any optimizer of timm's by its name."""
     lr: float = MISSING
@@ -208,7 +165,10 @@ class OptimizerConfig:
 
 @dataclass(slots=True, kw_only=True)
 class SchedulerConfig:
+    """The curve that every learning rate follows."""
+
     kind: SchedulerKind = MISSING
+    """The curve that the learning rate follows; each option of the group sets it."""
     warmup: Any = 0
     """Linear warm-up: "2 epochs", "500 steps" or "10%"."""
     min_factor: float = 0.0
@@ -222,15 +182,21 @@ class SchedulerConfig:
     every: Any = "10 epochs"
     """step: the rate is multiplied by gamma each time this much has passed."""
     gamma: float = 0.1
+    """step: the factor of each drop."""
 
 
 @dataclass(slots=True, kw_only=True)
 class DataConfig:
+    """The images and their classes."""
+
     kind: DataKind = MISSING
+    """What the images are read from; each option of the group sets it."""
     root: str | None = None
     """folder: the folder; csv: the file, its paths relative to it."""
     train: str = "train"
+    """folder: name of the training part's folder."""
     val: str = "val"
+    """folder: name of the validation part's folder."""
     test: str = "test"
     """folder: names of the parts' folders."""
     val_fraction: float = 0.15
@@ -242,6 +208,7 @@ class DataConfig:
     channels: int = 3
     """1, 3 or more; other than 3 changes the first layer, the donor's first layer and mean/std together."""
     batch_size: int = 32
+    """Images per step and device."""
     num_workers: int | None = None
     """Loader processes. Null: chosen for the machine."""
     targets: Targets = Targets.hard
@@ -254,10 +221,14 @@ class DataConfig:
 
 @dataclass(slots=True, kw_only=True)
 class AugmentConfig:
+    """How training images are varied; off where not asked for."""
+
     name: str = MISSING
+    """The preset's name, for the record."""
     hflip: float = 0.0
     """Probability of a left-right flip."""
     vflip: float = 0.0
+    """Probability of a top-bottom flip."""
     quarter_turns: bool = False
     """Turn by 0, 90, 180 or 270 degrees, each as likely."""
     crop_scale: list[float] | None = None
@@ -272,7 +243,10 @@ class AugmentConfig:
 
 @dataclass(slots=True, kw_only=True)
 class CacheConfig:
+    """What is computed once and kept on disk."""
+
     kind: CacheKind = MISSING
+    """What is kept on disk; each option of the group sets it."""
     dir: str = "outputs/cache"
     """Shared by every run that names it."""
     max_gb: float = 20.0
@@ -283,12 +257,18 @@ class CacheConfig:
 
 @dataclass(slots=True, kw_only=True)
 class TrainerConfig:
+    """Where training runs, how long, and in which precision."""
+
     max_epochs: int = MISSING
+    """Passes over the training part."""
     accelerator: str = "auto"
     """auto, cpu or gpu."""
     devices: int = 1
+    """GPUs, or CPU processes, on each machine."""
     num_nodes: int = 1
+    """Machines."""
     strategy: str = "auto"
+    """auto (one process a device as soon as there are several) or ddp."""
     precision: str = "auto"
     """auto (bf16-mixed on a GPU that has it, else 32-true), 32-true, bf16-mixed or 16-mixed."""
     accumulate: int = 1
@@ -296,14 +276,19 @@ class TrainerConfig:
     clip_norm: float | None = None
     """Gradient norm is clipped to this."""
     channels_last: bool = True
+    """Keep image tensors channels-last in memory, which is faster on most devices."""
     compile: bool = False
+    """Run the network through torch.compile."""
     threads: int | None = None
     """CPU threads. Null: torch's choice."""
     progress: bool = True
+    """Show progress bars."""
 
 
 @dataclass(slots=True, kw_only=True)
 class CheckpointConfig:
+    """When the training state is saved, and which epoch counts as the best."""
+
     every_n_steps: int | None = None
     """checkpoints/last.ckpt is written each epoch, and every so many steps."""
     monitor: str = "val/loss"
@@ -314,13 +299,20 @@ class CheckpointConfig:
 
 @dataclass(slots=True, kw_only=True)
 class LoggerConfig:
+    """What is written besides metrics.csv, which always is."""
+
     tensorboard: bool = False
+    """Write TensorBoard files into the run's folder, beside metrics.csv."""
 
 
 @dataclass(slots=True, kw_only=True)
 class LossConfig:
+    """Cross-entropy, and what is added to it."""
+
     label_smoothing: float = 0.0
+    """Share of each target spread evenly over all classes."""
     class_weights: ClassWeights = ClassWeights.none
+    """balanced: each class weighs in inverse proportion to its images."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -330,22 +322,36 @@ class Config:
     mode: Mode = Mode.train
     """train, or plan: print what would happen and stop."""
     seed: int = 0
+    """Everything random follows from it."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    """The pretrained trunk."""
     donor: DonorConfig = field(default_factory=DonorConfig)
+    """Where the weights come from."""
     head: HeadConfig = field(default_factory=HeadConfig)
+    """The new layers."""
     freeze: Any = "backbone"
     """A stage expression (none, backbone, layer3, layer1-3, joined by +), or a list of literal name prefixes."""
     freeze_bn: FreezeBatchNorm = FreezeBatchNorm.frozen
     """frozen: batch-norm of frozen stages keeps its statistics; all: the whole trunk's; none: no stage's."""
     unfreeze: UnfreezeConfig = field(default_factory=UnfreezeConfig)
+    """The schedule by which frozen stages thaw."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """The rule of the step, and each stage's learning rate."""
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    """The curve that the learning rates follow."""
     loss: LossConfig = field(default_factory=LossConfig)
+    """Cross-entropy, and what is added to it."""
     data: DataConfig = field(default_factory=DataConfig)
+    """The images and their classes."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """How training images are varied."""
     cache: CacheConfig = field(default_factory=CacheConfig)
+    """What is computed once and kept on disk."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    """Where and how long it trains."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """When the training state is saved, and which epoch is the best."""
     resume: str = "auto"
     """auto (go on if the run's folder holds a checkpoint), never, or a checkpoint's path."""
     logger: LoggerConfig = field(default_factory=LoggerConfig)
+    """What is written besides metrics.csv."""

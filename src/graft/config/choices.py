@@ -1,0 +1,77 @@
+"""The words a user may choose among, where the choice is closed."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Mode(Enum):
+    train = "train"
+    plan = "plan"
+
+
+class Library(Enum):
+    torchvision = "torchvision"
+    timm = "timm"
+
+
+class DonorKind(Enum):
+    pretrained = "pretrained"
+    file = "file"
+    run = "run"
+    keras = "keras"
+    none = "none"
+
+
+class HeadKind(Enum):
+    linear = "linear"
+    mlp = "mlp"
+    none = "none"
+    custom = "custom"
+
+
+class FreezeBatchNorm(Enum):
+    frozen = "frozen"
+    all = "all"
+    none = "none"
+
+
+class UnfreezeKind(Enum):
+    never = "never"
+    gradual = "gradual"
+    lp_ft = "lp_ft"
+    at = "at"
+
+
+class SchedulerKind(Enum):
+    constant = "constant"
+    cosine = "cosine"
+    one_cycle = "one_cycle"
+    step = "step"
+
+
+class DataKind(Enum):
+    solar_cells = "solar_cells"
+    folder = "folder"
+    csv = "csv"
+
+
+class Targets(Enum):
+    hard = "hard"
+    soft = "soft"
+
+
+class OnError(Enum):
+    stop = "stop"
+    skip = "skip"
+
+
+class CacheKind(Enum):
+    none = "none"
+    features = "features"
+    images = "images"
+
+
+class ClassWeights(Enum):
+    none = "none"
+    balanced = "balanced"
