@@ -1,6 +1,7 @@
 """What a user may write: one typed dataclass a group, a docstring under each field.
 
 Hydra composes YAML, `compose.parse` turns it into these values, and every room gets its own part and nothing more.
+The network's groups stand in schema_network.py, those of the images in schema_images.py; import all of them from here.
 """
 
 from __future__ import annotations
@@ -24,111 +25,39 @@ from graft.config.choices import (
     Targets,
     UnfreezeKind,
 )
+from graft.config.schema_images import AugmentConfig, CacheConfig, DataConfig
+from graft.config.schema_network import BackboneConfig, DonorConfig, HeadConfig, PreprocessConfig, PublishedConfig
 
-
-@dataclass(slots=True, kw_only=True)
-class PreprocessConfig:
-    """How the donor saw its images. A null means: as the library publishes it for this backbone."""
-
-    image_size: int | None = None
-    """Side of the square that enters the network, in pixels."""
-    crop_fraction: float | None = None
-    """Side of that square over the side the image's shorter edge is resized to."""
-    interpolation: str | None = None
-    """bilinear, bicubic or nearest."""
-    mean: list[float] | None = None
-    """Per channel, for values from 0 to 1."""
-    std: list[float] | None = None
-    """Per channel, for values from 0 to 1."""
-
-
-@dataclass(slots=True, kw_only=True)
-class PublishedConfig:
-    """Where a backbone's published weights lie, when its library does not say, and how their names map."""
-
-    package: str | None = None
-    """An installed Python package that ships the file."""
-    file: str | None = None
-    """The file inside that package."""
-    rename: list[list[str]] = field(default_factory=list)
-    """Ordered [pattern, replacement] pairs: donor name to backbone name."""
-    ignore: list[str] = field(default_factory=list)
-    """Globs of donor names that the backbone has no place for (auxiliary classifiers, say)."""
-    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
-    """How those weights saw their images."""
-
-
-@dataclass(slots=True, kw_only=True)
-class BackboneConfig:
-    """The pretrained trunk: a model of torchvision or timm, by name."""
-
-    library: Library = MISSING
-    """torchvision or timm."""
-    name: str = MISSING
-    """The model's name in its library."""
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of the library's constructor (drop_path_rate, aux_logits, …)."""
-    stages: dict[str, list[str]] = field(default_factory=dict)
-    """Stage name to module-name prefixes, in forward order. Empty: derived from the module tree."""
-    head: str | None = None
-    """Name of the last layer, which a new head replaces. Null: found by what changes shape with the class count."""
-    pool: str | None = None
-    """Module that a head with hidden layers turns into global average pooling (VGG, AlexNet)."""
-    classifier: str | None = None
-    """Module that a head with hidden layers replaces, when it is more than the last layer (VGG's fc6 and fc7)."""
-    published: PublishedConfig = field(default_factory=PublishedConfig)
-
-
-@dataclass(slots=True, kw_only=True)
-class DonorConfig:
-    """Where the weights come from, and how their names and shapes map to the network's."""
-
-    kind: DonorKind = MISSING
-    """Where the donor comes from; each option of the group sets it."""
-    path: str | None = None
-    """File, run folder or Keras file (donor=file|run|keras)."""
-    sha256: str | None = None
-    """The donor file must have this hash."""
-    match: str = "name"
-    """name, structure or table."""
-    rename: list[list[str]] = field(default_factory=list)
-    """Ordered [pattern, replacement] pairs, applied with re.sub to donor names."""
-    table: dict[str, str] = field(default_factory=dict)
-    """With match=table: donor name to target name, in full."""
-    skip: list[str] = field(default_factory=list)
-    """Globs of target names that keep their initial values."""
-    ignore: list[str] = field(default_factory=list)
-    """Globs of donor names that are left unused."""
-    adapt: dict[str, Any] = field(default_factory=dict)
-    """Glob of target names to an adapter's name, or to {name: …, its options}."""
-    container: str | None = None
-    """Which entry of the file holds the tensors (state_dict, model, …), when there is a choice."""
-    ema: bool = False
-    """Take the averaged weights (state_dict_ema, model_ema) where the file has both."""
-    class_map: str | None = None
-    """names: keep the head's rows of classes that donor and data share."""
-    verify: bool = False
-    """Run a probe batch through the donor's own model and the new trunk and compare."""
-
-
-@dataclass(slots=True, kw_only=True)
-class HeadConfig:
-    """The new layers on top of the trunk; the data decide the class count."""
-
-    kind: HeadKind = MISSING
-    """What the new layers are; each option of the group sets it."""
-    hidden: list[int] = field(default_factory=list)
-    """Widths of the hidden layers (head=mlp)."""
-    dropout: float = 0.0
-    """Before the last layer, and after each hidden one."""
-    activation: str = "relu"
-    """relu, gelu, silu, tanh or hardswish (head=mlp)."""
-    norm: str = "none"
-    """none, batch or layer (head=mlp)."""
-    target: str | None = None
-    """Import path of a module class called as target(in_features, num_classes, **kwargs) (head=custom)."""
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of target (head=custom)."""
+__all__ = [
+    "AugmentConfig",
+    "BackboneConfig",
+    "CacheConfig",
+    "CacheKind",
+    "CheckpointConfig",
+    "ClassWeights",
+    "Config",
+    "DataConfig",
+    "DataKind",
+    "DonorConfig",
+    "DonorKind",
+    "FreezeBatchNorm",
+    "HeadConfig",
+    "HeadKind",
+    "Library",
+    "LoggerConfig",
+    "LossConfig",
+    "Mode",
+    "OnError",
+    "OptimizerConfig",
+    "PreprocessConfig",
+    "PublishedConfig",
+    "SchedulerConfig",
+    "SchedulerKind",
+    "Targets",
+    "TrainerConfig",
+    "UnfreezeConfig",
+    "UnfreezeKind",
+]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -183,76 +112,6 @@ class SchedulerConfig:
     """step: the rate is multiplied by gamma each time this much has passed."""
     gamma: float = 0.1
     """step: the factor of each drop."""
-
-
-@dataclass(slots=True, kw_only=True)
-class DataConfig:
-    """The images and their classes."""
-
-    kind: DataKind = MISSING
-    """What the images are read from; each option of the group sets it."""
-    root: str | None = None
-    """folder: the folder; csv: the file, its paths relative to it."""
-    train: str = "train"
-    """folder: name of the training part's folder."""
-    val: str = "val"
-    """folder: name of the validation part's folder."""
-    test: str = "test"
-    """folder: names of the parts' folders."""
-    val_fraction: float = 0.15
-    """Share of the training part carved off for validation, where there is none."""
-    test_fraction: float = 0.0
-    """folder and csv with no test part: share carved off for testing."""
-    image_size: int | None = None
-    """Side in pixels. Null: the donor's."""
-    channels: int = 3
-    """1, 3 or more; other than 3 changes the first layer, the donor's first layer and mean/std together."""
-    batch_size: int = 32
-    """Images per step and device."""
-    num_workers: int | None = None
-    """Loader processes. Null: chosen for the machine."""
-    targets: Targets = Targets.hard
-    """soft: the annotated probabilities, where the data has them."""
-    balanced: bool = False
-    """Draw each class equally often."""
-    on_error: OnError = OnError.stop
-    """An unreadable image stops the run, or is left out, counted and listed."""
-
-
-@dataclass(slots=True, kw_only=True)
-class AugmentConfig:
-    """How training images are varied; off where not asked for."""
-
-    name: str = MISSING
-    """The preset's name, for the record."""
-    hflip: float = 0.0
-    """Probability of a left-right flip."""
-    vflip: float = 0.0
-    """Probability of a top-bottom flip."""
-    quarter_turns: bool = False
-    """Turn by 0, 90, 180 or 270 degrees, each as likely."""
-    crop_scale: list[float] | None = None
-    """Random resized crop: smallest and largest share of the area."""
-    rotate: float = 0.0
-    """Largest angle in degrees."""
-    jitter: float = 0.0
-    """Brightness and contrast, each by up to this share."""
-    erase: float = 0.0
-    """Probability of a random erased rectangle."""
-
-
-@dataclass(slots=True, kw_only=True)
-class CacheConfig:
-    """What is computed once and kept on disk."""
-
-    kind: CacheKind = MISSING
-    """What is kept on disk; each option of the group sets it."""
-    dir: str = "outputs/cache"
-    """Shared by every run that names it."""
-    max_gb: float = 20.0
-    """Nothing is written beyond this."""
-    dtype: str = "float32"
-    """features: float32, float16 or bfloat16."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,0 +1,79 @@
+"""The images as a user describes them: data, augmentation, cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omegaconf import MISSING
+
+from graft.config.choices import CacheKind, DataKind, OnError, Targets
+
+
+@dataclass(slots=True, kw_only=True)
+class DataConfig:
+    """The images and their classes."""
+
+    kind: DataKind = MISSING
+    """What the images are read from; each option of the group sets it."""
+    root: str | None = None
+    """folder: the folder; csv: the file, its paths relative to it."""
+    train: str = "train"
+    """folder: name of the training part's folder."""
+    val: str = "val"
+    """folder: name of the validation part's folder."""
+    test: str = "test"
+    """folder: names of the parts' folders."""
+    val_fraction: float = 0.15
+    """Share of the training part carved off for validation, where there is none."""
+    test_fraction: float = 0.0
+    """folder and csv with no test part: share carved off for testing."""
+    image_size: int | None = None
+    """Side in pixels. Null: the donor's."""
+    channels: int = 3
+    """1, 3 or more; other than 3 changes the first layer, the donor's first layer and mean/std together."""
+    batch_size: int = 32
+    """Images per step and device."""
+    num_workers: int | None = None
+    """Loader processes. Null: chosen for the machine."""
+    targets: Targets = Targets.hard
+    """soft: the annotated probabilities, where the data has them."""
+    balanced: bool = False
+    """Draw each class equally often."""
+    on_error: OnError = OnError.stop
+    """An unreadable image stops the run, or is left out, counted and listed."""
+
+
+@dataclass(slots=True, kw_only=True)
+class AugmentConfig:
+    """How training images are varied; off where not asked for."""
+
+    name: str = MISSING
+    """The preset's name, for the record."""
+    hflip: float = 0.0
+    """Probability of a left-right flip."""
+    vflip: float = 0.0
+    """Probability of a top-bottom flip."""
+    quarter_turns: bool = False
+    """Turn by 0, 90, 180 or 270 degrees, each as likely."""
+    crop_scale: list[float] | None = None
+    """Random resized crop: smallest and largest share of the area."""
+    rotate: float = 0.0
+    """Largest angle in degrees."""
+    jitter: float = 0.0
+    """Brightness and contrast, each by up to this share."""
+    erase: float = 0.0
+    """Probability of a random erased rectangle."""
+
+
+@dataclass(slots=True, kw_only=True)
+class CacheConfig:
+    """What is computed once and kept on disk."""
+
+    kind: CacheKind = MISSING
+    """What is kept on disk; each option of the group sets it."""
+    dir: str = "outputs/cache"
+    """Shared by every run that names it."""
+    max_gb: float = 20.0
+    """Nothing is written beyond this."""
+    dtype: str = "float32"
+    """features: float32, float16 or bfloat16."""

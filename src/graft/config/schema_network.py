@@ -1,0 +1,116 @@
+"""The network as a user describes it: backbone, donor, head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from graft.config.choices import DonorKind, HeadKind, Library
+
+
+@dataclass(slots=True, kw_only=True)
+class PreprocessConfig:
+    """How the donor saw its images. A null means: as the library publishes it for this backbone."""
+
+    image_size: int | None = None
+    """Side of the square that enters the network, in pixels."""
+    crop_fraction: float | None = None
+    """Side of that square over the side the image's shorter edge is resized to."""
+    interpolation: str | None = None
+    """bilinear, bicubic or nearest."""
+    mean: list[float] | None = None
+    """Per channel, for values from 0 to 1."""
+    std: list[float] | None = None
+    """Per channel, for values from 0 to 1."""
+
+
+@dataclass(slots=True, kw_only=True)
+class PublishedConfig:
+    """Where a backbone's published weights lie, when its library does not say, and how their names map."""
+
+    package: str | None = None
+    """An installed Python package that ships the file."""
+    file: str | None = None
+    """The file inside that package."""
+    rename: list[list[str]] = field(default_factory=list)
+    """Ordered [pattern, replacement] pairs: donor name to backbone name."""
+    ignore: list[str] = field(default_factory=list)
+    """Globs of donor names that the backbone has no place for (auxiliary classifiers, say)."""
+    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
+    """How those weights saw their images."""
+
+
+@dataclass(slots=True, kw_only=True)
+class BackboneConfig:
+    """The pretrained trunk: a model of torchvision or timm, by name."""
+
+    library: Library = MISSING
+    """torchvision or timm."""
+    name: str = MISSING
+    """The model's name in its library."""
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the library's constructor (drop_path_rate, aux_logits, …)."""
+    stages: dict[str, list[str]] = field(default_factory=dict)
+    """Stage name to module-name prefixes, in forward order. Empty: derived from the module tree."""
+    head: str | None = None
+    """Name of the last layer, which a new head replaces. Null: found by what changes shape with the class count."""
+    pool: str | None = None
+    """Module that a head with hidden layers turns into global average pooling (VGG, AlexNet)."""
+    classifier: str | None = None
+    """Module that a head with hidden layers replaces, when it is more than the last layer (VGG's fc6 and fc7)."""
+    published: PublishedConfig = field(default_factory=PublishedConfig)
+    """Its published weights, where the library does not name them (donor=pretrained)."""
+
+
+@dataclass(slots=True, kw_only=True)
+class DonorConfig:
+    """Where the weights come from, and how their names and shapes map to the network's."""
+
+    kind: DonorKind = MISSING
+    """Where the donor comes from; each option of the group sets it."""
+    path: str | None = None
+    """File, run folder or Keras file (donor=file|run|keras)."""
+    sha256: str | None = None
+    """The donor file must have this hash."""
+    match: str = "name"
+    """name, structure or table."""
+    rename: list[list[str]] = field(default_factory=list)
+    """Ordered [pattern, replacement] pairs, applied with re.sub to donor names."""
+    table: dict[str, str] = field(default_factory=dict)
+    """With match=table: donor name to target name, in full."""
+    skip: list[str] = field(default_factory=list)
+    """Globs of target names that keep their initial values."""
+    ignore: list[str] = field(default_factory=list)
+    """Globs of donor names that are left unused."""
+    adapt: dict[str, Any] = field(default_factory=dict)
+    """Glob of target names to an adapter's name, or to {name: …, its options}."""
+    container: str | None = None
+    """Which entry of the file holds the tensors (state_dict, model, …), when there is a choice."""
+    ema: bool = False
+    """Take the averaged weights (state_dict_ema, model_ema) where the file has both."""
+    class_map: str | None = None
+    """names: keep the head's rows of classes that donor and data share."""
+    verify: bool = False
+    """Run a probe batch through the donor's own model and the new trunk and compare."""
+
+
+@dataclass(slots=True, kw_only=True)
+class HeadConfig:
+    """The new layers on top of the trunk; the data decide the class count."""
+
+    kind: HeadKind = MISSING
+    """What the new layers are; each option of the group sets it."""
+    hidden: list[int] = field(default_factory=list)
+    """Widths of the hidden layers (head=mlp)."""
+    dropout: float = 0.0
+    """Before the last layer, and after each hidden one."""
+    activation: str = "relu"
+    """relu, gelu, silu, tanh or hardswish (head=mlp)."""
+    norm: str = "none"
+    """none, batch or layer (head=mlp)."""
+    target: str | None = None
+    """Import path of a module class called as target(in_features, num_classes, **kwargs) (head=custom)."""
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of target (head=custom)."""
