@@ -1,0 +1,32 @@
+"""Transfer learning with every tensor accounted for.
+
+`from graft import transfer, TransferError, load` works; torch is imported when one of them is first asked for, so that
+config mistakes are answered before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from graft.results.load import load as load
+    from graft.transfer import Ledger as Ledger
+    from graft.transfer import TransferError as TransferError
+    from graft.transfer import transfer as transfer
+
+__all__ = ["Ledger", "TransferError", "load", "transfer"]
+
+_HOMES = {
+    "Ledger": "graft.transfer",
+    "TransferError": "graft.transfer",
+    "transfer": "graft.transfer",
+    "load": "graft.results.load",
+}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -30,6 +30,8 @@ class PreprocessConfig:
 class PublishedConfig:
     """Where a backbone's published weights lie, when its library does not say, and how their names map."""
 
+    weights: str | None = None
+    """Which of its library's weights: a member of torchvision's enum (IMAGENET1K_V1), a tag of timm's. Null: the default."""
     package: str | None = None
     """An installed Python package that ships the file."""
     file: str | None = None
@@ -86,6 +88,8 @@ class DonorConfig:
     """Globs of donor names that are left unused."""
     adapt: dict[str, Any] = field(default_factory=dict)
     """Glob of target names to an adapter's name, or to {name: …, its options}."""
+    cast: bool = False
+    """Take a donor of another floating-point precision (float16 into float32); the ledger says so."""
     container: str | None = None
     """Which entry of the file holds the tensors (state_dict, model, …), when there is a choice."""
     ema: bool = False

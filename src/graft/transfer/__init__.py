@@ -1,0 +1,124 @@
+"""Weight transfer with every tensor accounted for.
+
+`transfer` is the whole of it for live modules: account for every name, adapt what a rule says, check, then write.
+The package itself can be called, so that `from graft import transfer` gives the function whichever was imported first.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from os import PathLike
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+
+from graft.transfer.donor import Donor, donor_of_mapping, donor_of_module
+from graft.transfer.inject import inject
+from graft.transfer.ledger import DonorEntry, Entry, Ledger, TensorInfo, TransferError, Verdict
+from graft.transfer.match import account, account_donor
+from graft.transfer.rules import Rules, rules_of
+from graft.transfer.suggest import Suggestion, suggest_rules
+from graft.transfer.target import Target, target_of_module
+
+__all__ = [
+    "Donor",
+    "DonorEntry",
+    "Entry",
+    "Ledger",
+    "Rules",
+    "Suggestion",
+    "Target",
+    "TensorInfo",
+    "TransferError",
+    "Verdict",
+    "account",
+    "account_donor",
+    "donor_of_mapping",
+    "donor_of_module",
+    "inject",
+    "rules_of",
+    "suggest_rules",
+    "target_of_module",
+    "transfer",
+]
+
+
+def transfer(
+    donor: nn.Module | Mapping[str, Tensor] | str | PathLike[str] | Donor,
+    target: nn.Module,
+    *,
+    match: str = "name",
+    rename: Sequence[tuple[str, str]] | Mapping[str, str] = (),
+    skip: Sequence[str] | Mapping[str, str] = (),
+    ignore: Sequence[str] | Mapping[str, str] = (),
+    adapt: Mapping[str, Any] | None = None,
+    table: Mapping[str, str] | None = None,
+    dtype: str | None = None,
+    seed: int = 0,
+) -> Ledger:
+    """Fills a module's tensors from a donor, every one accounted for, or changes nothing.
+
+    Args:
+        donor: A module (or a layer of one), a mapping of tensors, a file's path, or an open `Donor`.
+        target: The module (or layer) that receives. Its tensors keep their identity, device and dtype.
+        match: `name`, after wrapper prefixes and `rename`; `structure`: same count, order and shapes; `table`; `auto`:
+            suggest rules and change nothing.
+        rename: Ordered (pattern, replacement) pairs for `re.sub`, where a `*` in the replacement makes both sides
+            globs; or {donor name: target name}.
+        skip: Globs of target names left as they are.
+        ignore: Globs of donor names excused.
+        adapt: Glob of target names to an adapter's name, {name: …, options}, or a list of these applied in order.
+        table: {donor name: target name} in full; implies `match="table"`.
+        dtype: `cast` takes a donor of another floating-point precision; the ledger says so.
+        seed: For fresh values; each tensor's depend on it and on the tensor's name alone.
+
+    Returns:
+        The ledger: `str()` is a table, `to_dict()` has transfer.json's form.
+
+    Raises:
+        TransferError: A ValueError that lists everything unexplained; the target is untouched.
+    """
+    rules = Rules(
+        match="table" if table is not None and match == "name" else match,
+        rename=rename,
+        table=table or {},
+        skip=skip,
+        ignore=ignore,
+        adapt=adapt or {},
+        dtype=dtype,
+        seed=seed,
+    )
+    with nullcontext(donor) if isinstance(donor, Donor) else _opened(donor) as source:
+        ledger = account_donor(source, target_of_module(target), rules)
+        inject(ledger, source, target)
+    return ledger
+
+
+def _opened(donor: object) -> Donor:
+    match donor:
+        case nn.Module():
+            return donor_of_module(donor)
+        case Mapping():
+            return donor_of_mapping(donor)
+        case str() | PathLike():
+            from graft.transfer.donors import open_donor
+
+            return open_donor(Path(donor))
+        case _:
+            raise TransferError(
+                f"donor: expected a module, a mapping of tensors, a path or a Donor, received {type(donor).__name__}"
+            )
+
+
+class _CallablePackage(ModuleType):
+    """`graft.transfer` is this package to the import system and the function `transfer` to whoever calls it."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Ledger:
+        return transfer(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallablePackage

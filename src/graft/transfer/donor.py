@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from graft.transfer.ledger import TensorInfo, TransferError
 
@@ -28,7 +29,7 @@ class Donor:
     """Every tensor in the donor's own order, under the name that it has inside its container. Wrapper prefixes
     (`module.`) stay on: `account` strips them, because only there are the target's names known."""
     reader: Callable[[str], Tensor]
-    """Gives the value of one name. It may be called twice for a name, and what it gives may share memory with the donor."""
+    """Gives the value of one name. It may be called twice for a name; what it gives may share memory with the donor."""
     sha256: str | None = None
     remarks: list[str] = field(default_factory=list)
     """What was recognised or decided while opening: the container, the kind of file, what was folded or transposed."""
@@ -52,7 +53,7 @@ class Donor:
         self.close()
 
 
-def donor_of_mapping(mapping: Mapping[str, Tensor], *, source: str = "mapping", format: str = "mapping") -> Donor:
+def donor_of_mapping(mapping: Mapping[str, Any], *, source: str = "mapping", format: str = "mapping") -> Donor:
     """A donor over tensors that are already in memory; they are neither copied nor changed.
 
     Raises:
@@ -84,7 +85,7 @@ def info_of_tensor(value: Tensor) -> TensorInfo:
 
 def check_has_values(name: str, value: Tensor, whose: str) -> None:
     """Refuses lazy and meta tensors, which have names but no values."""
-    if isinstance(value, nn.parameter.UninitializedTensorMixin):
+    if is_lazy(value):
         raise TransferError(
             f"{whose}: {name!r} belongs to a lazy module that has not seen an input yet; "
             "try one forward pass through it before the transfer"

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from math import prod
+from typing import TYPE_CHECKING, Any
 
 from graft.config.faults import InputError
 
+if TYPE_CHECKING:
+    from graft.transfer.adapt import Chain
+
 
 class TransferError(InputError):
-    """The donor does not account for the target; nothing was written."""
+    """The donor does not account for the target; nothing was written.
+
+    Attributes:
+        unfilled: Target names that nothing fills.
+        unused: Donor names that nothing uses.
+    """
+
+    def __init__(self, message: str, *, unfilled: Sequence[str] = (), unused: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.unfilled = tuple(unfilled)
+        self.unused = tuple(unused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +40,138 @@ class TensorInfo:
     """Persistent state that is not a parameter (running statistics)."""
     transposed: bool = False
     """Output channels are on axis 1, as in ConvTranspose."""
+
+
+class Verdict(Enum):
+    copied = "copied"
+    """The donor's tensor of the same name, as it is."""
+    renamed = "renamed"
+    """A donor tensor of another name, as it is."""
+    adapted = "adapted"
+    """A donor tensor changed by the formula in `rule`."""
+    initialized = "initialized"
+    """No donor tensor; `reason` says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What happens to one target tensor."""
+
+    target: str
+    verdict: Verdict
+    info: TensorInfo
+    source: str | None = None
+    """The donor's own name for it, wrapper prefix included."""
+    rule: str = ""
+    """Why this source: the rename, the pairing, the adapter's formula."""
+    reason: str = ""
+    """Why there is no source, and what an adapter keeps or changes."""
+    chain: Chain | None = None
+    """The adapters that make the value, for `inject`."""
+    cast: bool = False
+    tied_to: str | None = None
+    """The target tensor whose memory this one shares."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DonorEntry:
+    """What becomes of one donor tensor."""
+
+    source: str
+    used: bool
+    reason: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Ledger:
+    """Every target tensor with its verdict and every donor tensor with its status; nothing else exists."""
+
+    tensors: list[Entry]
+    donor_tensors: list[DonorEntry]
+    remarks: list[str] = field(default_factory=list)
+    source: str = ""
+    format: str = ""
+    sha256: str | None = None
+    seed: int = 0
+    """Seeds fresh values, together with each tensor's name."""
+
+    @property
+    def donor(self) -> dict[str, str | None]:
+        return {"source": self.source, "sha256": self.sha256, "format": self.format}
+
+    @property
+    def by_target(self) -> dict[str, Entry]:
+        return {entry.target: entry for entry in self.tensors}
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Counts per verdict and status, and the share of the target's parameters that came from the donor."""
+        verdicts = Counter(entry.verdict for entry in self.tensors)
+        used = sum(entry.used for entry in self.donor_tensors)
+        return {
+            **{verdict.value: verdicts[verdict] for verdict in Verdict},
+            "used": used,
+            "excused": len(self.donor_tensors) - used,
+            "parameters_transferred_fraction": self._fraction(),
+        }
+
+    def _fraction(self) -> float:
+        parameters = [entry for entry in self.tensors if not entry.info.buffer and entry.tied_to is None]
+        total = sum(prod(entry.info.shape) for entry in parameters)
+        filled = sum(prod(entry.info.shape) for entry in parameters if entry.source is not None)
+        return filled / total if total else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form of transfer.json: strings, numbers, lists and dictionaries."""
+        return {
+            "donor": self.donor,
+            "summary": self.summary,
+            "remarks": list(self.remarks),
+            "tensors": [
+                {
+                    "target": entry.target,
+                    "verdict": entry.verdict.value,
+                    "source": entry.source,
+                    "rule": entry.rule,
+                    "shape": list(entry.info.shape),
+                    "dtype": entry.info.dtype,
+                    "reason": entry.reason,
+                }
+                for entry in self.tensors
+            ],
+            "donor_tensors": [
+                {"source": entry.source, "status": "used" if entry.used else "excused", "reason": entry.reason}
+                for entry in self.donor_tensors
+            ],
+        }
+
+    @property
+    def headline(self) -> str:
+        """One line: the counts and the fraction."""
+        counts = self.summary
+        parts = [f"{counts[verdict.value]} {verdict.value}" for verdict in Verdict if counts[verdict.value]]
+        return (
+            f"{self.source or 'donor'} ({self.format or 'unknown format'}): {', '.join(parts) or 'no tensors'}; "
+            f"{counts['used']} donor tensors used, {counts['excused']} excused; "
+            f"{counts['parameters_transferred_fraction']:.1%} of the parameters transferred"
+        )
+
+    def __str__(self) -> str:
+        header = ("target", "verdict", "shape", "source", "rule and reason")
+        rows = [
+            (
+                entry.target,
+                entry.verdict.value,
+                "×".join(map(str, entry.info.shape)) or "scalar",
+                entry.source or "-",
+                "; ".join(filter(None, (entry.rule, entry.reason))),
+            )
+            for entry in self.tensors
+        ]
+        excused = [f"excused: {entry.source} ({entry.reason})" for entry in self.donor_tensors if not entry.used]
+        return "\n".join([self.headline, *self.remarks, *_columns([header, *rows]), *excused])
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,0 +1,106 @@
+"""The adapters by name: how a rule written by a user becomes the formulas that make a tensor fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from graft.config.faults import nearest
+from graft.transfer.adapt import channels, classes, initial, kernels, positions
+from graft.transfer.adapt.rule import Adapter, Chain, Misfit, Shape, Site, fit
+
+__all__ = ["ADAPTERS", "Adapter", "Chain", "Misfit", "Shape", "Site", "fit", "fitting", "parse"]
+
+_CLASSES: tuple[type[Adapter], ...] = (
+    channels.OutputTruncate,
+    channels.OutputPad,
+    channels.InputSum,
+    channels.InputMean,
+    channels.InputSelect,
+    channels.InputRepeat,
+    channels.InputZero,
+    kernels.KernelCrop,
+    kernels.KernelPad,
+    kernels.KernelResize,
+    kernels.Inflate,
+    kernels.PatchResize,
+    positions.PositionResize,
+    classes.ClassRows,
+    initial.KaimingNormal,
+    initial.KaimingUniform,
+    initial.XavierNormal,
+    initial.XavierUniform,
+    initial.TruncNormal,
+    initial.Orthogonal,
+    initial.Zeros,
+    initial.Ones,
+)
+ADAPTERS: dict[str, type[Adapter]] = {adapter.name: adapter for adapter in _CLASSES}
+
+
+def parse(rule: Any) -> tuple[Adapter, ...]:
+    """Adapters from what a user writes: a name, {name: …, its options}, or a list of these applied in order.
+
+    Raises:
+        Misfit: An unknown adapter or option, or an option's value that cannot be.
+    """
+    if isinstance(rule, str):
+        return (_make(rule, {}),)
+    if isinstance(rule, Mapping):
+        options = dict(rule)
+        name = options.pop("name", None)
+        if not isinstance(name, str):
+            raise Misfit(
+                f"expected an adapter as {{name: …, its options}}, received {dict(rule)}; try name: output_pad"
+            )
+        return (_make(name, options),)
+    if isinstance(rule, Sequence) and rule:
+        return tuple(adapter for each in rule for adapter in parse(each))
+    raise Misfit(f"expected an adapter's name, {{name: …}} or a list of them, received {rule!r}")
+
+
+def _make(name: str, options: Mapping[str, Any]) -> Adapter:
+    if name not in ADAPTERS:
+        near = nearest(name, ADAPTERS) or list(ADAPTERS)
+        raise Misfit(f"expected an adapter, received {name!r}; try {', '.join(near)}")
+    known = [field.name for field in fields(ADAPTERS[name])]  # pyright: ignore[reportArgumentType]
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise Misfit(f"{name}: expected options {', '.join(known) or 'none'}, received {', '.join(unknown)}")
+    frozen = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    return ADAPTERS[name](**frozen)
+
+
+def fitting(donor: Shape, site: Site) -> list[str]:
+    """Rules, as a user would write them, under which a donor of this shape fills the site; the mildest first."""
+    return list(_fitting(donor, site))
+
+
+def _fitting(donor: Shape, site: Site) -> Iterator[str]:
+    plain = [adapter for name, adapter in ADAPTERS.items() if not name.startswith("init:") and name != "class_rows"]
+    singles = [adapter() for adapter in plain]
+    for adapter in singles:
+        if _fits((adapter,), donor, site):
+            yield adapter.name
+    outputs, inputs = singles[:2], singles[2:7]
+    for output in outputs:
+        for entry in inputs:
+            if all(_touches(adapter, donor, site) for adapter in (output, entry)) and _fits(
+                (output, entry), donor, site
+            ):
+                yield f"[{output.name}, {entry.name}]"
+
+
+def _fits(adapters: tuple[Adapter, ...], donor: Shape, site: Site) -> bool:
+    try:
+        return fit(adapters, donor, site) is not None
+    except Misfit:
+        return False
+
+
+def _touches(adapter: Adapter, donor: Shape, site: Site) -> bool:
+    try:
+        return adapter.shape(donor, site) is not None
+    except Misfit:
+        return False

@@ -1,0 +1,78 @@
+"""Position embeddings on another grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isqrt
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from graft.transfer.adapt.rule import Adapter, Misfit, Shape, Site
+
+_MOST_PREFIX_TOKENS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PositionResize(Adapter):
+    """Learned position embeddings (…, tokens, width) interpolated to another grid; prefix tokens stay as they are."""
+
+    prefix_tokens: int | None = None
+    """Class, distillation and register tokens in front. Null: the one number that leaves a square on both sides."""
+    old_grid: tuple[int, ...] = ()
+    """Rows and columns of the donor's grid. Empty: square."""
+    new_grid: tuple[int, ...] = ()
+    """Rows and columns of the target's grid. Empty: square."""
+
+    name: ClassVar[str] = "position_resize"
+    effect: ClassVar[str] = "positions are interpolated; prefix tokens are copied"
+
+    def shape(self, donor: Shape, site: Site) -> Shape | None:
+        if len(donor) not in (2, 3) or len(donor) != len(site.shape):
+            return None
+        if donor == site.shape and self.old_grid == self.new_grid:
+            return None
+        self._grids(donor[-2], site.shape[-2])
+        return (*donor[:-2], site.shape[-2], donor[-1])
+
+    def _grids(self, old: int, new: int) -> tuple[int, tuple[int, int], tuple[int, int]]:
+        """Prefix tokens, old grid and new grid.
+
+        Raises:
+            Misfit: Tokens do not make the grids.
+        """
+        choices = range(_MOST_PREFIX_TOKENS + 1) if self.prefix_tokens is None else (self.prefix_tokens,)
+        fits = [
+            (prefix, before, after)
+            for prefix in choices
+            if (before := _grid(old - prefix, self.old_grid)) and (after := _grid(new - prefix, self.new_grid))
+        ]
+        if len(fits) != 1:
+            problem = "no grid" if not fits else f"several grids ({', '.join(str(fit) for fit in fits)})"
+            raise Misfit(
+                f"position_resize: {old} and {new} tokens make {problem}; "
+                "try prefix_tokens (class and register tokens), and old_grid and new_grid where they are not square"
+            )
+        return fits[0]
+
+    def formula(self, donor: Shape, site: Site) -> str:
+        prefix, old, new = self._grids(donor[-2], site.shape[-2])
+        grids = f"grid {old[0]}×{old[1]} to {new[0]}×{new[1]}"
+        return f"{prefix} prefix tokens kept, {grids} by float32 bicubic with antialias"
+
+    def __call__(self, value: Tensor, site: Site) -> Tensor:
+        prefix, old, new = self._grids(value.shape[-2], site.shape[-2])
+        kept, grid = value[..., :prefix, :], value[..., prefix:, :]
+        image = grid.reshape(-1, *old, value.shape[-1]).permute(0, 3, 1, 2).float()  # B, D, H, W
+        image = F.interpolate(image, size=new, mode="bicubic", antialias=True, align_corners=False)
+        resized = image.permute(0, 2, 3, 1).reshape(*value.shape[:-2], new[0] * new[1], value.shape[-1])
+        return torch.cat([kept, resized.to(value)], dim=-2)
+
+
+def _grid(tokens: int, given: tuple[int, ...]) -> tuple[int, int] | None:
+    if given:
+        return (given[0], given[1]) if len(given) == 2 and given[0] * given[1] == tokens else None
+    side = isqrt(max(tokens, 0))
+    return (side, side) if side and side * side == tokens else None

@@ -1,0 +1,136 @@
+"""What an adapter is: a formula with a name that turns a donor's tensor into one of the target's shape."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import prod, sqrt
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+Shape = tuple[int, ...]
+
+
+class Misfit(ValueError):
+    """The adapter cannot turn this donor shape into this target shape; the text says what would."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where an adapted value goes: all that an adapter knows of the target tensor."""
+
+    name: str
+    shape: Shape
+    transposed: bool = False
+    """Output channels on axis 1 (ConvTranspose)."""
+    seed: int = 0
+
+    @property
+    def out_axis(self) -> int:
+        return int(self.transposed and len(self.shape) > 1)
+
+    @property
+    def in_axis(self) -> int:
+        return 1 - self.out_axis
+
+    @property
+    def leaf(self) -> str:
+        return self.name.rpartition(".")[2]
+
+    def generator(self) -> torch.Generator:
+        """Random numbers that depend on the seed and this tensor's name alone, not on what was drawn before."""
+        digest = hashlib.sha256(f"{self.seed}:{self.name}".encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+    @property
+    def neutral(self) -> float:
+        """What a one-dimensional tensor holds when it changes nothing: 1 for a norm's weight and variance, else 0."""
+        return float(len(self.shape) == 1 and self.leaf in ("weight", "running_var"))
+
+    def fresh(self, shape: Shape, dtype: torch.dtype) -> Tensor:
+        """New values: uniform within 1/√fan_in, as torch's Linear and Conv start; one-dimensional ones are neutral."""
+        if len(self.shape) < 2:
+            return torch.full(shape, self.neutral, dtype=dtype)
+        bound = 1 / sqrt(max(1, prod(self.shape) // self.shape[self.out_axis]))
+        values = torch.rand(shape, generator=self.generator(), dtype=torch.float32)
+        return ((2 * values - 1) * bound).to(dtype)
+
+
+class Adapter(ABC):
+    """A frozen dataclass whose fields are its options.
+
+    `shape` and `formula` work on metadata, so that the plan can say what will happen; calling it makes the value.
+    """
+
+    name: ClassVar[str]
+    exact: ClassVar[bool] = False
+    """Whether the layer's function is preserved, under the condition in `effect`."""
+    effect: ClassVar[str]
+    """The condition under which it is exact, or what changes."""
+    reads_donor: ClassVar[bool] = True
+
+    @abstractmethod
+    def shape(self, donor: Shape, site: Site) -> Shape | None:
+        """The shape that this adapter makes of a donor's; None where there is nothing for it to do.
+
+        Raises:
+            Misfit: It cannot serve this pair of shapes.
+        """
+
+    @abstractmethod
+    def formula(self, donor: Shape, site: Site) -> str:
+        """The formula with its numbers, for the ledger."""
+
+    @abstractmethod
+    def __call__(self, value: Tensor, site: Site) -> Tensor:
+        """The adapted value, floating point of the donor's precision or better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Adapters in order, known to lead from one donor shape to one site."""
+
+    steps: tuple[Adapter, ...]
+    site: Site
+    formula: str
+
+    @property
+    def reads_donor(self) -> bool:
+        return all(step.reads_donor for step in self.steps)
+
+    @property
+    def effect(self) -> str:
+        return "; ".join(f"{'exact' if step.exact else 'changes the function'}: {step.effect}" for step in self.steps)
+
+    def __call__(self, value: Tensor) -> Tensor:
+        """The value for the site, in the donor's dtype; half precision is computed in float32."""
+        result = value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+        for step in self.steps:
+            result = step(result, self.site)
+        return result.to(value.dtype)
+
+
+def fit(adapters: tuple[Adapter, ...], donor: Shape, site: Site) -> Chain | None:
+    """The chain of those adapters that have something to do here; None when none has.
+
+    Raises:
+        Misfit: They do not lead from the donor's shape to the site's.
+    """
+    shape, steps, formulas = donor, [], []
+    for adapter in adapters:
+        result = adapter.shape(shape, site)
+        if result is not None:
+            formulas.append(f"{adapter.name}: {adapter.formula(shape, site)}")
+            steps.append(adapter)
+            shape = result
+    if shape != site.shape:
+        made = " then ".join(step.name for step in steps) or " and ".join(adapter.name for adapter in adapters)
+        raise Misfit(f"{made} makes {shape} of {donor}, expected {site.shape}")
+    return Chain(tuple(steps), site, ", then ".join(formulas)) if steps else None
+
+
+def replaced(shape: Shape, axis: int, size: int) -> Shape:
+    return (*shape[:axis], size, *shape[axis + 1 :])

@@ -1,0 +1,126 @@
+"""Writes donor values into a module: the one place that does. All is computed and checked before the first write."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from graft.transfer.donor import Donor, check_has_values, info_of_tensor
+from graft.transfer.ledger import Entry, Ledger, TransferError
+from graft.transfer.target import target_of_module
+
+
+def inject(ledger: Ledger, donor: Donor, module: nn.Module) -> None:
+    """Carries a ledger out. Values are copied into the module's own tensors, on their device, without history.
+
+    Two passes over the donor: the first makes and checks every value and drops it, the second writes. So nothing
+    is written when anything is wrong, and no more than one tensor is held beyond what the donor itself holds.
+
+    Raises:
+        TransferError: A value is not finite, is not what the donor promised, or cannot be written; nothing was written.
+    """
+    tensors = target_of_module(module).tensors
+    _check_same_network(ledger, tensors)
+    filled = [entry for entry in ledger.tensors if entry.source is not None or entry.chain is not None]
+    memories = {_memory(tensor): name for name, tensor in tensors.items()}
+    staged: dict[str, Tensor] = {}
+    for entry in filled:
+        tensor = tensors[entry.target]
+        _check_writable(entry.target, tensor)
+        value = _checked(entry, donor, tensor)
+        if _memory(value) in memories and value.data_ptr() != tensor.data_ptr():
+            staged[entry.target] = value.clone()  # another target's write would change it
+    _check_ties(filled, donor, tensors)
+    with torch.no_grad():
+        for entry in filled:
+            if entry.tied_to is None:
+                value = staged.get(entry.target)
+                tensors[entry.target].copy_(_value(entry, donor, tensors[entry.target]) if value is None else value)
+
+
+def _value(entry: Entry, donor: Donor, tensor: Tensor) -> Tensor:
+    """What the entry's rule makes; may still share memory with the donor."""
+    if entry.source is None:
+        assert entry.chain is not None
+        return entry.chain(torch.empty(0, dtype=tensor.dtype))
+    value = donor.read(entry.source)
+    return entry.chain(value) if entry.chain is not None else value
+
+
+def _checked(entry: Entry, donor: Donor, tensor: Tensor) -> Tensor:
+    if entry.source is not None:
+        read, promised = donor.read(entry.source), donor.infos[entry.source]
+        received = info_of_tensor(read)
+        if (received.shape, received.dtype) != (promised.shape, promised.dtype):
+            raise TransferError(
+                f"donor {entry.source}: expected {promised.shape} {promised.dtype} as its file says, "
+                f"received {received.shape} {received.dtype}; try a fresh copy of the file"
+            )
+        check_has_values(entry.source, read, "donor")
+        _check_finite(f"donor {entry.source}", read)
+    value = _value(entry, donor, tensor)
+    if value.shape != tensor.shape or (value.dtype != tensor.dtype and not entry.cast):
+        raise TransferError(
+            f"{entry.target}: expected {tuple(tensor.shape)} {tensor.dtype}, "
+            f"received {tuple(value.shape)} {value.dtype}; try an account of this donor and this network"
+        )
+    if entry.chain is not None or entry.cast:
+        _check_finite(f"{entry.target} after {entry.rule or entry.reason}", value.to(tensor.dtype))
+    return value
+
+
+def _check_finite(what: str, value: Tensor) -> None:
+    """Refuses NaN and infinity. A finite sum has only finite terms, so most tensors are read just once."""
+    if not (value.is_floating_point() or value.is_complex()):
+        return
+    if bool(torch.isfinite(value.sum() if value.element_size() > 2 else value.float().sum())):
+        return
+    wide = value if value.element_size() > 2 else value.float()
+    if not bool(torch.isfinite(wide).all()):
+        nans = int(torch.isnan(wide).sum())
+        infinite = int(torch.isinf(wide).sum())
+        raise TransferError(
+            f"{what}: expected finite values, received {nans} NaN and {infinite} infinite of {value.numel()}; "
+            "try another copy of the donor, or donor.skip for this tensor"
+        )
+
+
+def _check_same_network(ledger: Ledger, tensors: dict[str, Tensor]) -> None:
+    accounted = {entry.target: entry.info.shape for entry in ledger.tensors}
+    present = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if accounted != present:
+        odd = sorted(name for name in accounted.keys() | present.keys() if accounted.get(name) != present.get(name))
+        raise TransferError(
+            f"the ledger is of another network: {len(odd)} tensors differ ({', '.join(odd[:4])}); try this one's"
+        )
+
+
+def _check_writable(name: str, tensor: Tensor) -> None:
+    check_has_values(name, tensor, "target")
+    if tensor.is_inference():
+        raise TransferError(
+            f"target: {name!r} was made in inference mode and is read-only; try building the target outside it"
+        )
+    if any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
+        raise TransferError(
+            f"target: {name!r} is an expanded view whose elements share memory; try .contiguous() for it"
+        )
+
+
+def _check_ties(filled: list[Entry], donor: Donor, tensors: dict[str, Tensor]) -> None:
+    """Names that share one memory must receive one value."""
+    firsts = {entry.target: entry for entry in filled}
+    for entry in filled:
+        first = firsts.get(entry.tied_to or "")
+        if first is None or (first.source == entry.source and first.rule == entry.rule):
+            continue
+        values = [_value(each, donor, tensors[each.target]) for each in (first, entry)]
+        if not torch.equal(*values):
+            raise TransferError(
+                f"{entry.target} and {first.target} share their memory in the target but differ in the donor "
+                f"({entry.source}, {first.source}); try untying the target, or donor.ignore for one of them"
+            )
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

@@ -1,0 +1,152 @@
+"""The account of a transfer. Pure: of names, shapes and dtypes it makes a ledger, or one error with every fault."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from graft.config.faults import nearest
+from graft.transfer.adapt import Chain, Misfit, fit, fitting
+from graft.transfer.donor import Donor
+from graft.transfer.ledger import DonorEntry, Entry, Ledger, TensorInfo, TransferError, Verdict
+from graft.transfer.names import Landing
+from graft.transfer.pairing import Infos, Pairing, cover, follow_ties, keep_counters, pair
+from graft.transfer.rules import MATCHES, Rules
+from graft.transfer.suggest import bounded, suggest_rules, unexplained
+from graft.transfer.target import Target
+
+
+def account_donor(donor: Donor, target: Target, rules: Rules) -> Ledger:
+    """The account of a donor and a network, with where the donor comes from and what was remarked about it."""
+    ledger = account(donor.infos, target.infos, rules, ties=target.ties)
+    ledger.source, ledger.format, ledger.sha256 = donor.source, donor.format, donor.sha256
+    ledger.remarks[:0] = [*donor.remarks, *target.remarks]
+    return ledger
+
+
+def account(donor: Infos, target: Infos, rules: Rules, *, ties: Mapping[str, str] | None = None) -> Ledger:
+    """One verdict for every target tensor and one status for every donor tensor.
+
+    Args:
+        donor: The donor's tensors under its own names, in its own order.
+        target: The target's tensors, in the order of its state dict.
+        rules: What matches, is renamed, skipped, ignored and adapted.
+        ties: Target names to the earlier target name whose memory they share.
+
+    Raises:
+        TransferError: Something is unexplained, doubled, of another shape or dtype, or a rule does nothing.
+    """
+    work = Pairing(donor, target, rules, ties or {})
+    if rules.match not in MATCHES:
+        near = nearest(rules.match, MATCHES) or MATCHES
+        raise TransferError(f"donor.match: expected {', '.join(MATCHES)}, received {rules.match!r}; try {near[0]}")
+    if rules.match == "auto":
+        found = suggest_rules(donor, target)
+        raise TransferError(f"donor.match=auto suggests and changes nothing; the rules that it would use:\n{found}")
+    cover(work)
+    landing = pair(work)
+    follow_ties(work)
+    keep_counters(work)
+    unfilled = [name for name in target if name not in work.pairs and name not in work.kept]
+    used = {pair.source for pair in work.pairs.values()}
+    unused = [name for name in donor if name not in used and name not in work.excused]
+    _excuse_kept(work, unused, landing)
+    entries = [_entry(work, name) for name in target if name in work.pairs or name in work.kept]
+    _check_globs_act(work, entries)
+    if unfilled or unused:
+        work.faults.append(unexplained(donor, target, unused, unfilled, landing.names))
+    if work.faults:
+        raise TransferError("\n".join(bounded(work.faults)), unfilled=unfilled, unused=unused)
+    statuses = [
+        DonorEntry(source=name, used=name in used, reason=work.excused.get(name, "") if name not in used else "")
+        for name in donor
+    ]
+    return Ledger(tensors=entries, donor_tensors=statuses, remarks=work.remarks, seed=rules.seed)
+
+
+def _excuse_kept(work: Pairing, unused: list[str], landing: Landing) -> None:
+    """A donor tensor whose own target is set aside is excused with that target's reason."""
+    for name in list(unused):
+        target = landing.names[name]
+        if target in work.kept and work.rules.match != "structure":
+            work.excused[name] = f"its target {target} keeps its own values ({work.kept[target][1]})"
+            unused.remove(name)
+
+
+def _entry(work: Pairing, name: str) -> Entry:
+    info, tied_to = work.target[name], work.ties.get(name)
+    if name in work.kept:
+        rule, reason, chain = work.kept[name]
+        return Entry(
+            target=name, verdict=Verdict.initialized, info=info, rule=rule, reason=reason, chain=chain, tied_to=tied_to
+        )
+    pair = work.pairs[name]
+    source = work.donor[pair.source]
+    chain = _chain(work, name, source)
+    cast = source.dtype != info.dtype and _may_cast(work, name, source)
+    verdict = Verdict.adapted if chain else Verdict.copied if pair.source == name else Verdict.renamed
+    reasons = [
+        chain.effect if chain else "",
+        f"cast from {source.dtype}" if cast else "",
+        f"shares its memory with {tied_to}" if tied_to else "",
+    ]
+    return Entry(
+        target=name,
+        verdict=verdict,
+        info=info,
+        source=pair.source,
+        rule="; ".join(filter(None, (pair.rule, chain.formula if chain else ""))),
+        reason="; ".join(filter(None, reasons)),
+        chain=chain,
+        cast=cast,
+        tied_to=tied_to,
+    )
+
+
+def _chain(work: Pairing, name: str, source: TensorInfo) -> Chain | None:
+    """The adapters that make the source fit; None where it fits as it is, or where the misfit is a fault."""
+    site = work.site(name)
+    advice = fitting(source.shape, site) if source.shape != site.shape else []
+    offers = [f"donor.adapt={{{name}: {rule}}}" for rule in advice[:3]]
+    remedy = f"; try {' or '.join([*offers, f'donor.skip=[{name}]'])}"
+    try:
+        chain = fit(work.adapters.get(name, ()), source.shape, site)
+    except Misfit as error:
+        what = (
+            error
+            if name in work.adapters
+            else f"expected {site.shape}, received {source.shape} from {work.pairs[name].source}"
+        )
+        work.faults.append(f"{name}: {what}{remedy}")
+        return None
+    if chain and not source.dtype.startswith(("float", "bfloat")):
+        work.faults.append(
+            f"{name}: adapters work on floating-point tensors, received {source.dtype}; try donor.skip=[{name}]"
+        )
+    return chain
+
+
+def _may_cast(work: Pairing, name: str, source: TensorInfo) -> bool:
+    """Whether the rule says to cast; a dtype that differs without it, or that no cast mends, is a fault."""
+    expected = work.target[name].dtype
+    kinds = {dtype.lstrip("bu").rstrip("0123456789_") for dtype in (source.dtype, expected)}
+    castable = len(kinds) == 1
+    if work.rules.dtype == "cast" and castable:
+        return True
+    remedy = (
+        "; try donor.cast=true (dtype='cast'), which the ledger notes" if castable else f"; try donor.skip=[{name}]"
+    )
+    work.faults.append(f"{name}: expected {expected}, received {source.dtype} from {work.pairs[name].source}{remedy}")
+    return False
+
+
+def _check_globs_act(work: Pairing, entries: Sequence[Entry]) -> None:
+    """An adapt rule under which every tensor fits already has no effect, which its writer should know."""
+    acting = {work.globs[entry.target] for entry in entries if entry.chain is not None}
+    faulty = {work.globs[name] for name in work.globs if name not in work.pairs and name not in work.kept}
+    if work.faults:
+        return
+    for glob in dict.fromkeys(work.globs.values()):
+        if glob not in acting and glob not in faulty:
+            work.faults.append(
+                f"donor.adapt: {glob!r} changes nothing: every tensor that it covers fits or is skipped; try without"
+            )

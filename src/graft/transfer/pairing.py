@@ -1,0 +1,214 @@
+"""Finds a source for each target name, or a reason to have none: skips, renames, prefixes, tables, order, ties."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from graft.config.faults import nearest
+from graft.transfer.adapt import Adapter, Chain, Misfit, Site, fit, parse
+from graft.transfer.ledger import TensorInfo
+from graft.transfer.names import Globs, Landing, Rename, Stripped, common, land, parse_renames, strippings
+from graft.transfer.rules import Rules
+
+Infos = Mapping[str, TensorInfo]
+_COUNTER = ".num_batches_tracked"
+_ROLES = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    source: str
+    rule: str = ""
+    tied_to: str | None = None
+
+
+@dataclass(slots=True)
+class Pairing:
+    """The work in progress: what is known of each name so far, and every fault found."""
+
+    donor: Infos
+    target: Infos
+    rules: Rules
+    ties: Mapping[str, str]
+    pairs: dict[str, Pair] = field(default_factory=dict[str, Pair])
+    kept: dict[str, tuple[str, str, Chain | None]] = field(default_factory=dict[str, "tuple[str, str, Chain | None]"])
+    """Target names without a source: rule, reason and initialiser."""
+    excused: dict[str, str] = field(default_factory=dict[str, str])
+    adapters: dict[str, tuple[Adapter, ...]] = field(default_factory=dict[str, "tuple[Adapter, ...]"])
+    globs: dict[str, str] = field(default_factory=dict[str, str])
+    """Target name to the adapt glob that covers it."""
+    remarks: list[str] = field(default_factory=list[str])
+    faults: list[str] = field(default_factory=list[str])
+
+    def site(self, name: str) -> Site:
+        info = self.target[name]
+        return Site(name, info.shape, info.transposed, self.rules.seed)
+
+
+def cover(work: Pairing) -> None:
+    """Sets aside skipped and re-initialised targets, and reads the adapters."""
+    rules = work.rules
+    skip = Globs(rules.skip, rules.auto_skip, "skip")
+    for name in work.target:
+        reason = skip.reason(name)
+        if reason is not None:
+            work.kept[name] = ("", reason, None)
+    work.faults += [
+        f"donor.skip: {glob!r} covers no target tensor; try {near_globs(glob, work.target)}" for glob in skip.idle
+    ]
+    for glob, written in rules.adapt.items():
+        _read_adapter(work, glob, written)
+    for name, adapters in work.adapters.items():
+        if not all(adapter.reads_donor for adapter in adapters) and name not in work.kept:
+            chain = fit(adapters, work.target[name].shape, work.site(name))
+            work.kept[name] = (chain.formula if chain else "", f"adapt: {work.globs[name]}", chain)
+
+
+def _read_adapter(work: Pairing, glob: str, written: object) -> None:
+    covered = Globs([glob], {}, "adapt")
+    names = [name for name in work.target if covered.reason(name) is not None]
+    if not names:
+        work.faults.append(f"donor.adapt: {glob!r} covers no target tensor; try {near_globs(glob, work.target)}")
+        return
+    try:
+        adapters = parse(written)
+    except Misfit as error:
+        work.faults.append(f"donor.adapt: {glob}: {error}")
+        return
+    doubled = [name for name in names if name in work.adapters]
+    if doubled:
+        work.faults.append(
+            f"donor.adapt: {doubled[0]} is covered by {work.globs[doubled[0]]!r} and by {glob!r}; try globs that do "
+            "not overlap, or one glob with a list of adapters"
+        )
+    for name in names:
+        work.adapters[name], work.globs[name] = adapters, glob
+
+
+def pair(work: Pairing) -> Landing:
+    """Finds a source for every target that is not set aside; returns where the donor's names land."""
+    rules = work.rules
+    if rules.match == "table":
+        renames: Sequence[Rename] | Mapping[str, str] = rules.table
+        if not rules.table:
+            work.faults.append("donor.table: expected {donor name: target name} with match=table, received none")
+    else:
+        renames = rules.rename if isinstance(rules.rename, Mapping) else parse_renames(rules.rename)
+    donor_names, target_names, landing = _choose_level(work, renames)
+    work.faults += [f"donor.rename: {written!r} changes no donor name" for written in landing.idle]
+    _ignore(work, donor_names)
+    if rules.match == "structure":
+        _pair_by_structure(work)
+    else:
+        _pair_by_name(work, landing, target_names)
+    return landing
+
+
+def _choose_level(work: Pairing, renames: Sequence[Rename] | Mapping[str, str]) -> tuple[Stripped, Stripped, Landing]:
+    """How many wrapper prefixes come off on each side: as few as explain the most targets."""
+    donor_levels, target_levels = strippings(work.donor), strippings(work.target)
+    best, chosen = 0, None
+    landings = [(level, land(level, renames)) for level in donor_levels]
+    for target_level in target_levels:
+        wanted = set(target_level.names.values())
+        for donor_level, landing in landings:
+            explained = len(wanted & set(landing.names.values()))
+            if explained > best:
+                best, chosen = explained, (donor_level, target_level, landing)
+    if chosen is None:
+        donor_level = common(donor_levels)
+        chosen = (donor_level, target_levels[0], land(donor_level, renames))
+    for level, whose in ((chosen[0], "donor"), (chosen[1], "target")):
+        if level.prefix:
+            work.remarks.append(f"{level.remark} {whose} names")
+    return chosen
+
+
+def _ignore(work: Pairing, names: Stripped) -> None:
+    ignore = Globs(work.rules.ignore, work.rules.auto_ignore, "ignore")
+    for full, stripped in names.names.items():
+        reason = ignore.reason(full, stripped)
+        if reason is not None:
+            work.excused[full] = reason
+    work.faults += [
+        f"donor.ignore: {glob!r} covers no donor tensor; try {near_globs(glob, work.donor)}" for glob in ignore.idle
+    ]
+
+
+def _pair_by_name(work: Pairing, landing: Landing, target_names: Stripped) -> None:
+    arrivals: dict[str, list[str]] = defaultdict(list)
+    for full, name in landing.names.items():
+        tabled = work.rules.match != "table" or full in landing.rules
+        if full not in work.excused and tabled:
+            arrivals[name].append(full)
+    full_target = {stripped: full for full, stripped in target_names.names.items()}
+    for name, sources in arrivals.items():
+        target = name if name in work.target else full_target.get(name)
+        if target is None or target in work.kept:
+            continue
+        if len(sources) > 1:
+            work.faults.append(
+                f"{target}: expected one donor tensor, received {len(sources)} ({', '.join(sources[:4])}); try "
+                "donor.ignore for the others or a narrower donor.rename"
+            )
+        rule = landing.rules.get(sources[0], "")
+        stripped = "" if rule or sources[0] == target else "wrapper prefix"
+        work.pairs[target] = Pair(sources[0], rule or stripped)
+
+
+def _pair_by_structure(work: Pairing) -> None:
+    """Position by position; every shape must be equal, and a bias never fills a weight."""
+    sources = [name for name in work.donor if name not in work.excused]
+    targets = [name for name in work.target if name not in work.kept and name not in work.ties]
+    if not any(name.endswith(_COUNTER) for name in sources):
+        targets = [name for name in targets if not name.endswith(_COUNTER)]
+    if len(sources) != len(targets):
+        work.faults.append(
+            "match=structure: expected as many donor tensors as target tensors, "
+            f"received {len(sources)} and {len(targets)}; try donor.skip and donor.ignore for what has no partner"
+        )
+        return
+    for position, (source, target) in enumerate(zip(sources, targets, strict=True)):
+        before, after = work.donor[source], work.target[target]
+        roles = {source.rpartition(".")[2], target.rpartition(".")[2]}
+        if before.shape != after.shape or (len(roles) == 2 and roles <= _ROLES):
+            work.faults.append(
+                f"match=structure: position {position} expected {target} {after.shape}, "
+                f"received {source} {before.shape}; try match=name with donor.rename"
+            )
+            work.pairs.clear()
+            return
+        work.pairs[target] = Pair(source, f"structure: position {position}")
+
+
+def follow_ties(work: Pairing) -> None:
+    """Fills a tensor that shares its memory with a filled one, and refuses two fates for one memory."""
+    for alias, first in work.ties.items():
+        if alias not in work.pairs and alias not in work.kept and first in work.pairs:
+            work.pairs[alias] = Pair(work.pairs[first].source, work.pairs[first].rule, tied_to=first)
+        elif first not in work.pairs and first not in work.kept and alias in work.pairs:
+            work.pairs[first] = work.pairs[alias]
+        if (alias in work.kept) != (first in work.kept) and {alias, first} <= work.pairs.keys() | work.kept.keys():
+            work.faults.append(
+                f"{alias} and {first} share their memory; try donor.skip or donor.adapt for both or neither"
+            )
+
+
+def keep_counters(work: Pairing) -> None:
+    """Batch counters that a donor never kept stay as they are when their layer's statistics are filled."""
+    for name in work.target:
+        if name.endswith(_COUNTER) and name not in work.pairs and name not in work.kept:
+            layer = work.pairs.get(name.removesuffix(_COUNTER) + ".running_mean")
+            if layer is not None and layer.source.removesuffix(".running_mean") + _COUNTER not in work.donor:
+                work.kept[name] = ("", "the donor counts no batches; the counter plays no part in the function", None)
+
+
+def near_globs(glob: str, names: Infos) -> str:
+    """Names or module prefixes that look like the glob."""
+    modules = {f"{name.rpartition('.')[0]}.*" for name in names if "." in name}
+    tops = {f"{name.partition('.')[0]}.*" for name in names if "." in name}
+    wanted = glob if "*" in glob else f"{glob}.*"
+    near = [wanted] if wanted in modules | tops else nearest(glob, [*names, *modules, *tops])
+    return ", ".join(near or list(names)[:3])

@@ -1,0 +1,66 @@
+"""The rules by which a donor's tensors find their targets, as a user or a config states them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from graft.config.schema import DonorConfig
+
+MATCHES = ("name", "structure", "table", "auto")
+
+
+@dataclass(slots=True, kw_only=True)
+class Rules:
+    """All that `account` is told. Globs and renames that change nothing are errors, except the automatic ones."""
+
+    match: str = "name"
+    """name; structure (same count, order and shapes); table; auto (suggests rules and stops)."""
+    rename: Sequence[Sequence[str]] | Mapping[str, str] = ()
+    """Ordered (pattern, replacement) pairs, or {donor name: target name}."""
+    table: Mapping[str, str] = field(default_factory=dict[str, str])
+    """With match=table: {donor name: target name}, in full."""
+    skip: Sequence[str] | Mapping[str, str] = ()
+    """Globs of target names left as they are; a mapping gives each its reason."""
+    ignore: Sequence[str] | Mapping[str, str] = ()
+    """Globs of donor names left unused; a mapping gives each its reason."""
+    adapt: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Glob of target names to an adapter, {name: …, options}, or a list of these applied in order."""
+    dtype: str | None = None
+    """cast: take another floating-point precision and say so. None: dtypes must be equal."""
+    seed: int = 0
+    auto_skip: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Glob to reason, from the caller rather than the user: a new head."""
+    auto_ignore: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+def rules_of(
+    donor: DonorConfig,
+    *,
+    seed: int = 0,
+    published_rename: Sequence[Sequence[str]] = (),
+    auto_skip: Mapping[str, str] | None = None,
+    auto_ignore: Mapping[str, str] | None = None,
+    auto_adapt: Mapping[str, Any] | None = None,
+) -> Rules:
+    """Rules from the config's donor group and from what the caller knows of backbone and head.
+
+    Args:
+        published_rename: The backbone's own renames (`backbone.published.rename`); the user's follow them.
+        auto_skip: Target globs to reasons, as {"fc.*": "new head"}.
+        auto_ignore: Donor globs to reasons.
+        auto_adapt: Adapters from the data (channels, image size, classes); the user's own rule for the same glob wins.
+    """
+    return Rules(
+        match=donor.match,
+        rename=[*published_rename, *donor.rename],
+        table=donor.table,
+        skip=donor.skip,
+        ignore=donor.ignore,
+        adapt={**(auto_adapt or {}), **donor.adapt},
+        dtype="cast" if donor.cast else None,
+        seed=seed,
+        auto_skip=auto_skip or {},
+        auto_ignore=auto_ignore or {},
+    )

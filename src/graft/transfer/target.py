@@ -1,0 +1,73 @@
+"""The network that receives: its tensors by name, what is known of each, and which of them share their memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvTransposeNd  # pyright: ignore[reportPrivateUsage]
+from torch.nn.parameter import is_lazy
+
+from graft.transfer.donor import info_of_tensor
+from graft.transfer.ledger import TensorInfo, TransferError
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A module's persistent tensors, live: writing to them is writing to the module."""
+
+    tensors: dict[str, Tensor]
+    infos: dict[str, TensorInfo]
+    ties: dict[str, str]
+    """Name to the earlier name of the very same tensor."""
+    remarks: list[str]
+
+
+def target_of_module(module: object) -> Target:
+    """Reads a module's names, shapes and dtypes; the meta device is welcome here.
+
+    Raises:
+        TransferError: The module is lazy, or makes its state dict by a hook, so that a write would go to a copy.
+    """
+    if not isinstance(module, nn.Module):
+        raise TransferError(
+            f"target: expected a torch.nn.Module, received {type(module).__name__}; try the module itself"
+        )
+    state = module.state_dict(keep_vars=True)
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    parameters = {id(value) for value in module.parameters()}
+    buffers = {id(value) for value in module.buffers()}
+    transposed = set(_transposed_weights(module))
+    infos: dict[str, TensorInfo] = {}
+    for name, value in tensors.items():
+        if is_lazy(value):
+            raise TransferError(
+                f"target: {name!r} belongs to a lazy module that has not seen an input yet, so its shape is unknown; "
+                "try one forward pass through the target before the transfer"
+            )
+        if id(value) not in parameters | buffers:
+            raise TransferError(
+                f"target: {name!r} in the state dict of {type(module).__name__} is made by a hook and is no "
+                "parameter or buffer; try the transfer into the sub-module that owns it"
+            )
+        info = info_of_tensor(value)
+        infos[name] = TensorInfo(info.shape, info.dtype, id(value) in buffers, name in transposed)
+    remarks = [f"{name}: extra state that is no tensor; left as it is" for name in state if name not in tensors]
+    return Target(tensors, infos, _ties(tensors), remarks)
+
+
+def _transposed_weights(module: nn.Module) -> Iterator[str]:
+    for path, child in module.named_modules(remove_duplicate=False):
+        if isinstance(child, _ConvTransposeNd):
+            yield f"{path}.weight" if path else "weight"
+
+
+def _ties(tensors: dict[str, Tensor]) -> dict[str, str]:
+    first: dict[int, str] = {}
+    ties: dict[str, str] = {}
+    for name, value in tensors.items():
+        earlier = first.setdefault(id(value), name)
+        if earlier != name:
+            ties[name] = earlier
+    return ties
