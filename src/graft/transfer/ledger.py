@@ -153,7 +153,7 @@ class Ledger:
         return (
             f"{self.source or 'donor'} ({self.format or 'unknown format'}): {', '.join(parts) or 'no tensors'}; "
             f"{counts['used']} donor tensors used, {counts['excused']} excused; "
-            f"{counts['parameters_transferred_fraction']:.1%} of the parameters transferred"
+            f"{_percent(counts['parameters_transferred_fraction'])} of the parameters transferred"
         )
 
     def __str__(self) -> str:
@@ -170,6 +170,11 @@ class Ledger:
         ]
         excused = [f"excused: {entry.source} ({entry.reason})" for entry in self.donor_tensors if not entry.used]
         return "\n".join([self.headline, *self.remarks, *_columns([header, *rows]), *excused])
+
+
+def _percent(fraction: float) -> str:
+    """Rounded, but 100 % only for all of it and 0 % only for none."""
+    return f"{min(max(fraction, 0.001), 0.999) if 0 < fraction < 1 else fraction:.1%}"
 
 
 def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:

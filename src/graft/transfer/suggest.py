@@ -60,13 +60,12 @@ def suggest_rules(
     rename = _renames(sources, target)
     landed = {_rename(name, rename): info for name, info in sources.items()}
     met = {name for name, info in landed.items() if name in target and target[name].shape == info.shape}
+    unmet = [name for name in sources if _rename(name, rename) not in met]
     shapes = [[info.shape for info in side.values()] for side in (donor, target)]
     return Suggestion(
         rename=tuple(rename),
         skip=tuple(globs_of([name for name in target if name not in met], [*target, *target_names])),
-        ignore=tuple(
-            globs_of([name for name in sources if _rename(name, rename) not in met], [*sources, *donor_names])
-        ),
+        ignore=tuple(globs_of(unmet, [*sources, *donor_names])),
         structure=shapes[0] == shapes[1] and len(met) < len(target),
         explained=len(met),
         total=len(target),
@@ -138,8 +137,8 @@ def _parametrized(unfilled: Sequence[str], unused: Sequence[str]) -> list[str]:
             if ".parametrizations." in f".{name}" or name.endswith(("weight_g", "weight_v", "weight_orig")):
                 return [
                     f"{name} belongs to a parametrized {whose} module (weight_norm, spectral_norm …), whose plain "
-                    "weight is computed; try torch.nn.utils.parametrize.remove_parametrizations (or remove_weight_norm) on "
-                    "it before the transfer and parametrize again after it"
+                    "weight is computed; try torch.nn.utils.parametrize.remove_parametrizations (or remove_weight_norm) "
+                    "on it before the transfer and parametrize again after it"
                 ]
     return []
 
