@@ -21,7 +21,7 @@ FORMS = '"2 epochs", "500 steps", "10%", a whole number of epochs, or a fraction
 WRITTEN = re.compile(r"(?P<amount>\d+(?:\.\d+)?)\s*(?P<unit>epochs?|ep|steps?|%)?", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True, order=False)
+@dataclass(frozen=True, slots=True)
 class Duration:
     """An amount of one unit; `steps` turns it into optimizer steps once the data's length is known."""
 

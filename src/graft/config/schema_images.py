@@ -22,11 +22,13 @@ class DataConfig:
     val: str = "val"
     """folder: name of the validation part's folder."""
     test: str = "test"
-    """folder: names of the parts' folders."""
+    """folder: name of the test part's folder."""
     val_fraction: float = 0.15
     """Share of the training part carved off for validation, where there is none."""
     test_fraction: float = 0.0
     """folder and csv with no test part: share carved off for testing."""
+    split_seed: int = 0
+    """Which images a carved part gets. Not the run's seed: runs that differ in seed share their parts."""
     image_size: int | None = None
     """Side in pixels. Null: the donor's."""
     channels: int = 3
@@ -77,3 +79,6 @@ class CacheConfig:
     """Nothing is written beyond this."""
     dtype: str = "float32"
     """features: float32, float16 or bfloat16."""
+    views: int = 0
+    """features: keep this many augmented views of each training image; epoch e trains on view e modulo views.
+    0: none, for which training must have no random augmentation."""

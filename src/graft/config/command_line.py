@@ -1,0 +1,262 @@
+"""A command line's mistakes, all at once and before torch is imported: syntax, groups, options, keys and values."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, ValueType
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from graft.config.compose import examine, unknown_key
+from graft.config.faults import Fault, nearest
+from graft.config.keys import is_known, nearest_keys, schema_keys
+
+# What Hydra answers itself, without running anything.
+QUESTIONS = ("--help", "-h", "--hydra-help", "--version", "--shell-completion", "-sc", "--info", "-i")
+FLAGS = (
+    *QUESTIONS,
+    *("--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r", "--multirun", "-m"),
+    *("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--experimental-rerun"),
+)
+
+
+def check_command_line(argv: Sequence[str], conf: Path) -> list[Fault]:
+    """Every fault of the command line and of the config that it composes; empty when there is none.
+
+    Args:
+        argv: without the program's name.
+        conf: the folder that holds config.yaml.
+    """
+    if any(word.split("=", 1)[0] in QUESTIONS for word in argv):
+        return []
+    foreign, rest = _foreign_flags(argv)
+    arguments, misplaced = get_args_parser().parse_known_args(rest)
+    if arguments.experimental_rerun is not None:
+        return []
+    foreign += [
+        Fault(key=word, expected="all key=value together", received="a flag in between", remedy="the flags first")
+        for word in misplaced
+    ]
+    folder = Path(arguments.config_path).absolute() if arguments.config_path else conf
+    extra = [f"hydra.searchpath=[file://{Path(arguments.config_dir).absolute()}]"] if arguments.config_dir else []
+    with initialize_config_dir(str(folder), job_name="train", version_base="1.3"):
+        reading = Reading(
+            name=arguments.config_name or "config",
+            loader=GlobalHydra.instance().config_loader(),
+            multirun=arguments.multirun or "hydra.mode=MULTIRUN" in arguments.overrides,
+        )
+        reading.read([*arguments.overrides, *misplaced])
+        reading.judge(extra, writes=arguments.cfg is None)
+    return _once(foreign + reading.faults)
+
+
+@dataclass(slots=True, kw_only=True)
+class Reading:
+    """What has been made of a command line so far."""
+
+    name: str
+    """Of the main config."""
+    loader: ConfigLoader
+    multirun: bool
+    sound: list[Override] = field(default_factory=list)
+    """Those whose key and syntax are right."""
+    doubtful: set[str] = field(default_factory=set)
+    """Groups and keys that something is known against."""
+    faults: list[Fault] = field(default_factory=list)
+
+    def read(self, words: Iterable[str]) -> None:
+        """Sorts the overrides into sound ones and faults, without composing anything."""
+        parser = OverridesParser.create(config_loader=self.loader)
+        groups = self.loader.get_group_options("", ObjectType.GROUP)
+        for word in words:
+            try:
+                override = parser.parse_overrides([word])[0]
+            except HydraException as error:
+                self.faults.append(_syntax(word, error))
+                self.doubtful.add(word.split("=", 1)[0].lstrip("+~"))
+                continue
+            found = list(self._faults_of(override, groups))
+            self.faults += found
+            if found:
+                self.doubtful.add(override.key_or_group)
+            else:
+                self.sound.append(override)
+
+    def judge(self, extra: Sequence[str], *, writes: bool) -> None:
+        """Composes what is sound, and every value of every sweep one at a time, and gathers the faults."""
+        lines = [*extra, *(_first(override) for override in self.sound)]
+        cfg = self._composed(lines)
+        if cfg is None:
+            return
+        self.faults += examine(cfg, self.doubtful)[1]
+        if writes:
+            self.faults += _folder(cfg.hydra.sweep.dir if self.multirun else cfg.hydra.run.dir, self.multirun)
+        for at, override in enumerate(self.sound, start=len(extra)):
+            for other in _others(override):
+                varied = self._composed([*lines[:at], other, *lines[at + 1 :]])
+                if varied is not None:
+                    self.faults += examine(varied, self.doubtful)[1]
+
+    def _composed(self, lines: list[str]) -> DictConfig | None:
+        try:
+            return compose(self.name, lines, return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException, YAMLError) as error:
+            self.faults += self._blame(lines, error)
+        return None
+
+    def _blame(self, lines: list[str], error: Exception) -> Iterator[Fault]:
+        """The overrides that fail alone too; else the config files."""
+        guilty = False
+        for line in lines:
+            try:
+                compose(self.name, [line])
+            except (HydraException, OmegaConfBaseException, YAMLError) as alone:
+                guilty = True
+                yield Fault(
+                    key=line.split("=", 1)[0], expected="a setting that Hydra can compose", received=_gist(alone)
+                )
+        if not guilty:
+            yield Fault(key=self.name, expected="config files that Hydra can compose", received=_gist(error))
+
+    def _faults_of(self, override: Override, groups: Sequence[str]) -> Iterator[Fault]:
+        key = override.key_or_group
+        if override.is_sweep_override() and not self.multirun:
+            values = override.get_value_string()
+            yield Fault(
+                key=key, expected="one value", received=values, remedy=f"-m to run each, or {key}=[{values}] for a list"
+            )
+        elif key in groups or key.startswith("hydra/"):
+            yield from self._option_faults(override)
+        elif not override.is_hydra_override():
+            yield from _key_faults(override)
+
+    def _option_faults(self, override: Override) -> Iterator[Fault]:
+        group = override.key_or_group
+        if isinstance(override.value(), dict):
+            yield from _key_faults(override)
+            return
+        if override.is_add():
+            line = (override.input_line or "").lstrip("+")
+            yield Fault(key=f"+{group}", expected="no + before a group of the config", received=f"+{line}", remedy=line)
+        options = self.loader.get_group_options(group, ObjectType.CONFIG)
+        if override.value_type is ValueType.GLOB_CHOICE_SWEEP:
+            chosen = [] if any(override.sweep_string_iterator()) else [override.get_value_string()]
+        elif override.is_interval_sweep():
+            chosen = [override.get_value_string()]
+        elif override.is_discrete_sweep():
+            chosen = list(override.sweep_string_iterator())
+        else:
+            chosen = [] if override.value() is None else [str(override.value())]
+        for option in chosen:
+            if option not in options:
+                closest = nearest(option, options)
+                yield Fault(
+                    key=group,
+                    expected=f"one of {', '.join(options)}",
+                    received=option,
+                    remedy=" or ".join(f"{group}={name}" for name in closest),
+                )
+
+
+def _foreign_flags(argv: Sequence[str]) -> tuple[list[Fault], list[str]]:
+    """Flags of other tools (--lr 0.1), as faults, and the command line without them."""
+    faults: list[Fault] = []
+    rest: list[str] = []
+    words = iter(argv)
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if not flag.startswith("--") or any(known.startswith(flag) for known in FLAGS):
+            rest.append(word)
+            continue
+        closest = nearest_keys(flag.lstrip("-"))
+        if not equals:
+            value = next(words, "") if closest else ""
+        remedy = f"{closest[0]}={value or '…'}" if closest else ""
+        faults.append(Fault(key=flag, expected="key=value without dashes", received=word, remedy=remedy))
+    return faults, rest
+
+
+def _syntax(word: str, error: HydraException) -> Fault:
+    key, equals, value = word.partition("=")
+    if not equals:
+        known = is_known(key.lstrip("+~")) or not nearest_keys(key)
+        remedy = f"{key if known else nearest_keys(key)[0]}=…"
+        return Fault(key=word, expected="key=value", received=word, remedy=remedy)
+    has_brackets = set("[]{}()") & set(value)
+    remedy = f"'{word}' with every bracket closed" if has_brackets else f"quotes, as in '{key}=\"{value}\"'"
+    received = f"{value} ({_gist(error)})"
+    return Fault(key=key, expected="a value in Hydra's override syntax", received=received, remedy=remedy)
+
+
+def _key_faults(override: Override) -> Iterator[Fault]:
+    value = override.value()
+    for key in _spelled_out(override.key_or_group, value):
+        if is_known(key):
+            continue
+        yield unknown_key(key)
+
+
+def _spelled_out(key: str, value: object) -> Iterator[str]:
+    """optimizer={lr: 1} sets optimizer.lr; below a key whose entries the user names nothing is spelled out."""
+    known = schema_keys().get(key)
+    if isinstance(value, dict) and known is not None and known.is_group:
+        for name, inner in value.items():  # pyright: ignore[reportUnknownVariableType]
+            yield from _spelled_out(f"{key}.{name}", inner)
+    else:
+        yield key
+
+
+def _first(override: Override) -> str:
+    """The override with a sweep's first value alone."""
+    return next(_values(override), None) or str(override.input_line)
+
+
+def _others(override: Override) -> Iterator[str]:
+    """The override with each further value of its sweep; of a range, the last one."""
+    values = list(_values(override))
+    return iter(values[-1:] if override.is_range_sweep() and len(values) > 1 else values[1:])
+
+
+def _values(override: Override) -> Iterator[str]:
+    key = override.get_key_element()
+    swept = override.value()
+    if isinstance(swept, IntervalSweep):
+        yield from (f"{key}={swept.start}", f"{key}={swept.end}")
+    elif override.is_sweep_override():
+        yield from (f"{key}={value}" for value in override.sweep_string_iterator())
+
+
+def _folder(folder: str, multirun: bool) -> Iterator[Fault]:
+    key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+    path = Path(folder).absolute()
+    standing = next(place for place in (path, *path.parents) if place.exists())
+    if not standing.is_dir():
+        received = f"{folder}, where {standing} is a file"
+    elif not os.access(standing, os.W_OK | os.X_OK):
+        received = f"{folder}, where {standing} cannot be written to"
+    else:
+        return
+    yield Fault(key=key, expected="a folder that can be written to", received=received, remedy=f"{key}=FOLDER")
+
+
+def _gist(error: Exception) -> str:
+    """The first lines of an error that say something, as one line."""
+    said = [line.strip() for line in str(error).splitlines() if line.strip(" ^") and not line.startswith("See http")]
+    return "; ".join(said[:2]) or type(error).__name__
+
+
+def _once(faults: Iterable[Fault]) -> list[Fault]:
+    """One fault for a key and value, in the order found."""
+    return list({(fault.key, fault.received): fault for fault in faults}.values())

@@ -1,0 +1,161 @@
+"""Hydra's untyped config becomes typed values, or every fault in it is told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import MISSING
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from graft.config.examples import example
+from graft.config.faults import ConfigError, Fault, nearest
+from graft.config.help import help_text
+from graft.config.keys import nearest_keys, schema_keys
+from graft.config.limits import LIMITS, beyond_limits
+from graft.config.schema import Config
+from graft.config.together import clashes
+
+
+def register(conf: Path) -> None:
+    """Makes every key of the schema, with its default, the ground that conf/config.yaml composes on."""
+
+    def help_template() -> str:
+        return help_text(conf).replace("$", "$$")  # Hydra fills $NAME in
+
+    ConfigStore.instance().store("graft_schema", schema_node())
+    OmegaConf.register_new_resolver("graft.help", help_template, replace=True)
+
+
+def schema_node() -> DictConfig:
+    """The schema as plain values: types are checked once, by `parse`, which can then report every fault together."""
+    node = OmegaConf.create(OmegaConf.to_container(OmegaConf.structured(Config), enum_to_str=True))
+    assert isinstance(node, DictConfig)
+    for key in schema_keys().values():
+        if key.is_open:
+            OmegaConf.set_struct(OmegaConf.select(node, key.name), False)
+    return node
+
+
+def parse(cfg: DictConfig) -> Config:
+    """The composed config as typed values.
+
+    Raises:
+        ConfigError: with every fault that can be found without building anything.
+    """
+    typed, faults = examine(cfg)
+    if faults:
+        raise ConfigError(faults)
+    config = OmegaConf.to_object(typed)
+    assert isinstance(config, Config)
+    return config
+
+
+def examine(cfg: DictConfig, doubtful: Collection[str] = ()) -> tuple[DictConfig, list[Fault]]:
+    """The typed config as far as it goes, and its faults.
+
+    Args:
+        doubtful: groups and keys that are known to be wrong; what depends on them is not judged.
+    """
+    typed = OmegaConf.structured(Config)
+    faults = list(_fill(typed, cfg, ""))
+    faults += _unset(typed, {*doubtful, *(fault.key for fault in faults)})
+    values = dict(_sound(typed, {*doubtful, *(fault.key for fault in faults)}))
+    limited = beyond_limits(values)
+    for fault in limited:
+        del values[fault.key]
+    return typed, faults + limited + clashes(values)
+
+
+def _fill(typed: DictConfig, cfg: DictConfig, prefix: str) -> Iterator[Fault]:
+    """Copies each leaf of cfg that has a place and the right type; yields the faults of the others."""
+    for name in cfg:
+        full = f"{prefix}{name}"
+        key = schema_keys().get(full)
+        if full == "hydra":
+            continue
+        if key is None:
+            yield unknown_key(full)
+            continue
+        try:
+            if OmegaConf.is_missing(cfg, name):
+                continue
+            value = cfg[name]
+        except OmegaConfBaseException as error:
+            yield _unresolved(full, error)
+            continue
+        if not key.is_group:
+            yield from _assign(typed, str(name), value, full)
+        elif isinstance(value, DictConfig):
+            yield from _fill(typed[name], value, f"{full}.")
+        else:
+            yield Fault(key=full, expected="a group of keys", received=repr(value), remedy=f"{full}.KEY=VALUE")
+
+
+def _assign(typed: DictConfig, name: str, value: Any, full: str) -> Iterator[Fault]:
+    plain = value
+    try:
+        if OmegaConf.is_config(value):
+            plain = OmegaConf.to_container(value, resolve=True)
+        typed[name] = plain
+    except OmegaConfBaseException as error:
+        if "interpolation" in type(error).__name__.lower():
+            yield _unresolved(full, error)
+            return
+        limit = LIMITS.get(full)
+        expected = limit.expected if limit else schema_keys()[full].expected
+        yield Fault(key=full, expected=expected, received=repr(plain), remedy=_instead(full, plain))
+
+
+def _instead(full: str, value: Any) -> str:
+    closest = nearest(str(value), schema_keys()[full].choices, count=1)
+    return f"{full}={closest[0]}" if closest else example(full)
+
+
+def unknown_key(full: str) -> Fault:
+    """A key that the schema does not have, and the ones that may be meant."""
+    closest = (f"{name}=OPTION" if schema_keys()[name].is_group else name for name in nearest_keys(full))
+    remedy = " or ".join(closest) or "python train.py --help, which lists them"
+    return Fault(key=full, expected="a key of the config", received="an unknown key", remedy=remedy)
+
+
+def _unresolved(full: str, error: OmegaConfBaseException) -> Fault:
+    reason = str(error).splitlines()[0]
+    remedy = ""
+    if "Environment variable" in reason:
+        variable = reason.split("'")[1]
+        remedy = f"export {variable}=…, or ${{oc.env:{variable},DEFAULT}}"
+    return Fault(key=full, expected="a value that can be resolved", received=reason, remedy=remedy)
+
+
+def _unset(typed: DictConfig, known: Collection[str]) -> list[Fault]:
+    """Keys that have no default and that nothing has set."""
+    faults: list[Fault] = []
+    for key in schema_keys().values():
+        group = key.name.split(".", 1)[0]
+        if key.is_group or key.default is not MISSING or {key.name, group} & set(known):
+            continue
+        parent, _, name = key.name.rpartition(".")
+        if not OmegaConf.is_missing(OmegaConf.select(typed, parent), name):
+            continue
+        remedy = f"{group}=OPTION" if name == "kind" else example(key.name) or f"{key.name}=…"
+        faults.append(
+            Fault(key=key.name, expected=f"{key.expected} ({key.doc.rstrip('.')})", received="nothing", remedy=remedy)
+        )
+    return faults
+
+
+def _sound(typed: DictConfig, known: Collection[str]) -> Iterator[tuple[str, Any]]:
+    """Each leaf's full key and value, of those that nothing is known against."""
+    for key in schema_keys().values():
+        above: Mapping[str, Any] = {key.name.rsplit(".", count)[0]: None for count in range(key.name.count(".") + 1)}
+        if key.is_group or any(name in known for name in above):
+            continue
+        parent, _, name = key.name.rpartition(".")
+        section = OmegaConf.select(typed, parent) if parent else typed
+        if not OmegaConf.is_missing(section, name):
+            value = section[name]
+            yield key.name, OmegaConf.to_container(value) if OmegaConf.is_config(value) else value

@@ -1,0 +1,61 @@
+"""What to type instead: a value that is right for a key, as a user writes it on a command line."""
+
+from __future__ import annotations
+
+import dataclasses
+from enum import Enum
+from typing import Any
+
+from graft.config.keys import schema_keys
+
+# For keys whose default is null, empty or missing.
+EXAMPLES = {
+    "augment.crop_scale": "[0.8,1.0]",
+    "backbone.published.preprocess.crop_fraction": "0.875",
+    "backbone.published.preprocess.image_size": "224",
+    "backbone.published.preprocess.interpolation": "bilinear",
+    "backbone.published.preprocess.mean": "[0.485,0.456,0.406]",
+    "backbone.published.preprocess.std": "[0.229,0.224,0.225]",
+    "backbone.published.rename": r"[['^encoder\.','']]",
+    "checkpoint.every_n_steps": "100",
+    "data.image_size": "224",
+    "data.num_workers": "2",
+    "data.root": "PATH",
+    "donor.adapt": "{conv1.weight: input_sum}",
+    "donor.class_map": "names",
+    "donor.path": "PATH",
+    "donor.rename": r"[['^encoder\.','']]",
+    "donor.sha256": "null",
+    "donor.table": "{encoder.weight: conv1.weight}",
+    "head.hidden": "[256]",
+    "head.target": "package.module.Class",
+    "optimizer.layer_decay": "0.75",
+    "optimizer.lr": "1e-3",
+    "optimizer.lr_scale": "{head: 10}",
+    "trainer.clip_norm": "1.0",
+    "trainer.max_epochs": "10",
+    "trainer.threads": "2",
+    "unfreeze.table": "{'3 epochs': none}",
+}
+
+
+def example(key: str) -> str:
+    """`key=value` that is right; "" where nothing better is known."""
+    default = schema_keys()[key].default
+    if key in EXAMPLES:
+        value = EXAMPLES[key]
+    elif default is dataclasses.MISSING or default is None or default in ([], {}):
+        return ""
+    else:
+        value = written(default)
+    word = f"{key}={value}"
+    return f'"{word}"' if set(" {[(") & set(value) else word
+
+
+def written(value: Any) -> str:
+    """A value in Hydra's override syntax."""
+    if isinstance(value, Enum):
+        return str(value.value)
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

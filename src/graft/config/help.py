@@ -1,0 +1,120 @@
+"""`python train.py --help`: what graft does, in its user's words, written from the schema and from the folders of conf/."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from graft.config.examples import written
+from graft.config.keys import schema_keys
+
+WIDTH = 116
+
+OPENING = """\
+graft: transfer learning with every tensor accounted for.
+
+A donor (trained weights) is grafted onto a backbone with a new head, and the network is fine-tuned on your images.
+First comes the plan: what each tensor gets, what trains when, at which rate. Then the run; its folder, below outputs/,
+ends with the weights (model/), the account of every tensor (transfer.json), the metrics and a report (report.html).
+
+  python train.py [group=option] [key=value] …"""
+
+COMMANDS = (
+    ("python train.py", "ImageNet weights, the backbone frozen, a new head for pictures of solar cells"),
+    ("python train.py mode=plan backbone=resnet50 freeze=layer1-3", "what would happen; nothing is done"),
+    ("python train.py data=folder data.root=photos backbone=resnet18", "your images, a folder for each class"),
+    ("python train.py donor=file donor.path=encoder.pt backbone=resnet18", "your weights"),
+    ("python train.py experiment=solar_cells_finetune", "a recipe of conf/experiment/"),
+    ("python train.py -m freeze=layer1,layer1-2 optimizer.lr=1e-4,3e-4", "a sweep: every combination"),
+)
+
+MAIN_KEYS = (
+    *("mode", "seed", "backbone.name", "donor.path", "donor.rename", "donor.skip", "donor.adapt", "head.hidden"),
+    *("freeze", "freeze_bn", "unfreeze.start", "unfreeze.every"),
+    *("optimizer.lr", "optimizer.lr_scale", "optimizer.layer_decay", "optimizer.weight_decay", "scheduler.warmup"),
+    *("loss.label_smoothing", "loss.class_weights"),
+    *("data.root", "data.image_size", "data.channels", "data.batch_size", "data.num_workers", "data.targets"),
+    *("cache.dir", "cache.max_gb", "trainer.max_epochs", "trainer.precision", "checkpoint.every_n_steps", "resume"),
+)
+
+EVERYTHING = (
+    ("python train.py --cfg job [group=option] …", "every key of a command, with its value"),
+    ("src/graft/config/schema.py", "every key, with its type and meaning"),
+    ("python train.py --hydra-help", "the flags: -m, --cfg, --config-dir, …"),
+    ('eval "$(python train.py -sc install=bash)"', "tab completion (fish and zsh too)"),
+    ("hydra.run.dir=FOLDER", "the run's folder; its checkpoint there is resumed"),
+)
+
+
+def help_text(conf: Path) -> str:
+    """The page, for the groups and options that the folder conf holds."""
+    defaults = default_options(conf)
+    sections = (
+        OPENING,
+        _table("What people use most", COMMANDS),
+        _headed("Groups and their options (the default in brackets)", _groups(conf, defaults)),
+        _headed("Main keys", _keys(_default_values(conf, defaults))),
+        _table("To see everything", EVERYTHING),
+    )
+    return "\n\n".join(sections)
+
+
+def groups_of(conf: Path) -> dict[str, list[str]]:
+    """Each group of conf and its options, the schema's order first."""
+    order = [name for name, key in schema_keys().items() if key.is_group]
+    folders = [folder for folder in conf.iterdir() if folder.is_dir() and folder.name != "hydra"]
+    folders.sort(key=lambda folder: (order.index(folder.name) if folder.name in order else len(order), folder.name))
+    return {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
+
+
+def default_options(conf: Path) -> dict[str, str]:
+    """Group to option, as the defaults list of config.yaml has them."""
+    entries: list[Any] = [
+        entry for entry in OmegaConf.load(conf / "config.yaml").defaults if not isinstance(entry, str)
+    ]
+    return {str(group): str(option) for entry in entries for group, option in entry.items() if option is not None}
+
+
+def _default_values(conf: Path, defaults: Mapping[str, str]) -> dict[str, Any]:
+    """What the default options set, by full key."""
+    values: dict[str, Any] = {}
+    for group, option in defaults.items():
+        if group in schema_keys():
+            for name, value in OmegaConf.load(conf / group / f"{option}.yaml").items():
+                values[f"{group}.{name}"] = value
+    return values
+
+
+def _groups(conf: Path, defaults: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for group, options in groups_of(conf).items():
+        key = schema_keys().get(group)
+        listed = ", ".join(f"[{option}]" if defaults.get(group) == option else option for option in options)
+        yield group, f"{key.doc if key else 'Recipes: several groups and keys set together.'} {listed}"
+
+
+def _keys(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name in MAIN_KEYS:
+        key = schema_keys()[name]
+        default = values.get(name, key.default)
+        yield f"{name}={'' if default is MISSING else written(default)}", key.doc
+
+
+def _headed(title: str, rows: Iterator[tuple[str, str]]) -> str:
+    return f"{title}\n" + "\n".join(_row(left, right, 30) for left, right in rows)
+
+
+def _table(title: str, rows: tuple[tuple[str, str], ...]) -> str:
+    return f"{title}\n" + "\n".join(_row(left, right, max(len(left) for left, _ in rows) + 4) for left, right in rows)
+
+
+def _row(left: str, right: str, column: int) -> str:
+    """Right wrapped into its column; left in front of it."""
+    lines = textwrap.wrap(right, WIDTH - column) or [""]
+    gap = "" if len(left) + 4 <= column else "\n"
+    first = f"  {left}" + (f"\n{' ' * column}" if gap else " " * (column - len(left) - 2))
+    return (first + f"\n{' ' * column}".join(lines)).rstrip()

@@ -1,0 +1,50 @@
+"""python train.py [group=option] [key=value] …: from a donor and images to a trained network (--help says more)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from graft.config.command_line import check_command_line
+from graft.config.compose import parse, register
+from graft.config.faults import InputError, RunFailed
+
+CONF = Path(__file__).parent / "conf"
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def job(cfg: DictConfig) -> float | None:
+    """One run; Hydra calls it once, or with -m once for each combination."""
+    try:
+        config = parse(cfg)
+        from graft.run import run  # torch and lightning, which nothing above needs
+
+        runtime = HydraConfig.get()
+        return run(config, Path(runtime.runtime.output_dir), list(runtime.overrides.task))
+    except Exception as error:  # the one place where every error ends: its reason is printed, its traceback on request
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        reason = str(error) if isinstance(error, InputError | RunFailed) else f"{type(error).__name__}: {error}"
+        if HydraConfig.get().mode is RunMode.MULTIRUN:
+            raise CompactHydraException(reason) from None  # the other runs of the sweep go on
+        print(reason, file=sys.stderr)
+        raise SystemExit(2 if isinstance(error, InputError) else 1) from None
+
+
+def main() -> None:
+    register(CONF)
+    if faults := check_command_line(sys.argv[1:], CONF):
+        print(*faults, sep="\n", file=sys.stderr)
+        raise SystemExit(2)
+    job()
+
+
+if __name__ == "__main__":
+    main()
