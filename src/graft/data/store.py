@@ -1,0 +1,301 @@
+"""One array on disk, whole or not at all: written beside its place, checked block by block, sealed by a rename.
+
+An entry is one file: a magic word, a JSON header (shape, dtype, a checksum per block, a free record of what it holds),
+padding to a page, then the rows in order. `head -c 2000 entry.graft` shows what an entry is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+
+from graft.config.faults import RunFailed
+
+SUFFIX = ".graft"
+PARTIAL = ".partial"
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "uint8": torch.uint8}
+
+_MAGIC = b"graftar1"
+_PREAMBLE = struct.Struct("<8sII")  # magic, length of the header, checksum of the header
+_PAGE = 4096
+_BLOCK = 16 * 1024 * 1024
+_NUMPY = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16, "uint8": np.uint8}  # same width
+
+
+class Damaged(Exception):
+    """An entry's file is not what was sealed; str() says how."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What an entry says about itself."""
+
+    key: str
+    shape: tuple[int, ...]
+    dtype: str
+    created: str
+    block_bytes: int
+    checksums: str
+    """Eight hexadecimal digits (CRC-32) a block, one after the other."""
+    record: Mapping[str, Any]
+    """What the rows were computed from, for people and for `graft cache list`."""
+
+    @property
+    def data_bytes(self) -> int:
+        return array_bytes(self.shape, self.dtype)
+
+    def pack(self) -> bytes:
+        """The file's bytes before the first row."""
+        text = json.dumps({name: getattr(self, name) for name in self.__slots__}).encode()
+        preamble = _PREAMBLE.pack(_MAGIC, len(text), zlib.crc32(text))
+        return (preamble + text).ljust(_first_row(len(text)), b"\0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A sealed array: its header, and its rows as a tensor (in memory, or mapped from the file)."""
+
+    path: Path
+    header: Header
+    tensor: torch.Tensor
+    resident: bool
+    """Whether the rows were read into memory rather than mapped."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A loader's worker maps the file again instead of receiving a copy of the rows."""
+        return _map, (self.path,)
+
+
+def array_bytes(shape: tuple[int, ...], dtype: str) -> int:
+    """Bytes of the rows of an array."""
+    return math.prod(shape) * DTYPES[dtype].itemsize
+
+
+def entry_bytes(shape: tuple[int, ...], dtype: str, record: Mapping[str, Any]) -> int:
+    """Bytes of the whole file of an entry with a SHA-256 for its key."""
+    return len(_blank_header("0" * 64, shape, dtype, record).pack()) + array_bytes(shape, dtype)
+
+
+def entry_path(folder: Path, key: str) -> Path:
+    return folder / f"{key}{SUFFIX}"
+
+
+def bytes_of(tensor: torch.Tensor) -> memoryview:
+    """A contiguous tensor's memory, not a copy of it."""
+    array: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+    return memoryview(array)
+
+
+class Writer:
+    """Takes an entry's rows in order and seals them; leaving it without `seal` removes what was written.
+
+    The file's full size is claimed from the disk at the start, so that a full disk is known before the work is done.
+    """
+
+    def __init__(
+        self, folder: Path, key: str, shape: tuple[int, ...], dtype: str, record: Mapping[str, Any] | None = None
+    ) -> None:
+        self.path = entry_path(folder, key)
+        self.header = _blank_header(key, shape, dtype, record or {})
+        self._partial = folder / f"{key}{PARTIAL}"
+        self._offset = len(self.header.pack())
+        self._checksums: list[int] = []
+        self._running, self._written = 0, 0
+        self._file = open(self._partial, "wb")  # noqa: SIM115 - closed by seal or discard
+        try:
+            os.posix_fallocate(self._file.fileno(), 0, self._offset + self.header.data_bytes)
+            self._file.seek(self._offset)
+        except OSError:
+            self.discard()
+            raise
+
+    def append(self, rows: torch.Tensor) -> None:
+        """The next rows, [n, *shape[1:]], of the entry's own dtype."""
+        expected, dtype = self.header.shape[1:], DTYPES[self.header.dtype]
+        assert tuple(rows.shape[1:]) == expected, f"rows of {tuple(rows.shape[1:])} for an entry of {expected}"
+        assert rows.dtype == dtype, f"rows of {rows.dtype} for an entry of {dtype}"
+        data = bytes_of(rows.detach().cpu().contiguous())
+        assert self._written + len(data) <= self.header.data_bytes, "more rows than the entry was created for"
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise _failed(self.path, error) from error
+        while data:
+            room = _BLOCK - self._written % _BLOCK
+            self._running = zlib.crc32(data[:room], self._running)
+            self._written += len(data[:room])
+            if self._written % _BLOCK == 0:
+                self._close_block()
+            data = data[room:]
+
+    def seal(self) -> None:
+        """Put the checksums into the header, flush to disk, and rename the file to its place."""
+        assert self._written == self.header.data_bytes, "an entry is sealed when every row is there"
+        if self._written % _BLOCK:
+            self._close_block()
+        checksums = "".join(f"{value:08x}" for value in self._checksums)
+        self.header = replace(self.header, checksums=checksums)
+        packed = self.header.pack()
+        assert len(packed) == self._offset, "the header was sized for its checksums"
+        try:
+            self._file.seek(0)
+            self._file.write(packed)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            os.replace(self._partial, self.path)
+            _flush_folder(self.path.parent)
+        except OSError as error:
+            raise _failed(self.path, error) from error
+
+    def discard(self) -> None:
+        """Remove what was written so far."""
+        self._file.close()
+        self._partial.unlink(missing_ok=True)
+
+    def _close_block(self) -> None:
+        self._checksums.append(self._running)
+        self._running = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._file.closed:
+            self.discard()
+
+
+def read_header(path: Path) -> Header:
+    """The header of a sealed entry. Reads no rows, so its cost does not grow with the entry.
+
+    Raises:
+        Damaged: not an entry, or its header or its size is not what was sealed.
+    """
+    return _read_header(path)[0]
+
+
+def open_entry(folder: Path, key: str, *, resident_bytes: int = 0) -> Entry | None:
+    """The entry of that key with every block checked, or None where there is none.
+
+    Args:
+        resident_bytes: rows of at most this size are read into memory (what is checked is then what is used);
+            larger ones are mapped from the file, copy-on-write, and stay on disk.
+
+    Raises:
+        Damaged: a block's checksum, the header or the size is not what was sealed.
+    """
+    path = entry_path(folder, key)
+    if not path.exists():
+        return None
+    header, offset = _read_header(path)
+    if header.key != key:
+        raise Damaged(f"{path.name} holds the entry {header.key}")
+    if header.data_bytes <= resident_bytes:
+        tensor = torch.empty(header.shape, dtype=DTYPES[header.dtype])
+        _check(path, header, offset, into=bytes_of(tensor))
+        entry = Entry(path=path, header=header, tensor=tensor, resident=True)
+    else:
+        _check(path, header, offset, into=None)
+        entry = _map(path)
+    with suppress(PermissionError):  # another user's entry is read all the same
+        os.utime(path)  # the time of last use, by which prune chooses
+    return entry
+
+
+def _map(path: Path) -> Entry:
+    """The entry with its rows left on disk, unchecked. Copy-on-write: nothing done to the tensor reaches the file."""
+    header, offset = _read_header(path)
+    mapped = np.memmap(path, dtype=_NUMPY[header.dtype], mode="c", offset=offset, shape=header.shape)
+    return Entry(path=path, header=header, tensor=torch.from_numpy(mapped).view(DTYPES[header.dtype]), resident=False)
+
+
+def _blank_header(key: str, shape: tuple[int, ...], dtype: str, record: Mapping[str, Any]) -> Header:
+    blocks = math.ceil(array_bytes(shape, dtype) / _BLOCK)
+    return Header(
+        key=key, shape=tuple(shape), dtype=dtype, created=datetime.now(UTC).isoformat(timespec="seconds"),
+        block_bytes=_BLOCK, checksums="0" * 8 * blocks, record=dict(record),
+    )  # fmt: skip
+
+
+def _read_header(path: Path) -> tuple[Header, int]:
+    """The header and the offset of the first row."""
+    with open(path, "rb") as file:
+        preamble = file.read(_PREAMBLE.size)
+        if not preamble.startswith(_MAGIC) or len(preamble) < _PREAMBLE.size:
+            raise Damaged(f"{path.name} is not a cache entry of this format")
+        _, length, checksum = _PREAMBLE.unpack(preamble)
+        text = file.read(length)
+        if len(text) != length or zlib.crc32(text) != checksum:
+            raise Damaged(f"{path.name} has a damaged header")
+        found = os.fstat(file.fileno()).st_size
+    values: dict[str, Any] = json.loads(text)
+    values["shape"] = tuple(values["shape"])
+    header = Header(**values)
+    expected = _first_row(length) + header.data_bytes
+    if expected != found:
+        raise Damaged(f"{path.name} has {found} bytes where its header says {expected}")
+    return header, _first_row(length)
+
+
+def _first_row(header_length: int) -> int:
+    """Offset of the rows after a header of so many bytes: at a page."""
+    return math.ceil((_PREAMBLE.size + header_length) / _PAGE) * _PAGE
+
+
+def _blocks(header: Header) -> Iterator[tuple[int, int, int]]:
+    """Start, end and checksum of each block of the rows."""
+    for number, start in enumerate(range(0, header.data_bytes, header.block_bytes)):
+        checksum = int(header.checksums[8 * number : 8 * number + 8], 16)
+        yield start, min(start + header.block_bytes, header.data_bytes), checksum
+
+
+def _check(path: Path, header: Header, offset: int, into: memoryview | None) -> None:
+    """Compare every block with its checksum, a few at a time, keeping the bytes in `into` where it is given."""
+    descriptor = os.open(path, os.O_RDONLY)
+
+    def holds(block: tuple[int, int, int]) -> bool:
+        start, end, checksum = block
+        target = memoryview(bytearray(end - start)) if into is None else into[start:end]
+        got = 0
+        while got < len(target):
+            count = os.preadv(descriptor, [target[got:]], offset + start + got)
+            if count == 0:
+                return False
+            got += count
+        return zlib.crc32(target) == checksum
+
+    try:
+        with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+            sound = list(pool.map(holds, _blocks(header)))
+    finally:
+        os.close(descriptor)
+    if not all(sound):
+        raise Damaged(f"{path.name}: block {sound.index(False) + 1} of {len(sound)} does not match its checksum")
+
+
+def _failed(path: Path, error: OSError) -> RunFailed:
+    return RunFailed(f"the cache entry {path} could not be written ({error}); try cache.dir=… on another disk")
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
