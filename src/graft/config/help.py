@@ -1,4 +1,4 @@
-"""`python train.py --help`: what graft does, in its user's words, written from the schema and from the folders of conf/."""
+"""`python train.py --help`: what graft does, in its user's words, written from the schema and the folders of conf/."""
 
 from __future__ import annotations
 
