@@ -1,0 +1,102 @@
+"""Published files over the network: asked for in bounded time, written whole or not at all."""
+
+from __future__ import annotations
+
+import re
+import socket
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import torch
+
+from graft.files import sha256
+
+PATIENCE = 5.0
+"""Seconds within which a server must answer the first question."""
+_STALL = 15.0
+"""Seconds without a byte after which a download is given up."""
+_HASH = re.compile(r"-([0-9a-f]{8,64})\.")
+
+
+class Unreachable(Exception):
+    """A published file could not be had; the text says why."""
+
+
+def cached_file(url: str) -> Path:
+    """Where torch's hub keeps the file of a URL."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
+
+
+def fetch(url: str, destination: Path) -> None:
+    """Downloads to `destination`, whose hash must begin as its name says (`resnet50-11ad3fa6.pth`).
+
+    Raises:
+        Unreachable: The server does not answer in time, stops in the middle, sends something else, or there is no room.
+    """
+    ask(url)
+    named = _HASH.search(destination.name)
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        with _stalls_end():
+            torch.hub.download_url_to_file(
+                url, str(destination), hash_prefix=named[1] if named else None, progress=sys.stderr.isatty()
+            )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise Unreachable(f"{host(url)}: {error or type(error).__name__}") from error
+
+
+def ask(url: str, seconds: float = PATIENCE) -> None:
+    """Returns once the server has answered at all, be it with a refusal.
+
+    Asked in a thread of its own, because looking up a host's name cannot be given a time limit.
+
+    Raises:
+        Unreachable: No answer, or none in time.
+    """
+    answer: list[Exception | None] = []
+
+    def head() -> None:
+        try:
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds).close()
+            answer.append(None)
+        except urllib.error.HTTPError as refusal:
+            refusal.close()
+            answer.append(None)
+        except (OSError, ValueError) as error:
+            answer.append(error)
+
+    thread = threading.Thread(target=head, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not answer:
+        raise Unreachable(f"{host(url)} did not answer within {seconds:g} s")
+    if answer[0] is not None:
+        raise Unreachable(f"{host(url)} cannot be reached ({getattr(answer[0], 'reason', answer[0])})")
+
+
+def host(url: str) -> str:
+    return urlsplit(url).netloc or url
+
+
+def hash_remark(file: Path) -> str | None:
+    """What to say where a file's name promises a hash that it does not have."""
+    named = _HASH.search(file.name)
+    if named is None or sha256(file).startswith(named[1]):
+        return None
+    return f"not the published file: the hash of {file.name} does not begin with {named[1]}"
+
+
+@contextmanager
+def _stalls_end() -> Generator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_STALL)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,80 @@
+"""Folders that hold a model: a run of graft's, an exported model, or weights beside their config."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from graft.transfer.donors.refusal import DAMAGE, first_line, refused
+
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".keras", ".h5")
+_EXPORTED = "model.safetensors"
+
+
+def file_in(folder: Path) -> tuple[Path, list[str]]:
+    """The one file that holds a folder's weights, and what was recognised.
+
+    A run's folder gives its exported model, not its checkpoints.
+
+    Raises:
+        InputError: It holds no weights, or several files of them.
+    """
+    try:
+        run = folder / "model" / _EXPORTED
+        if run.is_file():
+            return run, [f"the exported model of the run in {folder}"]
+        names = sorted(entry.name for entry in folder.iterdir())
+    except OSError as error:
+        raise refused(folder, expected="a readable folder", received=error.strerror or "none") from error
+    indexes = [name for name in names if name.endswith(".index.json")]
+    if len(indexes) == 1:
+        return folder / indexes[0], [f"the index {indexes[0]} in {folder}"]
+    weights = indexes or [name for name in names if name.endswith(_WEIGHTS) and not name.startswith(".")]
+    if len(weights) == 1:
+        return folder / weights[0], [f"the file {weights[0]} in {folder}"]
+    if not weights:
+        run_without_model = (folder / ".hydra").is_dir() or (folder / "checkpoints").is_dir()
+        raise refused(
+            folder,
+            expected=f"a folder with model/{_EXPORTED} (a run's) or one file of weights",
+            received="a run's folder without its exported model" if run_without_model else _listing(names),
+            remedy=f"{folder}/checkpoints/best.ckpt" if run_without_model else "the weights file itself",
+        )
+    raise refused(
+        folder,
+        expected="one file of weights",
+        received=", ".join(weights[:8]) + (f" and {len(weights) - 8} more" if len(weights) > 8 else ""),
+        remedy=f"donor.path={folder / weights[0]}",
+    )
+
+
+def classes_of_folder(folder: Path) -> tuple[str, ...] | None:
+    """The class names that a run's folder or an exported model has beside its weights.
+
+    Raises:
+        InputError: Its model.json is damaged.
+    """
+    for path in (folder / "model" / "model.json", folder / "model.json"):
+        if path.is_file():
+            return _classes(path)
+    return None
+
+
+def _classes(path: Path) -> tuple[str, ...] | None:
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+    except DAMAGE as error:
+        raise refused(path, expected="a model's description in JSON", received=first_line(error)) from error
+    names = content.get("classes") if isinstance(content, dict) else None
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise refused(path, expected="`classes` as a list of names", received=str(names)[:80])
+    return tuple(names)
+
+
+def _listing(names: list[str]) -> str:
+    if not names:
+        return "an empty folder"
+    return f"a folder with {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,69 @@
+"""Weights on the Hugging Face hub: the local cache first, then the library's own download, in bounded time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import huggingface_hub
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.utils import validate_repo_id
+
+from graft.config.faults import InputError
+from graft.transfer.donors.download import PATIENCE, Unreachable, ask
+
+SCHEME = "hf-hub:"
+LOCAL_SCHEME = "local-dir:"
+FILES = ("model.safetensors", "pytorch_model.bin")
+"""Names under which a repository keeps its weights, the preferred one first."""
+
+
+def hub_file(repository: str, files: Sequence[str] = FILES, *, endpoint: str | None = None) -> Path:
+    """The local path of the first of `files` that a repository has, downloaded if need be.
+
+    Args:
+        repository: `owner/name`, or `owner/name@revision`.
+
+    Raises:
+        Unreachable: It is not in the cache and cannot be downloaded.
+    """
+    name, _, revision = repository.partition("@")
+    for file in files:
+        cached = huggingface_hub.try_to_load_from_cache(name, file, revision=revision or None)
+        if isinstance(cached, str):
+            return Path(cached)
+    ask(huggingface_hub.hf_hub_url(name, files[0], revision=revision or None, endpoint=endpoint))
+    for file in files:
+        try:
+            return Path(
+                huggingface_hub.hf_hub_download(
+                    name, file, revision=revision or None, endpoint=endpoint, etag_timeout=PATIENCE
+                )
+            )
+        except LocalEntryNotFoundError as error:
+            raise Unreachable(f"the hub did not give {repository} ({error})") from error
+        except EntryNotFoundError:
+            continue
+        except (HfHubHTTPError, OSError, RuntimeError, ValueError) as error:
+            raise Unreachable(f"the hub did not give {repository} ({str(error).splitlines()[0]})") from error
+    raise Unreachable(f"{repository} has none of {', '.join(files)}")
+
+
+def file_of_reference(reference: str) -> Path:
+    """The local path behind `hf-hub:owner/name[@revision]` or `local-dir:folder`, timm's ways to name a model.
+
+    Raises:
+        InputError: It cannot be had, with where to put it.
+    """
+    if reference.startswith(LOCAL_SCHEME):
+        return Path(reference.removeprefix(LOCAL_SCHEME))
+    repository = reference.removeprefix(SCHEME)
+    try:
+        validate_repo_id(repository.partition("@")[0])
+        return hub_file(repository)
+    except (Unreachable, ValueError) as error:
+        raise InputError(
+            f"donor {reference}: expected {' or '.join(FILES)} of that repository in the hub's cache or over the "
+            f"network, received none: {error}; try: `hf download {repository.replace('@', ' --revision ')}` on a "
+            "machine with network, its HF_HOME copied here, or donor=file donor.path=FILE, or donor=none"
+        ) from error

