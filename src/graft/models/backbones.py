@@ -1,0 +1,222 @@
+"""The libraries' own models by name, with or without storage, and what the libraries say about them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from graft.config.faults import InputError, nearest
+from graft.config.schema import Library
+
+# torchvision builds these two with auxiliary classifiers and a slow initialisation unless told otherwise.
+# Their published weights are run without either.
+TORCHVISION_DEFAULTS: dict[str, dict[str, Any]] = {
+    "googlenet": {"aux_logits": False, "init_weights": False},
+    "inception_v3": {"aux_logits": False, "init_weights": False},
+}
+# How a torchvision constructor is told the image size, where the size decides the shape of a tensor.
+TORCHVISION_SIZE = {"vit_": "image_size", "maxvit_": "input_size"}
+
+
+def model_names(library: Library) -> list[str]:
+    """Every classification model the library can build."""
+    if library is Library.torchvision:
+        from torchvision import models
+
+        return models.list_models(module=models)
+    import timm
+
+    return timm.list_models()
+
+
+def check_name(library: Library, name: str) -> None:
+    """Raises InputError with the nearest names unless the library knows this one (timm: a weights tag may follow)."""
+    names = model_names(library)
+    architecture, _, tag = name.partition(".") if library is Library.timm else (name, "", "")
+    if architecture not in names:
+        hint = nearest(architecture, names)
+        other = Library.timm if library is Library.torchvision else Library.torchvision
+        if name.partition(".")[0] in model_names(other):
+            hint.insert(0, f"backbone={other.value} backbone.name={name}")
+        remedy = f"; try {', '.join(hint)}" if hint else ""
+        raise InputError(
+            f"backbone.name: expected one of the {len(names)} models of {library.value}, received {name!r}{remedy}"
+        )
+    if tag:
+        import timm
+
+        tagged = timm.list_models(f"{architecture}.*", include_tags=True)
+        if name not in tagged:
+            hint = nearest(name, tagged) or tagged[:3]
+            remedy = f"; try {', '.join([architecture, *hint])}"
+            raise InputError(f"backbone.name: expected a set of weights of {architecture}, received {name!r}{remedy}")
+
+
+def torchvision_weights(name: str, weights: str | None = None) -> Any:
+    """A member of torchvision's weights enum (url, transforms, meta); by default its DEFAULT. Downloads nothing.
+
+    Returns None where torchvision publishes none for this model.
+
+    Raises:
+        InputError: unknown model, or unknown `weights`.
+    """
+    from torchvision import models
+
+    check_name(Library.torchvision, name)
+    members = dict(models.get_model_weights(name).__members__)
+    if weights is not None and weights not in members:
+        raise InputError(
+            f"backbone.published.weights: expected one of {', '.join(members) or 'none'} for {name}, "
+            f"received {weights!r}"
+        )
+    return members.get(weights or "DEFAULT")
+
+
+def timm_cfg(name: str, weights: str | None = None) -> Any:
+    """timm's pretrained configuration (a PretrainedCfg: url, hf_hub_id, input_size, mean, …). Downloads nothing.
+
+    Args:
+        weights: the tag of a set of weights, where `name` has none.
+
+    Returns None where timm publishes nothing about this model.
+    """
+    import timm
+
+    tagged = f"{name}.{weights}" if weights and "." not in name else name
+    check_name(Library.timm, tagged)
+    return timm.get_pretrained_cfg(tagged, allow_unregistered=True)
+
+
+def published_classes(library: Library, name: str) -> int | None:
+    """How many classes the library's published weights tell apart; None where it publishes none."""
+    if library is Library.torchvision:
+        weights = torchvision_weights(name)
+        return len(weights.meta["categories"]) if weights is not None else None
+    cfg = timm_cfg(name)
+    return int(cfg.num_classes) if cfg is not None and cfg.num_classes else None
+
+
+def size_kwargs(library: Library, name: str, image_size: int) -> dict[str, Any]:
+    """Constructor arguments that fix the image size, for the models whose tensors depend on it; else none."""
+    if library is Library.torchvision:
+        for prefix, key in TORCHVISION_SIZE.items():
+            if name.startswith(prefix):
+                return {key: image_size if key == "image_size" else [image_size, image_size]}
+        return {}
+    cfg = timm_cfg(name)
+    if cfg is None or tuple(cfg.input_size[1:]) == (image_size, image_size):
+        return {}
+    # timm publishes no list of the models that take img_size; those that do not refuse it by name.
+    try:
+        construct(library, name, {"img_size": image_size}, num_classes=2, device="meta", check=False)
+    except TypeError as error:
+        if "img_size" in str(error):
+            return {}
+        raise
+    except (AssertionError, ValueError, RuntimeError) as error:
+        raise _refused(library, name, {"img_size": image_size}, error) from error
+    return {"img_size": image_size}
+
+
+def construct(
+    library: Library,
+    name: str,
+    kwargs: Mapping[str, Any],
+    *,
+    num_classes: int,
+    channels: int = 3,
+    device: str = "cpu",
+    check: bool = True,
+) -> nn.Module:
+    """The library's own model with its own last layer for `num_classes`, its weights at random.
+
+    Args:
+        kwargs: the constructor's further arguments.
+        device: "meta" builds names, shapes and dtypes without storage.
+        check: answer a refusal of the constructor's with InputError; False lets its own exception through.
+
+    Raises:
+        InputError: unknown name, or arguments that the constructor refuses.
+    """
+    check_name(library, name)
+    try:
+        if device != "meta":
+            return _construct(library, name, kwargs, num_classes, channels).to(device)
+        with _Valueless():
+            return _construct(library, name, kwargs, num_classes, channels).to("meta")
+    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
+        if not check or isinstance(error, InputError):
+            raise
+        raise _refused(library, name, kwargs, error) from error
+
+
+def _construct(library: Library, name: str, kwargs: Mapping[str, Any], num_classes: int, channels: int) -> nn.Module:
+    if library is Library.torchvision:
+        from torchvision import models
+
+        arguments = {**TORCHVISION_DEFAULTS.get(name, {}), **kwargs}
+        module = models.get_model(name, weights=None, num_classes=num_classes, **arguments)
+        if channels != 3:
+            _replace_first_convolution(module, channels)
+        return module
+    import timm
+
+    if channels != 3:
+        kwargs = {**kwargs, "in_chans": channels}
+    return timm.create_model(name, pretrained=False, num_classes=num_classes, **kwargs)
+
+
+def _replace_first_convolution(module: nn.Module, channels: int) -> None:
+    """The first convolution for another number of input channels; its values spread as the library's did."""
+    path, first = next(
+        (path, child)
+        for path, child in module.named_modules()
+        if isinstance(child, nn.Conv2d) and child.in_channels == 3
+    )
+    new = nn.Conv2d(
+        channels,
+        first.out_channels,
+        (first.kernel_size[0], first.kernel_size[1]),
+        stride=(first.stride[0], first.stride[1]),
+        padding=first.padding if isinstance(first.padding, str) else (first.padding[0], first.padding[1]),
+        dilation=(first.dilation[0], first.dilation[1]),
+        bias=first.bias is not None,
+        padding_mode=first.padding_mode,
+    )
+    with torch.no_grad():
+        if not first.weight.is_meta:
+            spread = first.weight.std().item()
+            new.weight.normal_(0.0, spread if math.isfinite(spread) else 0.02)
+            if first.bias is not None and new.bias is not None:
+                new.bias.copy_(first.bias)
+    module.set_submodule(path, new)
+
+
+def _refused(library: Library, name: str, kwargs: Mapping[str, Any], error: Exception) -> InputError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return InputError(
+        f"backbone: expected arguments that {library.value}'s {name} takes, received {dict(kwargs)}: {reason}; "
+        "try another data.image_size or other backbone.kwargs"
+    )
+
+
+class _Valueless(TorchFunctionMode):
+    """Puts tensors that are made to be filled later on the meta device.
+
+    `torch.device("meta")` would also take arange and linspace, from which constructors read numbers (drop rates, say).
+    """
+
+    factories = frozenset(
+        {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.empty_strided}
+    )
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in self.factories and kwargs.get("device") is None:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)

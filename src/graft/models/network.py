@@ -1,0 +1,189 @@
+"""Backbone and head as one network: the library's own model, with the new head where its last layer was."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from graft.config.faults import InputError, nearest
+from graft.config.schema import BackboneConfig, HeadConfig, HeadKind, Library
+from graft.models.backbones import construct, size_kwargs
+from graft.models.derive import call_order, derive_heads, derive_stages
+from graft.models.heads import describe_head, install_head
+from graft.models.preprocess import Preprocess, preprocess_for
+from graft.models.stages import Stages, check_partition, declared_stages, tensor_names
+
+
+@dataclass(slots=True, kw_only=True)
+class Network:
+    """A model ready for weights, and what is known about it."""
+
+    module: nn.Module
+    """The library's model with the new head; every tensor of the trunk keeps the library's name."""
+    stages: Stages
+    preprocess: Preprocess
+    classes: int
+    build: dict[str, Any]
+    """What `plain_model` needs to build the library's own model again; JSON holds it."""
+    head: dict[str, Any]
+    """What `rebuild` needs besides to put the head in place; JSON holds it."""
+    replaced: tuple[str, ...]
+    """Module paths of the library's model whose tensors the new head stands in for; () with head=none."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every parameter and buffer, by the library's names."""
+        return tensor_names(self.module)
+
+
+def build_network(
+    backbone: BackboneConfig,
+    head: HeadConfig,
+    *,
+    num_classes: int,
+    channels: int = 3,
+    image_size: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Network:
+    """Builds the network with random weights, the same for the same seed; the caller's random state is left alone.
+
+    Args:
+        channels: of the images; other than 3 changes the first convolution.
+        image_size: side in pixels; None: the donor's.
+        device: "meta" builds names, shapes and dtypes without storage, and checks that images of this size go through.
+
+    Raises:
+        InputError: anything wrong with backbone, head, channels or size.
+    """
+    preprocess = preprocess_for(backbone, channels=channels, image_size=image_size)
+    library, name = backbone.library, backbone.name
+    kwargs = {**size_kwargs(library, name, preprocess.image_size), **backbone.kwargs}
+    build = {
+        "library": library.value,
+        "name": name,
+        "kwargs": kwargs,
+        "num_classes": num_classes,
+        "channels": channels,
+    }
+    image_shape = (channels, preprocess.image_size, preprocess.image_size)
+    bare = construct(library, name, kwargs, num_classes=num_classes, channels=channels, device="meta")
+    heads = _heads(backbone, bare, build)
+    with seeded(seed):
+        module = bare if device == "meta" else plain_model(build)
+    stages = _stages(backbone, heads, bare, image_shape)
+    described = describe_head(backbone, head, heads)
+    with seeded(seed + 1):
+        described = install_head(module, described, num_classes=num_classes, image_shape=image_shape)
+    if described["kind"] in (HeadKind.mlp.value, HeadKind.custom.value):
+        stages = Stages(stages.without([described["at"]]).trunk, (described["at"],))
+    check_partition(stages, tensor_names(module))
+    network = Network(
+        module=module if device == "meta" else module.to(device),
+        stages=stages,
+        preprocess=preprocess,
+        classes=num_classes,
+        build=build,
+        head=described,
+        replaced=() if head.kind is HeadKind.none else stages.heads,
+    )
+    if device == "meta":
+        _check_forward(network, image_shape)
+    return network
+
+
+def plain_model(build: Mapping[str, Any]) -> nn.Module:
+    """The library's own model that a network's `build` describes, on the CPU, its weights at random.
+
+    With head=linear and head=none it loads the network's state dict with strict=True.
+    """
+    return construct(
+        Library(build["library"]),
+        build["name"],
+        build["kwargs"],
+        num_classes=build["num_classes"],
+        channels=build["channels"],
+    )
+
+
+def rebuild(build: Mapping[str, Any], head: Mapping[str, Any], *, import_code: bool = False) -> nn.Module:
+    """The network's module again, head included, from what a model's record holds; its weights at random.
+
+    Args:
+        import_code: head=custom imports the module class that the record names. Only for records that one trusts.
+
+    Raises:
+        InputError: a custom head without `import_code`.
+    """
+    if HeadKind(head["kind"]) is HeadKind.custom and not import_code:
+        raise InputError(
+            f"model: expected a head of graft's own, received head=custom with {head['target']}, which loading would "
+            "import and run; try import_code=True if you trust this file"
+        )
+    module = plain_model(build)
+    install_head(module, head, num_classes=build["num_classes"])
+    return module
+
+
+@contextmanager
+def seeded(seed: int) -> Generator[None]:
+    """Runs a block under a seed and gives the CPU's random state back afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _heads(backbone: BackboneConfig, bare: nn.Module, build: Mapping[str, Any]) -> tuple[str, ...]:
+    """Module paths of the last layer (or layers), declared or found."""
+    if backbone.head is None:
+        library, kwargs, channels = backbone.library, build["kwargs"], build["channels"]
+        return derive_heads(
+            lambda classes: construct(
+                library, backbone.name, kwargs, num_classes=classes, channels=channels, device="meta"
+            ),
+            backbone.name,
+        )
+    for key, path in (("head", backbone.head), ("pool", backbone.pool), ("classifier", backbone.classifier)):
+        modules = dict(bare.named_modules())
+        if path is not None and path not in modules:
+            hint = nearest(path, modules)
+            remedy = f"; try {', '.join(hint)}" if hint else ""
+            raise InputError(f"backbone.{key}: expected a module of {backbone.name}, received {path!r}{remedy}")
+    return (backbone.head,)
+
+
+def _stages(
+    backbone: BackboneConfig, heads: Sequence[str], bare: nn.Module, image_shape: tuple[int, int, int]
+) -> Stages:
+    if backbone.stages:
+        return declared_stages(backbone.stages, heads)
+    return derive_stages(bare, heads, call_order(bare, image_shape[1], image_shape[0]))
+
+
+def _check_forward(network: Network, image_shape: tuple[int, int, int]) -> None:
+    """Sends two images without values through, so that the plan answers a size that the backbone does not take."""
+    training = network.module.training
+    try:
+        with torch.no_grad():
+            logits = network.module.eval()(torch.empty(2, *image_shape, device="meta"))
+    except NotImplementedError:
+        return  # an operation without a form for the meta device says nothing about the size
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"data.image_size: expected a size that {network.build['name']} takes, "
+            f"received {image_shape[1]}: {reason}; try a larger one, or leave it out for the donor's"
+        ) from error
+    finally:
+        network.module.train(training)
+    if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != (2, network.classes):
+        shape = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise InputError(
+            f"backbone: expected {network.build['name']} to give [2, {network.classes}] logits for 2 images, "
+            f"received {shape}; try other backbone.kwargs"
+        )

@@ -1,0 +1,128 @@
+"""Ordered stages: which piece of the network each tensor belongs to. Pure functions of names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from graft.config.faults import InputError, nearest
+
+HEAD = "head"
+
+
+def covers(prefix: str, name: str) -> bool:
+    """Whether a module-name prefix covers a tensor: `layer1` covers `layer1.0.conv1.weight`, not `layer10.weight`."""
+    return name == prefix or name.startswith(f"{prefix}.")
+
+
+def tensor_names(module: nn.Module) -> tuple[str, ...]:
+    """Every parameter and buffer name, non-persistent buffers and every name of a shared tensor included."""
+    parameters = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+    return (*parameters, *(name for name, _ in module.named_buffers(remove_duplicate=False)))
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A named piece of the trunk: the tensors that its module-name prefixes cover."""
+
+    name: str
+    prefixes: tuple[str, ...]
+
+    def covers(self, tensor: str) -> bool:
+        return any(covers(prefix, tensor) for prefix in self.prefixes)
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """The trunk's stages in forward order, and the head's module paths (more than one for distilled models)."""
+
+    trunk: tuple[Stage, ...]
+    heads: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The trunk's stages in forward order, without the head."""
+        return tuple(stage.name for stage in self.trunk)
+
+    @property
+    def head(self) -> str:
+        """Module path of the (first) head: `fc`, `classifier.6`."""
+        return self.heads[0]
+
+    def index(self, name: str) -> int:
+        """Position of a stage, input first; the head comes after the trunk."""
+        if name == HEAD:
+            return len(self.trunk)
+        if name not in self.names:
+            raise InputError(_unknown("a stage", name, (*self.names, HEAD)))
+        return self.names.index(name)
+
+    def stage_of(self, tensor: str) -> str:
+        """Name of the stage that a tensor belongs to; "head" for the head's.
+
+        Raises:
+            InputError: no stage covers it.
+        """
+        if any(covers(path, tensor) for path in self.heads):
+            return HEAD
+        for stage in self.trunk:
+            if stage.covers(tensor):
+                return stage.name
+        raise InputError(_unknown("a tensor of one of the stages", tensor, (*self.names, HEAD)))
+
+    def tensors(self, stage: str, names: Iterable[str]) -> tuple[str, ...]:
+        """Those of `names` that belong to a stage (or to "head"), in their order."""
+        self.index(stage)
+        return tuple(name for name in names if self.stage_of(name) == stage)
+
+    def without(self, prefixes: Sequence[str]) -> Stages:
+        """The same stages less what lies under `prefixes`; a stage left with nothing goes."""
+        trunk = []
+        for stage in self.trunk:
+            left = tuple(own for own in stage.prefixes if not any(covers(prefix, own) for prefix in prefixes))
+            if left:
+                trunk.append(Stage(stage.name, left))
+        return Stages(tuple(trunk), self.heads)
+
+
+def declared_stages(declared: Mapping[str, Sequence[str]], heads: Sequence[str]) -> Stages:
+    """Stages as a backbone's YAML writes them."""
+    if HEAD in declared:
+        raise InputError(
+            f"backbone.stages: expected stages of the trunk, received one called {HEAD!r}; try another name"
+        )
+    return Stages(tuple(Stage(name, tuple(prefixes)) for name, prefixes in declared.items()), tuple(heads))
+
+
+def check_partition(stages: Stages, names: Sequence[str]) -> None:
+    """Every tensor in exactly one stage, every prefix with a tensor.
+
+    Raises:
+        InputError: all that is wrong, at once.
+    """
+    faults: list[str] = []
+    owners = [(stage.name, prefix) for stage in stages.trunk for prefix in stage.prefixes]
+    owners += [(HEAD, path) for path in stages.heads]
+    for name in names:
+        found = [f"{stage} ({prefix})" for stage, prefix in owners if covers(prefix, name)]
+        if not found:
+            faults.append(f"{name} is in no stage")
+        elif len(found) > 1:
+            faults.append(f"{name} is in {' and '.join(found)}")
+    for stage, prefix in owners:
+        if not any(covers(prefix, name) for name in names):
+            hint = nearest(prefix, sorted({name.rpartition(".")[0] for name in names}))
+            faults.append(f"{stage}: {prefix} covers no tensor" + (f"; try {', '.join(hint)}" if hint else ""))
+    if faults:
+        more = [f"… and {len(faults) - 12} more"] if len(faults) > 12 else []
+        raise InputError(
+            "backbone.stages: expected stages that hold every parameter and buffer exactly once, received:\n  "
+            + "\n  ".join(faults[:12] + more)
+        )
+
+
+def _unknown(what: str, name: str, choices: Sequence[str]) -> str:
+    hint = nearest(name, choices)
+    return f"expected {what} ({', '.join(choices)}), received {name!r}" + (f"; try {' or '.join(hint)}" if hint else "")
