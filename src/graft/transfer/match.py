@@ -141,7 +141,7 @@ def _may_cast(work: Pairing, name: str, source: TensorInfo) -> bool:
 
 def _check_globs_act(work: Pairing, entries: Sequence[Entry]) -> None:
     """An adapt rule under which every tensor fits already has no effect, which its writer should know."""
-    acting = {work.globs[entry.target] for entry in entries if entry.chain is not None}
+    acting = {work.globs.get(entry.target) for entry in entries if entry.chain is not None}
     faulty = {work.globs[name] for name in work.globs if name not in work.pairs and name not in work.kept}
     if work.faults:
         return

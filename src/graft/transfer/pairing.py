@@ -38,7 +38,9 @@ class Pairing:
     excused: dict[str, str] = field(default_factory=dict[str, str])
     adapters: dict[str, tuple[Adapter, ...]] = field(default_factory=dict[str, "tuple[Adapter, ...]"])
     globs: dict[str, str] = field(default_factory=dict[str, str])
-    """Target name to the adapt glob that covers it."""
+    """Target name to the adapt glob that covers it, of those that the user wrote."""
+    automatic: dict[str, str] = field(default_factory=dict[str, str])
+    """Likewise, of the automatic ones."""
     remarks: list[str] = field(default_factory=list[str])
     faults: list[str] = field(default_factory=list[str])
 
@@ -59,17 +61,20 @@ def cover(work: Pairing) -> None:
         f"donor.skip: {glob!r} covers no target tensor; try {near_globs(glob, work.target)}" for glob in skip.idle
     ]
     for glob, written in rules.adapt.items():
-        _read_adapter(work, glob, written)
+        _read_adapter(work, glob, written, work.globs)
+    for glob, written in rules.auto_adapt.items():
+        _read_adapter(work, glob, written, work.automatic)
     for name, adapters in work.adapters.items():
-        if not all(adapter.reads_donor for adapter in adapters) and name not in work.kept:
-            chain = fit(adapters, work.target[name].shape, work.site(name))
-            work.kept[name] = (chain.formula if chain else "", f"adapt: {work.globs[name]}", chain)
+        if name not in work.kept and not all(adapter.reads_donor for adapter in adapters):
+            _initialise(work, name, adapters)
 
 
-def _read_adapter(work: Pairing, glob: str, written: object) -> None:
+def _read_adapter(work: Pairing, glob: str, written: object, globs: dict[str, str]) -> None:
+    """Parses one rule for the targets that it covers and records its glob in `globs`: the user's or the automatic ones."""
+    automatic = globs is work.automatic
     covered = Globs([glob], {}, "adapt")
     names = [name for name in work.target if covered.reason(name) is not None]
-    if not names:
+    if not names and not automatic:
         work.faults.append(f"donor.adapt: {glob!r} covers no target tensor; try {near_globs(glob, work.target)}")
         return
     try:
@@ -78,32 +83,56 @@ def _read_adapter(work: Pairing, glob: str, written: object) -> None:
         work.faults.append(f"donor.adapt: {glob}: {error}")
         return
     doubled = [name for name in names if name in work.adapters]
-    if doubled:
+    if doubled and not automatic:
         work.faults.append(
-            f"donor.adapt: {doubled[0]} is covered by {work.globs[doubled[0]]!r} and by {glob!r}; try globs that do "
+            f"donor.adapt: {doubled[0]} is covered by {globs[doubled[0]]!r} and by {glob!r}; try globs that do "
             "not overlap, or one glob with a list of adapters"
         )
     for name in names:
-        work.adapters[name], work.globs[name] = adapters, glob
+        if not (automatic and name in work.adapters):
+            work.adapters[name], globs[name] = adapters, glob
+
+
+def _initialise(work: Pairing, name: str, adapters: tuple[Adapter, ...]) -> None:
+    glob = work.globs.get(name) or work.automatic[name]
+    try:
+        chain = fit(adapters, work.target[name].shape, work.site(name))
+    except Misfit as error:
+        work.faults.append(f"donor.adapt: {glob}: {error}")
+        return
+    work.kept[name] = (chain.formula if chain else "", f"adapt: {glob}", chain)
 
 
 def pair(work: Pairing) -> Landing:
     """Finds a source for every target that is not set aside; returns where the donor's names land."""
-    rules = work.rules
-    if rules.match == "table":
-        renames: Sequence[Rename] | Mapping[str, str] = rules.table
-        if not rules.table:
-            work.faults.append("donor.table: expected {donor name: target name} with match=table, received none")
-    else:
-        renames = rules.rename if isinstance(rules.rename, Mapping) else parse_renames(rules.rename)
-    donor_names, target_names, landing = _choose_level(work, renames)
-    work.faults += [f"donor.rename: {written!r} changes no donor name" for written in landing.idle]
+    donor_names, target_names, landing = _choose_level(work, _renames(work))
+    word = "table" if work.rules.match == "table" else "rename"
+    work.faults += [f"donor.{word}: {written!r} changes no donor name" for written in landing.idle]
     _ignore(work, donor_names)
-    if rules.match == "structure":
+    if work.rules.match == "structure":
         _pair_by_structure(work)
     else:
-        _pair_by_name(work, landing, target_names)
+        _pair_by_name(work, landing, target_names, f'prefix "{donor_names.prefix or target_names.prefix}" stripped')
     return landing
+
+
+def _renames(work: Pairing) -> Sequence[Rename] | Mapping[str, str]:
+    """The renames that this way of matching uses; given ones that it does not use are a fault."""
+    rules = work.rules
+    renames = rules.rename if isinstance(rules.rename, Mapping) else parse_renames(rules.rename)
+    if renames and rules.match != "name":
+        work.faults.append(f"donor.rename: has no effect with match={rules.match}; try match=name or no rename")
+    if rules.table and rules.match != "table":
+        work.faults.append(f"donor.table: has no effect with match={rules.match}; try match=table")
+    if rules.match != "table":
+        return renames if rules.match == "name" else []
+    if not rules.table:
+        work.faults.append("donor.table: expected {donor name: target name} with match=table, received none")
+    for source, target in rules.table.items():
+        if target not in work.target:
+            near = ", ".join(nearest(target, work.target)) or "a target name in full"
+            work.faults.append(f"donor.table: {source} expects a target {target!r} that there is not; try {near}")
+    return rules.table
 
 
 def _choose_level(work: Pairing, renames: Sequence[Rename] | Mapping[str, str]) -> tuple[Stripped, Stripped, Landing]:
@@ -137,7 +166,7 @@ def _ignore(work: Pairing, names: Stripped) -> None:
     ]
 
 
-def _pair_by_name(work: Pairing, landing: Landing, target_names: Stripped) -> None:
+def _pair_by_name(work: Pairing, landing: Landing, target_names: Stripped, wrapper: str) -> None:
     arrivals: dict[str, list[str]] = defaultdict(list)
     for full, name in landing.names.items():
         tabled = work.rules.match != "table" or full in landing.rules
@@ -154,8 +183,7 @@ def _pair_by_name(work: Pairing, landing: Landing, target_names: Stripped) -> No
                 "donor.ignore for the others or a narrower donor.rename"
             )
         rule = landing.rules.get(sources[0], "")
-        stripped = "" if rule or sources[0] == target else "wrapper prefix"
-        work.pairs[target] = Pair(sources[0], rule or stripped)
+        work.pairs[target] = Pair(sources[0], rule or ("" if sources[0] == target else wrapper))
 
 
 def _pair_by_structure(work: Pairing) -> None:

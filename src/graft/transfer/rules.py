@@ -33,6 +33,8 @@ class Rules:
     auto_skip: Mapping[str, str] = field(default_factory=dict[str, str])
     """Glob to reason, from the caller rather than the user: a new head."""
     auto_ignore: Mapping[str, str] = field(default_factory=dict[str, str])
+    auto_adapt: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Adapters that follow from the data; they act where shapes differ, and the user's own rule for a tensor wins."""
 
 
 def rules_of(
@@ -50,7 +52,7 @@ def rules_of(
         published_rename: The backbone's own renames (`backbone.published.rename`); the user's follow them.
         auto_skip: Target globs to reasons, as {"fc.*": "new head"}.
         auto_ignore: Donor globs to reasons.
-        auto_adapt: Adapters from the data (channels, image size, classes); the user's own rule for the same glob wins.
+        auto_adapt: Adapters from the data (channels, image size, classes); the user's own rule for a tensor wins.
     """
     return Rules(
         match=donor.match,
@@ -58,9 +60,10 @@ def rules_of(
         table=donor.table,
         skip=donor.skip,
         ignore=donor.ignore,
-        adapt={**(auto_adapt or {}), **donor.adapt},
+        adapt=donor.adapt,
         dtype="cast" if donor.cast else None,
         seed=seed,
         auto_skip=auto_skip or {},
         auto_ignore=auto_ignore or {},
+        auto_adapt=auto_adapt or {},
     )

@@ -137,8 +137,8 @@ def _parametrized(unfilled: Sequence[str], unused: Sequence[str]) -> list[str]:
             if ".parametrizations." in f".{name}" or name.endswith(("weight_g", "weight_v", "weight_orig")):
                 return [
                     f"{name} belongs to a parametrized {whose} module (weight_norm, spectral_norm …), whose plain "
-                    "weight is computed; try torch.nn.utils.parametrize.remove_parametrizations (or remove_weight_norm) "
-                    "on it before the transfer and parametrize again after it"
+                    "weight is computed; try torch.nn.utils.parametrize.remove_parametrizations on it (or "
+                    "remove_weight_norm) before the transfer and parametrize again after it"
                 ]
     return []
 

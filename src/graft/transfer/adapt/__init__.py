@@ -79,11 +79,12 @@ def fitting(donor: Shape, site: Site) -> list[str]:
 
 def _fitting(donor: Shape, site: Site) -> Iterator[str]:
     plain = [adapter for name, adapter in ADAPTERS.items() if not name.startswith("init:") and name != "class_rows"]
-    singles = [adapter() for adapter in plain]
+    singles = sorted((adapter() for adapter in plain), key=lambda each: each.name != "position_resize")
     for adapter in singles:
         if _fits((adapter,), donor, site):
             yield adapter.name
-    outputs, inputs = singles[:2], singles[2:7]
+    outputs = [adapter for adapter in singles if adapter.name.startswith("output_")]
+    inputs = [adapter for adapter in singles if adapter.name.startswith("input_")]
     for output in outputs:
         for entry in inputs:
             if all(_touches(adapter, donor, site) for adapter in (output, entry)) and _fits(

@@ -23,7 +23,7 @@ class _Output(Adapter):
 
     def _sizes(self, donor: Shape, site: Site) -> tuple[int, int] | None:
         """Output channels of donor and target in one part; None where they are equal."""
-        if not donor or len(donor) != len(site.shape):
+        if len(donor) <= site.out_axis or not site.shape:
             return None
         before, after = donor[site.out_axis], site.shape[site.out_axis]
         if before == after:
@@ -122,36 +122,29 @@ class OutputPad(_Output):
 
 @dataclass(frozen=True, slots=True)
 class _Input(Adapter):
-    """Acts on the input axis; biases and norms have none and stay as they are."""
+    """Acts on the input axis; biases and norms have none and stay as they are.
 
-    block: int = 1
-    """Columns that belong to one channel (H·W for a dense layer after a Flatten of C×H×W)."""
+    After a Flatten of C×H×W the columns come in runs of H·W for each channel; counting columns modulo I·H·W is then
+    counting channels modulo I, so the formulas hold for such dense layers too. Only a choice of channels must know the run.
+    """
 
     fewer: ClassVar[bool]
     other: ClassVar[str]
 
     def shape(self, donor: Shape, site: Site) -> Shape | None:
-        if len(donor) < 2 or len(donor) != len(site.shape) or donor[site.in_axis] == site.shape[site.in_axis]:
+        if len(donor) < 2 or len(site.shape) < 2 or donor[site.in_axis] == site.shape[site.in_axis]:
             return None
         before, after = donor[site.in_axis], site.shape[site.in_axis]
-        if before % self.block or after % self.block:
-            raise Misfit(f"{before} and {after} input columns are not multiples of block={self.block}")
         if (after < before) != self.fewer:
             raise Misfit(f"{self.name} cannot make {after} input channels of {before}; try {self.other}")
         return replaced(donor, site.in_axis, after)
 
-    def _channels(self, donor: Shape, site: Site) -> tuple[int, int]:
-        return donor[site.in_axis] // self.block, site.shape[site.in_axis] // self.block
-
     def formula(self, donor: Shape, site: Site) -> str:
-        blocks = f", in blocks of {self.block} columns" if self.block > 1 else ""
-        return self._formula(*self._channels(donor, site)) + blocks
+        return self._formula(donor[site.in_axis], site.shape[site.in_axis])
 
     def __call__(self, value: Tensor, site: Site) -> Tensor:
         axis = site.in_axis
-        split = value.unflatten(axis, (-1, self.block)).transpose(0, axis)  # I, …
-        size = site.shape[axis] // self.block
-        return self._mix(split, size).transpose(0, axis).flatten(axis, axis + 1)
+        return self._mix(value.transpose(0, axis), site.shape[axis]).transpose(0, axis)
 
     def _formula(self, before: int, after: int) -> str:
         raise AssertionError(f"{self.name} has no formula")
@@ -254,6 +247,8 @@ class InputSelect(_Input):
 
     channels: tuple[int, ...] = ()
     """Donor channel for each target channel. Empty: the first ones."""
+    block: int = 1
+    """With channels: the columns of one channel (H·W for a dense layer after a Flatten of C×H×W)."""
 
     name: ClassVar[str] = "input_select"
     effect: ClassVar[str] = "exact only if the channels left out carried 0"
@@ -263,7 +258,10 @@ class InputSelect(_Input):
     def shape(self, donor: Shape, site: Site) -> Shape | None:
         if not self.channels or len(donor) < 2:
             return _Input.shape(self, donor, site)
-        before, after = self._channels(donor, site)
+        before, after = donor[site.in_axis] // self.block, site.shape[site.in_axis] // self.block
+        if donor[site.in_axis] % self.block or site.shape[site.in_axis] % self.block:
+            columns = f"{donor[site.in_axis]} and {site.shape[site.in_axis]} input columns"
+            raise Misfit(f"input_select: {columns} are not multiples of block={self.block}")
         if len(self.channels) != after or not all(0 <= channel < before for channel in self.channels):
             raise Misfit(
                 f"input_select: expected {after} channels from 0 to {before - 1}, received {list(self.channels)}"
@@ -271,7 +269,13 @@ class InputSelect(_Input):
         return replaced(donor, site.in_axis, site.shape[site.in_axis])
 
     def _formula(self, before: int, after: int) -> str:
-        return f"W' = W[:, {list(self.channels)}]" if self.channels else f"W' = W[:, :{after}]"
+        if not self.channels:
+            return f"W' = W[:, :{after}]"
+        runs = f" in runs of {self.block} columns" if self.block > 1 else ""
+        return f"W' = W[:, {list(self.channels)}]{runs}"
 
     def _mix(self, value: Tensor, size: int) -> Tensor:
-        return value[torch.tensor(self.channels or range(size), device=value.device)]
+        if not self.channels:
+            return value[:size]
+        columns = torch.arange(value.shape[0], device=value.device).view(-1, self.block)
+        return value[columns[list(self.channels)].flatten()]
