@@ -32,7 +32,8 @@ def test_a_duration_in_any_unit_becomes_steps(written, steps, printed):
 
 
 @pytest.mark.parametrize(
-    "written", [-1, "-1 epochs", "soon", "", "two epochs", "110%", "3 minutes", 1.5, None, True, [1], float("nan"), "1.5 steps"]
+    "written",
+    [-1, "-1 epochs", "soon", "", "two epochs", "110%", "3 minutes", 1.5, None, True, [1], float("nan"), "1.5 steps"],
 )
 def test_what_is_no_duration_is_refused_with_the_forms(written):
     with pytest.raises(InputError, match=r'scheduler\.warmup: expected "2 epochs", "500 steps", "10%".*received'):

@@ -1,0 +1,1 @@
+"""Freezing, thawing, learning rates and the training itself."""

@@ -1,0 +1,145 @@
+"""Checkpoint files: written whole or not at all, opened without running code, optimizer state by parameter name."""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.utilities.types import _PATH  # pyright: ignore[reportPrivateUsage]
+from torch import nn
+from typing_extensions import override
+
+from graft.config.faults import InputError, RunFailed
+from graft.files import atomic_path
+from graft.finetune.groups import Group
+
+FOLDER = "checkpoints"
+LAST = "last.ckpt"
+BEST = "best.ckpt"
+PRIMITIVES = (str, int, float, bool, type(None), torch.Tensor)
+
+
+def read_checkpoint(path: Path | str) -> dict[str, Any]:
+    """The checkpoint on the CPU; tensors and primitives only, nothing in the file is executed.
+
+    Raises:
+        InputError: there is no such file, it is damaged, or it holds anything else.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"resume: expected a checkpoint, received {path}, which does not exist") from error
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"resume: expected a checkpoint of graft's, received {path}, which cannot be read"
+            f" ({str(error).splitlines()[0] if str(error) else type(error).__name__}); try resume=never"
+        ) from error
+
+
+class CheckpointFile(CheckpointIO):
+    """Lightning's way to the disk."""
+
+    @override
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
+        foreign = next(_foreign(checkpoint, ""), None)
+        assert foreign is None, f"a checkpoint holds tensors and primitives only, and {foreign}"
+        target = Path(path)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(target) as temporary:
+                torch.save(checkpoint, temporary)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+            kept = "; the previous one is intact" if target.exists() else ""
+            raise RunFailed(f"{target} could not be written ({error}){kept}") from error
+
+    @override
+    def load_checkpoint(
+        self, path: _PATH, map_location: Callable[..., Any] | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        return read_checkpoint(str(path))
+
+    @override
+    def remove_checkpoint(self, path: _PATH) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+def give_name(source: Path, name: str) -> None:
+    """Another name in the same folder for a file that is never written to again: a link where the disk has them."""
+    with atomic_path(source.with_name(name)) as temporary:
+        try:
+            temporary.hardlink_to(source)
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+
+def remove_leftovers(folder: Path, names: Iterable[str] = ()) -> None:
+    """Removes what an interrupted write left behind, and the named files."""
+    for leftover in (*folder.glob(".*.ckpt.*.tmp"), *(folder / name for name in names)):
+        leftover.unlink(missing_ok=True)
+
+
+def _foreign(value: Any, where: str) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _foreign(key, f"{where} key")
+            yield from _foreign(inner, f"{where}/{key}")
+    elif isinstance(value, list | tuple | set | frozenset):
+        for inner in value:
+            yield from _foreign(inner, where)
+    elif type(value) not in (*PRIMITIVES, nn.Parameter):
+        yield f"{where} is a {type(value).__name__}"
+
+
+def state_by_name(state: Mapping[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
+    """An optimizer's state dict with parameter names where torch puts positions."""
+    names = _positions(state["param_groups"], groups)
+    held = [
+        {**{key: value for key, value in saved.items() if key != "params"}, "params": list(group.names)}
+        for saved, group in zip(state["param_groups"], groups, strict=True)
+    ]
+    return {"state": {names[position]: value for position, value in state["state"].items()}, "param_groups": held}
+
+
+def state_by_position(state: Mapping[str, Any], groups: Sequence[Group], module: nn.Module) -> dict[str, Any]:
+    """The inverse of `state_by_name`, for these groups.
+
+    Raises:
+        InputError: the groups are not those of the checkpoint, or a tensor's shape is not its parameter's.
+    """
+    saved = {group["name"]: group for group in state["param_groups"]}
+    expected = {group.name: list(group.names) for group in groups}
+    received = {name: list(group["params"]) for name, group in saved.items()}
+    if expected != received:
+        differing = sorted(name for name in {*expected, *received} if expected.get(name) != received.get(name))
+        raise InputError(
+            f"resume: expected the checkpoint's parameter groups, received others ({', '.join(differing)} differ);"
+            " try the configuration that wrote it, or resume=never"
+        )
+    position_of = {name: position for position, name in enumerate(name for group in groups for name in group.names)}
+    shapes = {name: parameter.shape for name, parameter in module.named_parameters(remove_duplicate=False)}
+    for name, values in state["state"].items():
+        for key, value in values.items():
+            if isinstance(value, torch.Tensor) and value.ndim and value.shape != shapes[name]:
+                raise InputError(
+                    f"resume: expected {key} of {name} in shape {tuple(shapes[name])}, received"
+                    f" {tuple(value.shape)}; try resume=never"
+                )
+    held = [{**saved[group.name], "params": [position_of[name] for name in group.names]} for group in groups]
+    return {
+        "state": {position_of[name]: value for name, value in state["state"].items()},
+        "param_groups": held,
+    }
+
+
+def _positions(param_groups: Sequence[Mapping[str, Any]], groups: Sequence[Group]) -> dict[int, str]:
+    return {
+        position: name
+        for saved, group in zip(param_groups, groups, strict=True)
+        for position, name in zip(saved["params"], group.names, strict=True)
+    }

@@ -1,0 +1,35 @@
+"""The hash by which frozen tensors are proven not to have moved."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from graft.finetune.names import tensors
+
+
+def fingerprint(module: nn.Module, names: Iterable[str]) -> str:
+    """One sha256 over the named parameters and buffers, names included."""
+    return combined(digests(module, names))
+
+
+def digests(module: nn.Module, names: Iterable[str]) -> dict[str, str]:
+    """sha256 of each named tensor's dtype, shape and values' bytes; memory layout does not enter."""
+    held = tensors(module)
+    return {name: _digest(held[name]) for name in sorted(names)}
+
+
+def combined(digest_by_name: Mapping[str, str]) -> str:
+    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(digest_by_name.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _digest(tensor: torch.Tensor) -> str:
+    plain = tensor.detach().cpu().contiguous()
+    sha = hashlib.sha256(f"{plain.dtype} {tuple(plain.shape)} ".encode())
+    sha.update(memoryview(cast(Any, plain.reshape(-1).view(torch.uint8).numpy())))
+    return sha.hexdigest()

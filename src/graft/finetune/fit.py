@@ -1,0 +1,254 @@
+"""From a FineTuning and its data to trained weights and what they are worth."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+from torch.utils.data import DataLoader
+
+from graft.config.faults import InputError
+from graft.config.schema import CheckpointConfig, LoggerConfig, TrainerConfig
+from graft.finetune.callbacks import Checkpoints, EpochLines, EpochRows, best_row, keep_if_best
+from graft.finetune.checkpoint import BEST, FOLDER, LAST, CheckpointFile, read_checkpoint, remove_leftovers
+from graft.finetune.metrics import Outputs, check_monitor
+from graft.finetune.module import STATE, FineTuning
+from graft.finetune.quiet import quiet_lightning
+
+
+class Batches(Protocol):
+    """What training asks of the data: a LightningDataModule.
+
+    For a run to go on amid an epoch, its training loader has `state_dict` and `load_state_dict`, which Lightning calls.
+    """
+
+    def train_dataloader(self) -> DataLoader[Any]: ...
+    def val_dataloader(self) -> DataLoader[Any]: ...
+    def test_dataloader(self) -> DataLoader[Any] | None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitResult:
+    """A finished training; the FineTuning's network holds the best epoch's weights."""
+
+    metrics: dict[str, float]
+    """val/ and test/ figures of the best epoch's weights."""
+    confusion: dict[str, list[list[int]]]
+    """Part to counts: a row per true class, a column per predicted class."""
+    outputs: dict[str, Outputs]
+    """Part to what the network said of each image."""
+    history: list[dict[str, Any]]
+    """A row per epoch, as in metrics.csv."""
+    seconds: float
+    """Training and the evaluation after each epoch, interruptions left out."""
+    images_per_second: float
+    """Of training alone."""
+    epochs: int
+    steps: int
+    best_epoch: int
+    """Counted from 0."""
+    best_path: Path
+    last_path: Path
+    resumed_from: Path | None
+    frozen_verified: bool | None
+    """Whether every frozen tensor kept every bit while it was frozen; None where nothing was frozen."""
+    moved: tuple[str, ...]
+    """Frozen tensors that did not."""
+
+
+def fit(
+    tuning: FineTuning,
+    datamodule: Batches,
+    folder: Path | str,
+    *,
+    trainer: TrainerConfig,
+    checkpoint: CheckpointConfig | None = None,
+    resume: str = "auto",
+    logger: LoggerConfig | None = None,
+    console: Console | None = None,
+) -> FitResult:
+    """Trains, takes the best epoch's weights and evaluates them. Mutates the FineTuning's network.
+
+    Raises:
+        InputError: a setting that cannot be met, or a checkpoint that does not belong to this run.
+        RunFailed: the loss became NaN or infinite, or a checkpoint could not be written.
+    """
+    checkpoint, folder = checkpoint or CheckpointConfig(), Path(folder)
+    _check(trainer, checkpoint)
+    if trainer.threads:
+        torch.set_num_threads(trainer.threads)
+    batches = len(datamodule.train_dataloader())
+    tuning.lay_out(steps_per_epoch=-(-batches // trainer.accumulate), max_epochs=trainer.max_epochs)
+    path = find_checkpoint(resume, folder)
+    _prepare(path, folder / FOLDER, checkpoint)
+    _lay_out_memory(tuning, trainer)
+    with quiet_lightning():
+        lightning = make_trainer(trainer, checkpoint, logger or LoggerConfig(), folder, console or Console(stderr=True))
+        data = cast(L.LightningDataModule, datamodule)
+        lightning.fit(tuning, datamodule=data, ckpt_path=path, weights_only=True)
+        tuning.clock.go(None)
+        best = _take_best(tuning, folder)
+        results = _evaluate(lightning, tuning, data, datamodule)
+    tuning.network.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    verified = tuning.watch.verified()
+    spent = tuning.clock.seconds
+    return FitResult(
+        **results,
+        history=tuning.history,
+        seconds=sum(spent.values()),
+        images_per_second=tuning.clock.images / spent["training"] if spent["training"] else 0.0,
+        epochs=len(tuning.history),
+        steps=tuning.history[-1]["step"],
+        best_epoch=best_row(tuning.history, checkpoint)["epoch"],
+        best_path=best,
+        last_path=folder / FOLDER / LAST,
+        resumed_from=path,
+        frozen_verified=verified,
+        moved=tuple(sorted(tuning.watch.moved)),
+    )
+
+
+def find_checkpoint(resume: str, folder: Path) -> Path | None:
+    """The checkpoint that a run in this folder goes on from."""
+    if resume == "never":
+        return None
+    if resume == "auto":
+        last = folder / FOLDER / LAST
+        return last if last.exists() else None
+    path = Path(resume)
+    if not path.is_file():
+        raise InputError(f"resume: expected auto, never or a checkpoint's path, received {resume!r}; try auto")
+    return path
+
+
+def make_trainer(
+    config: TrainerConfig, checkpoint: CheckpointConfig, logger: LoggerConfig, folder: Path, console: Console
+) -> L.Trainer:
+    accelerator = _accelerator(config)
+    callbacks: list[L.Callback] = [EpochRows(folder), Checkpoints(folder, checkpoint)]
+    if config.progress:
+        callbacks.insert(1, EpochLines(console))
+    return L.Trainer(
+        max_epochs=config.max_epochs,
+        accelerator=accelerator,
+        devices=config.devices,
+        num_nodes=config.num_nodes,
+        strategy=config.strategy,
+        precision=cast(Any, _precision(config, accelerator)),
+        accumulate_grad_batches=config.accumulate,
+        gradient_clip_val=config.clip_norm,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        inference_mode=False,
+        logger=_loggers(logger, folder),
+        callbacks=callbacks,
+        plugins=[CheckpointFile()],
+        default_root_dir=folder,
+    )
+
+
+def _check(trainer: TrainerConfig, checkpoint: CheckpointConfig) -> None:
+    check_monitor(checkpoint.monitor, checkpoint.direction)
+    for key, value in {"max_epochs": trainer.max_epochs, "accumulate": trainer.accumulate}.items():
+        if value < 1:
+            raise InputError(f"trainer.{key}: expected 1 or more, received {value!r}")
+    if checkpoint.every_n_steps is not None and checkpoint.every_n_steps < 1:
+        raise InputError(f"checkpoint.every_n_steps: expected 1 or more, received {checkpoint.every_n_steps!r}")
+
+
+def _prepare(path: Path | None, folder: Path, checkpoint: CheckpointConfig) -> None:
+    """Brings the folder of checkpoints to where the run goes on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if path is None:
+        remove_leftovers(folder, (LAST, BEST))
+        return
+    remove_leftovers(folder)
+    state = cast("Mapping[str, Any]", read_checkpoint(path).get(STATE, {}))
+    history = cast("list[dict[str, Any]]", state.get("history", []))
+    if path.parent.resolve() != folder.resolve():
+        _bring_best(path, folder, bool(history))
+    elif history and state["position"][1] == 0:
+        keep_if_best(folder, history, checkpoint)  # a run stopped between the two writes of an epoch's end
+
+
+def _bring_best(path: Path, folder: Path, needed: bool) -> None:
+    best = path.with_name(BEST)
+    remove_leftovers(folder, (LAST, BEST))
+    if best.exists():
+        shutil.copyfile(best, folder / BEST)
+    elif needed:
+        raise InputError(f"resume: expected {BEST} beside {path}, received none; try resume=never")
+
+
+def _lay_out_memory(tuning: FineTuning, trainer: TrainerConfig) -> None:
+    tuning.channels_last = trainer.channels_last
+    if trainer.channels_last:
+        tuning.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    if trainer.compile:
+        tuning.compile_forward()
+
+
+def _take_best(tuning: FineTuning, folder: Path) -> Path:
+    best = folder / FOLDER / BEST
+    tuning.load_state_dict(read_checkpoint(best)["state_dict"], strict=True)
+    return best
+
+
+def _evaluate(
+    lightning: L.Trainer, tuning: FineTuning, data: L.LightningDataModule, datamodule: Batches
+) -> dict[str, Any]:
+    metrics: dict[str, float] = {}
+    confusion: dict[str, list[list[int]]] = {}
+    outputs: dict[str, Outputs] = {}
+    passes = {"val": lightning.validate}
+    if datamodule.test_dataloader() is not None:
+        passes["test"] = lightning.test
+    for part, run in passes.items():
+        evaluation = tuning.evaluation(part)
+        evaluation.keeps_outputs = True
+        run(tuning, datamodule=data, verbose=False)
+        metrics.update(tuning.row)
+        confusion[part], outputs[part] = evaluation.confusion(), evaluation.outputs()
+        evaluation.keeps_outputs = False
+    return {"metrics": metrics, "confusion": confusion, "outputs": outputs}
+
+
+def _accelerator(config: TrainerConfig) -> str:
+    if config.accelerator not in ("auto", "cpu", "gpu"):
+        raise InputError(f"trainer.accelerator: expected auto, cpu or gpu, received {config.accelerator!r}; try auto")
+    if config.accelerator == "auto":
+        return "gpu" if torch.cuda.is_available() else "cpu"
+    if config.accelerator == "gpu" and not torch.cuda.is_available():
+        raise InputError("trainer.accelerator: expected a GPU that torch can use, received none; try cpu")
+    return config.accelerator
+
+
+def _precision(config: TrainerConfig, accelerator: str) -> str:
+    known = ("auto", "32-true", "bf16-mixed", "16-mixed")
+    if config.precision not in known:
+        raise InputError(f"trainer.precision: expected {', '.join(known)}, received {config.precision!r}; try auto")
+    if config.precision == "16-mixed" and accelerator == "cpu":
+        raise InputError("trainer.precision: expected 32-true or bf16-mixed on a CPU, received '16-mixed'; try auto")
+    if config.precision != "auto":
+        return config.precision
+    return "bf16-mixed" if accelerator == "gpu" and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def _loggers(config: LoggerConfig, folder: Path) -> Any:
+    if not config.tensorboard:
+        return False
+    if importlib.util.find_spec("tensorboard") is None:
+        raise InputError(
+            "logger.tensorboard: expected the package tensorboard, received none; try pip install tensorboard"
+        )
+    return TensorBoardLogger(folder, name="tensorboard", version="")

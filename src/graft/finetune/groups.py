@@ -1,0 +1,173 @@
+"""Which parameter learns at which rate: a partition, by identity, of every parameter that trains in some phase."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from torch import nn
+
+from graft.config.faults import InputError, nearest
+from graft.config.schema import OptimizerConfig
+from graft.finetune.names import aliases
+from graft.models.stages import HEAD, Stages, covers
+
+BACKBONE = "backbone"
+NORMS = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.SyncBatchNorm,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.InstanceNorm3d,
+    nn.GroupNorm,
+    nn.LayerNorm,
+    nn.RMSNorm,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Parameters of one stage that learn alike."""
+
+    name: str
+    """`layer3`, `layer3/no_decay`, with ` ×0.1` where the stage holds several factors."""
+    stage: str
+    names: tuple[str, ...]
+    """Parameter names; a tied parameter goes by its first."""
+    factor: float
+    """lr over optimizer.lr: the lr_scale that fits best times layer_decay's power."""
+    lr: float
+    weight_decay: float
+    parameters: int
+    """How many numbers the parameters hold."""
+
+
+def group_parameters(
+    module: nn.Module, stages: Stages, optimizer: OptimizerConfig, never_trained: AbstractSet[str] = frozenset()
+) -> list[Group]:
+    """Puts each parameter that ever trains into exactly one group, in forward order of the stages.
+
+    Args:
+        never_trained: names that every phase freezes; these parameters are left out.
+
+    Raises:
+        InputError: a rate or factor out of range, an lr_scale key that matches nothing that trains, or no parameter
+            left to train.
+    """
+    _check(optimizer)
+    no_decay = _without_decay(module)
+    used: set[str] = set()
+    members: dict[tuple[str, float, bool], list[tuple[str, int]]] = {}
+    for parameter, names in aliases(module):
+        if any(name in never_trained for name in names):
+            continue
+        stage = stages.stage_of(names[0])
+        scale = _scale(names, stages, optimizer.lr_scale, used)
+        key = (stage, scale * _decay(stage, stages, optimizer.layer_decay), not no_decay.isdisjoint(names))
+        members.setdefault(key, []).append((names[0], parameter.numel()))
+    if not members:
+        raise InputError("freeze: expected something left to train, received a freeze of every parameter; try backbone")
+    _check_used(used, optimizer.lr_scale, module, stages, never_trained)
+    order = [*stages.names, HEAD]
+    factors = {stage: {factor for of, factor, _ in members if of == stage} for stage in order}
+    return [
+        Group(
+            name=stage + ("/no_decay" if undecayed else "") + (f" ×{factor:g}" if len(factors[stage]) > 1 else ""),
+            stage=stage,
+            names=tuple(name for name, _ in held),
+            factor=factor,
+            lr=optimizer.lr * factor,
+            weight_decay=0.0 if undecayed else optimizer.weight_decay,
+            parameters=sum(count for _, count in held),
+        )
+        for (stage, factor, undecayed), held in sorted(
+            members.items(), key=lambda item: (order.index(item[0][0]), item[0][2], -item[0][1])
+        )
+    ]
+
+
+def _scale(names: tuple[str, ...], stages: Stages, lr_scale: dict[str, float], used: set[str]) -> float:
+    fits = [(_fit(key, name, stages), key) for key in lr_scale for name in names]
+    fitting = [fit for fit in fits if fit[0] is not None]
+    if not fitting:
+        return 1.0
+    best = max(fitting, key=lambda fit: fit[0] or (0, 0))[1]
+    used.add(best)
+    return float(lr_scale[best])
+
+
+def _fit(key: str, name: str, stages: Stages) -> tuple[int, int] | None:
+    """How closely an lr_scale key fits: the length of the prefix it stands for, literal before stage; None: not."""
+    literal = (len(key), 1) if covers(key, name) else None
+    stage = stages.stage_of(name)
+    if key == BACKBONE:
+        of_stage = (0, 0) if stage != HEAD else None
+    elif key == stage:
+        prefixes = stages.heads if stage == HEAD else stages.trunk[stages.index(stage)].prefixes
+        of_stage = (max((len(prefix) for prefix in prefixes if covers(prefix, name)), default=0), 0)
+    else:
+        of_stage = None
+    fits = [fit for fit in (literal, of_stage) if fit is not None]
+    return max(fits) if fits else None
+
+
+def _decay(stage: str, stages: Stages, layer_decay: float | None) -> float:
+    """The head learns at the full rate, the last stage at layer_decay times it, and so on [BEiT, Bao et al. 2022]."""
+    if layer_decay is None or stage == HEAD:
+        return 1.0
+    return layer_decay ** (len(stages.names) - stages.names.index(stage))
+
+
+def _without_decay(module: nn.Module) -> set[str]:
+    """Biases, norms and other parameters of one dimension."""
+    of_norms = {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, part in module.named_modules()
+        if isinstance(part, NORMS)
+        for name, _ in part.named_parameters(recurse=False)
+    }
+    named = dict(module.named_parameters(remove_duplicate=False))
+    plain = {name for name, parameter in named.items() if parameter.ndim <= 1 or name.rpartition(".")[2] == "bias"}
+    return of_norms | plain
+
+
+def _check(optimizer: OptimizerConfig) -> None:
+    rates = {"optimizer.lr": optimizer.lr}
+    rates.update({f"optimizer.lr_scale[{key}]": factor for key, factor in optimizer.lr_scale.items()})
+    for key, value in rates.items():
+        if not math.isfinite(value) or value <= 0:
+            raise InputError(f"{key}: expected a number above 0, received {value!r} (freeze what must not move)")
+    decay = optimizer.layer_decay
+    if decay is not None and not 0 < decay <= 1:
+        raise InputError(f"optimizer.layer_decay: expected above 0 and at most 1, received {decay!r}; try 0.75")
+    if not math.isfinite(optimizer.weight_decay) or optimizer.weight_decay < 0:
+        raise InputError(f"optimizer.weight_decay: expected 0 or more, received {optimizer.weight_decay!r}")
+
+
+def _check_used(
+    used: set[str],
+    lr_scale: dict[str, float],
+    module: nn.Module,
+    stages: Stages,
+    never_trained: AbstractSet[str],
+) -> None:
+    names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+    for key in lr_scale:
+        if key in used:
+            continue
+        matched = [name for name in names if _fit(key, name, stages) is not None]
+        if not matched:
+            known = {".".join(name.split(".")[: depth + 1]) for name in names for depth in range(name.count(".") + 1)}
+            near = nearest(key, sorted({*known, *stages.names, HEAD, BACKBONE}))
+            reason, remedy = "matches no parameter", ", ".join(near) or ", ".join((*stages.names, HEAD))
+        elif all(name in never_trained for name in matched):
+            reason, remedy = "matches only parameters that never train", "removing it, or freezing less"
+        else:
+            reason, remedy = "has no effect, as closer keys cover all that it matches", "removing it"
+        raise InputError(
+            f"optimizer.lr_scale: expected stages ({', '.join(stages.names)}), head, backbone or name prefixes,"
+            f" received {key!r}, which {reason}; try {remedy}"
+        )

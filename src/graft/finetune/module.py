@@ -1,0 +1,299 @@
+"""The LightningModule: one training step, freeze state by progress, randomness by (seed, epoch, batch)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from typing_extensions import override
+
+from graft.config.faults import InputError, RunFailed
+from graft.config.schema import FreezeBatchNorm, LossConfig, OptimizerConfig, SchedulerConfig
+from graft.data.sampling import derive
+from graft.finetune.checkpoint import state_by_name, state_by_position
+from graft.finetune.freeze import Frozen, apply_freeze, check_tied
+from graft.finetune.groups import Group, group_parameters
+from graft.finetune.loss import Criterion, label_of
+from graft.finetune.metrics import Evaluation, Sums
+from graft.finetune.optimizer import Factor, build_optimizer, build_scheduler, rate_factor
+from graft.finetune.progress import Clock, Watch
+from graft.finetune.settings import check_settings, settings
+from graft.finetune.unfreeze import Phase, Schedule
+from graft.models.stages import Stages
+
+Batch = dict[str, Tensor]
+STATE = "graft"
+NAN_CHECK_EVERY = 50  # batches between looks at a flag on the GPU; a CPU is asked at every batch
+
+
+class FineTuning(L.LightningModule):
+    """Trains `network` under a freeze schedule. Mutates it: weights, requires_grad and training mode.
+
+    A batch holds "image" [B, C, H, W] (or "features", which enter at the cut), "target" ([B] classes or [B, K]
+    probabilities), and may hold "label" ([B] hard labels; else derived from the target) and "index" ([B]).
+
+    Args:
+        trained: the part of the network behind the cut, which shares its parameters; takes "features" batches.
+        class_counts: training images a class, for loss.class_weights=balanced.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        stages: Stages,
+        *,
+        schedule: Schedule,
+        optimizer: OptimizerConfig,
+        scheduler: SchedulerConfig,
+        classes: int,
+        loss: LossConfig | None = None,
+        freeze_bn: FreezeBatchNorm = FreezeBatchNorm.frozen,
+        class_counts: Sequence[int] | None = None,
+        trained: nn.Module | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.stages = stages
+        self.schedule = schedule
+        self.optimizer_config = optimizer
+        self.scheduler_config = scheduler
+        self.freeze_bn = freeze_bn
+        self.seed = seed
+        self.classes = classes
+        self.channels_last = False
+        self.criterion = Criterion(loss or LossConfig(), class_counts)
+        self.evaluations = nn.ModuleDict({part: Evaluation(part, classes) for part in ("val", "test")})
+        self.sums = Sums()
+        self.clock = Clock()
+        self.history: list[dict[str, Any]] = []
+        self.row: dict[str, float] = {}
+        self.phases: list[Phase] = []
+        self.groups: list[Group] = []
+        self.steps_per_epoch = self.total_steps = 0
+        self._unregistered = (network, trained)  # in a tuple, or the shared parameters would get second names
+        self.factor: Factor = lambda step: 1.0
+        self._bad_step: Tensor | None = None  # of the GPU, which is asked only now and then
+
+    def lay_out(self, *, steps_per_epoch: int, max_epochs: int) -> None:
+        """Fixes the timeline: phases, groups and what never trains. Called once, before training."""
+        self.steps_per_epoch, self.total_steps = steps_per_epoch, steps_per_epoch * max_epochs
+        self.phases = self.schedule.phases(self.steps_per_epoch, self.total_steps)
+        never = self.schedule.never_trained(self.steps_per_epoch, self.total_steps)
+        self.groups = group_parameters(self.network, self.stages, self.optimizer_config, never)
+        self.factor = rate_factor(
+            self.scheduler_config, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps
+        )
+        self.watch = Watch(self.network, self.phases, self.freeze_bn)
+        # Everything that ever trains requires gradients now, so that a distributed wrapper knows it; the first phase
+        # takes hold when training starts.
+        for phase in self.phases:
+            check_tied(self.network, phase.frozen)
+        always = Frozen(expression="", names=never, stages=())
+        apply_freeze(self.network, always, self.freeze_bn, heads=self.stages.heads)
+
+    def compile_forward(self) -> None:
+        network, trained = self._unregistered
+        compiled = cast(nn.Module, torch.compile(network))
+        self._unregistered = (compiled, cast(nn.Module, torch.compile(trained)) if trained is not None else None)
+
+    @override
+    def train(self, mode: bool = True) -> FineTuning:
+        super().train(mode)
+        trained = self._unregistered[1]
+        if trained is not None:
+            trained.train(mode)  # its own containers; the layers are the network's
+        return self
+
+    @override
+    def forward(self, image: Tensor) -> Tensor:
+        if self.channels_last and image.ndim == 4:
+            image = image.contiguous(memory_format=torch.channels_last)
+        return self._unregistered[0](image)
+
+    def logits(self, batch: Batch) -> Tensor:
+        if "features" not in batch:
+            return self(batch["image"])
+        trained = self._unregistered[1]
+        assert trained is not None, "batches of features need the part of the network behind the cut"
+        return trained(batch["features"])
+
+    @override
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        scaled_and_clipped = self.trainer.precision == "16-mixed" and bool(self.trainer.gradient_clip_val)
+        optimizer = build_optimizer(self.groups, self.network, self.optimizer_config, fused=not scaled_and_clipped)
+        scheduler = build_scheduler(optimizer, self.factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate, before any group's factor, in optimizer step `step`."""
+        return self.optimizer_config.lr * self.factor(step)
+
+    @override
+    def on_fit_start(self) -> None:
+        trained = self._unregistered[1]
+        if trained is not None:
+            trained.to(self.device)
+        self._bad_step = None
+        self.sums.values = self.sums.values.to(self.device)
+
+    @override
+    def on_train_start(self) -> None:
+        self.enter_phase(self.global_step)
+        self.train()
+        self.clock.go("training")
+
+    @override
+    def on_train_epoch_start(self) -> None:
+        self.sums = Sums(self.device)
+        self.clock.go("training")
+
+    @override
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        torch.manual_seed(derive("step", self.seed, self.current_epoch, batch_idx, self.global_rank))
+        self.enter_phase(self.global_step)
+
+    def enter_phase(self, step: int) -> None:
+        phase = self.watch.phase_at(step)
+        if self.watch.enter(phase):
+            apply_freeze(self.network, phase.frozen, self.freeze_bn, heads=self.stages.heads)
+
+    @override
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        logits = self.logits(batch)
+        loss = self.criterion(logits.float(), batch["target"])
+        self._look_for_nan(loss)
+        self.sums.add(loss.detach(), logits, label_of(batch))
+        return loss
+
+    @override
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        self.clock.images += len(batch["target"]) * self.trainer.world_size
+        if (batch_idx + 1) % NAN_CHECK_EVERY == 0:
+            self.check_finite()
+
+    def _look_for_nan(self, loss: Tensor) -> None:
+        if loss.device.type == "cpu":
+            if not math.isfinite(loss.detach()):
+                raise self._not_finite(self.global_step)
+            return
+        seen = self._bad_step if self._bad_step is not None else torch.full_like(loss, -1, dtype=torch.long)
+        self._bad_step = torch.where(~torch.isfinite(loss.detach()) & (seen < 0), self.global_step, seen)
+
+    def check_finite(self) -> None:
+        """Raises RunFailed if the loss has been NaN or infinite; waits for the device, so no step calls it."""
+        step = -1 if self._bad_step is None else int(self._bad_step)
+        if step >= 0:
+            raise self._not_finite(step)
+
+    def _not_finite(self, step: int) -> RunFailed:
+        return RunFailed(
+            f"the loss became NaN or infinite in step {step} (epoch {step // self.steps_per_epoch}), at a learning"
+            f" rate of {self.rate_at(step):.3g}; checkpoints written before are intact; try a lower optimizer.lr,"
+            " a longer scheduler.warmup or trainer.clip_norm=1"
+        )
+
+    @override
+    def on_validation_epoch_start(self) -> None:
+        self.check_finite()
+        self.clock.go("evaluation")
+        self.evaluation("val").reset(self.device)
+
+    @override
+    def on_test_epoch_start(self) -> None:
+        self.evaluation("test").reset(self.device)
+
+    @override
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("val", batch)
+
+    @override
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("test", batch)
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        self.row = self._figures("val")
+        self.log_dict(self.row, logger=False, sync_dist=True)  # for stock callbacks that monitor
+
+    @override
+    def on_test_epoch_end(self) -> None:
+        self.row = self._figures("test")
+
+    @override
+    def on_validation_model_train(self) -> None:
+        self.train()
+
+    def _evaluate(self, part: str, batch: Batch) -> None:
+        # The loss is the plain cross-entropy, so that runs with other weights or smoothing compare.
+        logits = self.logits(batch)
+        loss = F.cross_entropy(logits.float(), batch["target"])
+        self.evaluation(part).update(loss, logits, label_of(batch), batch.get("index"))
+
+    def evaluation(self, part: str) -> Evaluation:
+        return cast(Evaluation, self.evaluations[part])
+
+    def _figures(self, part: str) -> dict[str, float]:
+        evaluation = self.evaluation(part)
+        return evaluation.figures(self._over_ranks(evaluation.loss.values))
+
+    def _over_ranks(self, values: Tensor) -> Tensor:
+        return cast(Tensor, self.trainer.strategy.reduce(values.clone(), reduce_op="sum"))
+
+    def finish_epoch(self) -> dict[str, Any]:
+        """The epoch's row, added to the history."""
+        seconds, images = self.clock.lap()
+        row: dict[str, Any] = {
+            "epoch": self.current_epoch,
+            "step": self.global_step,
+            "lr": self.rate_at(self.global_step - 1),
+            "frozen": str(self.watch.phase_at(self.global_step - 1).frozen),
+            **self.sums.figures("train", self._over_ranks(self.sums.values)),
+            **self.row,
+            "seconds": seconds,
+            "images_per_second": images / seconds if seconds else 0.0,
+        }
+        self.history.append(row)
+        return row
+
+    def position(self) -> tuple[int, int]:
+        """Epoch, and batches done in it, at which training goes on from here."""
+        loop = self.trainer.fit_loop
+        epoch = loop.epoch_progress.state_dict()["current"]
+        if epoch["processed"] == epoch["ready"]:
+            return epoch["processed"], 0
+        return epoch["processed"], loop.epoch_loop.batch_progress.current.ready
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["optimizer_states"] = [state_by_name(state, self.groups) for state in checkpoint["optimizer_states"]]
+        checkpoint[STATE] = {
+            "settings": settings(self),
+            "history": [dict(row) for row in self.history],
+            "sums": self.sums.values.cpu(),
+            "watch": self.watch.state(),
+            "clock": self.clock.state(),
+            "position": list(self.position()),
+        }
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = cast("Mapping[str, Any] | None", checkpoint.get(STATE))
+        if state is None:
+            raise InputError(
+                "resume: expected a checkpoint of graft's, received one without its state; try resume=never"
+            )
+        check_settings(state["settings"], settings(self))
+        checkpoint["optimizer_states"] = [
+            state_by_position(saved, self.groups, self.network) for saved in checkpoint["optimizer_states"]
+        ]
+        self.history = [dict(row) for row in state["history"]]
+        self.sums.values = state["sums"]
+        self.watch.restore(state["watch"])
+        self.clock.restore(state["clock"])

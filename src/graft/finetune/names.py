@@ -1,0 +1,22 @@
+"""The network's tensors by name: as many names as the modules give, one parameter by identity."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """The module's parameters and buffers themselves, under every name each goes by."""
+    return {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
+
+
+def aliases(module: nn.Module) -> list[tuple[nn.Parameter, tuple[str, ...]]]:
+    """Each parameter once, by identity, with every name it goes by (tied parameters have several)."""
+    named: dict[int, tuple[nn.Parameter, list[str]]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        named.setdefault(id(parameter), (parameter, []))[1].append(name)
+    return [(parameter, tuple(names)) for parameter, names in named.values()]

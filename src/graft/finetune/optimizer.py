@@ -1,0 +1,163 @@
+"""The optimizer over the groups, and the learning-rate factor as a pure function of the step."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import timm.optim
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from graft.config.duration import parse_duration
+from graft.config.faults import InputError, nearest
+from graft.config.schema import OptimizerConfig, SchedulerConfig, SchedulerKind
+from graft.finetune.groups import Group
+
+Factor = Callable[[int], float]
+TIMM: Any = timm.optim  # its names are re-exported without a mark that type checkers know
+OWN: dict[str, type[Optimizer]] = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+
+
+def build_optimizer(
+    groups: Sequence[Group], module: nn.Module, config: OptimizerConfig, *, fused: bool = True
+) -> Optimizer:
+    """An optimizer with one parameter group a `Group`, in their order.
+
+    Args:
+        fused: use the fused implementation where torch has one (not with a gradient scaler that clips).
+
+    Raises:
+        InputError: an unknown name, or an argument that this optimizer does not take.
+    """
+    named = dict(module.named_parameters(remove_duplicate=False))
+    parameters: list[dict[str, Any]] = [
+        {
+            "params": [named[name] for name in group.names],
+            "lr": group.lr,
+            "weight_decay": group.weight_decay,
+            "name": group.name,
+        }
+        for group in groups
+    ]
+    build = _constructor(config.name)
+    arguments = dict(config.kwargs)
+    if config.name in OWN:
+        arguments.setdefault("fused", fused and all(p.is_floating_point() for p in named.values()))
+    try:
+        return build(parameters, lr=config.lr, weight_decay=config.weight_decay, **arguments)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"optimizer.kwargs: expected arguments of {config.name}{_accepted(config.name)}, received"
+            f" {config.kwargs!r} ({error})"
+        ) from error
+
+
+def optimizer_names() -> list[str]:
+    return sorted({*OWN, *(str(name) for name in TIMM.list_optimizers())})
+
+
+def _constructor(name: str) -> Callable[..., Optimizer]:
+    if name in OWN:
+        return OWN[name]
+    names = optimizer_names()
+    if name not in names:
+        near = nearest(name, names)
+        raise InputError(
+            f"optimizer.name: expected adamw, sgd or an optimizer of timm's, received {name!r};"
+            f" try {', '.join(near) or ', '.join(names)}"
+        )
+    return lambda parameters, **arguments: TIMM.create_optimizer_v2(parameters, opt=name, **arguments)
+
+
+def _accepted(name: str) -> str:
+    built = OWN.get(name) or TIMM.get_optimizer_class(name, bind_defaults=False)
+    if not inspect.isclass(built):
+        return ""
+    known = [key for key in inspect.signature(built).parameters if key not in ("self", "params", "lr", "weight_decay")]
+    return f" ({', '.join(known)})"
+
+
+def build_scheduler(optimizer: Optimizer, of_step: Factor) -> LambdaLR:
+    """The same factor on every group's rate; its whole state is the number of steps."""
+    return LambdaLR(optimizer, of_step)
+
+
+def rate_factor(config: SchedulerConfig, *, steps_per_epoch: int, total_steps: int) -> Factor:
+    """Optimizer step, counted from 0, to the factor on every group's learning rate in that step.
+
+    Raises:
+        InputError: a setting out of range, or one that this kind of schedule has no use for.
+    """
+    _check(config)
+    warmup = parse_duration(config.warmup, "scheduler.warmup").steps(steps_per_epoch, total_steps)
+    if config.kind is SchedulerKind.one_cycle:
+        if warmup:
+            raise InputError(
+                f"scheduler.warmup: expected 0, since one_cycle rises by itself, received {config.warmup!r};"
+                " try scheduler.peak_at"
+            )
+        return _one_cycle(config, total_steps)
+    if warmup >= total_steps:
+        raise InputError(
+            f"scheduler.warmup: expected less than the whole training ({total_steps} steps), received"
+            f" {config.warmup!r}, which is {warmup} steps; try 5%"
+        )
+    shapes: Mapping[SchedulerKind, Callable[[], Factor]] = {
+        SchedulerKind.constant: lambda: lambda step: 1.0,
+        SchedulerKind.cosine: lambda: _cosine(config.min_factor, warmup, total_steps),
+        SchedulerKind.step: lambda: _steps(config, steps_per_epoch, total_steps),
+    }
+    shape = shapes[config.kind]()
+    return lambda step: (step + 1) / warmup if step < warmup else shape(step)
+
+
+def _cosine(lowest: float, warmup: int, total_steps: int) -> Factor:
+    """From 1 after the warm-up to `lowest` at the end [Loshchilov & Hutter 2017]."""
+
+    def at(step: int) -> float:
+        progress = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
+        return lowest + (1 - lowest) * (1 + math.cos(math.pi * progress)) / 2
+
+    return at
+
+
+def _one_cycle(config: SchedulerConfig, total_steps: int) -> Factor:
+    """Up and down by cosines, as torch's OneCycleLR does it [Smith & Topin 2018]."""
+    peak = config.peak_at * total_steps - 1
+    last = total_steps - 1
+
+    def at(step: int) -> float:
+        if step <= peak and peak > 0:
+            return _between(config.start_factor, 1.0, step / peak)
+        return _between(1.0, config.end_factor, min((step - max(peak, 0)) / max(last - max(peak, 0), 1), 1.0))
+
+    return at
+
+
+def _between(start: float, end: float, progress: float) -> float:
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * progress))
+
+
+def _steps(config: SchedulerConfig, steps_per_epoch: int, total_steps: int) -> Factor:
+    every = parse_duration(config.every, "scheduler.every").steps(steps_per_epoch, total_steps)
+    if every == 0:
+        raise InputError(f"scheduler.every: expected more than nothing, received {config.every!r}; try 10 epochs")
+    return lambda step: config.gamma ** (step // every)
+
+
+def _check(config: SchedulerConfig) -> None:
+    bounds = {
+        "min_factor": (config.min_factor, 0 <= config.min_factor <= 1, "0 to 1"),
+        "peak_at": (config.peak_at, 0 < config.peak_at < 1, "a share between 0 and 1"),
+        "start_factor": (config.start_factor, 0 < config.start_factor <= 1, "above 0 and at most 1"),
+        "end_factor": (config.end_factor, 0 <= config.end_factor <= 1, "0 to 1"),
+        "gamma": (config.gamma, 0 < config.gamma <= 1, "above 0 and at most 1"),
+    }
+    for key, (value, holds, expected) in bounds.items():
+        if not holds:
+            raise InputError(f"scheduler.{key}: expected {expected}, received {value!r}")

@@ -1,0 +1,114 @@
+"""How far a training has come: its time, and the proof that what is frozen has not moved."""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from graft.config.faults import InputError
+from graft.config.schema import FreezeBatchNorm
+from graft.finetune.fingerprint import digests
+from graft.finetune.freeze import unmoving
+from graft.finetune.unfreeze import Phase
+
+
+class Clock:
+    """Seconds spent in training and in evaluation, and images trained on, across interruptions."""
+
+    def __init__(self) -> None:
+        self.seconds = {"training": 0.0, "evaluation": 0.0}
+        self.images = 0
+        self._lap = (0.0, 0)
+        self._now: tuple[str, float] | None = None
+
+    def go(self, activity: str | None) -> None:
+        """From now on, time counts as this activity (None: as none)."""
+        now = time.perf_counter()
+        if self._now is not None:
+            self.seconds[self._now[0]] += now - self._now[1]
+        self._now = (activity, now) if activity else None
+
+    def lap(self) -> tuple[float, int]:
+        """Seconds of training, and images, since the last lap."""
+        seconds, images = self.seconds["training"] - self._lap[0], self.images - self._lap[1]
+        self._lap = (self.seconds["training"], self.images)
+        return seconds, images
+
+    def state(self) -> dict[str, Any]:
+        self.go(self._now[0] if self._now else None)
+        return {"seconds": dict(self.seconds), "images": self.images, "lap": list(self._lap)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.seconds, self.images = dict(state["seconds"]), state["images"]
+        self._lap = (state["lap"][0], state["lap"][1])
+
+
+class Watch:
+    """Compares, at the end of each phase, what the phase froze with what it was at the phase's start.
+
+    What no phase trains is compared with what it was when the watch began: what was injected.
+    """
+
+    def __init__(self, network: nn.Module, phases: Sequence[Phase], freeze_bn: FreezeBatchNorm) -> None:
+        self.network = network
+        self.phases = list(phases)
+        self.freeze_bn = freeze_bn
+        self.moved: set[str] = set()
+        held = [unmoving(network, phase.frozen, freeze_bn) for phase in self.phases]
+        self.injected = digests(network, frozenset.intersection(*held))
+        self.phase: Phase | None = None
+        self._digests: dict[str, str] = {}
+        self._applied = False
+
+    def phase_at(self, step: int) -> Phase:
+        starts = [phase.start_step for phase in self.phases]
+        return self.phases[max(bisect_right(starts, step) - 1, 0)]
+
+    def enter(self, phase: Phase) -> bool:
+        """Goes over to a phase; whether its freeze state must be applied to the network."""
+        if phase is not self.phase:
+            self.look()
+            self.phase = phase
+            self._digests = digests(self.network, unmoving(self.network, phase.frozen, self.freeze_bn))
+            self._applied = False
+        must_apply, self._applied = not self._applied, True
+        return must_apply
+
+    def look(self) -> None:
+        """Notes frozen tensors that have moved since the present phase began."""
+        self.moved |= self._differing(self._digests)
+
+    def verified(self) -> bool | None:
+        """Whether nothing frozen has moved; None where nothing was frozen."""
+        if not any(phase.frozen.names for phase in self.phases):
+            return None
+        self.moved |= self._differing(self.injected)
+        return not self.moved
+
+    def _differing(self, before: Mapping[str, str]) -> set[str]:
+        now = digests(self.network, before)
+        return {name for name in before if before[name] != now[name]}
+
+    def state(self) -> dict[str, Any]:
+        start = -1 if self.phase is None else self.phase.start_step
+        return {"start_step": start, "digests": dict(self._digests), "moved": sorted(self.moved)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes up a checkpoint's state.
+
+        Raises:
+            InputError: what never trains was another donor's when the checkpoint was written.
+        """
+        saved: Mapping[str, str] = state["digests"]
+        other = sorted(name for name in self.injected if name in saved and saved[name] != self.injected[name])
+        if other:
+            raise InputError(
+                f"resume: expected the donor that the checkpoint's run started from, received another ({len(other)}"
+                f" frozen tensors differ, {other[0]} first); try that donor, or resume=never"
+            )
+        self.phase = next((phase for phase in self.phases if phase.start_step == state["start_step"]), None)
+        self._digests, self.moved, self._applied = dict(saved), set(state["moved"]), False

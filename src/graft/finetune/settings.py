@@ -1,0 +1,43 @@
+"""What a resumed run must share with the run that wrote its checkpoint, or it would not be the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from graft.config.faults import InputError
+
+if TYPE_CHECKING:
+    from graft.finetune.module import FineTuning
+
+
+def settings(tuning: FineTuning) -> dict[str, Any]:
+    """Plain values, each named as a person would look for it."""
+    some_steps = range(0, tuning.total_steps, max(tuning.total_steps // 16, 1))
+    optimizer, loss = tuning.optimizer_config, tuning.criterion.config
+    return {
+        "seed": tuning.seed,
+        "steps per epoch": tuning.steps_per_epoch,
+        "steps": tuning.total_steps,
+        "phases": [[phase.start_step, str(phase.frozen)] for phase in tuning.phases],
+        "freeze_bn": tuning.freeze_bn.value,
+        "groups": [[group.name, group.lr, group.weight_decay] for group in tuning.groups],
+        "learning-rate factors": [round(tuning.factor(step), 9) for step in some_steps],
+        "optimizer": f"{optimizer.name} {sorted(optimizer.kwargs.items())}",
+        "loss": [loss.label_smoothing, loss.class_weights.value],
+    }
+
+
+def check_settings(saved: Mapping[str, Any], present: Mapping[str, Any]) -> None:
+    """Raises InputError, with every difference, unless both are the same."""
+    differing = [
+        f"{key}: {saved.get(key)} in the checkpoint, {present[key]} now"
+        for key in present
+        if saved.get(key) != present[key]
+    ]
+    if differing:
+        raise InputError(
+            "resume: expected the run that wrote the checkpoint, received another:\n  "
+            + "\n  ".join(differing)
+            + "\ntry the configuration that wrote it, resume=never, or another hydra.run.dir"
+        )

@@ -1,0 +1,150 @@
+"""A network small enough to read, its stages, and images whose class can be learnt."""
+
+from types import SimpleNamespace
+
+import lightning
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from graft.config.schema import (
+    CheckpointConfig,
+    OptimizerConfig,
+    SchedulerConfig,
+    SchedulerKind,
+    TrainerConfig,
+    UnfreezeConfig,
+    UnfreezeKind,
+)
+from graft.data.loader import KeyedLoader
+from graft.data.sampling import KeyedBatchSampler
+from graft.finetune.module import FineTuning
+from graft.finetune.unfreeze import make_schedule
+from graft.models.stages import Stage, Stages, tensor_names
+
+
+class Block(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(width)
+        self.drop = nn.Dropout(0.3)
+
+    def forward(self, x):
+        return self.drop(self.bn(self.conv(x)).relu())
+
+
+class Tiny(nn.Module):
+    """stem, layer1, layer2, layer3, head."""
+
+    def __init__(self, classes=3, width=4):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 3, padding=1)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.pos_drop = nn.Dropout(0.3)
+        self.layer1 = Block(width)
+        self.layer2 = Block(width)
+        self.layer3 = Block(width)
+        self.head_drop = nn.Dropout(0.3)
+        self.fc = nn.Linear(width, classes)
+
+    def forward(self, x):
+        x = self.pos_drop(self.bn1(self.conv1(x)).relu())
+        x = self.layer3(self.layer2(self.layer1(x)))
+        return self.fc(self.head_drop(x.mean((2, 3))))
+
+
+STAGES = Stages(
+    trunk=(
+        Stage("stem", ("conv1", "bn1")),
+        Stage("layer1", ("layer1",)),
+        Stage("layer2", ("layer2",)),
+        Stage("layer3", ("layer3",)),
+    ),
+    heads=("fc",),
+)
+
+
+class Images(Dataset):
+    """Noise with one channel brighter: the class."""
+
+    def __init__(self, length, classes=3, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        self.label = torch.arange(length) % classes
+        self.image = torch.randn(length, 3, 8, 8, generator=generator)
+        self.image[torch.arange(length), self.label] += 1.5
+
+    def __len__(self):
+        return len(self.label)
+
+    def __getitem__(self, key):
+        index = key[1]
+        return {"image": self.image[index], "target": self.label[index], "label": self.label[index], "index": index}
+
+
+class Data(lightning.LightningDataModule):
+    def __init__(self, workers=0, batch_size=4, seed=0, train=26):
+        super().__init__()
+        self.workers, self.batch_size, self.seed = workers, batch_size, seed
+        self.parts = {"train": Images(train, seed=1), "val": Images(9, seed=2), "test": Images(6, seed=3)}
+
+    def loader(self, part):
+        images = self.parts[part]
+        sampler = KeyedBatchSampler(len(images), self.batch_size, seed=self.seed, shuffle=part == "train")
+        workers = self.workers if part == "train" else 0
+        return KeyedLoader(images, sampler, num_workers=workers, collate_fn=torch.utils.data.default_collate)
+
+    def train_dataloader(self):
+        return self.loader("train")
+
+    def val_dataloader(self):
+        return self.loader("val")
+
+    def test_dataloader(self):
+        return self.loader("test")
+
+
+def network(classes=3, seed=0):
+    torch.manual_seed(seed)
+    return Tiny(classes)
+
+
+def optimizer(**changes):
+    return OptimizerConfig(**{"name": "adamw", "lr": 0.01, "weight_decay": 0.1, **changes})
+
+
+def schedule(module, freeze="none", kind=UnfreezeKind.never, **changes):
+    return make_schedule(UnfreezeConfig(kind=kind, **changes), freeze, STAGES, tensor_names(module))
+
+
+def tuning(module=None, freeze="none", kind=UnfreezeKind.never, unfreeze=None, seed=0, **changes):
+    module = network() if module is None else module
+    settings = {
+        "schedule": schedule(module, freeze, kind, **(unfreeze or {})),
+        "optimizer": optimizer(),
+        "scheduler": SchedulerConfig(kind=SchedulerKind.cosine),
+        "classes": 3,
+        "seed": seed,
+        **changes,
+    }
+    return FineTuning(module, STAGES, **settings)
+
+
+def trainer(**changes):
+    return TrainerConfig(**{"max_epochs": 2, "accelerator": "cpu", "progress": False, **changes})
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    return SimpleNamespace(
+        Data=Data,
+        Images=Images,
+        stages=STAGES,
+        network=network,
+        optimizer=optimizer,
+        schedule=schedule,
+        tuning=tuning,
+        trainer=trainer,
+        checkpoint=CheckpointConfig,
+    )
