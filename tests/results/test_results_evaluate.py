@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from torchmetrics.functional.classification import multiclass_auroc, multiclass_calibration_error, multiclass_f1_score
+
 from graft.results.evaluate import (
     accuracy,
     auroc,
@@ -14,7 +16,6 @@ from graft.results.evaluate import (
     macro_f1,
     reliability,
 )
-from torchmetrics.functional.classification import multiclass_auroc, multiclass_calibration_error, multiclass_f1_score
 
 PROBABILITIES = np.array(
     [[0.9, 0.1, 0.0], [0.6, 0.4, 0.0], [0.2, 0.7, 0.1], [0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.3, 0.4, 0.3]]

@@ -1,6 +1,7 @@
 """predictions.csv keeps its parts apart and comes back as it went."""
 
 import pytest
+
 from graft.config.faults import InputError
 from graft.results.predictions import read_predictions, write_predictions
 

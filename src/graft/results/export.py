@@ -1,0 +1,113 @@
+"""The model folder: resulting weights under the library's own names, and a record of how they came about.
+
+`model.safetensors` loads with strict=True into the plain torchvision or timm model that `model.json` calls `build`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from graft.config.faults import RunFailed
+from graft.files import atomic_path, sha256, write_json
+from graft.models.network import Network
+
+FORMAT = 1
+WEIGHTS = "model.safetensors"
+RECORD = "model.json"
+
+
+def export(
+    network: Network,
+    folder: Path | str,
+    *,
+    classes: Sequence[str],
+    donor: Mapping[str, Any],
+    freeze: Mapping[str, Any],
+    ledger: Mapping[str, Any] | None = None,
+    frozen: Collection[str] = (),
+    metrics: Mapping[str, Any] | None = None,
+    command: str | None = None,
+) -> None:
+    """Writes the network's weights and record. A reader never finds a record beside weights that are not its own.
+
+    Args:
+        donor: source, sha256 and format, as in the ledger.
+        freeze: the freeze record: expression, schedule, whether it was verified.
+        ledger: transfer.json's form; the birth certificate takes each tensor's origin from it.
+        frozen: the tensors that no phase trained.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = separate_tensors(network.module)
+    record_path = folder / RECORD
+    record_path.unlink(missing_ok=True)  # an earlier record must not stand beside the new weights
+    write_weights(weights, folder / WEIGHTS)
+    record = {
+        "format": FORMAT,
+        "made_by": made_by(),
+        "weights": {"file": WEIGHTS, "sha256": sha256(folder / WEIGHTS)},
+        "build": dict(network.build),
+        "head": dict(network.head),
+        "classes": list(classes),
+        "preprocess": asdict(network.preprocess),
+        "donor": dict(donor),
+        "freeze": dict(freeze),
+        "metrics": dict(metrics or {}),
+        "command": command,
+        "tensors": birth_certificate(weights, ledger or {}, frozen),
+    }
+    write_json(record_path, record)
+
+
+def separate_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The state dict on the CPU, contiguous, each tensor in memory of its own: tied ones are written once per name."""
+    tensors: dict[str, torch.Tensor] = {}
+    taken: set[int] = set()
+    for name, value in module.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            raise RunFailed(
+                f"model export: expected tensors in the state dict, received {type(value).__name__} under {name!r}; "
+                "try a head without extra state"
+            )
+        tensor = value.detach().cpu().contiguous()
+        whole = tensor.untyped_storage().nbytes() == tensor.nbytes
+        tensors[name] = tensor if whole and tensor.data_ptr() not in taken else tensor.clone()
+        taken.add(tensor.data_ptr())
+    return tensors
+
+
+def write_weights(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    with atomic_path(path) as temporary:
+        save_file(dict(tensors), temporary, metadata={"format": "pt"})
+
+
+def birth_certificate(names: Collection[str], ledger: Mapping[str, Any], frozen: Collection[str]) -> dict[str, Any]:
+    """Where each tensor came from and whether it trained, with the counts of each pair.
+
+    `origin` is the ledger's verdict, or `unknown` for a tensor that the ledger does not name.
+    """
+    origins = {entry["target"]: entry for entry in ledger.get("tensors", [])}
+    still = frozenset(frozen)
+    each: dict[str, dict[str, Any]] = {}
+    counts: dict[str, int] = {}
+    for name in names:
+        entry = origins.get(name, {})
+        origin = entry.get("verdict", "unknown")
+        each[name] = {"origin": origin, "source": entry.get("source"), "trained": name not in still}
+        pair = f"{origin}, {'untouched' if name in still else 'trained'}"
+        counts[pair] = counts.get(pair, 0) + 1
+    return {"summary": counts, "each": each}
+
+
+def made_by() -> str:
+    try:
+        return f"graft {version('graft')}"
+    except PackageNotFoundError:
+        return "graft, run from its sources"

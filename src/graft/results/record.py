@@ -1,0 +1,162 @@
+"""A run's folder as values: what the report and the comparison of runs read."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from graft.config.faults import InputError
+from graft.results import predictions
+from graft.results.predictions import Predictions, read_predictions
+
+Json = dict[str, Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class RunRecord:
+    """What a run's folder holds; a file that is not there is an empty value."""
+
+    folder: Path
+    metrics: Json = field(default_factory=dict)
+    """metrics.json"""
+    history: list[dict[str, float]] = field(default_factory=list)
+    """metrics.csv, a row per epoch; cells that hold no number are left out"""
+    plan: Json = field(default_factory=dict)
+    """plan.json"""
+    ledger: Json = field(default_factory=dict)
+    """transfer.json"""
+    drift: Json = field(default_factory=dict)
+    """drift.json"""
+    model: Json = field(default_factory=dict)
+    """model/model.json"""
+    predictions: Mapping[str, Predictions] = field(default_factory=dict)
+    """predictions.csv by part"""
+    config: str = ""
+    """.hydra/config.yaml as text"""
+    overrides: tuple[str, ...] = ()
+    """.hydra/overrides.yaml"""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        named = self.model.get("classes") or self.plan.get("classes") or ()
+        if named:
+            return tuple(str(name) for name in named)
+        columns = max((part.probabilities_NK.shape[1] for part in self.predictions.values()), default=0)
+        return tuple(f"class {k}" for k in range(columns))
+
+    @property
+    def network(self) -> str:
+        return str(self.model.get("build", {}).get("name") or self.plan.get("backbone") or "")
+
+    @property
+    def dataset(self) -> str:
+        return str(self.data.get("kind") or "")
+
+    @property
+    def data(self) -> Json:
+        """The table's summary: `parts` with the images of each class, and what was `skipped`."""
+        told = self.plan.get("data")
+        return cast(Json, told) if isinstance(told, dict) else {}
+
+    @property
+    def command(self) -> str:
+        return str(self.model.get("command") or shlex.join(["python", "train.py", *self.overrides]))
+
+    @property
+    def judged(self) -> str:
+        """The part whose figures count: test where there is one, else val."""
+        known = {*self.predictions, *(name.split("/")[0] for name in self.metrics)}
+        return "test" if "test" in known else "val"
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The trunk's stages in forward order, then the head."""
+        return tuple(str(stage["name"]) for stage in self.plan.get("stages", []))
+
+    @property
+    def phases(self) -> list[tuple[float, float, frozenset[str]]]:
+        """(first epoch, end, frozen stages) of each span of training."""
+        spans: list[Json] = self.plan.get("phases", [])
+        starts = [float(span.get("start_epoch", 0)) for span in spans]
+        end = max(float(self.metrics.get("epochs") or self.plan.get("epochs") or 1), max(starts, default=0))
+        stops = [*starts[1:], end]
+        return [
+            (start, stop, frozenset(span.get("frozen_stages", ())))
+            for span, start, stop in zip(spans, starts, stops, strict=True)
+            if stop > start
+        ]
+
+    def column(self, name: str) -> tuple[list[float], list[float]]:
+        """(epochs done, values) of a metric over the run, where it was written."""
+        rows = [row for row in self.history if name in row]
+        return [row.get("epoch", place) + 1 for place, row in enumerate(rows)], [row[name] for row in rows]
+
+
+def read_run(folder: Path | str) -> RunRecord:
+    """Reads a run's folder.
+
+    Raises:
+        InputError: no run's folder, or a file in it that is damaged.
+    """
+    folder = Path(folder)
+    if not (folder / "metrics.json").is_file() and not (folder / "plan.json").is_file():
+        raise InputError(
+            f"{folder}: expected a run's folder (metrics.json, plan.json), received "
+            f"{'a folder without them' if folder.is_dir() else 'no folder'}; try one below outputs/"
+        )
+    said = folder / predictions.FILE
+    return RunRecord(
+        folder=folder,
+        metrics=_json(folder / "metrics.json"),
+        history=_history(folder / "metrics.csv"),
+        plan=_json(folder / "plan.json"),
+        ledger=_json(folder / "transfer.json"),
+        drift=_json(folder / "drift.json"),
+        model=_json(folder / "model" / "model.json"),
+        predictions=read_predictions(said) if said.is_file() else {},
+        config=_text(folder / ".hydra" / "config.yaml"),
+        overrides=_overrides(_text(folder / ".hydra" / "overrides.yaml")),
+    )
+
+
+def _json(path: Path) -> Json:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: expected JSON, received something else ({error}); try the run again") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object, received a {type(value).__name__}; try the run again")
+    return cast(Json, value)
+
+
+def _history(path: Path) -> list[dict[str, float]]:
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return [_numbers(row) for row in csv.DictReader(file)]
+
+
+def _numbers(row: Mapping[str | None, Any]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name, cell in row.items():
+        try:
+            found[str(name)] = float(cell)
+        except (TypeError, ValueError):
+            continue
+    return found
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def _overrides(text: str) -> tuple[str, ...]:
+    """Hydra writes a flat YAML list, an override a line."""
+    return tuple(line[2:].strip().strip("'") for line in text.splitlines() if line.startswith("- "))

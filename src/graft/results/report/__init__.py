@@ -1,0 +1,36 @@
+"""`graft report RUN`: a run's folder as one self-contained page."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+NAME = "report"
+HELP = "write a run's report.html again"
+FILE = "report.html"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder")
+
+
+def run(args: argparse.Namespace) -> int:
+    for folder in args.runs:
+        print(write_report(folder))
+    return 0
+
+
+def write_report(folder: Path | str) -> Path:
+    """Writes report.html into a run's folder, from the files there, and returns its path.
+
+    Raises:
+        InputError: no run's folder, or a damaged file in it.
+        OSError: the folder cannot be written.
+    """
+    from graft.files import write_text
+    from graft.results.record import read_run
+    from graft.results.report.layout import lay_out
+
+    path = Path(folder) / FILE
+    write_text(path, lay_out(read_run(folder)))
+    return path

@@ -1,0 +1,187 @@
+"""Drawings as inline SVG by matplotlib, without its global state.
+
+Colours are names of the page's (`--ink`, `--c1` …), put in after drawing, so that one drawing serves light and dark.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from graft.results.evaluate import Interval, Reliability
+
+# Drawn with these colours, shown with the page's. Any colour would do that nothing else uses.
+INK, MUTED, LINE = "#010101", "#020202", "#030303"
+SERIES = ("#0a0101", "#0a0202", "#0a0303", "#0a0404", "#0a0505", "#0a0606")
+STYLES = ("-", "--", "-.", ":")
+PAGE_COLOURS = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    LINE: "var(--line)",
+    **{drawn: f"var(--c{place})" for place, drawn in enumerate(SERIES, 1)},
+}
+SIZE = (4.6, 2.7)  # inches of 72 units: as wide as a phone, so that text of 9.5 units can be read there
+TEXT = 9.5
+
+Line = tuple[str, Sequence[float], Sequence[float]]  # label, x, y
+
+
+def curves(lines: Sequence[Line], label: str, *, y: str, x: str = "epoch", logarithmic: bool = False) -> str:
+    """Lines over the epochs; a single point is drawn as one. More lines than colours repeat them in another dash."""
+    figure, axes = _axes(x, y)
+    for place, (name, xs, ys) in enumerate(lines):
+        axes.plot(
+            xs,
+            ys,
+            label=name,
+            color=SERIES[place % len(SERIES)],
+            linestyle=STYLES[place // len(SERIES) % len(STYLES)],
+            linewidth=1.8,
+            marker="o" if len(xs) < 3 else None,
+            markersize=4,
+        )
+    if logarithmic and any(value > 0 for _, _, ys in lines for value in ys):
+        axes.set_yscale("log")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    if len(lines) > 1:
+        _legend(axes, columns=max(1, min(len(lines), 40 // (4 + max(len(name) for name, _, _ in lines)))))
+    return render(figure, label)
+
+
+def timeline(
+    stages: Sequence[str], phases: Sequence[tuple[float, float, frozenset[str]]], label: str, *, x: str = "epoch"
+) -> str:
+    """A row per stage, a filled span where it trains and an outlined one where it is frozen.
+
+    Args:
+        phases: (start, end, frozen stages).
+    """
+    figure, axes = _axes(x, "", height=0.62 + 0.26 * max(2, len(stages)))
+    for row, stage in enumerate(stages):
+        for start, end, still in _spans(stage, phases):
+            axes.barh(
+                row,
+                end - start,
+                left=start,
+                height=0.72,
+                facecolor="none" if still else SERIES[2],
+                edgecolor=LINE if still else SERIES[2],
+                linewidth=0.8,
+            )
+            if still:
+                axes.text((start + end) / 2, row, "frozen", ha="center", va="center", fontsize=TEXT - 1.5, color=MUTED)
+    axes.set_yticks(range(len(stages)), stages)
+    axes.invert_yaxis()
+    axes.grid(visible=False)
+    axes.set_xlim(phases[0][0], phases[-1][1])
+    return render(figure, label)
+
+
+def _spans(stage: str, phases: Sequence[tuple[float, float, frozenset[str]]]) -> list[tuple[float, float, bool]]:
+    """(start, end, frozen) of one stage; neighbours of the same state are one."""
+    spans: list[tuple[float, float, bool]] = []
+    for start, end, frozen in phases:
+        if spans and spans[-1][2] == (stage in frozen):
+            start = spans.pop()[0]  # noqa: PLW2901
+        spans.append((start, end, stage in frozen))
+    return spans
+
+
+def reliability_diagram(found: Reliability, label: str) -> str:
+    """Accuracy over confidence in bins, against the diagonal of perfect calibration; below, images per bin."""
+    figure = _figure(height=3.3)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
+    for axes, y in ((upper, "accuracy"), (lower, "images")):
+        _style(axes, "confidence" if axes is lower else "", y)
+    centres, width = (found.edges[:-1] + found.edges[1:]) / 2, np.diff(found.edges) * 0.9
+    filled = found.count > 0
+    upper.bar(centres[filled], found.accuracy[filled], width[filled], color=SERIES[0], alpha=0.85)
+    upper.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1)
+    upper.set_ylim(0, 1.02)
+    lower.bar(centres[filled], found.count[filled], width[filled], color=MUTED, alpha=0.6)
+    lower.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=2))
+    lower.set_xlim(0, 1)
+    return render(figure, label)
+
+
+def heat(matrix_KK: Any, label: str) -> str:
+    """A confusion matrix too large for a table, each row as shares of its class."""
+    counts_KK = np.asarray(matrix_KK, dtype=np.float64)
+    shares_KK = counts_KK / np.maximum(counts_KK.sum(1, keepdims=True), 1)
+    rgba = np.zeros((*shares_KK.shape, 4))
+    rgba[..., :3] = (0.20, 0.47, 0.85)  # seen well on white and on black; the share is its opacity
+    rgba[..., 3] = shares_KK**0.5
+    figure, axes = _axes("said", "true", height=4.0)
+    axes.imshow(rgba, interpolation="nearest", aspect="equal")
+    axes.grid(visible=False)
+    return render(figure, label)
+
+
+def intervals(parts: Mapping[str, Interval], label: str) -> str:
+    """Figures with their intervals as whiskers, one below the other."""
+    figure, axes = _axes("", "", height=0.45 + 0.3 * len(parts))
+    for row, found in enumerate(parts.values()):
+        axes.plot([found.low, found.high], [row, row], color=SERIES[0], linewidth=2.2, solid_capstyle="round")
+        axes.plot([found.value], [row], color=SERIES[0], marker="o", markersize=6)
+    axes.set_yticks(range(len(parts)), list(parts))
+    axes.set_ylim(len(parts) - 0.5, -0.5)
+    return render(figure, label)
+
+
+def render(figure: Figure, label: str) -> str:
+    """The drawing as an <svg> that scales, is named for those who cannot see it, and shares no id with others."""
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)  # a style would rule the page
+    svg = re.sub(r"font: ([\d.]+px) [^;\"]+|font-size: ([\d.]+px); font-family: [^;\"]+", r"font-size: \1\2", svg)
+    prefix = re.sub(r"\W+", "-", label).strip("-").lower()
+    svg = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{prefix}-", svg)
+    for drawn, shown in PAGE_COLOURS.items():
+        svg = svg.replace(drawn, shown)
+    svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(label)}" ', 1)
+
+
+def _figure(height: float) -> Figure:
+    figure = Figure(figsize=(SIZE[0], height), layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure
+
+
+def _axes(x: str, y: str, height: float = SIZE[1]) -> tuple[Figure, Axes]:
+    figure = _figure(height)
+    axes = figure.add_subplot()
+    _style(axes, x, y)
+    return figure, axes
+
+
+def _style(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(x, color=MUTED, fontsize=TEXT)
+    axes.set_ylabel(y, color=MUTED, fontsize=TEXT)
+    axes.tick_params(colors=MUTED, labelsize=TEXT, length=0, labelcolor=INK)
+    axes.grid(visible=True, color=LINE, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.patch.set_visible(False)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(LINE)
+
+
+def _legend(axes: Axes, columns: int) -> None:
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize=TEXT, labelcolor=INK,
+        borderaxespad=0.2, columnspacing=1.4, handlelength=1.8,
+    )  # fmt: skip

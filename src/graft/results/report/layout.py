@@ -1,0 +1,123 @@
+"""The page from top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from graft.results.evaluate import Interval, bootstrap, reliability
+from graft.results.predictions import Predictions
+from graft.results.record import RunRecord
+from graft.results.report.learning import learning
+from graft.results.report.origin import data, origin, settings, time_spent
+from graft.results.report.page import Html, cell, document, element, join, section, table, tile
+from graft.results.report.quality import quality
+from graft.results.report.words import count, duration, percent, span
+
+METRICS = {"accuracy": "accuracy", "f1": "macro-F1", "auroc": "AUROC"}
+WORK = 400_000_000  # images × classes × resamples that a report may spend on one interval
+
+
+def lay_out(record: RunRecord) -> str:
+    """The whole report of one run."""
+    found = {part: intervals(said) for part, said in record.predictions.items()}
+    title = f"{record.network or 'network'} on {record.dataset or 'its data'}"
+    return document(
+        title,
+        join((lead(record), tiles(record, found))),
+        figures(record, found),
+        learning(record),
+        quality(record),
+        origin(record),
+        data(record),
+        time_spent(record),
+        settings(record),
+        element("footer", f"Written by graft from the files in {record.folder.name}/."),
+    )
+
+
+def intervals(said: Predictions) -> dict[str, Interval]:
+    """Each metric with its interval; fewer resamples for large parts, and no AUROC where it would take too long."""
+    cells = said.probabilities_NK.size
+    if not cells:
+        return {}
+    resamples = max(50, min(1000, WORK // cells))
+    wanted = [name for name in METRICS if name != "auroc" or cells <= WORK // 80]
+    return {name: bootstrap(said.probabilities_NK, said.targets_N, name, resamples=resamples) for name in wanted}
+
+
+def lead(record: RunRecord) -> Html:
+    """One sentence: what was grafted onto what, what was frozen, how long it took."""
+    fraction = record.ledger.get("summary", {}).get("parameters_transferred_fraction")
+    donor = record.ledger.get("donor", {}).get("source") or record.model.get("donor", {}).get("source")
+    said: list[str] = []
+    if donor and fraction is not None:
+        said.append(f"{percent(fraction)} of the parameters come from {donor}.")
+    frozen = record.model.get("freeze", {}).get("expression") or record.plan.get("freeze")
+    if frozen:
+        said.append(f"Frozen at the start: {frozen if isinstance(frozen, str) else ', '.join(map(str, frozen))}.")
+    epochs, seconds = record.metrics.get("epochs"), record.metrics.get("train/seconds")
+    if epochs is not None:
+        said.append(f"{count(epochs, 'epoch')}{f' in {duration(seconds)}' if seconds is not None else ''}.")
+    command = record.command
+    return join((
+        element("p", " ".join(said), class_="lead") if said else "",
+        element("pre", element("code", command)) if command else "",
+    ))  # fmt: skip
+
+
+def tiles(record: RunRecord, found: Mapping[str, Mapping[str, Interval]]) -> Html:
+    """The headline figures, of the test part where there is one."""
+    part = record.judged
+    shown: list[Html] = []
+    for name, title in METRICS.items():
+        interval = found.get(part, {}).get(name)
+        value = interval.value if interval else record.metrics.get(f"{part}/{name}")
+        if isinstance(value, int | float):
+            note = f"95 % interval {span(interval.low, interval.high)}" if interval else ""
+            shown.append(tile(f"{part} {title}", f"{value:.3f}", note))
+    if part in record.predictions:
+        said = record.predictions[part]
+        error = reliability(said.probabilities_NK, said.targets_N).error
+        shown.append(tile(f"{part} ECE", f"{error:.3f}", "calibration error; 0 is perfect"))
+    verified = record.metrics.get("frozen_verified")
+    if verified is not None:
+        good = bool(verified)
+        note = "bit-identical to what was injected" if good else "a frozen tensor moved"
+        shown.append(tile("frozen tensors", "verified" if good else "moved", note, mark="good" if good else "bad"))
+    speed = record.metrics.get("train/images_per_second")
+    if isinstance(speed, int | float):
+        shown.append(tile("training speed", f"{speed:,.0f}", "images a second"))
+    return element("dl", *shown, class_="tiles") if shown else Html("")
+
+
+def figures(record: RunRecord, found: Mapping[str, Mapping[str, Interval]]) -> Html:
+    """Every metric of every part, with intervals where the predictions were kept."""
+    parts = list(found) or [part for part in ("val", "test") if f"{part}/accuracy" in record.metrics]
+    rows = [
+        [title, *(_figure(record.metrics, found, part, name) for part in parts)]
+        for name, title in METRICS.items()
+        if any(name in found.get(part, {}) or f"{part}/{name}" in record.metrics for part in parts)
+    ]
+    if not rows:
+        return Html("")
+    note = (
+        "Below each: the 95 % interval from resampling the images (percentile bootstrap). It tells what other "
+        "images of the same kind might give, not what another seed might."
+    )
+    headers = ["metric", *(_headed(record, part) for part in parts)]
+    shown = table(headers, rows, caption="Metrics by part")
+    return section("Metrics", element("div", shown, element("p", note, class_="muted"), class_="card"))
+
+
+def _headed(record: RunRecord, part: str) -> str:
+    said = record.predictions.get(part)
+    return part if said is None else f"{part} ({count(len(said.paths), 'image')})"
+
+
+def _figure(metrics: Mapping[str, Any], found: Mapping[str, Mapping[str, Interval]], part: str, name: str) -> Html:
+    interval = found.get(part, {}).get(name)
+    if interval is not None:
+        return cell(join((f"{interval.value:.3f}", element("small", span(interval.low, interval.high)))))
+    value = metrics.get(f"{part}/{name}")
+    return cell(f"{value:.3f}" if isinstance(value, int | float) else "–")

@@ -1,0 +1,109 @@
+"""What it gets right and wrong, class by class, and how far its confidence can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from graft.results.evaluate import Ints, class_figures, confusion_matrix, reliability
+from graft.results.predictions import Predictions
+from graft.results.record import RunRecord
+from graft.results.report import figures
+from graft.results.report.gallery import gallery, mistakes, uncertain
+from graft.results.report.page import Html, bar, cell, element, figure, section, table
+from graft.results.report.words import count, percent
+
+TABLE_CLASSES = 12
+MOST_CONFUSED = 15
+
+
+def quality(record: RunRecord) -> Html:
+    """Of the test part where it was kept, else of another."""
+    said = record.predictions.get(record.judged)
+    if said is None or not len(said.paths):
+        return Html("")
+    classes = record.classes
+    confusion_KK = confusion_matrix(said.probabilities_NK, said.targets_N)
+    wrong = len(said.paths) - int(np.trace(confusion_KK))
+    opening = f"{count(wrong, 'mistake')} in {count(len(said.paths), 'image')} of the {said.part} part."
+    return section(
+        "Right and wrong",
+        element("p", opening),
+        element(
+            "div",
+            element("div", _confusion(confusion_KK, classes), _per_class(confusion_KK, classes), class_="stacked"),
+            _reliability(said),
+            class_="pair",
+        ),
+        gallery("Most confident mistakes", said, mistakes(said), classes),
+        gallery("Least certain images", said, uncertain(said), classes),
+    )
+
+
+def _confusion(confusion_KK: Ints, classes: Sequence[str]) -> Html:
+    if len(classes) > TABLE_CLASSES:
+        drawn = figures.heat(
+            confusion_KK, f"Confusion matrix of {len(classes)} classes, true by rows, said by columns."
+        )
+        return element(
+            "div", figure("Confusion matrix", drawn), _most_confused(confusion_KK, classes), class_="stacked"
+        )
+    shares = confusion_KK / np.maximum(confusion_KK.sum(1, keepdims=True), 1)
+    rows = [
+        [name, *(_heat(int(confusion_KK[i, j]), float(shares[i, j]), i == j) for j in range(len(classes)))]
+        for i, name in enumerate(classes)
+    ]
+    caption = "Confusion matrix: a row per true class, a column per class said"
+    return element("div", table(["true \\ said", *classes], rows, caption=caption), class_="card")
+
+
+def _heat(number: int, share: float, hit: bool) -> Html:
+    colour = "var(--c3)" if hit else "var(--c2)"
+    shade = f"background:color-mix(in srgb, {colour} {100 * share**0.7 * 0.5:.0f}%, transparent)" if number else None
+    return cell(f"{number:,}", style=shade, class_="heat hit" if hit else "heat")
+
+
+def _most_confused(confusion_KK: Ints, classes: Sequence[str]) -> Html:
+    wrong_KK = confusion_KK - np.diag(np.diag(confusion_KK))
+    order = np.argsort(-wrong_KK, axis=None, kind="stable")[:MOST_CONFUSED]
+    pairs = [divmod(int(place), len(classes)) for place in order if wrong_KK.flat[place] > 0]
+    rows = [
+        [
+            classes[true],
+            classes[said],
+            int(wrong_KK[true, said]),
+            percent(wrong_KK[true, said] / confusion_KK[true].sum()),
+        ]
+        for true, said in pairs
+    ]
+    if not rows:
+        return Html("")
+    listed = table(["true", "said", "images", "of the class"], rows, caption="Most confused pairs")
+    return element("div", listed, class_="card")
+
+
+def _per_class(confusion_KK: Ints, classes: Sequence[str]) -> Html:
+    found = class_figures(confusion_KK)
+    rows = [
+        [
+            name,
+            *(bar(float(values[k]), f"{values[k]:.3f}") for values in (found.precision, found.recall, found.f1)),
+            f"{found.support[k]:,}",
+            f"{found.predicted[k]:,}",
+        ]
+        for k, name in enumerate(classes)
+    ]
+    listed = table(["class", "precision", "recall", "F1", "images", "said"], rows, caption="Per class")
+    return element("div", listed, class_="card tall")
+
+
+def _reliability(said: Predictions) -> Html:
+    found = reliability(said.probabilities_NK, said.targets_N)
+    gap = float(said.probabilities_NK.max(1).mean() - (said.probabilities_NK.argmax(1) == said.targets_N).mean())
+    leaning = "over-confident" if gap > 0 else "under-confident"
+    caption = (
+        f"Expected calibration error {found.error:.3f}. On average {leaning} by {abs(100 * gap):.1f} points. "
+        "Dashed: confidence equals accuracy."
+    )
+    return figure("Reliability", figures.reliability_diagram(found, f"Reliability diagram. {caption}"), caption)

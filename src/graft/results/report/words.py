@@ -1,0 +1,34 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+
+
+def duration(seconds: float) -> str:
+    """0.42 s, 12 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 10:
+        return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def percent(share: float) -> str:
+    """Rounded, but never to all or nothing where it is neither."""
+    if 0 < share < 0.001 or 0.999 < share < 1:
+        return f"{100 * share:.3f} %"
+    return f"{100 * share:.0f} %" if share in (0, 1) else f"{100 * share:.1f} %"
+
+
+def count(number: float, noun: str) -> str:
+    """1 epoch, 2 epochs, 1,200 images."""
+    plural = noun if number == 1 else {"class": "classes"}.get(noun, f"{noun}s")
+    return f"{number:,.0f} {plural}"
+
+
+def span(low: float, high: float) -> str:
+    return "undefined" if math.isnan(low) else f"{low:.3f} to {high:.3f}"

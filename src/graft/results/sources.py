@@ -1,0 +1,73 @@
+"""Which images a person means: files, folders, globs, a CSV of paths, a list on standard input."""
+
+from __future__ import annotations
+
+import csv
+import glob
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+from graft.config.faults import InputError
+
+SUFFIXES = frozenset([".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"])
+STANDARD_INPUT = "-"
+
+
+def image_paths(sources: Iterable[str], *, column: str = "path", stdin: TextIO | None = None) -> Iterator[str]:
+    """The images that the sources name, in order: a folder's and a glob's sorted, those of a list as they stand.
+
+    A plain path is passed on even where there is no such file, so that it can be reported in its place.
+
+    Args:
+        column: the CSV's column of paths; relative ones are relative to the CSV.
+        stdin: where "-" reads one path a line from.
+
+    Raises:
+        InputError: a folder or glob with no image, or a CSV without the column.
+    """
+    for source in sources:
+        path = Path(source)
+        if source == STANDARD_INPUT:
+            yield from (line.rstrip("\r\n") for line in stdin or () if line.strip())
+        elif path.is_dir():
+            yield from _of_folder(path)
+        elif path.suffix.lower() == ".csv":
+            yield from _of_csv(path, column)
+        elif glob.has_magic(source) and not path.exists():
+            yield from _of_glob(source)
+        else:
+            yield source
+
+
+def is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def _of_folder(folder: Path) -> list[str]:
+    found = sorted(str(path) for path in folder.rglob("*") if is_image(path))
+    if not found:
+        raise InputError(f"{folder}: expected images ({' '.join(sorted(SUFFIXES))}), received a folder without any")
+    return found
+
+
+def _of_glob(pattern: str) -> list[str]:
+    found = sorted(name for name in glob.glob(pattern, recursive=True) if Path(name).is_file())
+    if not found:
+        raise InputError(f"{pattern}: expected a pattern that matches images, received one that matches nothing")
+    return found
+
+
+def _of_csv(path: Path, column: str) -> Iterator[str]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            names = reader.fieldnames or []
+            if column not in names:
+                raise InputError(
+                    f"{path}: expected a column {column!r}, received {', '.join(names) or 'an empty file'}; "
+                    "try --column with the name of the column of paths"
+                )
+            yield from (str(path.parent / row[column]) for row in reader if row[column])
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: expected a readable CSV file, received {error}") from error
