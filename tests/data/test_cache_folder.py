@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +25,7 @@ def folder(path: Path, *, max_gb: float = 1.0, said: list[str] | None = None) ->
 
 def ask(cache: CacheFolder, key: str = KEY, fill: Callable[[Writer], None] | None = None) -> Entry:
     return cache.open_or_write(
-        key, shape=lambda: (100, 20), dtype="float32", record={}, fill=fill or (lambda writer: writer.append(ROWS))
+        key, shape=(100, 20), dtype="float32", record={}, fill=fill or (lambda writer: writer.append(ROWS))
     )
 
 
@@ -149,7 +148,7 @@ def test_a_killed_writer_blocks_nobody(tmp_path: Path) -> None:
     writer = spawn.Process(target=compute_for_ever, args=(tmp_path / "cache", tmp_path / "started"))
     writer.start()
     wait_for(tmp_path / "started")
-    os.kill(writer.pid, signal.SIGKILL)
+    writer.kill()
     writer.join()
     said: list[str] = []
     assert torch.equal(ask(folder(tmp_path / "cache", said=said)).tensor, ROWS)

@@ -74,13 +74,9 @@ class CacheFolder:
             return None
 
     def open_or_write(
-        self, key: str, *, dtype: str, record: Mapping[str, Any], shape: Callable[[], tuple[int, ...]],
-        fill: Callable[[Writer], None],
-    ) -> Entry:  # fmt: skip
+        self, key: str, *, shape: tuple[int, ...], dtype: str, record: Mapping[str, Any], fill: Callable[[Writer], None]
+    ) -> Entry:
         """The entry; where it is missing or damaged, `fill` appends its rows, in one process however many ask at once.
-
-        Args:
-            shape: asked only where the entry must be written.
 
         Raises:
             InputError: it would exceed the limit or the disk, or the folder cannot be written. Nothing is written.
@@ -95,7 +91,7 @@ class CacheFolder:
                 return entry
             if (self.path / f"{key}{PARTIAL}").exists():
                 self.say("the cache holds a half-written entry of a process that has ended: it is computed afresh")
-            with self._claim(key, shape(), dtype, record) as writer:
+            with self._claim(key, shape, dtype, record) as writer:
                 fill(writer)
                 writer.seal()
             entry = self.open(key)

@@ -1,0 +1,115 @@
+"""What a stored feature depends on, and the hash of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from graft.config.schema_images import AugmentConfig, CacheConfig
+from graft.data.store import bytes_of
+
+if TYPE_CHECKING:
+    from graft.models.network import Network
+
+FORMAT = 1
+"""Part of every key; raised when the same ingredients no longer give the same rows."""
+_LIBRARIES = ("torch", "torchvision", "timm", "pillow")
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ingredients:
+    """Everything but the images that a row depends on."""
+
+    weights: str
+    """`tensors_hash` of the prefix."""
+    structure: str
+    """`structure_hash` of the prefix."""
+    network: Mapping[str, Any]
+    """How the network was built (library, name, arguments)."""
+    cut: str
+    """The last stage of the prefix."""
+    preprocess: Mapping[str, Any]
+    """Size, crop, interpolation, mean, std, channels."""
+    dtype: str
+    """float32, float16 or bfloat16: what is stored."""
+    engine: str
+    """How the rows are computed: plain, or folded and in which precision."""
+    views: int = 0
+    """Augmented views of each training image; 0: none."""
+    augment: Mapping[str, Any] | None = None
+    """The augmentation's record, where there are views."""
+    seed: int | None = None
+    """The seed that the views are drawn from, where there are views."""
+
+    @classmethod
+    def of(
+        cls,
+        prefix: nn.Module,
+        network: Network,
+        *,
+        cut: str,
+        cache: CacheConfig,
+        augment: AugmentConfig,
+        seed: int,
+        engine: str,
+    ) -> Ingredients:
+        """For a run: what counts of the network (the class count and the head do not) and of the config.
+
+        Args:
+            prefix: as cut from the network, its original tensors, before an engine was made of it.
+        """
+        return cls(
+            weights=tensors_hash(prefix),
+            structure=structure_hash(prefix),
+            network={name: network.build[name] for name in ("library", "name", "kwargs")},
+            cut=cut,
+            preprocess=asdict(network.preprocess),
+            dtype=cache.dtype,
+            engine=engine,
+            views=cache.views,
+            augment=asdict(augment),
+            seed=seed,
+        )
+
+    def key(self, images: str) -> str:
+        """The key of the features of these images.
+
+        Args:
+            images: a hash of the files and their order.
+        """
+        return hashlib.sha256(_canonical({**self.record(), "images": images})).hexdigest()
+
+    def record(self) -> dict[str, Any]:
+        """The ingredients, this format and the libraries' versions: hashed into the key, written into the entry."""
+        versions = {library: version(library) for library in _LIBRARIES}
+        drawn = {"augment": self.augment, "seed": self.seed} if self.views else {"augment": None, "seed": None}
+        values = {**asdict(self), **drawn, "versions": versions, "format": FORMAT}
+        return json.loads(_canonical(values))
+
+
+def tensors_hash(module: nn.Module) -> str:
+    """SHA-256 over every parameter and buffer: name, dtype, shape, bytes."""
+    sha = hashlib.sha256()
+    named = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
+    for name, tensor in sorted(named.items()):
+        plain = tensor.detach().cpu().contiguous()
+        sha.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
+        sha.update(bytes_of(plain))
+    return sha.hexdigest()
+
+
+def structure_hash(module: nn.Module) -> str:
+    """SHA-256 over what the module prints of itself: kinds, strides, epsilons, a traced graph's code."""
+    return hashlib.sha256(_ADDRESS.sub("", repr(module)).encode()).hexdigest()
+
+
+def _canonical(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, sort_keys=True, separators=(",", ":"), default=str).encode()
