@@ -1,0 +1,124 @@
+"""A table of images: a CSV file with the columns path, label and, if the parts are fixed, split."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from graft.config.faults import Fault, nearest
+from graft.config.schema_images import DataConfig
+from graft.data.folder import missing_path
+from graft.data.table import PARTS, Entry, Listing
+
+KEY = "data.root"
+REQUIRED = ("path", "label")
+SHOWN = 10
+
+
+def list_csv(data: DataConfig) -> Listing:
+    """Every row: comma-separated, UTF-8, with a header; paths are relative to the file; split is train, val or test.
+
+    The classes are the labels, in numerical order where all are whole numbers, else in alphabetical order.
+    """
+    listing = Listing(key=KEY)
+    table = _table(data, listing)
+    if table is None:
+        return listing
+    try:
+        with open(table, encoding="utf-8-sig", newline="") as file:
+            rows = _rows(csv.DictReader(file), listing)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        listing.faults.append(
+            Fault(key=KEY, expected="a CSV file in UTF-8", received=f"{table} ({error})", remedy="saving it as UTF-8")
+        )
+        return listing
+    listing.classes = _classes({row["label"] for row in rows})
+    positions = {name: position for position, name in enumerate(listing.classes)}
+    for row in rows:
+        path = os.path.abspath(os.path.join(table.parent, os.path.expanduser(row["path"])))
+        listing.entries.append(Entry(path, row["path"], positions[row["label"]], row.get("split", "train")))
+    _check_labels(listing)
+    return listing
+
+
+def _table(data: DataConfig, listing: Listing) -> Path | None:
+    if data.root is None:
+        fault = Fault(key=KEY, expected="a CSV file", received="nothing", remedy="data.root=FILE.csv")
+        listing.faults.append(fault)
+        return None
+    table = Path(os.path.abspath(os.path.expanduser(data.root)))
+    if not table.exists():
+        listing.faults.append(missing_path(KEY, table, "a CSV file"))
+        return None
+    if table.is_dir():
+        tables = ", ".join(f"{KEY}={path}" for path in sorted(table.glob("*.csv"))[:3])
+        remedy = tables or f"data=folder {KEY}={table}"
+        listing.faults.append(Fault(key=KEY, expected="a CSV file", received=f"the folder {table}", remedy=remedy))
+        return None
+    return table
+
+
+def _rows(reader: csv.DictReader[str], listing: Listing) -> list[dict[str, str]]:
+    columns = [name.strip() for name in reader.fieldnames or ()]
+    reader.fieldnames = columns
+    missing = [name for name in REQUIRED if name not in columns]
+    if missing:
+        separated = next((mark for mark in (";", "\t") if any(mark in name for name in columns)), None)
+        remedy = "a header path,label or path,label,split"
+        listing.faults.append(
+            Fault(
+                key=KEY,
+                expected=f"the columns {', '.join(REQUIRED)} and perhaps split",
+                received=f"the columns {', '.join(columns) or 'none (the file is empty)'}",
+                remedy=f"commas in place of {separated!r}" if separated else remedy,
+            )
+        )
+        return []
+    wanted = (*REQUIRED, "split") if "split" in columns else REQUIRED
+    rows: list[dict[str, str]] = []
+    broken: list[str] = []
+    for row in _stripped(reader, wanted):
+        split = row.get("split", "train")
+        empty = [name for name in wanted if not row[name]]
+        if empty:
+            broken.append(f"line {reader.line_num} without {' and '.join(empty)}")
+        elif split not in PARTS:
+            near = nearest(split, PARTS, 1)
+            broken.append(f"line {reader.line_num} with split {split}" + (f" (perhaps {near[0]})" if near else ""))
+        else:
+            rows.append(row)
+    if broken:
+        more = f" and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
+        expected = f"a value for {', '.join(wanted)} in every line, split being {', '.join(PARTS)}"
+        listing.faults.append(Fault(key=KEY, expected=expected, received=", ".join(broken[:SHOWN]) + more))
+    elif not rows:
+        listing.faults.append(Fault(key=KEY, expected="a line for every image", received="a header and no line"))
+    return rows
+
+
+def _stripped(rows: Iterable[dict[str, str | None]], wanted: tuple[str, ...]) -> Iterator[dict[str, str]]:
+    for row in rows:
+        yield {name: (row.get(name) or "").strip() for name in wanted}
+
+
+def _classes(labels: set[str]) -> tuple[str, ...]:
+    whole = all(label.isascii() and label.lstrip("-").isdigit() for label in labels)
+    return tuple(sorted(labels, key=(lambda label: (int(label), label)) if whole else None))
+
+
+def _check_labels(listing: Listing) -> None:
+    """A label that only val or test has cannot be learnt."""
+    trained = {entry.label for entry in listing.entries if entry.part == "train"}
+    for part in ("val", "test"):
+        unseen = sorted({entry.label for entry in listing.entries if entry.part == part} - trained)
+        if unseen:
+            listing.faults.append(
+                Fault(
+                    key=KEY,
+                    expected=f"every label of split {part} in split train too "
+                    f"({', '.join(listing.classes[label] for label in sorted(trained)[:SHOWN]) or 'which is empty'})",
+                    received=", ".join(listing.classes[label] for label in unseen[:SHOWN]),
+                )
+            )

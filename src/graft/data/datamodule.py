@@ -1,0 +1,139 @@
+"""The data of a run as Lightning asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import lightning
+import torch
+from torch.utils.data import Dataset
+
+from graft.config.choices import CacheKind
+from graft.config.schema_images import AugmentConfig, CacheConfig, DataConfig
+from graft.data.cache_folder import CacheFolder
+from graft.data.images import ImageFiles, ImageSource, store_images
+from graft.data.loader import KeyedImages, KeyedLoader, choose_workers, collate
+from graft.data.sampling import KeyedBatchSampler
+from graft.data.table import PARTS, Table
+from graft.data.transforms import eval_transform, interpolation, is_random, resized_edge, train_transform
+
+if TYPE_CHECKING:
+    from graft.models.preprocess import Preprocess
+
+
+class DataModule(lightning.LightningDataModule):
+    """Loaders over a table's parts, in batches {"image": float [B, C, S, S], "target": int64 [B] or float [B, K],
+    "label": int64 [B], "index": int64 [B]}.
+
+    Which samples a batch holds and how they are augmented depends on (seed, epoch, sample) alone (law 5). The Trainer
+    must be made with `use_distributed_sampler=False`: each process's share is drawn here.
+
+    Args:
+        preprocess: as the network wants its images; mean and std for `data.channels` channels.
+        seed: the run's.
+        cache: kept decoded images where its kind is images; the others do not concern this room.
+        say: takes a line for the person who waits.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        data: DataConfig,
+        augment: AugmentConfig,
+        preprocess: Preprocess,
+        *,
+        seed: int,
+        cache: CacheConfig | None = None,
+        say: Callable[[str], None] = print,
+    ) -> None:
+        super().__init__()
+        assert len(preprocess.mean) == data.channels, "mean and std follow the channels"
+        self.table, self.data, self.augment, self.preprocess, self.seed = table, data, augment, preprocess, seed
+        self.cache, self.say = cache, say
+        self._sources: dict[str, ImageSource] = {}
+        self._stored: tuple[Mapping[str, Dataset[Any]], Callable[[Any], Any]] | None = None
+
+    def prepare_data(self) -> None:
+        """Fill the image cache, in one process, before the others open it."""
+        if self.cache is not None and self.cache.kind is CacheKind.images:
+            self._open_store(self.cache)
+
+    def images(self, part: str, *, augmented: bool = False) -> KeyedImages:
+        """A part's images under keys (epoch, sample); augmented as in training, or as in evaluation."""
+        if part not in self._sources:
+            self._open_sources()
+        samples = self.table.part(part)
+        if augmented:
+            transform, random = train_transform(self.augment, self.preprocess), is_random(self.augment)
+        else:
+            transform, random = eval_transform(self.preprocess), False
+        return KeyedImages(self._sources[part], samples, transform, seed=self.seed, random=random)
+
+    def use_stored(self, datasets: Mapping[str, Dataset[Any]], collate_fn: Callable[[Any], Any]) -> None:
+        """From the next loader on, batches come from these datasets by part, under the same keys, without workers."""
+        self._stored = (datasets, collate_fn)
+
+    def loader(self, part: str, *, train: bool = False) -> KeyedLoader:
+        """A part's loader: shuffled and augmented for training, in order and whole for evaluation."""
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        samples = self.table.part(part)
+        sampler = KeyedBatchSampler(
+            len(samples),
+            self.data.batch_size,
+            seed=self.seed,
+            shuffle=train,
+            labels=[sample.label for sample in samples] if train and self.data.balanced else None,
+            rank=rank,
+            world=world,
+        )
+        if self._stored is not None:
+            datasets, collate_fn = self._stored
+            return KeyedLoader(datasets[part], sampler, pin_memory=self._on_gpu(), collate_fn=collate_fn)
+        return KeyedLoader(
+            self.images(part, augmented=train),
+            sampler,
+            num_workers=self._workers(len(samples)),
+            pin_memory=self._on_gpu(),
+            collate_fn=collate,
+        )
+
+    def train_dataloader(self) -> KeyedLoader:
+        return self.loader("train", train=True)
+
+    def val_dataloader(self) -> KeyedLoader:
+        return self.loader("val")
+
+    def test_dataloader(self) -> KeyedLoader:
+        return self.loader("test")
+
+    def _on_gpu(self) -> bool:
+        if self.trainer is None:
+            return False
+        device: torch.device = self.trainer.strategy.root_device
+        return device.type == "cuda"
+
+    def _workers(self, images: int) -> int:
+        if self.data.num_workers is not None:
+            return self.data.num_workers
+        processes = self.trainer.num_devices if self.trainer else 1
+        return choose_workers(images, accelerator=self._on_gpu(), processes=processes)
+
+    def _open_sources(self) -> None:
+        stored = None
+        if self.cache is not None and self.cache.kind is CacheKind.images:
+            stored = self._open_store(self.cache)
+        for part in PARTS:
+            samples = self.table.part(part)
+            files = ImageFiles([sample.path for sample in samples], self.data.channels)
+            self._sources[part] = files if stored is None else stored(samples)
+
+    def _open_store(self, cache: CacheConfig) -> Callable[..., ImageSource]:
+        """Resized where training begins by resizing the whole image; as decoded where it begins by a random crop."""
+        return store_images(
+            [sample for part in PARTS for sample in self.table.part(part)],
+            CacheFolder(cache.dir, max_gb=cache.max_gb, say=self.say),
+            channels=self.data.channels,
+            edge=resized_edge(self.preprocess) if self.augment.crop_scale is None else None,
+            mode=interpolation(self.preprocess),
+        )

@@ -1,0 +1,189 @@
+"""From a data config to the table of samples: listed, looked at, and divided into parts.
+
+Every file is looked at once, up front, so that an unreadable one is known before anything trains and, when it is to be
+left out, is left out of every epoch and process alike. data.on_error=stop reads headers, checksums and end marks (about
+0.2 ms an image and core); data.on_error=skip decodes every image (about as long as an epoch's decoding).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from graft.config.choices import DataKind, OnError, Targets
+from graft.config.faults import ConfigError, Fault
+from graft.config.schema_images import DataConfig
+from graft.data.csv_table import list_csv
+from graft.data.folder import list_folder
+from graft.data.pixels import Unreadable, check_image
+from graft.data.solar_cells import list_solar_cells
+from graft.data.split import carve
+from graft.data.table import PARTS, Entry, Listing, Sample, Table, identity
+
+SOURCES: dict[DataKind, Callable[[DataConfig], Listing]] = {
+    DataKind.solar_cells: list_solar_cells,
+    DataKind.folder: list_folder,
+    DataKind.csv: list_csv,
+}
+SHOWN = 10
+_CHUNK = 64  # files a thread takes at once
+
+
+def load_table(data: DataConfig) -> Table:
+    """The samples of each part.
+
+    Validation is carved off train where the source has none, and so is a test part when `test_fraction` asks for one;
+    both by data.split_seed and each image's name, never by the run's seed.
+
+    Raises:
+        InputError: every fault found, together: a missing or empty root, a single class, a class with no image, parts
+            with different classes, an image in two parts, unreadable images.
+    """
+    listing = SOURCES[data.kind](data)
+    faults = [*listing.faults, *_check_config(data, listing)]
+    looked = _look(listing.entries, data)
+    unreadable = [*listing.stray, *((entry.path, seen.fault) for entry, seen in looked if seen.fault)]
+    if unreadable and data.on_error is OnError.stop:
+        faults.append(_unreadable(unreadable, listing.key))
+    sound = [(entry, seen) for entry, seen in looked if not seen.fault]
+    faults.extend(_twice(sound, listing))
+    if not faults:
+        faults.extend(_assign_parts([entry for entry, _ in sound], data, listing))
+    if faults:
+        raise ConfigError(faults)
+    parts = {part: tuple(_sample(e, seen, data) for e, seen in sound if e.part == part) for part in PARTS}
+    return Table(
+        classes=listing.classes,
+        **parts,
+        skipped=tuple({"path": path, "reason": reason} for path, reason in unreadable),
+        identity=identity(parts.items(), listing.classes),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What looking at a file told."""
+
+    fault: str = ""
+    size: int = 0
+    modified: int = 0
+    inode: tuple[int, int] = (0, 0)
+
+
+def _look(entries: Sequence[Entry], data: DataConfig) -> list[tuple[Entry, _Seen]]:
+    thorough = data.on_error is OnError.skip
+
+    def look(entry: Entry) -> _Seen:
+        try:
+            check_image(entry.path, data.channels, thorough=thorough)
+            status = os.stat(entry.path)
+        except Unreadable as unreadable:
+            return _Seen(unreadable.reason)
+        except OSError as error:
+            return _Seen(error.strerror or "cannot be read")
+        return _Seen("", status.st_size, status.st_mtime_ns, (status.st_dev, status.st_ino))
+
+    chunks = [entries[start : start + _CHUNK] for start in range(0, len(entries), _CHUNK)]
+    with ThreadPoolExecutor(max_workers=min(8, 2 * (os.cpu_count() or 1))) as pool:
+        seen = pool.map(lambda chunk: [look(entry) for entry in chunk], chunks)
+        return list(zip(entries, (one for chunk in seen for one in chunk), strict=True))
+
+
+def _check_config(data: DataConfig, listing: Listing) -> list[Fault]:
+    faults: list[Fault] = []
+    for key in ("val_fraction", "test_fraction"):
+        value = getattr(data, key)
+        if not 0 <= value < 1:
+            faults.append(Fault(key=f"data.{key}", expected="a share from 0 to below 1", received=f"{value:g}"))
+    if data.test_fraction and any(entry.part == "test" for entry in listing.entries):
+        faults.append(
+            Fault(
+                key="data.test_fraction",
+                expected="0, as the data has a test part already",
+                received=f"{data.test_fraction:g}",
+                remedy="data.test_fraction=0",
+            )
+        )
+    if data.targets is Targets.soft and listing.entries and listing.entries[0].target is None:
+        faults.append(
+            Fault(
+                key="data.targets",
+                expected=f"hard, as data={data.kind.value} has no annotated probabilities",
+                received="soft",
+                remedy="data.targets=hard",
+            )
+        )
+    if listing.entries and len(listing.classes) < 2:
+        faults.append(
+            Fault(key=listing.key, expected="at least two classes", received=f"one: {', '.join(listing.classes)}")
+        )
+    return faults
+
+
+def _assign_parts(entries: Sequence[Entry], data: DataConfig, listing: Listing) -> list[Fault]:
+    """Carve what is missing off train, and see that every part can do its work."""
+    fractions = {"test": data.test_fraction, "val": data.val_fraction}
+    given = {entry.part for entry in entries}
+    for part in ("test", "val"):
+        if part not in given and fractions[part]:
+            pool = [entry for entry in entries if entry.part == "train"]
+            strata = [entry.label if entry.stratum is None else entry.stratum for entry in pool]
+            for position in carve([entry.name for entry in pool], strata, fractions[part], data.split_seed):
+                pool[position].part = part
+    trained = {entry.label for entry in entries if entry.part == "train"}
+    lacking = [name for label, name in enumerate(listing.classes) if label not in trained]
+    faults: list[Fault] = []
+    if lacking:
+        faults.append(
+            Fault(
+                key=listing.key,
+                expected="an image of every class to train on",
+                received=f"none of {', '.join(lacking[:SHOWN])}",
+                remedy="a smaller data.val_fraction or data.test_fraction, or more images",
+            )
+        )
+    if not any(entry.part == "val" for entry in entries):
+        faults.append(
+            Fault(
+                key="data.val_fraction",
+                expected="a share that gives at least one image, as the best epoch is chosen on validation",
+                received=f"{data.val_fraction:g} of {sum(entry.part == 'train' for entry in entries)} images",
+                remedy="data.val_fraction=0.2 or more images",
+            )
+        )
+    return faults
+
+
+def _twice(sound: Sequence[tuple[Entry, _Seen]], listing: Listing) -> list[Fault]:
+    """One file (also through a link) under two labels, in two parts, or listed twice."""
+    places: dict[tuple[int, int], list[Entry]] = defaultdict(list)
+    for entry, seen in sound:
+        places[seen.inode].append(entry)
+    repeated = [entries for entries in places.values() if len(entries) > 1]
+    if not repeated:
+        return []
+    shown = "; ".join(
+        " = ".join(f"{entry.path} ({entry.part}, {listing.classes[entry.label]})" for entry in entries)
+        for entries in repeated[:SHOWN]
+    )
+    more = f"; and {len(repeated) - SHOWN} more" if len(repeated) > SHOWN else ""
+    return [Fault(key=listing.key, expected="each image once, in one part", received=shown + more)]
+
+
+def _unreadable(unreadable: Sequence[tuple[str, str]], key: str) -> Fault:
+    shown = ", ".join(f"{path} ({reason})" for path, reason in unreadable[:SHOWN])
+    more = f" and {len(unreadable) - SHOWN} more" if len(unreadable) > SHOWN else ""
+    return Fault(
+        key=key,
+        expected="images that can be read",
+        received=f"{len(unreadable)} that cannot: {shown}{more}",
+        remedy="data.on_error=skip, which leaves them out, counts and lists them",
+    )
+
+
+def _sample(entry: Entry, seen: _Seen, data: DataConfig) -> Sample:
+    target = entry.target if data.targets is Targets.soft else None
+    return Sample(entry.path, entry.label, target, seen.size, seen.modified)

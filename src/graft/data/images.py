@@ -1,0 +1,177 @@
+"""Where uint8 images come from: their files, or one file on disk that holds them decoded (cache=images)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from torchvision.transforms import InterpolationMode
+
+from graft.config.faults import RunFailed
+from graft.data.cache_folder import CacheFolder
+from graft.data.pixels import Unreadable, measure, read_pixels
+from graft.data.store import Entry, Writer
+from graft.data.table import Sample
+from graft.data.transforms import resize
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+FORMAT = 1  # part of every key: raised whenever decoding or resizing gives other pixels
+_ALIGNMENT = 8
+_COLUMNS = 4  # offset, planes, height, width
+_CHUNK = 32  # images a thread decodes at once
+
+
+class ImageSource(Protocol):
+    """Decoded images by position."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        """uint8 [C, H, W], not to be written to. Raises Unreadable where the file gives no image."""
+        ...
+
+
+class ImageFiles:
+    """Decodes a file every time it is asked for."""
+
+    def __init__(self, paths: Sequence[str], channels: int) -> None:
+        self.paths, self.channels = paths, channels
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return decode(self.paths[index], self.channels)
+
+
+class StoredImages:
+    """Some of the images of a store, by position.
+
+    Args:
+        entry: bytes of one image after the other, and at their end a row (offset, planes, height, width) for each.
+        rows: which of the store's images these are.
+    """
+
+    def __init__(self, entry: Entry, rows: Sequence[int], channels: int) -> None:
+        count, start = entry.header.record["images"], entry.header.record["index_at"]
+        table_N4 = entry.tensor[start : start + count * _COLUMNS * _ALIGNMENT].view(torch.int64).view(count, _COLUMNS)
+        self.bytes, self.channels = entry.tensor, channels
+        self.layout_N4 = table_N4[torch.as_tensor(rows, dtype=torch.int64)]
+
+    def __len__(self) -> int:
+        return len(self.layout_N4)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        offset, planes, height, width = self.layout_N4[index].tolist()
+        image_CHW = self.bytes[offset : offset + planes * height * width].view(planes, height, width)
+        return image_CHW.expand(self.channels, -1, -1)
+
+
+def decode(path: str, channels: int) -> torch.Tensor:
+    """One file as uint8 [C, H, W], its memory in order H, W, C, which resizing likes best."""
+    return torch.from_numpy(read_pixels(path, channels)).permute(2, 0, 1)
+
+
+def store_images(
+    samples: Sequence[Sample], folder: CacheFolder, *, channels: int, edge: int | None, mode: InterpolationMode
+) -> Callable[[Sequence[Sample]], StoredImages]:
+    """Decode every image into one cache entry, unless it is there; returns what gives the images of any of the samples.
+
+    The entry belongs to these files in these versions, and is shared by every split, seed and run over them.
+    Grey images take one plane however many channels they enter with.
+
+    Args:
+        edge: length the shorter edge is resized to, as the transform would do first; None: stored as decoded.
+
+    Raises:
+        InputError: it would exceed the cache's limit. Nothing is written.
+        RunFailed: a file changed or cannot be decoded.
+    """
+    unique = {sample.path: sample for sample in sorted(samples, key=lambda sample: sample.path)}
+    rows = {path: row for row, path in enumerate(unique)}
+    key = _key(list(unique.values()), channels, edge, mode)
+    entry = folder.open(key)
+    if entry is None:
+        layout_N4 = _layout(list(unique), channels, edge)
+        end = int(layout_N4[-1, 0] + layout_N4[-1, 1:].prod())
+        index_at = -(-end // _ALIGNMENT) * _ALIGNMENT
+        resized = "" if edge is None else f", shorter edge {edge}"
+        record = {
+            "kind": "images", "images": len(unique), "index_at": index_at,
+            "channels": channels, "edge": edge, "interpolation": mode.value,
+            "what": f"{len(unique)} decoded images{resized}, of {os.path.commonpath(list(unique))}",
+        }  # fmt: skip
+
+        def fill(writer: Writer) -> None:
+            for image in _decoded(list(unique), layout_N4, channels, edge, mode):
+                writer.append(image)
+            writer.append(torch.zeros(index_at - end, dtype=torch.uint8))
+            writer.append(torch.from_numpy(layout_N4).view(torch.uint8).flatten())
+
+        shape = (index_at + layout_N4.nbytes,)
+        entry = folder.open_or_write(key, shape=shape, dtype="uint8", record=record, fill=fill)
+    sealed = entry
+    return lambda wanted: StoredImages(sealed, [rows[sample.path] for sample in wanted], channels)
+
+
+def _key(samples: Sequence[Sample], channels: int, edge: int | None, mode: InterpolationMode) -> str:
+    versions = [version(library) for library in ("pillow", "torch", "torchvision")]
+    running = hashlib.sha256(repr(("images", FORMAT, channels, edge, mode.value if edge else None, versions)).encode())
+    for sample in samples:
+        running.update(sample.identity.encode())
+    return running.hexdigest()
+
+
+def _layout(paths: Sequence[str], channels: int, edge: int | None) -> np.ndarray:
+    """Offset, planes, height and width of each image in the store, from the files' headers."""
+    measured = np.array([row for rows in _in_threads(measure, paths) for row in rows], dtype=np.int64)
+    heights, widths, grey = measured.T
+    if edge is not None:
+        short, long = np.minimum(heights, widths), np.maximum(heights, widths)
+        long = edge * long // short  # as torchvision rounds
+        heights, widths = np.where(heights <= widths, edge, long), np.where(heights <= widths, long, edge)
+    planes = np.where((grey == 1) & (channels == 3), 1, channels)
+    sizes = planes * heights * widths
+    return np.stack([np.cumsum(sizes) - sizes, planes, heights, widths], axis=1)
+
+
+def _decoded(
+    paths: Sequence[str], layout_N4: np.ndarray, channels: int, edge: int | None, mode: InterpolationMode
+) -> Iterator[torch.Tensor]:
+    """Every image's bytes in order."""
+
+    def one(place: int) -> torch.Tensor:
+        try:
+            image_CHW = decode(paths[place], channels)
+        except Unreadable as unreadable:
+            raise RunFailed(f"{unreadable}: cannot be decoded; try removing it, or data.on_error=skip") from None
+        if edge is not None:
+            image_CHW = resize(image_CHW, edge, mode)
+        expected = tuple(layout_N4[place, 1:].tolist())
+        image_CHW = image_CHW[: expected[0]]
+        if tuple(image_CHW.shape) != expected:
+            raise RunFailed(
+                f"{paths[place]}: expected an image of {expected} as its header says, received "
+                f"{tuple(image_CHW.shape)}; try cache=none"
+            )
+        return image_CHW.contiguous().flatten()
+
+    for images in _in_threads(one, range(len(paths))):
+        yield from images
+
+
+def _in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[list[Result]]:
+    """Results in order, a chunk at a time, never more than a few chunks ahead of who reads them."""
+    threads = min(8, os.cpu_count() or 1)
+    chunks = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        for start in range(0, len(chunks), 2 * threads):
+            yield from pool.map(lambda chunk: [work(item) for item in chunk], chunks[start : start + 2 * threads])

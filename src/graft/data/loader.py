@@ -1,0 +1,180 @@
+"""Samples under keys, and the loader that hands out their batches and can be resumed at any of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from graft.config.faults import RunFailed
+from graft.data.images import ImageSource
+from graft.data.pixels import Unreadable
+from graft.data.sampling import Key, KeyedBatchSampler, keyed_randomness
+from graft.data.table import Sample
+from graft.data.transforms import Transform
+
+Batch = dict[str, torch.Tensor]
+_FEW = 128  # images that are decoded before a worker has started
+
+
+class KeyedImages(Dataset[dict[str, Any]]):
+    """A part's images, transformed; the random part of the transform is a function of (seed, key).
+
+    Items are {"image": float [C, S, S], "target": class or float [K], "label": class, "index": position in the part}.
+
+    Args:
+        random: whether the transform draws random numbers.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        samples: Sequence[Sample],
+        transform: Transform,
+        *,
+        seed: int = 0,
+        random: bool = False,
+    ) -> None:
+        assert len(source) == len(samples), "an image a sample"
+        self.source, self.transform, self.seed, self.random = source, transform, seed, random
+        self.identities = [sample.identity for sample in samples]
+        labels_N = torch.tensor([sample.label for sample in samples], dtype=torch.int64)
+        soft = [sample.target for sample in samples if sample.target is not None]
+        assert len(soft) in (0, len(samples)), "every sample has a soft target, or none has"
+        self.columns = {
+            "target": torch.tensor(soft, dtype=torch.float32) if soft else labels_N,  # [N, K] or [N]
+            "label": labels_N,
+            "index": torch.arange(len(samples)),
+        }
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, key: tuple[int, ...]) -> dict[str, Any]:
+        """The sample of a key (epoch, sample) or (epoch, sample, draw).
+
+        Raises:
+            RunFailed: the file gives no image any more.
+        """
+        try:
+            return self._item(Key(*key))
+        except Unreadable as unreadable:
+            raise _failed(unreadable) from None
+
+    def __getitems__(self, keys: Sequence[Key]) -> list[dict[str, Any]] | Unreadable:
+        """A batch's samples; an unreadable image is handed back, as an exception would arrive in a traceback's text."""
+        with _one_thread():
+            try:
+                return [self._item(key) for key in keys]
+            except Unreadable as unreadable:
+                return unreadable
+
+    def _item(self, key: Key) -> dict[str, Any]:
+        image_CHW = self.source[key.sample]
+        if self.random:
+            with keyed_randomness(self.seed, key):
+                image_CHW = self.transform(image_CHW)
+        else:
+            image_CHW = self.transform(image_CHW)
+        return {"image": image_CHW, **{name: column[key.sample] for name, column in self.columns.items()}}
+
+
+def collate(items: list[dict[str, Any]] | Unreadable) -> Batch | Unreadable:
+    """Items stacked, in shared memory where a worker does it."""
+    return items if isinstance(items, Unreadable) else default_collate(items)
+
+
+class KeyedLoader:
+    """An epoch's batches; its state is (epoch, batches handed out), so that a resumed run begins at the next batch.
+
+    Wraps torch's DataLoader rather than being one: its sampler is not to be replaced, its workers are chosen here.
+
+    Args:
+        collate_fn: what makes a batch of what the dataset gives for a list of keys.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        batch_sampler: KeyedBatchSampler,
+        *,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        collate_fn: Callable[[Any], Any] = collate,
+    ) -> None:
+        self.dataset, self.batch_sampler = dataset, batch_sampler
+        self.batch_size = batch_sampler.batch_size
+        self._handed_out = 0
+        self._loader: DataLoader[Any] = DataLoader(
+            dataset,
+            batch_sampler=batch_sampler,  # pyright: ignore[reportArgumentType] - its keys are tuples, torch's type says int
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            collate_fn=collate_fn,
+            persistent_workers=num_workers > 0,
+            generator=torch.Generator(),  # of its own: the training's random numbers are not drawn on
+        )
+
+    @property
+    def num_workers(self) -> int:
+        return self._loader.num_workers
+
+    @property
+    def sampler(self) -> KeyedBatchSampler:
+        """Lightning announces the epoch to it."""
+        return self.batch_sampler
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch, also when this one is resumed within."""
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Raises RunFailed at a batch with an image that cannot be read."""
+        self._handed_out = self.batch_sampler.first_batch
+        for batch in self._loader:
+            if isinstance(batch, Unreadable):
+                raise _failed(batch)
+            self._handed_out += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.batch_sampler.epoch, "batch": self._handed_out}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.batch_sampler.start_at(state["epoch"], state["batch"])
+        self._handed_out = state["batch"]
+
+
+def _failed(unreadable: Unreadable) -> RunFailed:
+    return RunFailed(
+        f"{unreadable}: expected an image that can be decoded; it passed the check at the start, so it changed since, "
+        f"or is damaged in its middle; try removing it, or data.on_error=skip, which decodes every image first"
+    )
+
+
+def choose_workers(images: int, *, accelerator: bool, processes: int = 1) -> int:
+    """Loader processes for this machine, for each of the `processes` that train on it.
+
+    One core decodes and augments about 250 small images a second. Beside an accelerator all cores do (8 at most). On
+    the CPU they are needed for training itself: one in four loads, and with fewer than four cores none does, as a step
+    takes far longer than its images.
+    """
+    cores = (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) // processes
+    if images < _FEW:
+        return 0
+    return min(cores, 8) if accelerator else min(cores // 4, 4)
+
+
+@contextmanager
+def _one_thread() -> Generator[None]:
+    """Work on single images is too small to be shared out: with two threads it takes five times the processor time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,178 @@
+"""One image file to 8-bit pixels, whatever kind of file it is, and a cheap check that it can be read.
+
+What is done to each kind: EXIF orientation is applied; transparency is dropped, as the donors' training pipelines do;
+16-bit grey is scaled by 255/65535, never clipped nor stretched to the image's own range; palettes are looked up; CMYK
+becomes RGB; of an animation or a multi-page file the first picture counts. `.npy` files hold [H, W] or [H, W, C].
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+# No format whose reader starts another program (EPS) or recognises anything at all (TGA).
+FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
+GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
+
+# What Pillow and numpy raise on files that are not what they claim.
+_DAMAGE = (
+    OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError,
+    struct.error, zlib.error, Image.DecompressionBombError,
+)  # fmt: skip
+_END_OF_JPEG = b"\xff\xd9"
+
+
+class Unreadable(Exception):
+    """A file that gives no image: which, and why."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.reason})"
+
+
+def read_pixels(path: str, channels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The image as uint8 [H, W, channels].
+
+    One channel is luminance (ITU-R 601: 0.299 R + 0.587 G + 0.114 B); three of a grey image are three times the same;
+    any other number must be what the file holds.
+
+    Raises:
+        Unreadable: missing, empty, damaged, of an unknown kind, or of another number of channels.
+    """
+    try:
+        if path.lower().endswith(".npy"):
+            return _convert_array(np.load(path, allow_pickle=False), path, channels)
+        with _open(path) as image:
+            image.load()
+            return _convert(ImageOps.exif_transpose(image), path, channels)
+    except _DAMAGE as damage:
+        raise _explained(path, damage) from damage
+
+
+def image_pixels(image: Image.Image, channels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """An image that Pillow has opened already, as `read_pixels` gives a file's.
+
+    Raises:
+        Unreadable: damaged, or of another number of channels.
+    """
+    try:
+        return _convert(ImageOps.exif_transpose(image), "image", channels)
+    except _DAMAGE as damage:
+        raise Unreadable("image", str(damage) or type(damage).__name__) from damage
+
+
+def check_image(path: str, channels: int, *, thorough: bool) -> None:
+    """Raise Unreadable for a file that would not decode.
+
+    The quick check reads no pixels: a PNG's checksums, a JPEG's header and end mark. Kinds that carry neither, and
+    JPEGs with something after their end, are decoded. What slips past it (a JPEG whose middle is damaged past decoding)
+    stops the run when its turn comes. The thorough check decodes every file.
+    """
+    try:
+        if thorough or path.lower().endswith(".npy"):
+            read_pixels(path, channels)
+            return
+        with _open(path) as image:
+            kind, bands = image.format, len(image.getbands())
+            if channels not in (1, 3) and bands != channels:
+                raise _wrong_channels(path, bands, channels)
+            if kind == "PNG":
+                image.verify()
+                return
+        if kind not in ("JPEG", "MPO") or not _ends_as_jpeg(path):
+            read_pixels(path, channels)
+    except _DAMAGE as damage:
+        raise _explained(path, damage) from damage
+
+
+def measure(path: str) -> tuple[int, int, bool]:
+    """Height, width (after EXIF orientation) and whether it is grey, from the file's header where that says it."""
+    try:
+        if path.lower().endswith(".npy"):
+            array = np.load(path, allow_pickle=False, mmap_mode="r")
+            return array.shape[0], array.shape[1], array.ndim == 2 or array.shape[2] == 1
+        with _open(path) as image:
+            turned = image.getexif().get(0x0112, 1) >= 5  # orientations 5 to 8 exchange the sides
+            width, height = reversed(image.size) if turned else image.size
+            return height, width, image.mode in GREY
+    except _DAMAGE as damage:
+        raise _explained(path, damage) from damage
+
+
+def _open(path: str) -> Image.Image:
+    Image.init()
+    return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
+
+
+def _convert(image: Image.Image, path: str, channels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    if image.mode in ("F", "I") or image.mode.startswith("I;16"):
+        image = _eight_bits(image, path)
+    if image.mode == "P" and isinstance(image.info.get("transparency"), bytes):
+        image = image.convert("RGBA")
+    if channels in (1, 3):
+        if image.mode not in (*GREY, "RGB"):
+            image = image.convert("RGB")
+        array = np.array(image.convert("L" if channels == 1 else "RGB"))
+    else:
+        array = np.array(image)
+    array = array[..., None] if array.ndim == 2 else array
+    if array.shape[2] != channels:
+        raise _wrong_channels(path, array.shape[2], channels)
+    return array
+
+
+def _eight_bits(image: Image.Image, path: str) -> Image.Image:
+    """Grey of 16 bits to grey of 8."""
+    values = np.asarray(image)
+    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+        raise Unreadable(path, f"expected 8 or 16 bits a channel, received 32 (Pillow's mode {image.mode})")
+    return Image.fromarray(_scale(values))
+
+
+def _scale(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """0 … 65535 to 0 … 255, to the nearest."""
+    return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+
+
+def _convert_array(array: np.ndarray[Any, Any], path: str, channels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    if array.ndim not in (2, 3) or array.dtype not in (np.uint8, np.uint16) or 0 in array.shape:
+        raise Unreadable(path, f"expected uint8 or uint16 [H, W] or [H, W, C], received {array.dtype} {array.shape}")
+    array = _scale(array) if array.dtype == np.uint16 else array
+    array = array[..., None] if array.ndim == 2 else array
+    if channels in (1, 3) and array.shape[2] in (1, 3):
+        return _convert(Image.fromarray(array[..., 0] if array.shape[2] == 1 else array), path, channels)
+    if array.shape[2] != channels:
+        raise _wrong_channels(path, array.shape[2], channels)
+    return array
+
+
+def _ends_as_jpeg(path: str) -> bool:
+    with open(path, "rb") as file:
+        file.seek(-2, os.SEEK_END)
+        return file.read() == _END_OF_JPEG
+
+
+def _wrong_channels(path: str, received: int, expected: int) -> Unreadable:
+    return Unreadable(path, f"expected {expected} channels (data.channels), received {received}")
+
+
+def _explained(path: str, damage: BaseException) -> Unreadable:
+    file = Path(path)
+    if not file.exists():
+        return Unreadable(path, "no such file")
+    if not file.is_file():
+        return Unreadable(path, "not a file")
+    if file.stat().st_size == 0:
+        return Unreadable(path, "0 bytes")
+    if isinstance(damage, Image.UnidentifiedImageError):
+        return Unreadable(path, f"not an image of a known kind: {', '.join(FORMATS)}, .npy")
+    return Unreadable(path, str(damage) or type(damage).__name__)

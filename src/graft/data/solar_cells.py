@@ -1,0 +1,73 @@
+"""Electroluminescence images of solar cells: functional or defective (the package elpv-dataset).
+
+2,624 grey images of 300 by 300 pixels; each cell, monocrystalline or polycrystalline, was annotated with a probability
+of being defective: 0, 1/3, 2/3 or 1. Buerhop-Lutz et al. 2018; Deitsch et al. 2019, https://doi.org/10.1016/j.solener.2019.02.067
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from graft.config.faults import Fault, InputError
+from graft.config.schema_images import DataConfig
+from graft.data.split import carve
+from graft.data.table import Entry, Listing
+
+PACKAGE = "elpv_dataset"
+CLASSES = ("functional", "defective")
+TEST_FRACTION = 0.25
+TEST_SEED = 2019
+"""The test part is the same in every run, whatever its seed and its data.split_seed, so that results compare."""
+
+
+def list_solar_cells(data: DataConfig) -> Listing:
+    """Every cell: 75 % to train on, 25 % to test on, stratified over probability and cell type (Deitsch et al. 2019).
+
+    A cell counts as defective where the annotated probability is above 0.5. Soft targets are (1 - p, p).
+
+    Raises:
+        InputError: the package is not installed, or lacks its files.
+    """
+    listing = Listing(key="data", classes=CLASSES)
+    if data.root is not None:
+        listing.faults.append(
+            Fault(
+                key="data.root",
+                expected="null, as the solar cells come from an installed package",
+                received=data.root,
+                remedy="data=folder for images of your own",
+            )
+        )
+    folder = _installed() / "data"
+    for line in _lines(folder / "labels.csv"):
+        name, probability, kind = line.split()
+        p = float(probability)
+        listing.entries.append(
+            Entry(str(folder / name), name, label=int(p > 0.5), target=(1 - p, p), stratum=(probability, kind))
+        )
+    names = [entry.name for entry in listing.entries]
+    for position in carve(names, [entry.stratum for entry in listing.entries], TEST_FRACTION, TEST_SEED):
+        listing.entries[position].part = "test"
+    return listing
+
+
+def _installed() -> Path:
+    """The package's folder, found without importing it."""
+    spec = find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            "data=solar_cells: expected the package elpv-dataset, which holds the images, received an environment "
+            "without it; try pip install 'graft[demo]'"
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _lines(table: Path) -> list[str]:
+    try:
+        return table.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(
+            f"data=solar_cells: expected the package's {table}, received: {error.strerror}; "
+            f"try pip install --force-reinstall elpv-dataset"
+        ) from error

@@ -1,0 +1,154 @@
+"""From a uint8 image [C, H, W] to what enters the network: float32 [C, S, S], as the donor saw its images.
+
+Every random decision is drawn from torch's CPU generator, which the dataset seeds for each sample (law 5).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torchvision.transforms import InterpolationMode, v2
+
+from graft.config.faults import InputError, nearest
+from graft.config.schema_images import AugmentConfig
+
+if TYPE_CHECKING:
+    from graft.models.preprocess import Preprocess
+
+Transform = Callable[[torch.Tensor], torch.Tensor]
+
+
+def eval_transform(preprocess: Preprocess) -> Transform:
+    """Resize the shorter edge, crop the centre, scale to 0 … 1, normalise: as torchvision and timm evaluate.
+
+    Resizing rounds to whole grey levels as Pillow does, with antialiasing.
+    """
+    return v2.Compose([_resize(preprocess), _centre(preprocess), Normalize(preprocess.mean, preprocess.std)])
+
+
+def train_transform(augment: AugmentConfig, preprocess: Preprocess) -> Transform:
+    """The evaluation transform with what `augment` asks for put in between.
+
+    Without `crop_scale` the image is resized and cropped exactly as in evaluation; with it, a random part of the image
+    (that share of its area, its sides in a proportion of 3:4 to 4:3) is resized to the whole square.
+    Rotation leaves black corners, fewer of them where the centre is cropped afterwards. What is erased becomes the
+    mean.
+
+    Raises:
+        InputError: an option out of range, or jitter on images that are neither grey nor RGB.
+    """
+    _check(augment, preprocess)
+    rotation = (
+        [v2.RandomRotation([-augment.rotate, augment.rotate], InterpolationMode.BILINEAR)] if augment.rotate else []
+    )
+    steps: list[Any]
+    if augment.crop_scale is None:
+        steps = [_resize(preprocess), *rotation, _centre(preprocess)]
+    else:
+        scale = (augment.crop_scale[0], augment.crop_scale[1])
+        mode = interpolation(preprocess)
+        steps = [v2.RandomResizedCrop(preprocess.image_size, scale, interpolation=mode, antialias=True), *rotation]
+    if augment.hflip:
+        steps.append(v2.RandomHorizontalFlip(augment.hflip))
+    if augment.vflip:
+        steps.append(v2.RandomVerticalFlip(augment.vflip))
+    if augment.quarter_turns:
+        steps.append(QuarterTurns())
+    if augment.jitter:
+        steps.append(v2.ColorJitter(brightness=augment.jitter, contrast=augment.jitter))
+    steps.append(Normalize(preprocess.mean, preprocess.std))
+    if augment.erase:
+        steps.append(v2.RandomErasing(augment.erase))
+    return v2.Compose(steps)
+
+
+def is_random(augment: AugmentConfig) -> bool:
+    """Whether the training transform differs from the evaluation transform at all."""
+    options = (augment.hflip, augment.vflip, augment.quarter_turns, augment.rotate, augment.jitter, augment.erase)
+    return any(options) or augment.crop_scale is not None
+
+
+def resized_edge(preprocess: Preprocess) -> int:
+    """Length, in pixels, that the image's shorter edge is resized to before the centre is cropped."""
+    return math.floor(preprocess.image_size / preprocess.crop_fraction + 1e-4)
+
+
+def interpolation(preprocess: Preprocess) -> InterpolationMode:
+    """The donor's, by its name."""
+    known = {mode.value: mode for mode in InterpolationMode}
+    if preprocess.interpolation not in known:
+        near = nearest(preprocess.interpolation, known, 1)
+        raise InputError(
+            f"interpolation: expected {', '.join(known)}, received {preprocess.interpolation}"
+            + (f"; try {near[0]}" if near else "")
+        )
+    return known[preprocess.interpolation]
+
+
+def resize(image_CHW: torch.Tensor, edge: int, mode: InterpolationMode) -> torch.Tensor:
+    """The image with its shorter edge at that length; the image itself where it has it already."""
+    return v2.functional.resize(image_CHW, [edge], interpolation=mode, antialias=True)
+
+
+class Normalize(torch.nn.Module):
+    """uint8 to float32: `(value / 255 - mean) / std`, in memory order C, H, W whatever the input's was.
+
+    The order matters: kernels chosen by memory order differ in the last bit, and a batch's order must not depend on
+    how many worker processes assembled it.
+    """
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.mean_C11 = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
+        self.std_C11 = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
+
+    def forward(self, image_CHW: torch.Tensor) -> torch.Tensor:
+        values = image_CHW.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+        return values.sub_(self.mean_C11).div_(self.std_C11)
+
+
+class QuarterTurns(torch.nn.Module):
+    """Turns by 0, 90, 180 or 270 degrees, each as likely: what has no up and down."""
+
+    def forward(self, image_CHW: torch.Tensor) -> torch.Tensor:
+        return torch.rot90(image_CHW, int(torch.randint(4, (1,))), (-2, -1))
+
+
+class _Resize(torch.nn.Module):
+    def __init__(self, edge: int, mode: InterpolationMode) -> None:
+        super().__init__()
+        self.edge, self.mode = edge, mode
+
+    def forward(self, image_CHW: torch.Tensor) -> torch.Tensor:
+        return resize(image_CHW, self.edge, self.mode)
+
+
+def _resize(preprocess: Preprocess) -> _Resize:
+    return _Resize(resized_edge(preprocess), interpolation(preprocess))
+
+
+def _centre(preprocess: Preprocess) -> v2.CenterCrop:
+    return v2.CenterCrop(preprocess.image_size)
+
+
+def _check(augment: AugmentConfig, preprocess: Preprocess) -> None:
+    for key in ("hflip", "vflip", "jitter", "erase"):
+        value = getattr(augment, key)
+        if not 0 <= value <= 1:
+            raise InputError(f"augment.{key}: expected a number from 0 to 1, received {value:g}")
+    if not 0 <= augment.rotate <= 180:
+        raise InputError(f"augment.rotate: expected an angle from 0 to 180 degrees, received {augment.rotate:g}")
+    scale = augment.crop_scale
+    if scale is not None and not (len(scale) == 2 and 0 < scale[0] <= scale[1] <= 1):
+        raise InputError(
+            f"augment.crop_scale: expected the smallest and the largest share of the area, above 0 and at most 1, "
+            f"received {list(scale)}; try augment.crop_scale=[0.5,1]"
+        )
+    if augment.jitter and len(preprocess.mean) not in (1, 3):
+        raise InputError(
+            f"augment.jitter: expected grey or RGB images, received data.channels={len(preprocess.mean)}; "
+            f"try augment.jitter=0"
+        )
