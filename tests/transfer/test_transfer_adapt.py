@@ -93,7 +93,7 @@ def drawn(net: nn.Module) -> nn.Module:
 def test_widening_a_layer_with_its_norm_and_consumer_keeps_the_function(
     width: int, options: dict[str, bool], fill: str, consumer: str
 ) -> None:
-    """Net2Net's widening, and padding that the consumer does not hear; torch conv, dense after Flatten, transposed conv."""
+    """Net2Net, and padding the consumer does not hear: conv, dense after Flatten, transposed conv."""
     torch.manual_seed(width)
     donor, target = drawn(Net(6, **options)), Net(width, **options).eval()
     pad = {"name": "output_pad", "fill": fill}

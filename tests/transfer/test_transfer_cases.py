@@ -343,7 +343,7 @@ def test_a_pretrained_file_with_other_names_by_structure() -> None:
 
 def test_structure_with_another_order_is_an_error() -> None:
     donor = dict(reversed(list(small().state_dict().items())))
-    with pytest.raises(TransferError, match="match=structure: position 0 expected conv1.weight"):
+    with pytest.raises(TransferError, match=r"match=structure: position 0 expected conv1.weight"):
         transfer(donor, small(), match="structure")
 
 

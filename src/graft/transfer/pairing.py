@@ -70,7 +70,7 @@ def cover(work: Pairing) -> None:
 
 
 def _read_adapter(work: Pairing, glob: str, written: object, globs: dict[str, str]) -> None:
-    """Parses one rule for the targets that it covers and records its glob in `globs`: the user's or the automatic ones."""
+    """Parses one rule for the targets that it covers and records its glob in `globs`, the user's or the automatic."""
     automatic = globs is work.automatic
     covered = Globs([glob], {}, "adapt")
     names = [name for name in work.target if covered.reason(name) is not None]

@@ -79,7 +79,11 @@ def fitting(donor: Shape, site: Site) -> list[str]:
 
 def _fitting(donor: Shape, site: Site) -> Iterator[str]:
     plain = [adapter for name, adapter in ADAPTERS.items() if not name.startswith("init:") and name != "class_rows"]
-    singles = sorted((adapter() for adapter in plain), key=lambda each: each.name != "position_resize")
+    singles = [adapter() for adapter in plain]
+    if donor[:-2] == (1,) or "pos" in site.leaf:
+        singles.sort(key=lambda each: each.name != "position_resize")
+    else:
+        singles = [adapter for adapter in singles if adapter.name != "position_resize"]
     for adapter in singles:
         if _fits((adapter,), donor, site):
             yield adapter.name

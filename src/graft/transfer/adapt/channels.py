@@ -125,7 +125,7 @@ class _Input(Adapter):
     """Acts on the input axis; biases and norms have none and stay as they are.
 
     After a Flatten of C×H×W the columns come in runs of H·W for each channel; counting columns modulo I·H·W is then
-    counting channels modulo I, so the formulas hold for such dense layers too. Only a choice of channels must know the run.
+    counting channels modulo I, so the formulas hold for such dense layers too. Only a choice of channels needs it.
     """
 
     fewer: ClassVar[bool]

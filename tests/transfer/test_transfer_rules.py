@@ -1,0 +1,37 @@
+"""From the config's donor group to the rules of an account."""
+
+from __future__ import annotations
+
+from graft.config.schema import DonorConfig
+from graft.transfer import TensorInfo, account, rules_of
+
+
+def test_published_renames_come_before_the_users() -> None:
+    rules = rules_of(DonorConfig(rename=[["^b", "c"]]), published_rename=[["^a", "b"]], seed=5)
+    ledger = account({"a.w": TensorInfo((2,), "float32")}, {"c.w": TensorInfo((2,), "float32")}, rules)
+    assert ledger.by_target["c.w"].source == "a.w"
+    assert ledger.seed == 5
+
+
+def test_head_skips_and_casts_come_through() -> None:
+    donor = DonorConfig(cast=True, skip=["fc.bias"], adapt={"x.w": "output_pad"})
+    rules = rules_of(
+        donor, auto_skip={"fc.*": "new head"}, auto_ignore={"aux.*": "no place"}, auto_adapt={"q": "input_sum"}
+    )
+    ledger = account(
+        {"x.w": TensorInfo((2,), "float16"), "aux.w": TensorInfo((1,), "float32")},
+        {
+            "x.w": TensorInfo((3,), "float32"),
+            "fc.weight": TensorInfo((2, 2), "float32"),
+            "fc.bias": TensorInfo((2,), "float32"),
+        },
+        rules,
+    )
+    verdicts = {entry.target: (entry.verdict.value, entry.cast) for entry in ledger.tensors}
+    assert verdicts == {
+        "x.w": ("adapted", True),
+        "fc.weight": ("initialized", False),
+        "fc.bias": ("initialized", False),
+    }
+    assert ledger.by_target["fc.weight"].reason == "new head"
+    assert ledger.donor_tensors[1].reason == "no place"
