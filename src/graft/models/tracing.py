@@ -1,0 +1,80 @@
+"""torch.fx as graft uses it: the caller says which modules stay whole."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from typing import Any
+
+import torchvision
+from torch import Tensor, fx, nn
+
+from graft.models.stages import tensor_names
+
+ROOT = "network"
+# What following a forward symbolically may raise when it asks a value which way to go or hands one to foreign code.
+UNTRACEABLE = (TypeError, ValueError, RuntimeError, AttributeError, LookupError, AssertionError)
+
+
+class Whole(nn.Module):
+    """A network as a module of one argument, so that what else its forward takes keeps its defaults."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.training = network.training
+        self.network = network
+
+    def forward(self, image: Tensor) -> Any:
+        return self.network(image)
+
+
+class Tracer(fx.Tracer):
+    """Calls a module as one step where `whole` says so."""
+
+    def __init__(self, whole: Callable[[nn.Module, str], bool]) -> None:
+        modules: Any = (math, torchvision.ops)  # torch annotates a tuple of one
+        super().__init__(autowrap_modules=modules, autowrap_functions=_opaque_functions(), param_shapes_constant=True)
+        self.whole = whole
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return self.whole(m, module_qualified_name)
+
+
+def is_layer(module: nn.Module) -> bool:
+    """One step of computation: a module of torch's own, or one that holds all its tensors itself, or holds none."""
+    if type(module).__module__.startswith("torch.nn.") and not isinstance(module, nn.Sequential):
+        return True
+    return type(module) in _opaque_modules() or not any(tensor_names(child) for child in module.children())
+
+
+@contextmanager
+def mode(modules: Iterable[nn.Module], training: bool) -> Generator[None]:
+    """Sets each module's own flag, not its children's, and puts every one back."""
+    flags = {module: module.training for module in modules}
+    try:
+        for module in flags:
+            module.training = training
+        yield
+    finally:
+        for module, flag in flags.items():
+            module.training = flag
+
+
+def _opaque_functions() -> tuple[Callable[..., Any], ...]:
+    """Functions that timm declares untraceable, where timm is in use."""
+    if "timm.layers" not in sys.modules:
+        return ()
+    from timm.models import get_notrace_functions
+
+    return tuple(get_notrace_functions())
+
+
+def _opaque_modules() -> tuple[type[nn.Module], ...]:
+    """Module classes that timm declares untraceable, where timm is in use."""
+    if "timm.layers" not in sys.modules:
+        return ()
+    from timm.models import get_notrace_modules
+
+    return tuple(get_notrace_modules())
