@@ -156,7 +156,7 @@ class FineTuning(L.LightningModule):
 
     @override
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        torch.manual_seed(derive("step", self.seed, self.current_epoch, batch_idx, self.global_rank))
+        seed_noise(derive("step", self.seed, self.current_epoch, batch_idx, self.global_rank), self.device)
         self.enter_phase(self.global_step)
 
     def enter_phase(self, step: int) -> None:
@@ -220,7 +220,6 @@ class FineTuning(L.LightningModule):
     @override
     def on_validation_epoch_end(self) -> None:
         self.row = self._figures("val")
-        self.log_dict(self.row, logger=False, sync_dist=True)  # for stock callbacks that monitor
 
     @override
     def on_test_epoch_end(self) -> None:
@@ -297,3 +296,10 @@ class FineTuning(L.LightningModule):
         self.sums.values = state["sums"]
         self.watch.restore(state["watch"])
         self.clock.restore(state["clock"])
+
+
+def seed_noise(seed: int, device: torch.device) -> None:
+    """Seeds what dropout and its like draw from. (torch.manual_seed queues a call for every GPU never used.)"""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)

@@ -1,0 +1,256 @@
+"""A run that is stopped anywhere and goes on ends with the same bits as one that was not."""
+
+import shutil
+
+import pytest
+import torch
+
+from graft.config.faults import InputError, RunFailed
+from graft.config.schema import SchedulerConfig, SchedulerKind, UnfreezeKind
+from graft.finetune import checkpoint as checkpoint_file
+from graft.finetune.fit import fit
+from graft.finetune.module import FineTuning
+
+TIMES = ("seconds", "images_per_second")
+EPOCH = 7  # steps
+
+
+class Stopped(Exception):
+    pass
+
+
+def settings(**changes):
+    return {
+        "freeze": "backbone",
+        "kind": UnfreezeKind.gradual,
+        "unfreeze": {"start": "4 steps", "every": "6 steps"},
+        "scheduler": SchedulerConfig(kind=SchedulerKind.one_cycle),
+        **changes,
+    }
+
+
+def run(tiny, folder, *, tuning=None, workers=0, resume="auto", accumulate=1, **changes):
+    return fit(
+        tuning or tiny.tuning(**settings(**changes)),
+        tiny.Data(workers=workers),
+        folder,
+        trainer=tiny.trainer(max_epochs=3, accumulate=accumulate),
+        checkpoint=tiny.checkpoint(every_n_steps=2),
+        resume=resume,
+    )
+
+
+def stop_in(monkeypatch, hook, at):
+    """The hook raises at its so-many-th call (from 0) of the next run."""
+    calls = iter(range(1_000_000))
+    original = getattr(FineTuning, hook)
+
+    def stopping(self, *args):
+        if next(calls) == at:
+            raise Stopped
+        return original(self, *args)
+
+    monkeypatch.setattr(FineTuning, hook, stopping)
+
+
+def plain(value):
+    """Tensors as their bytes, so that states compare by ==."""
+    if isinstance(value, torch.Tensor):
+        return (str(value.dtype), tuple(value.shape), value.contiguous().numpy().tobytes())
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items() if key not in TIMES}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return value
+
+
+def ending(folder):
+    """Everything of a finished run that must be the same, bit for bit."""
+    found = {}
+    for name in ("last.ckpt", "best.ckpt"):
+        saved = torch.load(folder / "checkpoints" / name, weights_only=True)
+        state = saved["graft"]
+        found[name] = plain(
+            {
+                "weights": dict(saved["state_dict"]),
+                "optimizer": saved["optimizer_states"],
+                "scheduler": saved["lr_schedulers"],
+                "history": state["history"],
+                "watch": state["watch"],
+            }
+        )
+    return found
+
+
+@pytest.fixture(scope="module")
+def reference(tiny, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run(tiny, folder)
+    return ending(folder)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        ("on_train_batch_start", 1),  # nothing saved yet
+        ("on_train_batch_start", 3),  # amid an epoch, with a checkpoint two steps old
+        ("on_train_batch_start", 4),  # at the first thaw
+        ("training_step", 5),  # just behind it
+        ("on_validation_epoch_end", 0),  # an epoch's batches done, its end not saved
+        ("on_train_batch_start", EPOCH),  # between two epochs
+        ("on_train_epoch_start", 1),
+        ("on_train_batch_start", EPOCH + 3),  # at the second thaw
+        ("training_step", 2 * EPOCH + 6),  # the last batch of all
+    ],
+)
+def test_stopped_and_resumed_is_the_same_run(tiny, tmp_path, monkeypatch, reference, moment):
+    hook, at = moment
+    with monkeypatch.context() as patch:
+        stop_in(patch, hook, at)
+        with pytest.raises(Stopped):
+            run(tiny, tmp_path)
+    result = run(tiny, tmp_path)
+    assert (result.resumed_from is None) == (at == 1 and hook == "on_train_batch_start")
+    assert ending(tmp_path) == reference
+    assert result.frozen_verified is True
+
+
+def test_stopped_again_and_again_with_workers(tiny, tmp_path, monkeypatch, reference):
+    for at in (3, 4):
+        with monkeypatch.context() as patch:
+            stop_in(patch, "training_step", at)
+            with pytest.raises(Stopped):
+                run(tiny, tmp_path, workers=2)
+    run(tiny, tmp_path, workers=0)
+    assert ending(tmp_path) == reference
+
+
+def test_stopped_amid_accumulated_batches(tiny, tmp_path, monkeypatch):
+    run(tiny, tmp_path / "undisturbed", accumulate=2)
+    with monkeypatch.context() as patch:
+        stop_in(patch, "training_step", EPOCH + 5)
+        with pytest.raises(Stopped):
+            run(tiny, tmp_path / "stopped", accumulate=2)
+    run(tiny, tmp_path / "stopped", accumulate=2)
+    assert ending(tmp_path / "stopped") == ending(tmp_path / "undisturbed")
+
+
+def test_stopped_between_the_two_writes_of_an_epochs_end(tiny, tmp_path, monkeypatch, reference):
+    def stopping(*args):
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr("graft.finetune.callbacks.give_name", stopping)
+        with pytest.raises(Stopped):
+            run(tiny, tmp_path)
+    assert not (tmp_path / "checkpoints" / "best.ckpt").exists()
+    run(tiny, tmp_path)
+    assert ending(tmp_path) == reference
+
+
+def test_a_checkpoint_half_written_leaves_the_one_before(tiny, tmp_path, monkeypatch, reference):
+    saves = iter(range(100))
+    save = torch.save
+
+    def full(checkpoint, path):
+        if next(saves) == 3:
+            path.write_bytes(b"PK half a")
+            raise OSError(28, "No space left on device")
+        save(checkpoint, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_file.torch, "save", full)
+        with pytest.raises(RunFailed, match=r"last\.ckpt could not be written .*No space left.*previous one is intact"):
+            run(tiny, tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+    run(tiny, tmp_path)
+    assert ending(tmp_path) == reference
+
+
+def test_a_finished_run_resumed_is_evaluated_and_nothing_else(tiny, tmp_path):
+    first = run(tiny, tmp_path)
+    files = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "checkpoints").iterdir()}
+    again = run(tiny, tmp_path)
+    assert again.metrics == first.metrics
+    assert again.steps == first.steps
+    assert again.history == first.history
+    assert again.frozen_verified is True
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "checkpoints").iterdir()} == files
+
+
+def test_a_run_goes_on_in_another_folder(tiny, tmp_path, monkeypatch, reference):
+    with monkeypatch.context() as patch:
+        stop_in(patch, "training_step", EPOCH + 4)
+        with pytest.raises(Stopped):
+            run(tiny, tmp_path / "first")
+    last = tmp_path / "first" / "checkpoints" / "last.ckpt"
+    result = run(tiny, tmp_path / "second", resume=str(last))
+    assert result.resumed_from == last
+    assert ending(tmp_path / "second") == reference
+
+
+def test_never_starts_anew(tiny, tmp_path, reference):
+    run(tiny, tmp_path, seed=5)
+    result = run(tiny, tmp_path, resume="never")
+    assert result.resumed_from is None
+    assert ending(tmp_path) == reference
+
+
+def test_the_checkpoint_holds_tensors_and_primitives_only(tiny, tmp_path):
+    """torch.load(weights_only=True) opened it in every test above; here, what it holds."""
+    run(tiny, tmp_path)
+    saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert all(name.startswith("network.") for name in saved["state_dict"])
+    names = {name for group in saved["optimizer_states"][0]["param_groups"] for name in group["params"]}
+    assert names == {name for name, _ in tiny.network().named_parameters() if tiny.stages.stage_of(name) != "stem"}
+    assert set(saved["optimizer_states"][0]["state"]) == names
+    assert saved["graft"]["position"] == [3, 0]
+
+
+def test_what_is_no_primitive_is_not_written(tmp_path):
+    with pytest.raises(AssertionError, match=r"/a/b is a Stopped"):
+        checkpoint_file.CheckpointFile().save_checkpoint({"a": {"b": Stopped()}}, tmp_path / "x.ckpt")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a checkpoint", None])
+def test_a_damaged_checkpoint_is_an_error_that_names_it(tiny, tmp_path, damage):
+    run(tiny, tmp_path)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:-500] if damage is None else damage)
+    with pytest.raises(InputError, match=r"resume: .*last\.ckpt, which cannot be read .*try resume=never"):
+        run(tiny, tmp_path)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tiny, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (shutil.rmtree, (str(tmp_path),))
+
+    path = tmp_path / "evil.ckpt"
+    torch.save({"state_dict": {}, "graft": Evil()}, path)
+    with pytest.raises(InputError, match=r"evil\.ckpt, which cannot be read"):
+        run(tiny, tmp_path / "run", resume=str(path))
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, r"seed: 0 in the checkpoint, 1 now"),
+        ({"freeze": "none", "kind": UnfreezeKind.never, "unfreeze": {}}, r"phases: .* in the checkpoint"),
+        ({"scheduler": SchedulerConfig(kind=SchedulerKind.cosine)}, r"learning-rate factors: "),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(tiny, tmp_path, changes, message):
+    run(tiny, tmp_path)
+    with pytest.raises(InputError, match=message):
+        run(tiny, tmp_path, **changes)
+
+
+def test_a_checkpoint_of_another_donor_is_refused(tiny, tmp_path):
+    changes = {"freeze": "layer1-2", "kind": UnfreezeKind.never, "unfreeze": {}}
+    run(tiny, tmp_path, **changes)
+    other = tiny.tuning(tiny.network(seed=3), **settings(**changes))
+    with pytest.raises(InputError, match=r"expected the donor that the checkpoint's run started from"):
+        run(tiny, tmp_path, tuning=other)
