@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -16,41 +17,39 @@ from graft.files import sha256
 from graft.results.export import birth_certificate, separate_tensors
 from graft.results.load import open_model
 
-# What a person without graft writes.
+# What a person without graft writes, once for each library.
 PLAIN = """
 import json, sys
 import torch
 from safetensors.torch import load_file
-folder = sys.argv[1]
-build = json.load(open(folder + "/model.json"))["build"]
-assert build["channels"] == 3
-if build["library"] == "torchvision":
-    import torchvision
-    model = torchvision.models.get_model(build["name"], num_classes=build["num_classes"], **build["kwargs"])
-else:
-    import timm
-    model = timm.create_model(build["name"], num_classes=build["num_classes"], **build["kwargs"])
-model.load_state_dict(load_file(folder + "/model.safetensors"), strict=True)
+images = torch.load(sys.argv[1])
+for folder in sys.argv[2:]:
+    build = json.load(open(folder + "/model.json"))["build"]
+    if build["library"] == "torchvision":
+        import torchvision
+        model = torchvision.models.get_model(build["name"], num_classes=build["num_classes"], **build["kwargs"])
+    else:
+        import timm
+        model = timm.create_model(build["name"], num_classes=build["num_classes"], **build["kwargs"])
+    model.load_state_dict(load_file(folder + "/model.safetensors"), strict=True)
+    torch.save(model.eval()(images).detach(), folder + "/logits.pt")
 assert not [name for name in sys.modules if name.split(".")[0] == "graft"]
-torch.save(model.eval()(torch.load(sys.argv[2])).detach(), sys.argv[3])
 """
 
 
-@pytest.mark.parametrize("fixture", ["torchvision_model", "timm_model"])
-def test_the_plain_library_gives_the_same_logits(fixture, request, tmp_path):
-    folder = request.getfixturevalue(fixture)
+def test_the_plain_libraries_give_the_same_logits(torchvision_model, timm_model, tmp_path):
+    folders = [shutil.copytree(torchvision_model, tmp_path / "a"), shutil.copytree(timm_model, tmp_path / "b")]
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     torch.save(images, tmp_path / "images.pt")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    plain = subprocess.run(
-        [sys.executable, "-c", PLAIN, str(folder), str(tmp_path / "images.pt"), str(tmp_path / "logits.pt")],
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    words = [sys.executable, "-c", PLAIN, *map(str, (tmp_path / "images.pt", *folders))]
+    plain = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert plain.returncode == 0, plain.stderr
-    with torch.no_grad():
-        expected = open_model(folder).module(images)
-    assert expected.std() > 1e-3  # logits that say something
-    torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), expected, atol=1e-5, rtol=0)
+    for folder in folders:
+        with torch.no_grad():
+            expected = open_model(folder).module(images)
+        assert expected.std() > 1e-3  # logits that say something
+        torch.testing.assert_close(torch.load(folder / "logits.pt"), expected, atol=1e-5, rtol=0)
 
 
 def test_the_record_tells_classes_preprocessing_donor_and_origin(timm_model):

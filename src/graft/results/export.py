@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
@@ -86,6 +87,9 @@ def separate_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 def write_weights(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     with atomic_path(path) as temporary:
         save_file(dict(tensors), temporary, metadata={"format": "pt"})
+        mask = os.umask(0o022)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # safetensors makes it readable for its owner alone
 
 
 def birth_certificate(names: Collection[str], ledger: Mapping[str, Any], frozen: Collection[str]) -> dict[str, Any]:
