@@ -104,8 +104,9 @@ class DataModule(lightning.LightningDataModule):
     def val_dataloader(self) -> KeyedLoader:
         return self.loader("val")
 
-    def test_dataloader(self) -> KeyedLoader:
-        return self.loader("test")
+    def test_dataloader(self) -> KeyedLoader | None:
+        """None where the data has no test part."""
+        return self.loader("test") if self.table.test else None
 
     def _on_gpu(self) -> bool:
         if self.trainer is None:

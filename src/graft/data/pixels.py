@@ -73,25 +73,12 @@ def image_pixels(image: Image.Image, channels: int) -> np.ndarray[Any, np.dtype[
 def check_image(path: str, channels: int, *, thorough: bool) -> None:
     """Raise Unreadable for a file that would not decode.
 
-    The quick check reads no pixels: a PNG's checksums, a JPEG's header and end mark. Kinds that carry neither, and
-    JPEGs with something after their end, are decoded. What slips past it (a JPEG whose middle is damaged past decoding)
-    stops the run when its turn comes. The thorough check decodes every file.
+    Thoroughly: by decoding it. Quickly: a PNG whose checksums hold and a JPEG that ends with its end mark are believed,
+    and everything else is decoded. What slips past that (a JPEG whose middle is damaged past decoding) stops the run
+    when its turn comes.
     """
-    try:
-        if thorough or path.lower().endswith(".npy"):
-            read_pixels(path, channels)
-            return
-        with _open(path) as image:
-            kind, bands = image.format, len(image.getbands())
-            if channels not in (1, 3) and bands != channels:
-                raise _wrong_channels(path, bands, channels)
-            if kind == "PNG":
-                image.verify()
-                return
-        if kind not in ("JPEG", "MPO") or not _ends_as_jpeg(path):
-            read_pixels(path, channels)
-    except _DAMAGE as damage:
-        raise _explained(path, damage) from damage
+    if thorough or not _looks_whole(path, channels):
+        read_pixels(path, channels)
 
 
 def measure(path: str) -> tuple[int, int, bool]:
@@ -155,10 +142,22 @@ def _convert_array(array: np.ndarray[Any, Any], path: str, channels: int) -> np.
     return array
 
 
-def _ends_as_jpeg(path: str) -> bool:
-    with open(path, "rb") as file:
-        file.seek(-2, os.SEEK_END)
-        return file.read() == _END_OF_JPEG
+def _looks_whole(path: str, channels: int) -> bool:
+    """Whether its header and checksums, or its header and end mark, say so; False where there is doubt."""
+    try:
+        with _open(path) as image:
+            if channels not in (1, 3) and len(image.getbands()) != channels:
+                return False
+            if image.format == "PNG":
+                image.verify()
+                return True
+            if image.format not in ("JPEG", "MPO"):
+                return False
+        with open(path, "rb") as file:
+            file.seek(-2, os.SEEK_END)
+            return file.read() == _END_OF_JPEG
+    except _DAMAGE:
+        return False
 
 
 def _wrong_channels(path: str, received: int, expected: int) -> Unreadable:

@@ -1,0 +1,131 @@
+"""Law 5: which samples, in which order, with which random numbers, is a function of (seed, epoch, sample) alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+import torch
+
+from graft.data.sampling import Key, KeyedBatchSampler, derive, keyed_randomness
+
+
+def flat(batches: Iterable[list[Key]]) -> list[int]:
+    return [key.sample for batch in batches for key in batch]
+
+
+def samples(batches: list[list[Key]]) -> list[list[int]]:
+    return [[key.sample for key in batch] for batch in batches]
+
+
+def test_seeds_are_the_same_for_ever():
+    assert derive("order", 0, 0) == 4876581156571347824
+    assert derive(0, 1, 2) != derive(0, 2, 1)
+    assert 0 <= derive(5) < 2**63
+
+
+def test_keyed_randomness_depends_on_its_key_alone_and_leaves_no_trace():
+    torch.manual_seed(1)
+    expected_after = torch.rand(3)
+    drawn = {}
+    torch.manual_seed(1)
+    for seed in (0, 1):
+        for key in (Key(0, 0), Key(0, 1), Key(1, 0), Key(0, 0, 1)):
+            with keyed_randomness(seed, key):
+                drawn[seed, key] = torch.rand(2)
+    assert torch.equal(torch.rand(3), expected_after)
+    with keyed_randomness(0, Key(1, 0)):
+        assert torch.equal(torch.rand(2), drawn[0, Key(1, 0)])
+    assert len({tuple(values.tolist()) for values in drawn.values()}) == 8
+
+
+def test_an_epoch_holds_every_sample_once_in_an_order_of_its_own():
+    sampler = KeyedBatchSampler(10, 4, seed=3, shuffle=True)
+    orders = []
+    for epoch in (0, 1):
+        sampler.set_epoch(epoch)
+        batches = list(sampler)
+        assert [len(batch) for batch in batches] == [4, 4, 2]
+        assert {key.epoch for batch in batches for key in batch} == {epoch}
+        orders.append(flat(batches))
+        assert sorted(orders[-1]) == list(range(10))
+    assert orders[0] != orders[1]
+    sampler.set_epoch(0)
+    assert flat(sampler) == orders[0]
+    assert flat(KeyedBatchSampler(10, 4, seed=4, shuffle=True)) != orders[0]
+
+
+def test_without_shuffling_the_order_is_the_samples_own():
+    assert samples(list(KeyedBatchSampler(5, 2))) == [[0, 1], [2, 3], [4]]
+
+
+@pytest.mark.parametrize("length", [16, 17, 18, 19, 20, 23])
+@pytest.mark.parametrize("world", [2, 4])
+def test_processes_together_see_what_one_would_and_nothing_twice(length, world):
+    single = KeyedBatchSampler(length, 2 * world, seed=0, shuffle=True)
+    ranks = [KeyedBatchSampler(length, 2, seed=0, shuffle=True, rank=rank, world=world) for rank in range(world)]
+    steps = [list(rank) for rank in ranks]
+    assert {len(rank) for rank in steps} == {len(single)}
+    together = [sorted(itertools.chain(*shares)) for shares in zip(*steps, strict=True)]
+    assert sorted(key.sample for step in together for key in step) == list(range(length))
+    assert all(share for rank in steps for share in rank)
+    rest = length % (2 * world)
+    if rest == 0 or rest >= world:  # else the last step takes from the one before
+        assert together == [sorted(batch) for batch in single]
+
+
+def test_fewer_samples_than_processes():
+    shares = [list(KeyedBatchSampler(2, 1, rank=rank, world=3)) for rank in range(3)]
+    assert samples(shares[0]) == [[0]]
+    assert all(len(rank) == 1 and len(rank[0]) == 1 for rank in shares)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_a_resumed_epoch_is_the_rest_of_the_same_epoch(balanced):
+    labels = [0] * 7 + [1] * 3 if balanced else None
+    whole = KeyedBatchSampler(10, 3, seed=1, shuffle=True, labels=labels)
+    whole.set_epoch(2)
+    resumed = KeyedBatchSampler(10, 3, seed=1, shuffle=True, labels=labels)
+    resumed.start_at(2, 2)
+    assert len(resumed) == 4
+    assert list(resumed) == list(whole)[2:]
+    resumed.set_epoch(3)
+    whole.set_epoch(3)
+    assert list(resumed) == list(whole)
+
+
+def test_balanced_draws_every_class_equally_often():
+    labels = [0] * 90 + [1] * 10
+    sampler = KeyedBatchSampler(100, 100, seed=0, shuffle=True, labels=labels)
+    (keys,) = list(sampler)
+    drawn = Counter(labels[key.sample] for key in keys)
+    assert drawn == {0: 50, 1: 50}
+    assert set(Counter(key.sample for key in keys if labels[key.sample] == 1).values()) == {5}
+    assert {key.draw for key in keys if labels[key.sample] == 0} == {0}
+    assert len(set(keys)) == 100  # a repeated sample has a random seed of its own each time
+    assert {labels[key.sample] for key in keys[:10]} == {0, 1}  # mixed
+    sampler.set_epoch(1)
+    (next_keys,) = list(sampler)
+    assert {key.sample for key in keys} != {key.sample for key in next_keys}
+
+
+def test_balanced_gives_what_does_not_divide_to_other_classes_in_turn():
+    labels = [0] * 5 + [1] * 3 + [2] * 3
+    favoured = set()
+    sampler = KeyedBatchSampler(11, 11, seed=0, shuffle=True, labels=labels)
+    for epoch in range(12):
+        sampler.set_epoch(epoch)
+        counts = Counter(labels[key.sample] for batch in sampler for key in batch)
+        assert sorted(counts.values()) == [3, 4, 4]
+        favoured.add(min(counts, key=counts.__getitem__))
+    assert favoured == {0, 1, 2}
+
+
+def test_a_million_samples_are_ordered_at_once():
+    indices, draws = KeyedBatchSampler(1_000_000, 32, seed=0, shuffle=True).order(0)
+    assert indices.dtype == np.int64
+    assert indices.sum() == 499_999_500_000
+    assert not draws.any()
