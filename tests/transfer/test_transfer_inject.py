@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -139,6 +140,16 @@ def test_swapping_two_layers_of_one_module_does_not_read_what_was_just_written()
     )
     assert torch.equal(module[0].weight, second)
     assert torch.equal(module[1].weight, first)
+
+
+def test_adapting_within_one_module_does_not_read_what_was_just_written() -> None:
+    """0 fills 1 by truncation and 1 fills 0 by padding, both from the values before the transfer."""
+    module = nn.Sequential(nn.Linear(2, 4, bias=False), nn.Linear(2, 3, bias=False))
+    first, second = module[0].weight.clone(), module[1].weight.clone()
+    rules = {"0.weight": "output_pad", "1.weight": "output_truncate"}
+    transfer(module, module, rename={"0.weight": "1.weight", "1.weight": "0.weight"}, adapt=rules)
+    assert torch.equal(module[1].weight, first[:3])
+    assert torch.equal(module[0].weight, torch.cat([second, torch.zeros(1, 2)]))
 
 
 class Tied(nn.Module):
@@ -305,11 +316,7 @@ def test_no_more_than_a_tensor_is_held_beyond_the_donor() -> None:
     """A donor that is read lazily never has more than two of its tensors alive at once."""
     alive, most = 0, 0
 
-    class Counted(torch.Tensor):
-        pass
-
     values = {f"{i}.weight": torch.rand(4, 4) for i in range(12)}
-    import weakref
 
     def read(name: str) -> torch.Tensor:
         nonlocal alive, most
@@ -325,6 +332,6 @@ def test_no_more_than_a_tensor_is_held_beyond_the_donor() -> None:
         return value
 
     donor = donor_of_mapping(values)
-    donor.reader = read
+    donor.reader, donor.resident = read, False
     transfer(donor, nn.Sequential(*(nn.Linear(4, 4, bias=False) for _ in range(12))))
     assert most <= 3

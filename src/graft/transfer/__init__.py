@@ -93,8 +93,9 @@ def transfer(
         seed=seed,
     )
     with nullcontext(donor) if isinstance(donor, Donor) else _opened(donor) as source:
-        ledger = account_donor(source, target_of_module(target), rules)
-        inject(ledger, source, target)
+        receiver = target_of_module(target)
+        ledger = account_donor(source, receiver, rules)
+        inject(ledger, source, receiver)
     return ledger
 
 
@@ -107,7 +108,7 @@ def _opened(donor: object) -> Donor:
         case str() | PathLike():
             from graft.transfer.donors import open_donor
 
-            return open_donor(Path(donor))
+            return open_donor(donor if isinstance(donor, str) else Path(donor))
         case _:
             raise TransferError(
                 f"donor: expected a module, a mapping of tensors, a path or a Donor, received {type(donor).__name__}"

@@ -30,7 +30,10 @@ class Donor:
     (`module.`) stay on: `account` strips them, because only there are the target's names known."""
     reader: Callable[[str], Tensor]
     """Gives the value of one name. It may be called twice for a name; what it gives may share memory with the donor."""
-    sha256: str | None = None
+    resident: bool = False
+    """Values are views of what is in memory or mapped from the file, so that holding them all costs nothing."""
+    fingerprint: str | Callable[[], str] | None = None
+    """The SHA-256, or what computes it: that takes longer than a transfer, so only who writes it down asks for it."""
     remarks: list[str] = field(default_factory=list)
     """What was recognised or decided while opening: the container, the kind of file, what was folded or transposed."""
     closer: Callable[[], None] | None = None
@@ -38,6 +41,10 @@ class Donor:
     def read(self, name: str) -> Tensor:
         """One tensor, detached, as the donor has it. The caller does not write to it."""
         return self.reader(name).detach()
+
+    @property
+    def sha256(self) -> str | None:
+        return self.fingerprint() if callable(self.fingerprint) else self.fingerprint
 
     def close(self) -> None:
         if self.closer is not None:
@@ -67,7 +74,7 @@ def donor_of_mapping(mapping: Mapping[str, Any], *, source: str = "mapping", for
             )
         check_has_values(name, value, f"donor {source}")
     infos = {name: info_of_tensor(value) for name, value in mapping.items()}
-    return Donor(source=source, format=format, infos=infos, reader=lambda name: mapping[name])
+    return Donor(source=source, format=format, infos=infos, reader=lambda name: mapping[name], resident=True)
 
 
 def donor_of_module(module: nn.Module, *, source: str | None = None) -> Donor:

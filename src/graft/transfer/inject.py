@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 import torch
 from torch import Tensor, nn
 
 from graft.transfer.donor import Donor, check_has_values, info_of_tensor
 from graft.transfer.ledger import Entry, Ledger, TransferError
-from graft.transfer.target import target_of_module
+from graft.transfer.target import Target, target_of_module
 
 
-def inject(ledger: Ledger, donor: Donor, module: nn.Module) -> None:
+def inject(ledger: Ledger, donor: Donor, module: nn.Module | Target) -> None:
     """Carries a ledger out. Values are copied into the module's own tensors, on their device, without history.
 
-    Two passes over the donor: the first makes and checks every value and drops it, the second writes. So nothing
-    is written when anything is wrong, and no more than one tensor is held beyond what the donor itself holds.
+    Two passes over the donor: the first makes and checks every value and drops it (unless it is a view of what the
+    donor holds anyway), the second writes. So nothing is written when anything is wrong, and no more than one tensor is
+    held beyond what the donor itself holds.
 
     Raises:
         TransferError: A value is not finite, is not what the donor promised, or cannot be written; nothing was written.
     """
-    tensors = target_of_module(module).tensors
+    tensors = (module if isinstance(module, Target) else target_of_module(module)).tensors
     _check_same_network(ledger, tensors)
     filled = [entry for entry in ledger.tensors if entry.source is not None or entry.chain is not None]
-    memories = {_memory(tensor): name for name, tensor in tensors.items()}
+    memories = {_memory(tensor) for tensor in tensors.values()}
     staged: dict[str, Tensor] = {}
     for entry in filled:
         tensor = tensors[entry.target]
         _check_writable(entry.target, tensor)
-        value = _checked(entry, donor, tensor)
-        if _memory(value) in memories and value.data_ptr() != tensor.data_ptr():
-            staged[entry.target] = value.clone()  # another target's write would change it
+        read = None if entry.source is None else _read(entry.source, donor)
+        value = _checked(entry, _made(entry, read, tensor), tensor)
+        if read is not None and _memory(read) in memories and read.data_ptr() != tensor.data_ptr():
+            staged[entry.target] = value.clone()  # another target's write would change what was read
+        elif donor.resident and entry.chain is None:
+            staged[entry.target] = value
     _check_ties(filled, donor, tensors)
     with torch.no_grad():
         for entry in filled:
@@ -38,27 +44,31 @@ def inject(ledger: Ledger, donor: Donor, module: nn.Module) -> None:
                 tensors[entry.target].copy_(_value(entry, donor, tensors[entry.target]) if value is None else value)
 
 
+def _made(entry: Entry, read: Tensor | None, tensor: Tensor) -> Tensor:
+    """What the entry's rule makes of the donor's value; may still share memory with the donor."""
+    value = torch.empty(0, dtype=tensor.dtype) if read is None else read
+    return value if entry.chain is None else entry.chain(value)
+
+
 def _value(entry: Entry, donor: Donor, tensor: Tensor) -> Tensor:
-    """What the entry's rule makes; may still share memory with the donor."""
-    if entry.source is None:
-        assert entry.chain is not None
-        return entry.chain(torch.empty(0, dtype=tensor.dtype))
-    value = donor.read(entry.source)
-    return entry.chain(value) if entry.chain is not None else value
+    return _made(entry, None if entry.source is None else donor.read(entry.source), tensor)
 
 
-def _checked(entry: Entry, donor: Donor, tensor: Tensor) -> Tensor:
-    if entry.source is not None:
-        read, promised = donor.read(entry.source), donor.infos[entry.source]
-        received = info_of_tensor(read)
-        if (received.shape, received.dtype) != (promised.shape, promised.dtype):
-            raise TransferError(
-                f"donor {entry.source}: expected {promised.shape} {promised.dtype} as its file says, "
-                f"received {received.shape} {received.dtype}; try a fresh copy of the file"
-            )
-        check_has_values(entry.source, read, "donor")
-        _check_finite(f"donor {entry.source}", read)
-    value = _value(entry, donor, tensor)
+def _read(name: str, donor: Donor) -> Tensor:
+    """A donor's value, finite and of the shape and dtype that its metadata promised."""
+    read, promised = donor.read(name), donor.infos[name]
+    received = info_of_tensor(read)
+    if (received.shape, received.dtype) != (promised.shape, promised.dtype):
+        raise TransferError(
+            f"donor {name}: expected {promised.shape} {promised.dtype} as its file says, "
+            f"received {received.shape} {received.dtype}; try a fresh copy of the file"
+        )
+    check_has_values(name, read, "donor")
+    _check_finite(f"donor {name}", read)
+    return read
+
+
+def _checked(entry: Entry, value: Tensor, tensor: Tensor) -> Tensor:
     if value.shape != tensor.shape or (value.dtype != tensor.dtype and not entry.cast):
         raise TransferError(
             f"{entry.target}: expected {tuple(tensor.shape)} {tensor.dtype}, "
@@ -73,9 +83,9 @@ def _check_finite(what: str, value: Tensor) -> None:
     """Refuses NaN and infinity. A finite sum has only finite terms, so most tensors are read just once."""
     if not (value.is_floating_point() or value.is_complex()):
         return
-    if bool(torch.isfinite(value.sum() if value.element_size() > 2 else value.float().sum())):
-        return
     wide = value if value.element_size() > 2 else value.float()
+    if isfinite(abs(wide.sum().item())):
+        return
     if not bool(torch.isfinite(wide).all()):
         nans = int(torch.isnan(wide).sum())
         infinite = int(torch.isinf(wide).sum())

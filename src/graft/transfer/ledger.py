@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from math import prod
@@ -40,6 +40,8 @@ class TensorInfo:
     """Persistent state that is not a parameter (running statistics)."""
     transposed: bool = False
     """Output channels are on axis 1, as in ConvTranspose."""
+    epsilon: float | None = None
+    """What the layer adds to this variance before the root is taken (running_var), where it is known."""
 
 
 class Verdict(Enum):
@@ -91,9 +93,14 @@ class Ledger:
     remarks: list[str] = field(default_factory=list)
     source: str = ""
     format: str = ""
-    sha256: str | None = None
+    fingerprint: str | Callable[[], str] | None = None
+    """The donor's SHA-256, or what computes it when it is asked for."""
     seed: int = 0
     """Seeds fresh values, together with each tensor's name."""
+
+    @property
+    def sha256(self) -> str | None:
+        return self.fingerprint() if callable(self.fingerprint) else self.fingerprint
 
     @property
     def donor(self) -> dict[str, str | None]:

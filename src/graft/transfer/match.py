@@ -18,7 +18,7 @@ from graft.transfer.target import Target
 def account_donor(donor: Donor, target: Target, rules: Rules) -> Ledger:
     """The account of a donor and a network, with where the donor comes from and what was remarked about it."""
     ledger = account(donor.infos, target.infos, rules, ties=target.ties)
-    ledger.source, ledger.format, ledger.sha256 = donor.source, donor.format, donor.sha256
+    ledger.source, ledger.format, ledger.fingerprint = donor.source, donor.format, donor.fingerprint
     ledger.remarks[:0] = [*donor.remarks, *target.remarks]
     return ledger
 

@@ -60,6 +60,7 @@ def open_safetensors(path: Path) -> Donor:
         format="safetensors",
         infos=infos,
         reader=read,
+        resident=True,
         remarks=_layout_remarks(metadata),
         closer=lambda: file.__exit__(None, None, None),
     )
