@@ -143,6 +143,10 @@ def test_a_loader_gets_whole_batches_in_channels_last(tmp_path: Path, prefix: nn
     batched = list(DataLoader(stored, batch_sampler=list(batches(13, 1)), collate_fn=as_batched))
     assert [len(batch["features"]) for batch in batched] == [4, 4, 4, 1]
     assert batched[0]["features"].is_contiguous(memory_format=torch.channels_last)
+    first = cache_at(tmp_path).build(prefix, parts, about(prefix), channels_last=False)["train"]
+    item = first.__getitems__(next(batches(13, 1)))["features"]
+    assert item.is_contiguous()
+    assert torch.equal(item, batched[0]["features"])
     assert sorted(torch.cat([batch["index"] for batch in batched]).tolist()) == list(range(13))
 
 

@@ -72,12 +72,14 @@ class FeatureCache:
         ingredients: Ingredients,
         *,
         device: torch.device | str = "cpu",
+        channels_last: bool = True,
     ) -> dict[str, FeatureDataset]:
         """The features of every part's images, as datasets that take the same keys as the parts' images do.
 
         Args:
             prefix: images [B, C, H, W] to features [B, …], as `models.inference.engine` makes it. It is called in the
                 mode that it is in, and only where the store does not have the rows.
+            channels_last: the memory order in which the network takes its features (`trainer.channels_last`).
 
         Raises:
             InputError: random images without views; or the entry would exceed `cache.max_gb`, and nothing is written.
@@ -92,7 +94,8 @@ class FeatureCache:
             computed = _Rows(prefix, _Pictures(parts, layout), torch.device(device), DTYPES[ingredients.dtype])
             entry = self._compute(key, computed, ingredients.dtype, record)
         return {
-            name: FeatureDataset(entry, rows=layout.rows[name], columns=part.columns) for name, part in parts.items()
+            name: FeatureDataset(entry, rows=layout.rows[name], columns=part.columns, channels_last=channels_last)
+            for name, part in parts.items()
         }
 
     def _compute(self, key: str, rows: _Rows, dtype: str, record: Mapping[str, Any]) -> Entry:

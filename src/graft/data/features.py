@@ -36,6 +36,8 @@ class FeatureDataset(Dataset[dict[str, torch.Tensor]]):
     Args:
         rows: the store's row of each image, [n], or of each view of it, [views, n].
         columns: a row an image.
+        channels_last: the memory order of [B, C, H, W] features, which is the network's (`trainer.channels_last`): a
+            dropout at the cut draws its mask in that order. They are stored channels-last, so False costs a copy.
         dtype: features are given in this type, whatever they are stored in.
     """
 
@@ -45,11 +47,13 @@ class FeatureDataset(Dataset[dict[str, torch.Tensor]]):
         *,
         rows: torch.Tensor,
         columns: Mapping[str, torch.Tensor],
+        channels_last: bool = True,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.entry = entry
         self.rows = rows if rows.ndim == 2 else rows[None]
         self.columns = dict(columns)
+        self.channels_last = channels_last
         self.dtype = dtype
         lengths = {name: len(column) for name, column in self.columns.items()}
         assert set(lengths.values()) <= {len(self)}, f"{len(self)} images, columns of {lengths}"
@@ -74,6 +78,7 @@ class FeatureDataset(Dataset[dict[str, torch.Tensor]]):
         turns, indices = torch.tensor([(key[0] + sum(key[2:]), key[1]) for key in keys], dtype=torch.int64).unbind(1)
         rows = self.rows[turns % self.views, indices]
         features = unpack(self.entry.tensor.index_select(0, rows)).to(self.dtype)
+        features = features if self.channels_last else features.contiguous()
         return {
             "features": features,
             **{name: column.index_select(0, indices) for name, column in self.columns.items()},

@@ -1,0 +1,119 @@
+"""The same losses with the cache and without, for each family of backbones, cut where `freeze` says."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from graft.config.choices import HeadKind, Library
+from graft.config.schema import BackboneConfig, HeadConfig
+from graft.data.cache import FeatureCache, check_cut
+from graft.data.cache_folder import CacheFolder
+from graft.data.ingredients import Ingredients, structure_hash, tensors_hash
+from graft.finetune.freeze import apply_freeze, parse_freeze
+from graft.models.cut import split
+from graft.models.inference import engine, frozen_prefix
+from graft.models.network import Network, build_network
+
+COUNT, BATCH, STEPS = 8, 4, 4
+slow = pytest.mark.slow
+
+
+class Pictures:
+    """Generated images, as a DataModule's are."""
+
+    def __init__(self, side: int) -> None:
+        self.images = torch.randn(COUNT, 3, side, side, generator=torch.Generator().manual_seed(5))
+        self.identities = [str(number) for number in range(COUNT)]
+        self.columns = {"target": torch.arange(COUNT) % 3}
+        self.random = False
+
+    def __getitem__(self, key: tuple[int, ...]) -> dict[str, Any]:
+        return {"image": self.images[key[1]]}
+
+
+def keys_of(step: int) -> list[tuple[int, int]]:
+    return [(step // 2, (step * BATCH + place) % COUNT) for place in range(BATCH)]
+
+
+def losses(network: nn.Module, inputs: list[torch.Tensor], targets: list[torch.Tensor]) -> list[float]:
+    """A few steps of what trains, each under its own seed (dropout), and the loss before each."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=1e-4, momentum=0.9)
+    found: list[float] = []
+    for step, (batch, target) in enumerate(zip(inputs, targets, strict=True)):
+        torch.manual_seed(step)
+        loss = cross_entropy(network(batch), target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        found.append(loss.item())
+    return found
+
+
+def build(library: str, name: str, side: int) -> Network:
+    backbone = BackboneConfig(library=Library(library), name=name)
+    network = build_network(backbone, HeadConfig(kind=HeadKind.linear), num_classes=3, image_size=side, seed=1)
+    torch.manual_seed(2)
+    head = network.module.get_submodule(network.stages.head)
+    for parameter in head.parameters():  # some libraries begin their heads at zero, where every loss is the same
+        nn.init.normal_(parameter, std=0.05)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("library", "name", "freeze", "side"),
+    [
+        ("torchvision", "resnet18", "layer1-3", 64),
+        ("torchvision", "resnet18", "backbone", 64),
+        ("torchvision", "mobilenet_v3_small", "backbone", 64),
+        ("torchvision", "squeezenet1_1", "backbone", 64),
+        ("timm", "tf_efficientnet_lite0", "backbone", 64),
+        ("timm", "tf_efficientnet_lite0", "stage1-6", 64),
+        pytest.param("torchvision", "resnet50", "layer1-3", 64, marks=slow),
+        pytest.param("torchvision", "mobilenet_v2", "backbone", 64, marks=slow),
+        pytest.param("torchvision", "densenet121", "denseblock1-3", 64, marks=slow),
+        pytest.param("torchvision", "vgg16_bn", "backbone", 64, marks=slow),
+        pytest.param("torchvision", "alexnet", "backbone", 64, marks=slow),
+        pytest.param("torchvision", "regnet_y_400mf", "block1-3", 64, marks=slow),
+        pytest.param("torchvision", "efficientnet_b0", "backbone", 64, marks=slow),
+        pytest.param("torchvision", "convnext_tiny", "stage1-5", 64, marks=slow),
+        pytest.param("torchvision", "googlenet", "backbone", 64, marks=slow),
+        pytest.param("torchvision", "inception_v3", "backbone", 128, marks=slow),
+        pytest.param("torchvision", "vit_b_16", "stage1-10", 64, marks=slow),
+        pytest.param("torchvision", "swin_t", "stage1-5", 64, marks=slow),
+        pytest.param("torchvision", "maxvit_t", "backbone", 224, marks=slow),
+    ],
+)
+def test_losses_agree(tmp_path: Path, library: str, name: str, freeze: str, side: int) -> None:
+    plain = build(library, name, side)
+    frozen = parse_freeze(freeze, plain.stages, plain.names)
+    apply_freeze(plain.module.train().to(memory_format=torch.channels_last), frozen)
+    cached = copy.deepcopy(plain)
+    pictures = Pictures(side)
+    cut = check_cut(frozen_prefix(cached.stages, cached.names, frozen.names))
+    prefix, rest = split(cached.module, cached.stages, cut)
+    running = engine(prefix, precision=torch.float32)
+    about = Ingredients(
+        weights=tensors_hash(prefix), structure=structure_hash(prefix), network={"name": name}, cut=cut,
+        preprocess={}, dtype="float32", engine=running.description,
+    )  # fmt: skip
+    store = FeatureCache(CacheFolder(tmp_path, max_gb=1, say=print), batch_size=3)
+    features = store.build(running, {"train": pictures}, about)["train"]
+    batches = [features.__getitems__(keys_of(step)) for step in range(STEPS)]
+    targets = [batch["target"] for batch in batches]
+    images = [torch.stack([pictures[key]["image"] for key in keys_of(step)]) for step in range(STEPS)]
+    images = [batch.contiguous(memory_format=torch.channels_last) for batch in images]  # dropout goes by memory order
+    expected = losses(plain.module, images, targets)
+    received = losses(rest.train(), [batch["features"] for batch in batches], targets)
+    assert len(set(expected)) == STEPS
+    assert received == pytest.approx(expected, abs=1e-5)
+    trained = {key: value for key, value in plain.module.state_dict().items() if key not in frozen.names}
+    for key, value in trained.items():
+        torch.testing.assert_close(cached.module.state_dict()[key], value, rtol=1e-3, atol=1e-4)
