@@ -40,3 +40,8 @@ class ConfigError(InputError):
 def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
     """The choices that look most like name, best first."""
     return get_close_matches(name, list(choices), n=count, cutoff=0.5)
+
+
+def said(error: BaseException) -> str:
+    """What an exception says, on one line; its type where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
