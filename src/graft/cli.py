@@ -1,0 +1,79 @@
+"""`graft COMMAND …`: what is done around a training run. Nothing heavy is imported before the command is known."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from graft.config.faults import InputError, RunFailed, nearest
+
+
+class Command(Protocol):
+    """What each command's module offers."""
+
+    def configure(self, parser: argparse.ArgumentParser) -> None: ...
+    def run(self, args: argparse.Namespace) -> int: ...
+
+
+COMMANDS = {
+    "predict": ("graft.results.predict", "classify images with a run or an exported model"),
+    "export": ("graft.results.formats", "write a run's weights for torchvision, timm, ONNX, torch.export"),
+    "report": ("graft.results.report", "write a run's report.html again"),
+    "inspect": ("graft.transfer.inspect", "look into a weights file: names, shapes, containers, likely architectures"),
+    "diff": ("graft.transfer.diff", "compare two weights files, tensor by tensor"),
+}
+
+
+def usage() -> str:
+    rows = "\n".join(f"  {name:10} {text}" for name, (_, text) in COMMANDS.items())
+    return (
+        "usage: graft COMMAND [arguments]      (graft COMMAND --help says more)\n\n"
+        "Training is `python train.py …` in the repository (`python train.py --help`).\n"
+        "`graft plan …` is `python train.py mode=plan …`.\n\n"
+        f"commands:\n  {'plan':10} show what a training command would do, and stop\n{rows}"
+    )
+
+
+def plan(arguments: list[str]) -> int:
+    """Hands over to train.py, which owns the config."""
+    script = Path("train.py")
+    if not script.is_file():
+        raise InputError(f"expected train.py in {Path.cwd()}, received none; try `cd` to the graft repository first")
+    os.execv(sys.executable, [sys.executable, str(script), "mode=plan", *arguments])
+
+
+def dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name == "plan":
+        return plan(rest)
+    if name not in COMMANDS:
+        near = nearest(name, ["plan", *COMMANDS]) or ["graft --help"]
+        raise InputError(f"expected a command ({', '.join(['plan', *COMMANDS])}), received {name!r}; try {near[0]}")
+    module, text = COMMANDS[name]
+    command = cast(Command, import_module(module))
+    parser = argparse.ArgumentParser(prog=f"graft {name}", description=text)
+    command.configure(parser)
+    return command.run(parser.parse_args(rest))
+
+
+def main() -> int:
+    try:
+        return dispatch(sys.argv[1:])
+    except InputError as error:
+        print(f"graft: {error}", file=sys.stderr)
+        return 2
+    except RunFailed as error:
+        print(f"graft: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        print("graft: stopped", file=sys.stderr)
+        return 130

@@ -1,0 +1,262 @@
+"""What a run will do, before it does anything: computed on the meta device, immutable, printable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from math import ceil
+from typing import Any, TypeVar
+
+from graft.config.caching import is_random
+from graft.config.choices import CacheKind
+from graft.config.faults import InputError
+from graft.config.schema import Config
+from graft.data.cache import check_cut, estimate, row_count
+from graft.data.table import Table
+from graft.estimate import Memory, estimate_memory
+from graft.finetune.freeze import HEAD
+from graft.finetune.groups import Group, group_parameters
+from graft.finetune.optimizer import Factor, rate_factor
+from graft.finetune.unfreeze import Phase, Schedule, make_schedule
+from graft.models.cut import split
+from graft.models.inference import frozen_prefix
+from graft.models.network import Network, build_network
+from graft.models.stages import tensor_names
+from graft.transfer import Donor, Ledger, Verdict, account_donor, target_of_module
+from graft.transfer.chosen import rules_for
+
+SHOWN_NAMES = 5
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRow:
+    """A stage's size."""
+
+    name: str
+    parameters: int
+    buffers: int
+    frozen: bool
+    """At the start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachePlan:
+    """What is computed once, and what it takes on disk."""
+
+    kind: CacheKind
+    reason: str
+    cut: str | None = None
+    """The last stage whose output is kept."""
+    size: int = 0
+    """Bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All that follows from a config, its data and its donor's names; nothing has been done yet."""
+
+    config: Config
+    table: Table
+    network: Network
+    """On the meta device: names and shapes without values."""
+    ledger: Ledger
+    schedule: Schedule
+    phases: tuple[Phase, ...]
+    groups: tuple[Group, ...]
+    factor: Factor
+    stages: tuple[StageRow, ...]
+    trainable: int
+    """Parameters that train in some phase."""
+    total: int
+    memory: Memory
+    cache: CachePlan
+    steps_per_epoch: int
+    total_steps: int
+    remarks: tuple[str, ...]
+
+    def rates(self, group: Group) -> list[tuple[float, float] | None]:
+        """The group's learning rate in the first and last step of each phase; None where it is frozen."""
+        frozen = [set(group.names) <= phase.frozen.names for phase in self.phases]
+        return [
+            None if still else (group.lr * self.factor(phase.start_step), group.lr * self.factor(phase.stop_step - 1))
+            for phase, still in zip(self.phases, frozen, strict=True)
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """plan.json."""
+        config = self.config
+        return {
+            "backbone": config.backbone.name,
+            "head": {"kind": config.head.kind.value, "at": list(self.network.stages.heads)},
+            "classes": list(self.table.classes),
+            "data": {"kind": config.data.kind.value, **self.table.summary()},
+            "preprocess": asdict(self.network.preprocess),
+            "donor": self.ledger.donor,
+            "ledger": self.ledger.summary,
+            "freeze": config.freeze,
+            "unfreeze": config.unfreeze.kind.value,
+            "epochs": config.trainer.max_epochs,
+            "steps_per_epoch": self.steps_per_epoch,
+            "steps": self.total_steps,
+            "stages": [asdict(row) for row in self.stages],
+            "phases": [
+                {
+                    "start_epoch": phase.start_epoch,
+                    "start_step": phase.start_step,
+                    "stop_step": phase.stop_step,
+                    "frozen": phase.frozen.expression,
+                    "frozen_stages": list(phase.frozen.stages),
+                }
+                for phase in self.phases
+            ],
+            "groups": [
+                {
+                    "name": group.name,
+                    "stage": group.stage,
+                    "parameters": group.parameters,
+                    "weight_decay": group.weight_decay,
+                    "rates": self.rates(group),
+                }
+                for group in self.groups
+            ],
+            "parameters": {
+                "total": self.total,
+                "trainable": self.trainable,
+                "frozen": self.total - self.trainable,
+            },
+            "memory": {**asdict(self.memory), "total": self.memory.total},
+            "cache": {**asdict(self.cache), "kind": self.cache.kind.value},
+            "remarks": list(self.remarks),
+        }
+
+
+class _Faults:
+    """Runs the checks that can still be run, and raises once with everything that they said."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def attempt(self, check: Callable[[], T]) -> T | None:
+        try:
+            return check()
+        except InputError as error:
+            self.texts.append(str(error))
+            return None
+
+    def settle(self) -> None:
+        if self.texts:
+            raise InputError("\n".join(self.texts))
+
+
+def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> Plan:
+    """Computes the plan.
+
+    Args:
+        open_donor: opens the donor, of which names, shapes and dtypes are read.
+
+    Raises:
+        InputError: everything that is wrong between config, data and donor, together.
+    """
+    network = build_network(
+        config.backbone, config.head, num_classes=len(table.classes), channels=config.data.channels,
+        image_size=config.data.image_size, seed=config.seed, device="meta",
+    )  # fmt: skip
+    names = tensor_names(network.module)
+    steps_per_epoch = ceil(ceil(len(table.train) / config.data.batch_size) / config.trainer.accumulate)
+    total_steps = steps_per_epoch * config.trainer.max_epochs
+    faults = _Faults()
+    ledger = faults.attempt(lambda: _account(config, network, table, open_donor))
+    schedule = faults.attempt(lambda: make_schedule(config.unfreeze, config.freeze, network.stages, names))
+    rate = faults.attempt(lambda: rate_factor(config.scheduler, steps_per_epoch=steps_per_epoch, total_steps=total_steps))
+    never = schedule.never_trained(steps_per_epoch, total_steps) if schedule else frozenset[str]()
+    groups = faults.attempt(lambda: group_parameters(network.module, network.stages, config.optimizer, never))
+    if ledger and schedule:
+        faults.attempt(lambda: _check_not_random(ledger, never))
+    faults.settle()
+    assert ledger is not None and schedule is not None and rate is not None and groups is not None
+    phases = schedule.phases(steps_per_epoch, total_steps)
+    cache = _plan_cache(config, table, network, never)
+    trained = frozenset(name for group in groups for name in group.names)
+    return Plan(
+        config=config,
+        table=table,
+        network=network,
+        ledger=ledger,
+        schedule=schedule,
+        phases=tuple(phases),
+        groups=tuple(groups),
+        factor=rate,
+        stages=_stage_rows(network, phases[0]),
+        trainable=sum(group.parameters for group in groups),
+        total=sum(parameter.numel() for parameter in network.module.parameters()),
+        memory=estimate_memory(
+            network.module, (config.data.channels, network.preprocess.image_size, network.preprocess.image_size),
+            batch_size=config.data.batch_size, trainable=trained, moments=1 if "sgd" in config.optimizer.name else 2,
+        ),
+        cache=cache,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        remarks=(*ledger.remarks, *schedule.unreached(steps_per_epoch, total_steps)),
+    )  # fmt: skip
+
+
+def _account(config: Config, network: Network, table: Table, open_donor: Callable[[], Donor]) -> Ledger:
+    with open_donor() as donor:
+        return account_donor(donor, target_of_module(network.module), rules_for(config, network, table.classes))
+
+
+def _check_not_random(ledger: Ledger, never_trained: frozenset[str]) -> None:
+    """Law 2: random weights that are frozen for ever would train without a word of complaint."""
+    verdicts = {entry.target: entry.verdict for entry in ledger.tensors}
+    random = [name for name in verdicts if name in never_trained and verdicts[name] is Verdict.initialized]
+    if random:
+        shown = ", ".join(random[:SHOWN_NAMES]) + (f" and {len(random) - SHOWN_NAMES} more" if random[SHOWN_NAMES:] else "")
+        raise InputError(
+            f"freeze: expected frozen weights to come from a donor, received {len(random)} random tensors that no phase"
+            f" would train ({shown}); try freeze=none, or a donor that fills them"
+        )
+
+
+def _plan_cache(config: Config, table: Table, network: Network, never_trained: frozenset[str]) -> CachePlan:
+    """cache=features says what it takes or why it cannot be; cache=auto takes it where it can be, and says why not."""
+    if config.cache.kind not in (CacheKind.features, CacheKind.auto):
+        return CachePlan(kind=config.cache.kind, reason="as configured")
+    try:
+        return _plan_features(config, table, network, never_trained)
+    except InputError as reason:
+        if config.cache.kind is CacheKind.features:
+            raise
+        return CachePlan(kind=CacheKind.none, reason=str(reason).split("; try")[0].removeprefix("cache=features: "))
+
+
+def _plan_features(config: Config, table: Table, network: Network, never_trained: frozenset[str]) -> CachePlan:
+    cut = check_cut(frozen_prefix(network.stages, tensor_names(network.module), never_trained))
+    if config.cache.kind is CacheKind.auto and is_random(config.augment) and not config.cache.views:
+        raise InputError("training images are augmented at random before the cut")
+    prefix, _ = split(network.module, network.stages, cut)
+    size = network.preprocess.image_size
+    rows = row_count(train=len(table.train), others=len(table.val) + len(table.test), views=config.cache.views)
+    need = estimate(prefix, (config.data.channels, size, size), rows=rows, dtype=config.cache.dtype)
+    if need > config.cache.max_gb * 1e9:
+        raise InputError(
+            f"cache: expected at most cache.max_gb={config.cache.max_gb:g}, received a need of {need / 1e9:.1f} GB for the"
+            f" output of {cut}; try cache.max_gb={ceil(need / 1e9)}, cache.dtype=float16 or cache=none"
+        )
+    return CachePlan(kind=CacheKind.features, reason=f"output of {cut}, computed once per image", cut=cut, size=need)
+
+
+def _stage_rows(network: Network, first: Phase) -> tuple[StageRow, ...]:
+    parameters = dict(network.module.named_parameters())
+    state = tensor_names(network.module)
+    buffers = dict(network.module.named_buffers())
+    return tuple(
+        StageRow(
+            name=stage,
+            parameters=sum(parameters[name].numel() for name in held if name in parameters),
+            buffers=sum(buffers[name].numel() for name in held if name in buffers),
+            frozen=stage in first.frozen.stages,
+        )
+        for stage in (*network.stages.names, HEAD)
+        for held in [network.stages.tensors(stage, state)]
+    )

@@ -1,0 +1,107 @@
+"""The plan as a person reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from graft.config.choices import CacheKind, DonorKind
+from graft.config.schema import TrainerConfig
+from graft.finetune.groups import Group
+from graft.plan import Plan
+
+UNITS = ("", "k", "M", "G", "T")
+
+
+def describe(plan: Plan) -> str:
+    """Several short tables: what is learnt from, the donor's account, stages, phases with their rates, memory."""
+    parts = [_data(plan), _donor(plan), _stages(plan), _phases(plan), _cost(plan)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def count(number: float) -> str:
+    """1280 as 1.28k, 3371024 as 3.37M."""
+    for unit in UNITS:
+        if number < 1000 or unit == UNITS[-1]:
+            return f"{number:.3g}{unit}" if unit else f"{number:g}"
+        number /= 1000
+    raise AssertionError
+
+
+def size(number: float) -> str:
+    return f"{count(number)}B"
+
+
+def columns(rows: Iterable[Sequence[str]]) -> str:
+    """Aligned columns: the first to the left, the others to the right."""
+    cells = [tuple(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
+        for row in cells
+    )
+
+
+def _data(plan: Plan) -> str:
+    table, config = plan.table, plan.config
+    parts = ", ".join(f"{len(table.part(name)):,} {name}" for name in ("train", "val", "test") if table.part(name))
+    shown = ", ".join(table.classes[:6]) + (" …" if len(table.classes) > 6 else "")
+    preprocess = plan.network.preprocess
+    lines = [
+        f"data      {config.data.kind.value}: {parts} images; {len(table.classes)} classes ({shown})",
+        f"images    {preprocess.image_size} pixels, {preprocess.interpolation}, mean {_numbers(preprocess.mean)},"
+        f" std {_numbers(preprocess.std)}; augment {config.augment.name}",
+    ]
+    lines += [f"left out  {entry['path']}: {entry['reason']}" for entry in table.skipped]
+    return "\n".join(lines)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    distinct = values[:1] if len(set(values)) == 1 else values
+    return " ".join(f"{value:.3g}" for value in distinct)
+
+
+def _donor(plan: Plan) -> str:
+    remarks = [f"          {remark}" for remark in plan.remarks]
+    if plan.config.donor.kind is DonorKind.none:
+        return "\n".join(["donor     none", *remarks])
+    return "\n".join([f"donor     {plan.ledger.headline}", *remarks])
+
+
+def _stages(plan: Plan) -> str:
+    rows = [("stage", "parameters", "buffers", "at the start")]
+    rows += [
+        (row.name, f"{row.parameters:,}", f"{row.buffers:,}", "frozen" if row.frozen else "trains") for row in plan.stages
+    ]
+    frozen = plan.total - plan.trainable
+    rows.append(("all", f"{plan.total:,}", "", f"{plan.trainable:,} trainable, {frozen:,} frozen for good"))
+    return f"network   {plan.config.backbone.name}, head {plan.config.head.kind.value}\n{columns(rows)}"
+
+
+def _phases(plan: Plan) -> str:
+    heads = [f"epoch {phase.start_epoch:g}" for phase in plan.phases]
+    rows = [("lr of group, first to last step from", "parameters", "decay", *heads)]
+    rows += [_group_row(plan, group) for group in plan.groups]
+    steps = f"{plan.config.trainer.max_epochs} epochs of {plan.steps_per_epoch} steps"
+    timeline = "\n".join(f"  from epoch {phase.start_epoch:g}: {phase.frozen}" for phase in plan.phases)
+    return f"frozen    ({steps})\n{timeline}\n\n{columns(rows)}"
+
+
+def _group_row(plan: Plan, group: Group) -> tuple[str, ...]:
+    rates = ["frozen" if rate is None else f"{rate[0]:.2g} to {rate[1]:.2g}" for rate in plan.rates(group)]
+    return (group.name, f"{group.parameters:,}", f"{group.weight_decay:g}", *rates)
+
+
+def _cost(plan: Plan) -> str:
+    memory, cache = plan.memory, plan.cache
+    kept = f"{cache.kind.value}: {cache.reason}" + (f", {size(cache.size)} on disk" if cache.size else "")
+    cut = " (less with the cache)" if cache.kind is CacheKind.features else ""
+    return (
+        f"memory    about {size(memory.total)} a step: weights {size(memory.weights)}, gradients {size(memory.gradients)},"
+        f" optimizer {size(memory.optimizer)}, activations {size(memory.activations)}{cut}\n"
+        f"cache     {kept}\n"
+        f"trainer   {_trainer(plan.config.trainer)}"
+    )
+
+
+def _trainer(trainer: TrainerConfig) -> str:
+    return f"{trainer.accelerator}, precision {trainer.precision}, {trainer.max_epochs} epochs"

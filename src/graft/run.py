@@ -1,0 +1,218 @@
+"""The pipeline, from typed values to resulting weights. Read top to bottom, it is what graft does."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graft.clock import Clock
+from graft.config.choices import CacheKind, Mode
+from graft.config.faults import InputError, RunFailed
+from graft.config.schema import Config
+from graft.data.cache import FeatureCache
+from graft.data.cache_folder import CacheFolder
+from graft.data.datamodule import DataModule
+from graft.data.datasets import load_table
+from graft.data.features import as_batched
+from graft.data.ingredients import Ingredients, structure_hash, tensors_hash
+from graft.data.table import PARTS, Table
+from graft.files import write_json
+from graft.finetune.fit import FitResult, fit
+from graft.finetune.module import FineTuning
+from graft.models.cut import split
+from graft.models.inference import engine
+from graft.models.network import Network, build_network
+from graft.plan import Plan, make_plan
+from graft.plan_text import describe, size
+from graft.results.drift import drift, write_drift
+from graft.results.export import export
+from graft.results.predictions import write_predictions
+from graft.results.report import write_report
+from graft.transfer import inject
+from graft.transfer.chosen import open_chosen
+
+
+def run(config: Config, folder: Path, overrides: Sequence[str]) -> float | None:
+    """Carries out one run and returns the monitored figure, by which a sweep compares.
+
+    Raises:
+        InputError: config, data or donor are wrong; nothing was started.
+        RunFailed: it began and could not be finished.
+    """
+    clock = Clock()
+    _check_writable(folder)
+    with clock("data"):
+        table = load_table(config.data)
+    with clock("plan"):
+        plan = make_plan(config, table, lambda: open_chosen(config))
+    write_json(folder / "plan.json", plan.to_dict())
+    say(describe(plan))
+    if config.mode is Mode.plan:
+        return None
+    with clock("build"):
+        network = build_network(
+            config.backbone, config.head, num_classes=len(table.classes), channels=config.data.channels,
+            image_size=config.data.image_size, seed=config.seed,
+        )  # fmt: skip
+    with clock("transfer"), open_chosen(config) as donor:
+        inject(plan.ledger, donor, network.module)
+    write_json(folder / "transfer.json", plan.ledger.to_dict())
+    injected = {name: value.detach().clone() for name, value in network.module.named_parameters()}
+    data = DataModule(
+        table, config.data, config.augment, network.preprocess, seed=config.seed, cache=config.cache, say=say
+    )
+    with clock("cache"):
+        trained = _compute_features(plan, network, data)
+    with clock("fit"):
+        result = _fine_tune(plan, network, data, trained, folder)
+    with clock("export"):
+        _write_results(plan, network, result, injected, folder, overrides)
+    metrics = _write_metrics(result, clock, folder)
+    _write_report(folder)
+    say(_summary(metrics, folder))
+    if result.frozen_verified is False:
+        raise RunFailed(f"frozen tensors moved: {', '.join(result.moved[:5])}; the weights in {folder} are not to be trusted")
+    return metrics[config.checkpoint.monitor]
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _check_writable(folder: Path) -> None:
+    probe = folder / ".writable"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        reason = f"{error.strerror} ({folder})"
+        raise InputError(f"hydra.run.dir: expected a folder that can be written, received {reason}; try another") from None
+
+
+def _compute_features(plan: Plan, network: Network, data: DataModule) -> torch.nn.Module | None:
+    """With cache=features: the frozen prefix's output of every image, and the part of the network that trains on it."""
+    config, cut = plan.config, plan.cache.cut
+    if plan.cache.kind is not CacheKind.features or cut is None:
+        return None
+    prefix, rest = split(network.module, network.stages, cut)
+    fast = engine(prefix)
+    views = config.cache.views
+    parts = {
+        name: data.images(name, augmented=name == "train" and views > 0) for name in PARTS if plan.table.part(name)
+    }
+    ingredients = Ingredients(
+        weights=tensors_hash(prefix),
+        structure=structure_hash(fast),
+        network=network.build,
+        cut=cut,
+        preprocess=asdict(network.preprocess),
+        dtype=config.cache.dtype,
+        engine=f"folded, {fast.precision}",
+        views=views,
+        augment=asdict(config.augment) if views else None,
+        seed=config.seed if views else None,
+    )
+    cache = FeatureCache(
+        CacheFolder(config.cache.dir, max_gb=config.cache.max_gb, say=say),
+        batch_size=config.data.batch_size,
+        progress=_progress(f"features after {cut}, {size(plan.cache.size)}"),
+    )
+    data.use_stored(cache.build(fast, parts, ingredients), as_batched)
+    return rest
+
+
+def _progress(what: str):
+    """A line that counts up, where somebody watches."""
+
+    def told(done: int, of: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{what}: {done:,} of {of:,} images", end="\n" if done == of else "", file=sys.stderr, flush=True)
+
+    return told
+
+
+def _fine_tune(plan: Plan, network: Network, data: DataModule, trained: torch.nn.Module | None, folder: Path) -> FitResult:
+    config, table = plan.config, plan.table
+    tuning = FineTuning(
+        network.module, network.stages, schedule=plan.schedule, optimizer=config.optimizer, scheduler=config.scheduler,
+        classes=len(table.classes), loss=config.loss, freeze_bn=config.freeze_bn, class_counts=table.counts("train"),
+        trained=trained, seed=config.seed,
+    )  # fmt: skip
+    return fit(
+        tuning, data, folder, trainer=config.trainer, checkpoint=config.checkpoint, resume=config.resume,
+        logger=config.logger,
+    )  # fmt: skip
+
+
+def _write_results(
+    plan: Plan, network: Network, result: FitResult, injected: dict[str, torch.Tensor], folder: Path, overrides: Sequence[str]
+) -> None:
+    config, table = plan.config, plan.table
+    for part, outputs in result.outputs.items():
+        samples = [table.part(part)[index] for index in outputs.index.tolist()]
+        write_predictions(
+            folder, part, [sample.path for sample in samples], outputs.label.tolist(), outputs.probabilities.tolist(),
+            classes=table.classes,
+        )  # fmt: skip
+    after = dict(network.module.named_parameters())
+    write_drift(folder, drift(injected, after, network.stages.stage_of))
+    never = plan.schedule.never_trained(plan.steps_per_epoch, plan.total_steps)
+    export(
+        network,
+        folder / "model",
+        classes=table.classes,
+        donor=plan.ledger.donor,
+        freeze={
+            "expression": config.freeze,
+            "unfreeze": config.unfreeze.kind.value,
+            "phases": plan.to_dict()["phases"],
+            "verified": result.frozen_verified,
+        },
+        ledger=plan.ledger.to_dict(),
+        frozen=never,
+        metrics=result.metrics,
+        command=shlex.join(["python", "train.py", *overrides]),
+    )
+
+
+def _write_metrics(result: FitResult, clock: Clock, folder: Path) -> dict[str, Any]:
+    metrics: dict[str, Any] = {
+        **result.metrics,
+        "train/seconds": result.seconds,
+        "train/images_per_second": result.images_per_second,
+        "frozen_verified": result.frozen_verified,
+        "epochs": result.epochs,
+        "best_epoch": result.best_epoch,
+        "steps": result.steps,
+        "confusion": result.confusion,
+        "seconds": clock.seconds,
+    }
+    write_json(folder / "metrics.json", metrics)
+    return metrics
+
+
+def _write_report(folder: Path) -> None:
+    try:
+        write_report(folder)
+    except (InputError, OSError) as error:
+        print(f"report.html was not written: {error}", file=sys.stderr)
+
+
+def _summary(metrics: dict[str, Any], folder: Path) -> str:
+    part = "test" if "test/accuracy" in metrics else "val"
+    figures = ", ".join(
+        f"{name} {metrics[f'{part}/{name}']:.4f}" for name in ("accuracy", "f1", "auroc") if f"{part}/{name}" in metrics
+    )
+    frozen = {True: "frozen tensors verified", False: "FROZEN TENSORS MOVED", None: "nothing was frozen"}
+    return (
+        f"\n{part}: {figures}\n"
+        f"best epoch {metrics['best_epoch'] + 1} of {metrics['epochs']}, {metrics['train/seconds']:.1f} s of training;"
+        f" {frozen[metrics['frozen_verified']]}\nrun: {folder}"
+    )

@@ -1,0 +1,112 @@
+"""The donor and the rules that a config chooses: what follows by itself from head, data channels, image size and classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from graft.config.choices import DonorKind, HeadKind
+from graft.config.faults import InputError
+from graft.config.schema import Config
+from graft.models.network import Network, build_network
+from graft.transfer.donor import Donor, donor_of_mapping
+from graft.transfer.donors import classes_of_folder, open_donor
+from graft.transfer.donors.published import open_published, published_classes
+from graft.transfer.rules import Rules, rules_of
+from graft.transfer.target import target_of_module
+
+
+def open_chosen(config: Config) -> Donor:
+    """Opens the donor; for donor=none, one that holds nothing and says so.
+
+    Raises:
+        InputError: it is not there, or cannot be opened.
+    """
+    donor, backbone = config.donor, config.backbone
+    if donor.kind is DonorKind.none:
+        nothing = donor_of_mapping({}, source="none", format="none")
+        nothing.remarks.append("donor=none: every weight is random, so this trains from scratch")
+        return nothing
+    if donor.kind is DonorKind.pretrained:
+        return open_published(backbone, sha256=donor.sha256)
+    assert donor.path is not None, "the config's check asks for donor.path"
+    return open_donor(donor.path, container=donor.container, ema=donor.ema, sha256=donor.sha256)
+
+
+def rules_for(config: Config, network: Network, classes: Sequence[str]) -> Rules:
+    """The user's rules and those that follow from the rest of the config."""
+    if config.donor.kind is DonorKind.none:
+        return Rules(auto_skip={"*": "donor=none: trained from scratch"}, seed=config.seed)
+    published = config.backbone.published if config.donor.kind is DonorKind.pretrained else None
+    ignore = {pattern: "the backbone has no place for it" for pattern in published.ignore} if published else {}
+    skip: dict[str, str] = {}
+    adapt = {**_channel_adapters(config, network), **_size_adapters(config, network)}
+    if config.donor.class_map is not None:
+        adapt.update(_class_adapters(config, network, classes))
+    elif config.head.kind is not HeadKind.none:
+        heads = [glob for path in network.stages.heads for glob in (path, f"{path}.*")]
+        skip = dict.fromkeys(heads, "new head")
+        ignore.update(dict.fromkeys(heads, "the donor's own head"))
+    return rules_of(
+        config.donor,
+        seed=config.seed,
+        published_rename=published.rename if published else (),
+        auto_skip=skip,
+        auto_ignore=ignore,
+        auto_adapt=adapt,
+    )
+
+
+def _channel_adapters(config: Config, network: Network) -> dict[str, Any]:
+    """The first layer for another number of channels: grey sums the colours, more than three repeat them."""
+    channels = config.data.channels
+    if channels == 3:
+        return {}
+    changed = list(_changed(config, network, channels=3))
+    if channels == 2 and not all(any(name == glob for glob in config.donor.adapt) for name in changed):
+        rule = "{" + ", ".join(f"{name}: {{name: input_select, channels: [0, 1]}}" for name in changed) + "}"
+        raise InputError(
+            f"data.channels: expected a rule for 2 channels of a donor's 3, received none; try donor.adapt='{rule}'"
+        )
+    return dict.fromkeys(changed, "input_sum" if channels == 1 else "input_repeat")
+
+
+def _size_adapters(config: Config, network: Network) -> dict[str, Any]:
+    """Position embeddings whose number changes with the image size."""
+    if config.data.image_size is None:
+        return {}
+    return {
+        name: "position_resize"
+        for name in _changed(config, network, image_size=None)
+        if "pos" in name.rpartition(".")[2]
+    }
+
+
+def _changed(config: Config, network: Network, **otherwise: Any) -> Iterator[str]:
+    """Tensors whose shape differs from the same network's with other channels or another image size."""
+    settings: dict[str, Any] = {"channels": config.data.channels, "image_size": config.data.image_size, **otherwise}
+    other = build_network(
+        config.backbone, config.head, num_classes=network.classes, seed=config.seed, device="meta", **settings
+    )
+    before = target_of_module(other.module).infos
+    for name, info in target_of_module(network.module).infos.items():
+        if name in before and before[name].shape != info.shape:
+            yield name
+
+
+def _class_adapters(config: Config, network: Network, classes: Sequence[str]) -> dict[str, Any]:
+    known = _donor_classes(config)
+    if known is None:
+        raise InputError(
+            "donor.class_map: expected a donor that names its classes, received one that does not; try"
+            " donor=run donor.path=…, a torchvision backbone with donor=pretrained, or donor.class_map=null"
+        )
+    rule: Mapping[str, Any] = {"name": "class_rows", "donor_classes": list(known), "classes": list(classes)}
+    return {f"{path}.*": rule for path in network.stages.heads}
+
+
+def _donor_classes(config: Config) -> tuple[str, ...] | None:
+    if config.donor.kind is DonorKind.pretrained:
+        return published_classes(config.backbone)
+    return classes_of_folder(Path(str(config.donor.path)))
