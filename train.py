@@ -16,7 +16,7 @@ from graft.config.command_line import check_command_line
 from graft.config.compose import parse, register
 from graft.config.faults import InputError, RunFailed
 
-CONF = Path(__file__).parent / "conf"
+CONF = Path(__file__).resolve().parent / "conf"
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -32,9 +32,9 @@ def job(cfg: DictConfig) -> float | None:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         reason = str(error) if isinstance(error, InputError | RunFailed) else f"{type(error).__name__}: {error}"
+        print(reason, file=sys.stderr)
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             raise CompactHydraException(reason) from None  # the other runs of the sweep go on
-        print(reason, file=sys.stderr)
         raise SystemExit(2 if isinstance(error, InputError) else 1) from None
 
 

@@ -27,7 +27,7 @@ def cache_faults(cache: CacheConfig, augment: AugmentConfig) -> list[Fault]:
     if cache.views < 0:
         faults.append(_fault("cache.views", "0 or more", str(cache.views), "cache.views=8"))
     if cache.kind is not CacheKind.features:
-        if cache.views:
+        if cache.views and cache.kind is not CacheKind.auto:
             faults.append(_fault("cache.views", "0 unless cache=features", str(cache.views), "cache=features"))
     elif is_random(augment) and cache.views == 0:
         expected = "no random augmentation before the cut, where each image has one stored feature"

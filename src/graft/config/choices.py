@@ -67,6 +67,7 @@ class OnError(Enum):
 
 
 class CacheKind(Enum):
+    auto = "auto"
     none = "none"
     features = "features"
     images = "images"

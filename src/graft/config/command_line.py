@@ -50,15 +50,20 @@ def check_command_line(argv: Sequence[str], conf: Path) -> list[Fault]:
         for word in misplaced
     ]
     folder = Path(arguments.config_path).absolute() if arguments.config_path else conf
-    extra = [f"hydra.searchpath=[file://{Path(arguments.config_dir).absolute()}]"] if arguments.config_dir else []
+    extra: list[str] = []
+    if arguments.config_dir and not Path(arguments.config_dir).is_dir():
+        foreign.append(Fault(key="--config-dir", expected="a folder that exists", received=arguments.config_dir))
+    elif arguments.config_dir:
+        extra.append(f"hydra.searchpath=[file://{Path(arguments.config_dir).absolute()}]")
     with initialize_config_dir(str(folder), job_name="train", version_base="1.3"):
         reading = Reading(
             name=arguments.config_name or "config",
             loader=GlobalHydra.instance().config_loader(),
             multirun=arguments.multirun or "hydra.mode=MULTIRUN" in arguments.overrides,
+            extra=extra,
         )
         reading.read([*arguments.overrides, *misplaced])
-        reading.judge(extra, writes=arguments.cfg is None)
+        reading.judge(writes=arguments.cfg is None)
     return _once(foreign + reading.faults)
 
 
@@ -70,6 +75,8 @@ class Reading:
     """Of the main config."""
     loader: ConfigLoader
     multirun: bool
+    extra: list[str]
+    """Overrides that stand for flags."""
     sound: list[Override] = field(default_factory=list)
     """Those whose key and syntax are right."""
     doubtful: set[str] = field(default_factory=set)
@@ -94,16 +101,16 @@ class Reading:
             else:
                 self.sound.append(override)
 
-    def judge(self, extra: Sequence[str], *, writes: bool) -> None:
+    def judge(self, *, writes: bool) -> None:
         """Composes what is sound, and every value of every sweep one at a time, and gathers the faults."""
-        lines = [*extra, *(_first(override) for override in self.sound)]
+        lines = [*self.extra, *(_first(override) for override in self.sound)]
         cfg = self._composed(lines)
         if cfg is None:
             return
         self.faults += examine(cfg, self.doubtful)[1]
         if writes:
             self.faults += _folder(cfg.hydra.sweep.dir if self.multirun else cfg.hydra.run.dir, self.multirun)
-        for at, override in enumerate(self.sound, start=len(extra)):
+        for at, override in enumerate(self.sound, start=len(self.extra)):
             for other in _others(override):
                 varied = self._composed([*lines[:at], other, *lines[at + 1 :]])
                 if varied is not None:
@@ -119,9 +126,9 @@ class Reading:
     def _blame(self, lines: list[str], error: Exception) -> Iterator[Fault]:
         """The overrides that fail alone too; else the config files."""
         guilty = False
-        for line in lines:
+        for line in lines[len(self.extra) :]:
             try:
-                compose(self.name, [line])
+                compose(self.name, [*self.extra, line])
             except (HydraException, OmegaConfBaseException, YAMLError) as alone:
                 guilty = True
                 yield Fault(
@@ -150,7 +157,7 @@ class Reading:
         if override.is_add():
             line = (override.input_line or "").lstrip("+")
             yield Fault(key=f"+{group}", expected="no + before a group of the config", received=f"+{line}", remedy=line)
-        options = self.loader.get_group_options(group, ObjectType.CONFIG)
+        options = self.loader.get_group_options(group, ObjectType.CONFIG, self.name, self.extra)
         if override.value_type is ValueType.GLOB_CHOICE_SWEEP:
             chosen = [] if any(override.sweep_string_iterator()) else [override.get_value_string()]
         elif override.is_interval_sweep():

@@ -99,7 +99,7 @@ def _assign(typed: DictConfig, name: str, value: Any, full: str) -> Iterator[Fau
     plain = value
     try:
         if OmegaConf.is_config(value):
-            plain = OmegaConf.to_container(value, resolve=True)
+            plain = _with_text_keys(OmegaConf.to_container(value, resolve=True))
         typed[name] = plain
     except OmegaConfBaseException as error:
         if "interpolation" in type(error).__name__.lower():
@@ -108,6 +108,11 @@ def _assign(typed: DictConfig, name: str, value: Any, full: str) -> Iterator[Fau
         limit = LIMITS.get(full)
         expected = limit.expected if limit else schema_keys()[full].expected
         yield Fault(key=full, expected=expected, received=repr(plain), remedy=_instead(full, plain))
+
+
+def _with_text_keys(value: Any) -> Any:
+    """unfreeze.table={3: none} means the text "3", as every key of a mapping does."""
+    return {str(name): entry for name, entry in value.items()} if isinstance(value, dict) else value  # pyright: ignore[reportUnknownVariableType]
 
 
 def _instead(full: str, value: Any) -> str:

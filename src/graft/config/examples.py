@@ -23,6 +23,10 @@ EXAMPLES = {
     "data.root": "PATH",
     "donor.adapt": "{conv1.weight: input_sum}",
     "donor.class_map": "names",
+    "donor.keras.absent": "{bn*: gamma}",
+    "donor.keras.accept": "[padding]",
+    "donor.keras.epsilon": "0.001",
+    "donor.keras.flatten": "{fc1: 512}",
     "donor.path": "PATH",
     "donor.rename": r"[['^encoder\.','']]",
     "donor.sha256": "null",
@@ -35,7 +39,7 @@ EXAMPLES = {
     "trainer.clip_norm": "1.0",
     "trainer.max_epochs": "10",
     "trainer.threads": "2",
-    "unfreeze.table": "{'3 epochs': none}",
+    "unfreeze.table": "{3 epochs: none}",
 }
 
 

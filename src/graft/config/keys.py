@@ -80,7 +80,7 @@ def nearest_keys(name: str) -> list[str]:
     if len(last) < 3:
         return []
     if looks_like := nearest(name, keys):
-        return get_close_matches(name, looks_like, cutoff=0.9) or looks_like
+        return get_close_matches(name, looks_like, cutoff=0.85) or looks_like
     last_parts = nearest(last, {key.rsplit(".", 1)[-1] for key in keys})
     return [key for part in last_parts for key in keys if key.rsplit(".", 1)[-1] == part][:3]
 

@@ -26,7 +26,14 @@ from graft.config.choices import (
     UnfreezeKind,
 )
 from graft.config.schema_images import AugmentConfig, CacheConfig, DataConfig
-from graft.config.schema_network import BackboneConfig, DonorConfig, HeadConfig, PreprocessConfig, PublishedConfig
+from graft.config.schema_network import (
+    BackboneConfig,
+    DonorConfig,
+    HeadConfig,
+    KerasConfig,
+    PreprocessConfig,
+    PublishedConfig,
+)
 
 __all__ = [
     "AugmentConfig",
@@ -43,6 +50,7 @@ __all__ = [
     "FreezeBatchNorm",
     "HeadConfig",
     "HeadKind",
+    "KerasConfig",
     "Library",
     "LoggerConfig",
     "LossConfig",

@@ -31,7 +31,7 @@ class PublishedConfig:
     """Where a backbone's published weights lie, when its library does not say, and how their names map."""
 
     weights: str | None = None
-    """Which of its library's weights: a member of torchvision's enum (IMAGENET1K_V1), a tag of timm's. Null: the default."""
+    """Which of its library's: a member of torchvision's enum (IMAGENET1K_V1), a tag of timm's. Null: its default."""
     package: str | None = None
     """An installed Python package that ships the file."""
     file: str | None = None
@@ -67,6 +67,26 @@ class BackboneConfig:
 
 
 @dataclass(slots=True, kw_only=True)
+class KerasConfig:
+    """What a Keras file does not say of itself, and which hidden differences are accepted."""
+
+    layers: dict[str, str] = field(default_factory=dict)
+    """Glob of layer names to their class (conv2d, depthwise_conv2d, dense, …), where the file has no model config."""
+    flatten: dict[str, int] = field(default_factory=dict)
+    """Layer behind a Flatten to the flattened map's channels (0: behind none), where the file has no model config."""
+    absent: dict[str, str] = field(default_factory=dict)
+    """Glob of norm layers to the variable they lack (gamma or beta), where the file has no model config."""
+    epsilon: float | None = None
+    """The batch-norms' epsilon, where the file has no model config. Null: Keras' default, 0.001."""
+    fold_bias: bool = False
+    """Take a convolution's bias off the batch-norm behind it, for a backbone whose convolutions have none."""
+    input: str = "rgb"
+    """bgr: the donor read blue, green, red; its first convolution is turned round."""
+    accept: list[str] = field(default_factory=list)
+    """Differences between Keras' function and the backbone's that may stay: padding, strides, bgr."""
+
+
+@dataclass(slots=True, kw_only=True)
 class DonorConfig:
     """Where the weights come from, and how their names and shapes map to the network's."""
 
@@ -94,6 +114,8 @@ class DonorConfig:
     """Which entry of the file holds the tensors (state_dict, model, …), when there is a choice."""
     ema: bool = False
     """Take the averaged weights (state_dict_ema, model_ema) where the file has both."""
+    keras: KerasConfig = field(default_factory=KerasConfig)
+    """What a Keras file does not say of itself (donor=keras)."""
     class_map: str | None = None
     """names: keep the head's rows of classes that donor and data share."""
     verify: bool = False

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from graft.config.caching import cache_faults
 from graft.config.choices import CacheKind, DataKind, DonorKind, HeadKind, SchedulerKind, Targets, UnfreezeKind
 from graft.config.examples import example
 from graft.config.faults import Fault
 from graft.config.keys import schema_keys
+from graft.config.schema import AugmentConfig, CacheConfig
 
 Values = Mapping[str, Any]
 
@@ -59,6 +61,7 @@ MATTERS = (
     ),
     Matters(("donor.container", "donor.ema"), "donor.kind", (DonorKind.file, DonorKind.pretrained)),
     Matters(("donor.table",), "donor.match", ("table",)),
+    Matters(tuple(key for key in schema_keys() if key.startswith("donor.keras.")), "donor.kind", (DonorKind.keras,)),
     Matters(("head.hidden", "head.activation", "head.norm"), "head.kind", (HeadKind.mlp,)),
     Matters(("head.dropout",), "head.kind", (HeadKind.linear, HeadKind.mlp)),
     Matters(("head.target", "head.kwargs"), "head.kind", (HeadKind.custom,)),
@@ -77,8 +80,8 @@ MATTERS = (
     Matters(("scheduler.every", "scheduler.gamma"), "scheduler.kind", (SchedulerKind.step,)),
     Matters(("data.root", "data.test_fraction"), "data.kind", (DataKind.folder, DataKind.csv)),
     Matters(("data.train", "data.val", "data.test"), "data.kind", (DataKind.folder,)),
-    Matters(("cache.dir", "cache.max_gb"), "cache.kind", (CacheKind.features, CacheKind.images)),
-    Matters(("cache.dtype",), "cache.kind", (CacheKind.features,)),
+    Matters(("cache.dir", "cache.max_gb"), "cache.kind", (CacheKind.auto, CacheKind.features, CacheKind.images)),
+    Matters(("cache.dtype",), "cache.kind", (CacheKind.auto, CacheKind.features)),
 )
 
 
@@ -208,6 +211,15 @@ def _everything_held_out(values: Values) -> Iterator[Fault]:
         )
 
 
+def _caching(values: Values) -> Iterator[Fault]:
+    cache = CacheConfig(**_section(values, "cache."))
+    yield from cache_faults(cache, AugmentConfig(**_section(values, "augment.")))
+
+
+def _section(values: Values, prefix: str) -> dict[str, Any]:
+    return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
+
+
 RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], ...] = (
     (("donor.path", "donor.kind"), _donor_exists),
     (("data.root", "data.kind"), _data_exist),
@@ -215,4 +227,5 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], ...] =
     (("donor.kind", "unfreeze.kind", "freeze"), _random_features),
     (("unfreeze.kind", "freeze"), _nothing_to_thaw),
     (("data.val_fraction", "data.test_fraction"), _everything_held_out),
+    (tuple(key for key in schema_keys() if key.startswith(("cache.", "augment."))), _caching),
 )
