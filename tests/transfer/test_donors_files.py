@@ -148,7 +148,7 @@ def test_a_checkpoint_without_named_tensors_is_an_error(tmp_path: Path, value: o
 
 def test_container_of_a_format_without_any_is_an_error(tmp_path: Path, tensors) -> None:
     save_file(tensors, tmp_path / "a.safetensors")
-    with pytest.raises(InputError, match=r"donor\.ema=true with safetensors; try: leave it out"):
+    with pytest.raises(InputError, match=r"donor\.ema=true with a file in the format safetensors; try: leave it out"):
         open_donor(tmp_path / "a.safetensors", ema=True)
 
 

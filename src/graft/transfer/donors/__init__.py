@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import cache, partial
 from pathlib import Path
 
+from graft.config.schema import KerasConfig
 from graft.files import sha256 as hash_of_file
 from graft.transfer.donor import Donor
 from graft.transfer.donors.folder import classes_of_folder, file_in
 from graft.transfer.donors.hub import LOCAL_SCHEME, file_of_reference
 from graft.transfer.donors.hub import SCHEME as HUB_SCHEME
 from graft.transfer.donors.imported import SCHEME, open_imported
+from graft.transfer.donors.keras import open_keras
 from graft.transfer.donors.numpy_file import open_npz
 from graft.transfer.donors.refusal import refused
 from graft.transfer.donors.safetensors_file import open_safetensors
@@ -21,7 +24,12 @@ __all__ = ["classes_of_folder", "open_donor"]
 
 
 def open_donor(
-    path: str | Path, *, container: str | None = None, ema: bool = False, sha256: str | None = None
+    path: str | Path,
+    *,
+    container: str | None = None,
+    ema: bool = False,
+    sha256: str | None = None,
+    keras: KerasConfig | None = None,
 ) -> Donor:
     """Opens a donor wherever it lies.
 
@@ -32,45 +40,69 @@ def open_donor(
         container: Which mapping inside a PyTorch file holds the tensors, where there is a choice.
         ema: Take the averaged weights of a PyTorch file.
         sha256: The hash that the file must have, in hexadecimal.
+        keras: What a Keras file does not say of itself.
 
     Raises:
         InputError: There is no such thing, or it is damaged, ambiguous, of no known format, or would run code.
     """
-    if isinstance(path, str) and path.startswith(SCHEME):
-        return open_imported(path)
-    referred = isinstance(path, str) and path.startswith((HUB_SCHEME, LOCAL_SCHEME))
-    given = file_of_reference(str(path)) if referred else Path(path).expanduser()
+    text = str(path)
+    if text.startswith(SCHEME):
+        return open_imported(text)
+    given = file_of_reference(text) if text.startswith((HUB_SCHEME, LOCAL_SCHEME)) else Path(path).expanduser()
     file, format, recognised = given, sniff(given), list[str]()
     if format is Format.folder:
         file, recognised = file_in(given)
         format = sniff(file)
-    found = hash_of_shards(file) if format is Format.shards else hash_of_file(file)
-    if sha256 is not None and found != sha256.lower():
-        raise refused(
-            file, expected=f"sha256 {sha256}", received=found, remedy="the file that was meant, or its own hash"
-        )
-    donor = _open(file, format, container=container, ema=ema)
-    donor.source, donor.sha256 = str(path), found
+    fingerprint = cache(partial(_hash, file, format, _state(file)))
+    if sha256 is not None and (found := fingerprint()) != sha256.lower():
+        raise refused(file, expected=f"sha256 {sha256}", received=found, remedy="the file that was meant, or its hash")
+    _check_options(file, format, container=container, ema=ema, keras=keras)
+    donor = _open(file, format, container=container, ema=ema, keras=keras or KerasConfig())
+    donor.source, donor.fingerprint = text, fingerprint
     donor.remarks[:0] = recognised
     return donor
 
 
-def _open(file: Path, format: Format, *, container: str | None, ema: bool) -> Donor:
-    if format is Format.torch:
-        return open_torch(file, container=container, ema=ema)
-    if container is not None or ema:
+def _hash(file: Path, format: Format, opened: tuple[int, ...]) -> str:
+    """The hash of what was opened. It takes longer than a transfer, so it is asked for later."""
+    if _state(file) != opened:
+        raise refused(file, expected="the file as it was opened", received="a changed one", remedy="the run again")
+    return hash_of_shards(file) if format is Format.shards else hash_of_file(file)
+
+
+def _state(file: Path) -> tuple[int, ...]:
+    found = file.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _check_options(file: Path, format: Format, *, container: str | None, ema: bool, keras: KerasConfig | None) -> None:
+    """Options for another format than the file's would have no effect."""
+    idle: list[str] = []
+    if format is not Format.torch:
+        idle += [f"donor.container={container}"] if container is not None else []
+        idle += ["donor.ema=true"] if ema else []
+    if format not in (Format.keras, Format.hdf5) and keras not in (None, KerasConfig()):
+        idle.append("donor.keras")
+    if idle:
         raise refused(
             file,
-            expected="donor.container and donor.ema only with PyTorch files",
-            received=f"{'donor.ema=true' if ema else f'donor.container={container}'} with {format.value}",
+            expected="only options that this format has",
+            received=f"{', '.join(idle)} with a file in the format {format.value}",
             remedy="leave it out",
         )
+
+
+def _open(file: Path, format: Format, *, container: str | None, ema: bool, keras: KerasConfig) -> Donor:
     match format:
+        case Format.torch:
+            return open_torch(file, container=container, ema=ema)
         case Format.safetensors:
             return open_safetensors(file)
         case Format.shards:
             return open_shards(file)
         case Format.npz:
             return open_npz(file)
-        case _:
-            raise refused(file, expected="a file", received=f"a {format.value}")
+        case Format.keras | Format.hdf5:
+            return open_keras(file, keras)
+        case Format.folder:
+            raise refused(file, expected="a file", received="a folder")

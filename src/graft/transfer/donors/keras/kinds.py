@@ -1,0 +1,127 @@
+"""What a layer of a Keras file is: told by the user, by the model's config, by the file's names, or by its shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from graft.config.schema import KerasConfig
+from graft.transfer.donors.keras.graph import Graph
+from graft.transfer.donors.keras.layers import NORMS, Kind, Mismatch, Shape, variables_of
+from graft.transfer.donors.keras.variables import Held
+
+_DEPTHWISE = ("depthwise_kernel", "pointwise_kernel")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """A layer's kind and its variables' shapes by Keras' names."""
+
+    kind: Kind | None
+    """None: a class without a counterpart here; its tensors stay as Keras has them."""
+    datasets: Mapping[str, str]
+    """Variable to dataset."""
+    guessed: bool = False
+    """Told by shapes alone."""
+
+
+def kind_of(held: Held, shapes: Sequence[Shape], graph: Graph | None, options: KerasConfig) -> Known:
+    """What a layer is.
+
+    Args:
+        shapes: Its variables' shapes, in the order of `held.datasets`.
+
+    Raises:
+        Mismatch: Its variables are not those of its kind, or its kind cannot be told.
+    """
+    told = next((Kind(kind) for glob, kind in options.layers.items() if fnmatchcase(held.layer, glob)), None)
+    layer = graph.layers.get(held.layer) if graph is not None else None
+    if told is None and graph is not None:
+        kind = layer.kind if layer is not None else None
+        if kind is None:
+            return Known(kind=None, datasets=dict(zip(held.names or _numbers(held), held.datasets, strict=True)))
+        config = layer.config if layer is not None else {}
+        return _known(held, kind, scale=config.get("scale", True), center=config.get("center", True))
+    kind = told or (Kind.__members__.get(held.hint) if held.names is None else _by_names(held, shapes))
+    guessed = kind is None
+    kind = kind or _by_shapes(held, shapes)
+    absent = [variable for glob, variable in options.absent.items() if fnmatchcase(held.layer, glob)]
+    return _known(held, kind, scale="gamma" not in absent, center="beta" not in absent, guessed=guessed)
+
+
+def _known(held: Held, kind: Kind, *, scale: object = True, center: object = True, guessed: bool = False) -> Known:
+    expected = (
+        variables_of(kind, len(held.datasets), scale=bool(scale), center=bool(center)) if held.names is None else []
+    )
+    names = expected or _checked_names(kind, held.names or [])
+    return Known(kind=kind, datasets=dict(zip(names, held.datasets, strict=True)), guessed=guessed)
+
+
+def _checked_names(kind: Kind, names: list[str]) -> list[str]:
+    """The file's own names, where they are what the kind may have."""
+    if kind in (Kind.depthwise_conv1d, Kind.depthwise_conv2d):
+        names = ["kernel" if name == "depthwise_kernel" else name for name in names]
+    needed, optional = {"kernel"}, {"bias"}
+    if kind in NORMS:
+        needed, optional = set[str](), {"gamma", "beta"}
+        if kind is Kind.batch_normalization:
+            needed = {"moving_mean", "moving_variance"}
+    elif kind in (Kind.separable_conv1d, Kind.separable_conv2d):
+        needed = {"depthwise_kernel", "pointwise_kernel"}
+    elif kind is Kind.embedding:
+        needed, optional = {"embeddings"}, set[str]()
+    if len(set(names)) < len(names) or not needed <= set(names) <= needed | optional:
+        both = sorted(needed) + [f"perhaps {name}" for name in sorted(optional)]
+        raise Mismatch(f"{kind.value} has {', '.join(both)}, received {', '.join(names)}")
+    return names
+
+
+def _by_names(held: Held, shapes: Sequence[Shape]) -> Kind | None:
+    """By the variables' names; a plain `kernel` leaves its convolutions apart by shape."""
+    names = set(held.names or [])
+    if names & {"moving_mean", "moving_variance"}:
+        return Kind.batch_normalization
+    if names & {"gamma", "beta"}:
+        return Kind.layer_normalization
+    if "embeddings" in names:
+        return Kind.embedding
+    if names & set(_DEPTHWISE):
+        family = "separable" if "pointwise_kernel" in names else "depthwise"
+        return Kind.__members__.get(f"{family}_conv{len(shapes[0]) - 2}d")
+    return Kind.dense if "kernel" in names and len(shapes[0]) == 2 else None
+
+
+def _by_shapes(held: Held, shapes: Sequence[Shape]) -> Kind:
+    """By shapes alone. A wrong guess among convolutions has another shape in torch, or the same values."""
+    ranks = [len(shape) for shape in shapes]
+    match ranks:
+        case [1, 1, 1, 1]:
+            return Kind.batch_normalization
+        case [2, 1]:
+            return Kind.dense
+        case [2] if shapes[0][0] != shapes[0][1]:
+            return Kind.dense
+        case [3 | 4 | 5 as rank] | [3 | 4 | 5 as rank, 1]:
+            return _convolution(rank - 2, shapes, held.layer)
+        case _:
+            pass
+    listed = ", ".join("×".join(map(str, shape)) for shape in shapes)
+    raise Mismatch(
+        f"variables of shapes {listed} could be several classes; set donor.keras.layers={{{held.layer}: CLASS}} "
+        f"(one of {', '.join(Kind.__members__)})"
+    )
+
+
+def _convolution(axes: int, shapes: Sequence[Shape], name: str) -> Kind:
+    *_, inputs, last = shapes[0]
+    bias = shapes[1][0] if len(shapes) > 1 else None
+    depthwise = Kind.__members__.get(f"depthwise_conv{axes}d")
+    if depthwise and bias in (None, inputs * last) and (("depthwise" in name) or (last == 1 and bias != 1)):
+        return depthwise
+    plain, transposed = Kind[f"conv{axes}d"], Kind[f"conv{axes}d_transpose"]
+    return transposed if bias == inputs != last or (bias is None and "transpose" in name) else plain
+
+
+def _numbers(held: Held) -> list[str]:
+    return [dataset.rpartition("/")[2] for dataset in held.datasets]

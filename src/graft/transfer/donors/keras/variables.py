@@ -1,0 +1,103 @@
+"""Which variables a Keras file holds: layer by layer, whatever layout the file has."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from graft.transfer.donors.keras.hdf5 import Hdf5
+
+_CONTAINERS = ("layers", "_layer_checkpoint_dependencies", "layer_checkpoint_dependencies")
+_NO_WEIGHTS = ("optimizer", "optimizer_weights", "metrics", "seed_generator")
+_SPELLINGS = {
+    "W": "kernel",
+    "b": "bias",
+    "depthwise_weights": "depthwise_kernel",
+    "running_mean": "moving_mean",
+    "running_std": "moving_variance",
+}
+"""Names of older versions; Keras 1 called the variance so, and it was one."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Held:
+    """A layer's variables as the file has them."""
+
+    layer: str
+    """Path through nested models, joined by dots."""
+    hint: str
+    """The class as the file's paths spell it, or a layer's name that tends to begin with it."""
+    datasets: list[str]
+    """Paths, in Keras' order."""
+    names: list[str] | None
+    """Keras' names of the variables (kernel, bias, …), where the file gives them."""
+
+
+def held_variables(file: Hdf5) -> tuple[list[Held], list[str]]:
+    """The layers that have variables, and remarks about what was left out. Empty where Keras did not write the file."""
+    root = next((group for group in ("", "model_weights") if file.texts(group, "layer_names") is not None), None)
+    held = _by_paths(file) if root is None else _by_attributes(file, root)
+    taken = {dataset for layer in held for dataset in layer.datasets}
+    beside = [path for path in (*file.datasets, *file.others) if path not in taken]
+    remarks = [f"left out: {len(beside)} datasets that are no weights ({beside[0]}, …)"] if beside else []
+    return held, remarks
+
+
+def _by_attributes(file: Hdf5, root: str) -> list[Held]:
+    """The legacy .h5 layout: a group for each layer, which lists its weights by name."""
+    held: list[Held] = []
+    for top in file.texts(root, "layer_names") or []:
+        group = f"{root}/{top}".lstrip("/")
+        layers: dict[str, Held] = {}
+        for weight in file.texts(group, "weight_names") or []:
+            dataset = f"{group}/{weight}"
+            if dataset not in file.datasets:
+                raise KeyError(f"{dataset}, which the file's own list of weights names")
+            *path, variable = weight.split("/")
+            name = _nested_name(top, path)
+            layer = layers.setdefault(name, Held(layer=name, hint=path[-1] if path else top, datasets=[], names=[]))
+            layer.datasets.append(dataset)
+            assert layer.names is not None
+            layer.names.append(_variable(variable, path[-1] if path else top))
+        held.extend(layers.values())
+    return held
+
+
+def _nested_name(top: str, path: list[str]) -> str:
+    """`model/outer/inner/kernel` in the group `outer` belongs to `outer.inner`; `conv/kernel:0` in `outer` likewise."""
+    inner = path[path.index(top) + 1 :] if top in path else path
+    return ".".join([top, *inner])
+
+
+def _variable(name: str, layer: str) -> str:
+    """`kernel:0`, `kernel_1:0` and Keras 1's `conv_W:0` without what surrounds them."""
+    bare = re.sub(r"(_\d+)?:\d+$", "", name).removeprefix(f"{layer}_")
+    return _SPELLINGS.get(bare, bare)
+
+
+def _by_paths(file: Hdf5) -> list[Held]:
+    """The layout of .weights.h5 and .keras: `layers/conv2d_1/vars/0`, the layer's name beside them as an attribute."""
+    held: dict[str, Held] = {}
+    for path in file.datasets:
+        *where, marker, number = path.split("/") if path.count("/") >= 1 else ["", path]
+        if marker != "vars" or not number.isdigit() or any(part in _NO_WEIGHTS for part in where):
+            continue
+        group = "/".join(where)
+        if group not in held:
+            hint = re.sub(r"_\d+$", "", where[-1]) if where else ""
+            held[group] = Held(layer=_path_name(file, where), hint=hint, datasets=[], names=None)
+        held[group].datasets.append(path)
+    for layer in held.values():
+        layer.datasets.sort(key=lambda dataset: int(dataset.rpartition("/")[2]))
+    return list(held.values())
+
+
+def _path_name(file: Hdf5, where: list[str]) -> str:
+    parts: list[str] = []
+    for depth, part in enumerate(where):
+        if part in _CONTAINERS:
+            continue
+        automatic = depth > 0 and where[depth - 1] in _CONTAINERS
+        given = file.text("/".join([*where[: depth + 1], "vars"]), "name") if automatic else None
+        parts.append(given or part)
+    return ".".join(parts)
