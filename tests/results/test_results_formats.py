@@ -58,6 +58,7 @@ def test_timm_opens_the_folder(timm_model, export_as, images):
     assert model.pretrained_cfg["label_names"] == ["ant", "bee", "cicada"]
 
 
+@pytest.mark.slow
 def test_torch_export_runs_at_any_batch_size(timm_model, export_as, images):
     program = torch.export.load(export_as(timm_model, "torch-export")).module()
     for count in (1, 2, 3):

@@ -84,7 +84,7 @@ class RunRecord:
         spans: list[Json] = self.plan.get("phases", [])
         starts = [float(span.get("start_epoch", 0)) for span in spans]
         end = max(float(self.metrics.get("epochs") or self.plan.get("epochs") or 1), max(starts, default=0))
-        stops = [*starts[1:], end]
+        stops = [*starts[1:], end][: len(starts)]
         return [
             (start, stop, frozenset(span.get("frozen_stages", ())))
             for span, start, stop in zip(spans, starts, stops, strict=True)

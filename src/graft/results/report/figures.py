@@ -8,7 +8,7 @@ from __future__ import annotations
 import html
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -18,7 +18,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from graft.results.evaluate import Interval, Reliability
+from graft.results.evaluate import Reliability
 
 # Drawn with these colours, shown with the page's. Any colour would do that nothing else uses.
 INK, MUTED, LINE = "#010101", "#020202", "#030303"
@@ -36,9 +36,15 @@ TEXT = 9.5
 Line = tuple[str, Sequence[float], Sequence[float]]  # label, x, y
 
 
-def curves(lines: Sequence[Line], label: str, *, y: str, x: str = "epoch", logarithmic: bool = False) -> str:
-    """Lines over the epochs; a single point is drawn as one. More lines than colours repeat them in another dash."""
-    figure, axes = _axes(x, y)
+def curves(lines: Sequence[Line], label: str, *, y: str, mark: float | None = None) -> str:
+    """Lines over the epochs; a single point is drawn as one. More lines than colours repeat them in another dash.
+
+    Args:
+        mark: an epoch that a thin vertical line marks.
+    """
+    figure, axes = _axes("epoch", y)
+    if mark is not None:
+        axes.axvline(mark, color=MUTED, linestyle=":", linewidth=1.2)
     for place, (name, xs, ys) in enumerate(lines):
         axes.plot(
             xs,
@@ -50,23 +56,19 @@ def curves(lines: Sequence[Line], label: str, *, y: str, x: str = "epoch", logar
             marker="o" if len(xs) < 3 else None,
             markersize=4,
         )
-    if logarithmic and any(value > 0 for _, _, ys in lines for value in ys):
-        axes.set_yscale("log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     if len(lines) > 1:
         _legend(axes, columns=max(1, min(len(lines), 40 // (4 + max(len(name) for name, _, _ in lines)))))
     return render(figure, label)
 
 
-def timeline(
-    stages: Sequence[str], phases: Sequence[tuple[float, float, frozenset[str]]], label: str, *, x: str = "epoch"
-) -> str:
+def timeline(stages: Sequence[str], phases: Sequence[tuple[float, float, frozenset[str]]], label: str) -> str:
     """A row per stage, a filled span where it trains and an outlined one where it is frozen.
 
     Args:
         phases: (start, end, frozen stages).
     """
-    figure, axes = _axes(x, "", height=0.62 + 0.26 * max(2, len(stages)))
+    figure, axes = _axes("epoch", "", height=0.62 + 0.26 * max(2, len(stages)))
     for row, stage in enumerate(stages):
         for start, end, still in _spans(stage, phases):
             axes.barh(
@@ -121,20 +123,9 @@ def heat(matrix_KK: Any, label: str) -> str:
     rgba = np.zeros((*shares_KK.shape, 4))
     rgba[..., :3] = (0.20, 0.47, 0.85)  # seen well on white and on black; the share is its opacity
     rgba[..., 3] = shares_KK**0.5
-    figure, axes = _axes("said", "true", height=4.0)
+    figure, axes = _axes("predicted", "true", height=4.0)
     axes.imshow(rgba, interpolation="nearest", aspect="equal")
     axes.grid(visible=False)
-    return render(figure, label)
-
-
-def intervals(parts: Mapping[str, Interval], label: str) -> str:
-    """Figures with their intervals as whiskers, one below the other."""
-    figure, axes = _axes("", "", height=0.45 + 0.3 * len(parts))
-    for row, found in enumerate(parts.values()):
-        axes.plot([found.low, found.high], [row, row], color=SERIES[0], linewidth=2.2, solid_capstyle="round")
-        axes.plot([found.value], [row], color=SERIES[0], marker="o", markersize=6)
-    axes.set_yticks(range(len(parts)), list(parts))
-    axes.set_ylim(len(parts) - 0.5, -0.5)
     return render(figure, label)
 
 

@@ -66,9 +66,9 @@ def _item(said: Predictions, row: int, classes: Sequence[str]) -> Html:
     true, best = int(said.targets_N[row]), int(probabilities.argmax())
     picture = thumbnail(Path(path))
     name = Path(path).name
-    told = f"{name}: true class {classes[true]}, said {classes[best]}"
+    told = f"{name}: labelled {classes[true]}, predicted {classes[best]}"
     shown = element("div", "not readable now", class_="blank") if picture is None else image(picture, told)
-    verdict = f"truly {classes[true]} {probabilities[true]:.2f}" if true != best else "right"
+    verdict = f"labelled {classes[true]} {probabilities[true]:.2f}" if true != best else "right"
     words = element(
         "div",
         element("b", f"{classes[best]} {probabilities[best]:.2f}"),

@@ -38,7 +38,11 @@ def _curves(record: RunRecord, title: str, y: str, names: Sequence[str]) -> Html
     best = max(values) if y == "value" else min(values)
     caption = f"{name} was best at epoch {epochs[list(values).index(best)]:g}: {best:.3f}."
     shown = [(name.replace("/", " "), xs, ys) for name, xs, ys in lines]
-    return figure(title, figures.curves(shown, f"{title} per epoch: {ends}.", y=y), caption)
+    kept = record.metrics.get("best_epoch")
+    if kept is not None:
+        caption += f" Dotted: epoch {kept + 1:g}, whose weights were kept."
+    drawn = figures.curves(shown, f"{title} per epoch: {ends}.", y=y, mark=None if kept is None else kept + 1)
+    return figure(title, drawn, caption)
 
 
 def _rates(record: RunRecord) -> Html:

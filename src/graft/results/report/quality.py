@@ -44,7 +44,7 @@ def quality(record: RunRecord) -> Html:
 def _confusion(confusion_KK: Ints, classes: Sequence[str]) -> Html:
     if len(classes) > TABLE_CLASSES:
         drawn = figures.heat(
-            confusion_KK, f"Confusion matrix of {len(classes)} classes, true by rows, said by columns."
+            confusion_KK, f"Confusion matrix of {len(classes)} classes, true by rows, predicted by columns."
         )
         return element(
             "div", figure("Confusion matrix", drawn), _most_confused(confusion_KK, classes), class_="stacked"
@@ -54,8 +54,8 @@ def _confusion(confusion_KK: Ints, classes: Sequence[str]) -> Html:
         [name, *(_heat(int(confusion_KK[i, j]), float(shares[i, j]), i == j) for j in range(len(classes)))]
         for i, name in enumerate(classes)
     ]
-    caption = "Confusion matrix: a row per true class, a column per class said"
-    return element("div", table(["true \\ said", *classes], rows, caption=caption), class_="card")
+    caption = "Confusion matrix: true by rows, predicted by columns"
+    return element("div", table(["true \\ predicted", *classes], rows, caption=caption), class_="card")
 
 
 def _heat(number: int, share: float, hit: bool) -> Html:
@@ -79,7 +79,7 @@ def _most_confused(confusion_KK: Ints, classes: Sequence[str]) -> Html:
     ]
     if not rows:
         return Html("")
-    listed = table(["true", "said", "images", "of the class"], rows, caption="Most confused pairs")
+    listed = table(["true", "predicted", "images", "of the class"], rows, caption="Most confused pairs")
     return element("div", listed, class_="card")
 
 
@@ -94,7 +94,7 @@ def _per_class(confusion_KK: Ints, classes: Sequence[str]) -> Html:
         ]
         for k, name in enumerate(classes)
     ]
-    listed = table(["class", "precision", "recall", "F1", "images", "said"], rows, caption="Per class")
+    listed = table(["class", "precision", "recall", "F1", "images", "predicted"], rows, caption="Per class")
     return element("div", listed, class_="card tall")
 
 

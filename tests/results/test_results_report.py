@@ -1,0 +1,247 @@
+"""report.html: whatever the run's folder holds, one sound page that stands alone."""
+
+import csv
+import re
+import time
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from graft.config.faults import InputError
+from graft.files import write_json
+from graft.results.predictions import write_predictions
+from graft.results.record import read_run
+from graft.results.report import write_report
+from graft.results.report.page import element, text
+from graft.results.report.words import count, duration, percent
+
+VOID = {"meta", "img", "br"}
+STAGES = ("stem", "layer1", "head")
+
+
+METRICS = {
+    "val/accuracy": 0.7,
+    "test/accuracy": 0.6,
+    "epochs": 3,
+    "best_epoch": 1,
+    "frozen_verified": True,
+    "train/seconds": 75.0,
+    "seconds": {"fit": 75.0, "import": 5.0},
+}
+LEDGER = {
+    "donor": {"source": "donor.pth", "sha256": "abc", "format": "torch"},
+    "summary": {"copied": 1, "initialized": 1, "parameters_transferred_fraction": 0.9},
+    "remarks": ["container state_dict"],
+    "tensors": [
+        {"target": "stem.weight", "verdict": "copied", "source": "conv1.weight", "rule": "renamed", "shape": [4, 3]},
+        {"target": "head.bias", "verdict": "initialized", "source": None, "shape": [], "reason": "new head"},
+    ],
+    "donor_tensors": [{"source": "fc.bias", "status": "excused", "reason": "the donor's head"}],
+}
+UNMOVED = {"stage": "stem", "change": 0.0, "largest": "stem.weight", "largest_change": 0.0, "tensors": 1, "moved": 0}
+MOVED = {"stage": "head", "change": 0.25, "largest": "head.bias", "largest_change": 0.5, "tensors": 1, "moved": 1}
+DRIFT = {"since": "donor", "stages": [UNMOVED, MOVED]}
+
+
+def plan(classes):
+    return {
+        "backbone": "resnet18",
+        "classes": list(classes),
+        "epochs": 3,
+        "stages": [{"name": stage} for stage in STAGES],
+        "phases": [
+            {"start_epoch": 0, "frozen_stages": ["stem", "layer1"]},
+            {"start_epoch": 1.5, "frozen_stages": ["stem"]},
+        ],
+        "groups": [{"stage": stage, "factor": 0.1} for stage in STAGES[1:]],
+        "data": {
+            "kind": "folder",
+            "parts": {part: dict.fromkeys(classes, 20) for part in ("train", "val", "test")},
+            "skipped": [{"path": "torn.jpg", "reason": "0 bytes"}],
+        },
+    }
+
+
+class Page(HTMLParser):
+    """Collects what the tests ask about, and fails on tags that are not closed in order."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.feed(source)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data.strip())
+
+    def of(self, *names: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.tags if tag in names]
+
+    @property
+    def said(self) -> str:
+        return " ".join(word for word in self.words if word)
+
+
+def write_run(folder, *, classes=("fine", "<b>bad</b>"), images=40, pictures=True):
+    """A run's folder as a run leaves it."""
+    generator = np.random.default_rng(0)
+    paths = [str(folder / f"{k}.{'png' if k % 2 else 'jpg'}") for k in range(images)]
+    if pictures:
+        for path in paths:
+            Image.fromarray(generator.integers(0, 255, (40, 50), dtype=np.uint8)).save(path)
+    targets = generator.integers(0, len(classes), images)
+    probabilities = generator.dirichlet(np.ones(len(classes)), images)
+    for part in ("val", "test"):
+        write_predictions(folder, part, paths, targets, probabilities, classes=classes)
+    with open(folder / "metrics.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["epoch", "step", "lr", "frozen", "train/loss", "val/loss", "val/accuracy"])
+        writer.writerows(
+            [k, 9 * k, 0.1 / (k + 1), "backbone", 1 / (k + 1), 1.1 / (k + 1), 0.5 + 0.1 * k] for k in range(3)
+        )
+    write_json(folder / "metrics.json", METRICS)
+    write_json(folder / "plan.json", plan(classes))
+    write_json(folder / "transfer.json", LEDGER)
+    write_json(folder / "drift.json", DRIFT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = write_run(tmp_path_factory.mktemp("run"))
+    begun = time.process_time()
+    path = write_report(folder)
+    assert time.process_time() - begun < 6  # 1 to 2 s of processor time, matplotlib's import included
+    assert path == folder / "report.html"
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(source):
+    return Page(source)
+
+
+def test_it_stands_alone(page, source):
+    assert not page.of("script", "link", "iframe")
+    assert all(str(image["src"]).startswith("data:image/jpeg;base64,") for image in page.of("img"))
+    assert not re.search(r"(?:src|href)=\"(?!data:|#)", source)
+    assert "@import" not in source
+    assert not re.search(r"url\((?!#)", source)
+
+
+def test_it_is_accessible(page):
+    headings = [tag for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
+    assert headings.count("h1") == 1
+    assert headings[0] == "h1"
+    levels = [int(tag[1]) for tag in headings]
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    assert page.of("html") == [{"lang": "en"}]
+    assert len(page.of("main")) == 1
+    assert all(image.get("alt") for image in page.of("img"))
+    assert page.of("img")
+    assert all(svg.get("role") == "img" and svg.get("aria-label") for svg in page.of("svg"))
+    assert len(page.of("svg")) >= 5
+    assert len(page.of("caption")) == len(page.of("table"))
+    assert all(header.get("scope") for header in page.of("th"))
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_drawings_point_at_what_is_there(page, source):
+    ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+    pointed = set(re.findall(r"(?:url\(#|xlink:href=\"#)([^\")]+)", source))
+    assert pointed
+    assert pointed <= ids
+    assert "#010101" not in source  # a colour of the drawing that the page does not know
+    assert not re.search(r"(?:stroke|fill): #(?!ffffff)", source)
+
+
+def test_it_says_what_the_files_say(page):
+    for expected in (
+        "resnet18 on folder", "90.0 % of the parameters come from donor.pth.", "3 epochs in 1 min 15 s.", "verified",
+        "unmoved", "25.0 %", "1 unreadable file left out.", "torn.jpg", "container state_dict",
+        "conv1.weight", "new head", "the donor's head", "Dotted: epoch 2", "after 1.5 epochs: stem", "val (40 images)",
+    ):  # fmt: skip
+        assert expected in page.said, expected
+    assert page.of("summary")
+    assert page.of("details")
+
+
+def test_names_are_text_and_never_markup(source):
+    assert "<b>bad" not in source
+    assert "&lt;b&gt;bad&lt;/b&gt;" in source
+
+
+def test_headline_figures_are_those_of_the_predictions(page, tmp_path):
+    folder = write_run(tmp_path)
+    said = read_run(folder).predictions["test"]
+    value = (said.probabilities_NK.argmax(1) == said.targets_N).mean()
+    assert f"test accuracy {value:.3f} 95 % interval" in page.said
+
+
+def test_a_bare_folder_still_gives_a_page(tmp_path):
+    write_json(tmp_path / "metrics.json", {"val/accuracy": 0.75})
+    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert "val accuracy 0.750" in page.said
+    assert not page.of("svg")
+
+
+def test_pictures_that_are_gone_are_said_to_be(tmp_path):
+    page = Page(write_report(write_run(tmp_path, pictures=False)).read_text(encoding="utf-8"))
+    assert not page.of("img")
+    assert "not readable now" in page.said
+
+
+def test_many_classes_are_drawn_rather_than_listed(tmp_path):
+    classes = [f"class {k}" for k in range(30)]
+    page = Page(write_report(write_run(tmp_path, classes=classes, pictures=False)).read_text(encoding="utf-8"))
+    assert any("30 classes" in str(svg["aria-label"]) for svg in page.of("svg"))
+    assert "Most confused pairs" in page.said
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_no_run_s_folder(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="expected a run's folder"):
+        write_report(tmp_path / name)
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    write_json(tmp_path / "metrics.json", {})
+    (tmp_path / "transfer.json").write_text("{")
+    with pytest.raises(InputError, match=r"transfer\.json"):
+        write_report(tmp_path)
+
+
+def test_text_is_escaped_and_elements_are_not():
+    assert text("a < b") == "a &lt; b"
+    assert element("p", element("b", "x"), " & y", class_='"') == '<p class="&quot;"><b>x</b> &amp; y</p>'
+
+
+def test_words():
+    assert [duration(s) for s in (0.25, 4.26, 59.4, 75, 7800)] == [
+        "0.25 s",
+        "4.3 s",
+        "59 s",
+        "1 min 15 s",
+        "2 h 10 min",
+    ]
+    assert [percent(p) for p in (0, 1, 0.5, 0.99991, 0.0001)] == ["0 %", "100 %", "50.0 %", "99.991 %", "0.010 %"]
+    assert (count(1, "class"), count(1200, "class")) == ("1 class", "1,200 classes")
