@@ -219,7 +219,7 @@ def _spelled_out(key: str, value: object) -> Iterator[str]:
     """optimizer={lr: 1} sets optimizer.lr; below a key whose entries the user names nothing is spelled out."""
     known = schema_keys().get(key)
     if isinstance(value, dict) and known is not None and known.is_group:
-        for name, inner in value.items():  # pyright: ignore[reportUnknownVariableType]
+        for name, inner in value.items():
             yield from _spelled_out(f"{key}.{name}", inner)
     else:
         yield key

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ def _assign(typed: DictConfig, name: str, value: Any, full: str) -> Iterator[Fau
 
 def _with_text_keys(value: Any) -> Any:
     """unfreeze.table={3: none} means the text "3", as every key of a mapping does."""
-    return {str(name): entry for name, entry in value.items()} if isinstance(value, dict) else value  # pyright: ignore[reportUnknownVariableType]
+    return {str(name): entry for name, entry in value.items()} if isinstance(value, dict) else value
 
 
 def _instead(full: str, value: Any) -> str:
@@ -156,8 +156,8 @@ def _unset(typed: DictConfig, known: Collection[str]) -> list[Fault]:
 def _sound(typed: DictConfig, known: Collection[str]) -> Iterator[tuple[str, Any]]:
     """Each leaf's full key and value, of those that nothing is known against."""
     for key in schema_keys().values():
-        above: Mapping[str, Any] = {key.name.rsplit(".", count)[0]: None for count in range(key.name.count(".") + 1)}
-        if key.is_group or any(name in known for name in above):
+        itself_and_above = (key.name.rsplit(".", count)[0] for count in range(key.name.count(".") + 1))
+        if key.is_group or any(name in known for name in itself_and_above):
             continue
         parent, _, name = key.name.rpartition(".")
         section = OmegaConf.select(typed, parent) if parent else typed

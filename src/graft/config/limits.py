@@ -83,7 +83,7 @@ def is_rename_rule(pair: Any) -> bool:
 
 
 def is_freeze(value: Any) -> bool:
-    listed = isinstance(value, list) and all(isinstance(name, str) and name for name in value)  # pyright: ignore[reportUnknownVariableType]
+    listed = isinstance(value, list) and all(isinstance(name, str) and name for name in value)
     return listed or (isinstance(value, str) and bool(value.strip()))
 
 
