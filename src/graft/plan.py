@@ -75,13 +75,13 @@ class Plan:
     total_steps: int
     remarks: tuple[str, ...]
 
-    def rates(self, group: Group) -> list[tuple[float, float] | None]:
-        """The group's learning rate in the first and last step of each phase; None where it is frozen."""
-        frozen = [set(group.names) <= phase.frozen.names for phase in self.phases]
-        return [
-            None if still else (group.lr * self.factor(phase.start_step), group.lr * self.factor(phase.stop_step - 1))
-            for phase, still in zip(self.phases, frozen, strict=True)
-        ]
+    def rates(self, group: Group) -> list[tuple[float, float, float] | None]:
+        """The group's first, highest and last learning rate in each phase; None where it is frozen."""
+        return [None if set(group.names) <= phase.frozen.names else self._span(group.lr, phase) for phase in self.phases]
+
+    def _span(self, rate: float, phase: Phase) -> tuple[float, float, float]:
+        factors = [self.factor(step) for step in range(phase.start_step, phase.stop_step)]
+        return rate * factors[0], rate * max(factors), rate * factors[-1]
 
     def to_dict(self) -> dict[str, Any]:
         """plan.json."""

@@ -73,22 +73,29 @@ def _stages(plan: Plan) -> str:
         (row.name, f"{row.parameters:,}", f"{row.buffers:,}", "frozen" if row.frozen else "trains") for row in plan.stages
     ]
     frozen = plan.total - plan.trainable
-    rows.append(("all", f"{plan.total:,}", "", f"{plan.trainable:,} trainable, {frozen:,} frozen for good"))
-    return f"network   {plan.config.backbone.name}, head {plan.config.head.kind.value}\n{columns(rows)}"
+    return (
+        f"network   {plan.config.backbone.name}, head {plan.config.head.kind.value}: {plan.total:,} parameters,"
+        f" {plan.trainable:,} trainable, {frozen:,} frozen for good\n{columns(rows)}"
+    )
 
 
 def _phases(plan: Plan) -> str:
-    heads = [f"epoch {phase.start_epoch:g}" for phase in plan.phases]
-    rows = [("lr of group, first to last step from", "parameters", "decay", *heads)]
-    rows += [_group_row(plan, group) for group in plan.groups]
     steps = f"{plan.config.trainer.max_epochs} epochs of {plan.steps_per_epoch} steps"
     timeline = "\n".join(f"  from epoch {phase.start_epoch:g}: {phase.frozen}" for phase in plan.phases)
-    return f"frozen    ({steps})\n{timeline}\n\n{columns(rows)}"
+    heads = [f"lr from epoch {phase.start_epoch:g}" for phase in plan.phases]
+    rows = [("group", "parameters", "decay", *heads), *(_group_row(plan, group) for group in plan.groups)]
+    return f"frozen    over {steps}\n{timeline}\n\n{columns(rows)}"
 
 
 def _group_row(plan: Plan, group: Group) -> tuple[str, ...]:
-    rates = ["frozen" if rate is None else f"{rate[0]:.2g} to {rate[1]:.2g}" for rate in plan.rates(group)]
+    rates = ["frozen" if rate is None else _rates(*rate) for rate in plan.rates(group)]
     return (group.name, f"{group.parameters:,}", f"{group.weight_decay:g}", *rates)
+
+
+def _rates(first: float, highest: float, last: float) -> str:
+    """First and last, with the peak where it is neither."""
+    known = [first, highest, last] if highest > max(first, last) else [first, last]
+    return " → ".join(f"{rate:.2g}" for rate in known) if len(set(known)) > 1 else f"{first:.2g}"
 
 
 def _cost(plan: Plan) -> str:

@@ -1,0 +1,140 @@
+"""The plan: what follows from config, data and donor, without values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from graft.config.compose import parse, register
+from graft.config.faults import InputError
+from graft.config.schema import Config
+from graft.data.table import Sample, Table
+from graft.plan import Plan, make_plan
+from graft.plan_text import count, describe
+from graft.transfer import donor_of_module
+from graft.transfer.chosen import open_chosen
+from graft.transfer.donor import Donor
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+RESNET18 = ("backbone=resnet18", "data.image_size=64", "data.batch_size=4")
+
+
+def config_of(*overrides: str) -> Config:
+    register(CONF)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return parse(compose("config", [*RESNET18, *overrides]))
+
+
+def table_of(train: int = 12) -> Table:
+    samples = tuple(Sample(path=f"{number}.png", label=number % 2) for number in range(train))
+    return Table(classes=("a", "b"), train=samples, val=samples[:4], test=())
+
+
+def resnet18() -> Donor:
+    import torchvision
+
+    torch.manual_seed(0)
+    return donor_of_module(torchvision.models.resnet18())
+
+
+def plan_of(*overrides: str) -> Plan:
+    return make_plan(config_of(*overrides), table_of(), resnet18)
+
+
+def test_the_counts_are_those_of_the_network():
+    plan = plan_of("freeze=layer1-3")
+    rows = {row.name: row for row in plan.stages}
+    assert [row.name for row in plan.stages] == ["stem", "layer1", "layer2", "layer3", "layer4", "head"]
+    assert rows["stem"].parameters == 3 * 64 * 49 + 2 * 64
+    assert rows["head"].parameters == 512 * 2 + 2
+    assert plan.total == 11_177_538
+    assert plan.trainable == rows["layer4"].parameters + rows["head"].parameters
+    assert [row.name for row in plan.stages if row.frozen] == ["stem", "layer1", "layer2", "layer3"]
+
+
+def test_the_range_says_that_the_stem_is_implied():
+    assert "stem implied" in describe(plan_of("freeze=layer1-3"))
+
+
+def test_the_steps_follow_batches_and_accumulation():
+    plan = plan_of("trainer.max_epochs=3", "trainer.accumulate=2")
+    assert (plan.steps_per_epoch, plan.total_steps) == (2, 6)  # 12 images in 3 batches of 4
+
+
+def test_rates_say_first_highest_and_last_of_each_phase():
+    plan = plan_of(
+        "freeze=backbone", "unfreeze=lp_ft", "unfreeze.start=1 epoch", "trainer.max_epochs=3", "scheduler=constant",
+        "optimizer.lr=0.01", "optimizer.lr_scale={head: 10}",
+    )  # fmt: skip
+    rates = {group.name: plan.rates(group) for group in plan.groups}
+    assert rates["layer4"] == [None, (0.01, 0.01, 0.01)]
+    assert rates["head"] == [pytest.approx((0.1, 0.1, 0.1)), pytest.approx((0.1, 0.1, 0.1))]
+
+
+def test_one_cycle_shows_its_peak():
+    plan = plan_of("freeze=none", "scheduler=one_cycle", "optimizer.lr=0.01", "trainer.max_epochs=10")
+    group = next(group for group in plan.groups if group.name == "layer4")
+    first, highest, last = plan.rates(group)[0] or (0, 0, 0)
+    assert first == pytest.approx(0.0004)
+    assert highest == pytest.approx(0.01, rel=0.02)
+    assert last == pytest.approx(0.000001)
+
+
+def test_every_fault_between_config_and_donor_is_reported_at_once():
+    with pytest.raises(InputError) as raised:
+        make_plan(config_of("freeze=layr1", "optimizer.lr_scale={laier4: 2}", "donor.skip=[nothing.*]"), table_of(), resnet18)
+    for word in ("layr1", "laier4", "nothing.*"):
+        assert word in str(raised.value)
+
+
+def test_freezing_what_no_donor_filled_is_an_error():
+    with pytest.raises(InputError, match="random"):
+        plan_of("donor=none", "freeze=layer1-3")
+
+
+def test_thawed_random_weights_are_no_error():
+    config = config_of("donor=none", "freeze=none")
+    plan = make_plan(config, table_of(), lambda: open_chosen(config))
+    assert plan.ledger.summary["initialized"] == 122
+    assert "from scratch" in describe(plan)
+
+
+def test_cache_auto_says_why_not():
+    assert "augmented at random" in plan_of("augment=rotations").cache.reason
+    assert "stage that trains" in plan_of("freeze=none").cache.reason
+    full = plan_of("freeze=layer1-2", "cache.max_gb=0.000001")
+    assert full.cache.cut is None and "cache.max_gb" in full.cache.reason
+
+
+def test_cache_features_states_its_size():
+    plan = plan_of("cache=features", "freeze=layer1-3")
+    assert plan.cache.cut == "layer3"
+    assert plan.cache.size >= 16 * 256 * 4 * 4 * 4  # 16 rows of layer3's output at 64 pixels in float32
+    with pytest.raises(InputError, match="max_gb"):
+        plan_of("cache=features", "freeze=layer1-3", "cache.max_gb=0.000001")
+
+
+def test_channels_adapt_the_first_layer():
+    plan = plan_of("data.channels=1")
+    entry = plan.ledger.by_target["conv1.weight"]
+    assert entry.verdict.value == "adapted" and entry.info.shape == (64, 1, 7, 7)
+    assert len(plan.network.preprocess.mean) == 1
+
+
+def test_two_channels_ask_for_a_rule():
+    with pytest.raises(InputError, match="input_select"):
+        plan_of("data.channels=2")
+
+
+def test_the_plan_is_json():
+    import json
+
+    assert json.loads(json.dumps(plan_of().to_dict()))["parameters"]["trainable"] == 1026
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0"), (999, "999"), (1280, "1.28k"), (3_371_024, "3.37M"), (2.5e9, "2.5G")])
+def test_counts_are_short(number: float, text: str):
+    assert count(number) == text
