@@ -28,6 +28,9 @@ PREPROCESS = Preprocess(image_size=8, crop_fraction=0.5, interpolation="bilinear
 VARIED = AugmentConfig(name="test", hflip=0.5, vflip=0.5, quarter_turns=True, jitter=0.3)
 Said = list[str]
 
+# torch's advice where the tests run on a single core.
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes:UserWarning")
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
