@@ -46,7 +46,7 @@ def test_a_run_gives_figures_files_and_the_best_weights(tiny, tmp_path):
 
 
 def test_the_network_learns(tiny, tmp_path):
-    _, result = run(tiny, tmp_path, trainer={"max_epochs": 12}, optimizer=tiny.optimizer(lr=0.05))
+    _, result = run(tiny, tmp_path, trainer={"max_epochs": 6}, optimizer=tiny.optimizer(lr=0.05))
     assert result.metrics["val/accuracy"] >= 0.8
     assert result.history[-1]["train/loss"] < result.history[0]["train/loss"]
 
@@ -62,6 +62,8 @@ GOLDEN_TRAIN = [1.0177216254747832, 0.8592224671290472]
 GOLDEN_VAL = [1.0656472974353366, 0.9922836820284525]
 
 
+# The machine that runs the tests may have one core, where torch advises against two workers.
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_and_noise_do_not_depend_on_workers(tiny, tmp_path, workers):
     one, _ = run(tiny, tmp_path / "one", trainer={"max_epochs": 1})
@@ -115,6 +117,15 @@ def test_stages_thaw_on_time_and_stay_unmoved_until_then(tiny, tmp_path):
     first = torch.load(result.last_path, weights_only=True)
     groups = first["optimizer_states"][0]["param_groups"]
     assert {group["name"].split("/")[0] for group in groups} == {"layer2", "layer3", "head"}
+
+
+def test_bf16_trains_in_bf16_and_keeps_float32_weights(tiny, tmp_path):
+    module = tiny.network()
+    seen = []
+    module.fc.register_forward_hook(lambda part, args, output: seen.append(output.dtype))
+    run(tiny, tmp_path, module=module, trainer={"precision": "bf16-mixed", "max_epochs": 1})
+    assert set(seen) == {torch.bfloat16}
+    assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
 
 
 def test_accumulated_batches_count_as_one_step(tiny, tmp_path):

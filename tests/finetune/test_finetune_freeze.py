@@ -4,6 +4,7 @@ import pickle
 import pytest
 import torch
 import torch.fx
+import torchvision
 from torch import nn
 
 from graft.config.faults import InputError
@@ -133,7 +134,7 @@ def frozen_tiny(tiny, expression="layer1-2", policy=FreezeBatchNorm.frozen):
 
 def run_a_step(network):
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.1, weight_decay=0.5)
-    network(torch.randn(4, 3, 8, 8) + 3).square().sum().backward()
+    network(torch.randn(4, 3, 32, 32) + 3).square().sum().backward()
     optimizer.step()
 
 
@@ -221,6 +222,19 @@ def test_copies_state_dicts_and_graphs_keep_the_freeze(tiny):
     twin.train()
     assert twin.layer1.bn.training
     assert not network.train().layer1.bn.training
+
+
+def test_layer1_3_of_a_resnet_trains_layer4_and_the_head_alone():
+    torch.manual_seed(0)
+    network = torchvision.models.resnet18(num_classes=2)
+    trunk = [Stage("stem", ("conv1", "bn1"))] + [Stage(f"layer{n}", (f"layer{n}",)) for n in range(1, 5)]
+    stages = Stages(trunk=tuple(trunk), heads=("fc",))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    apply_freeze(network, parse_freeze("layer1-3", stages, tensor_names(network)))
+    network.train()
+    run_a_step(network)
+    moved = {name.split(".")[0] for name, value in network.state_dict().items() if not value.equal(before[name])}
+    assert moved == {"layer4", "fc"}
 
 
 def test_tied_tensors_are_frozen_together_or_not_at_all():

@@ -56,8 +56,9 @@ def test_an_evaluation_is_the_same_however_the_images_are_batched():
         evaluation = Evaluation("val", 3)
         evaluation.keeps_outputs = True
         evaluation.reset("cpu")
-        for logits, label in zip(LOGITS.split(cuts), HARD.split(cuts), strict=True):
-            evaluation.update(F.cross_entropy(logits, label), logits, label, None)
+        rows = zip(LOGITS.split(cuts), HARD.split(cuts), torch.arange(4).split(cuts), strict=True)
+        for logits, label, index in rows:
+            evaluation.update(F.cross_entropy(logits, label), logits, label, index)
         found.append(evaluation.figures(evaluation.loss.values))
         assert evaluation.confusion() == [[1, 0, 0], [0, 1, 1], [0, 0, 1]]
         assert evaluation.outputs().probabilities.equal(LOGITS.softmax(1))

@@ -115,13 +115,14 @@ def test_stopped_and_resumed_is_the_same_run(tiny, tmp_path, monkeypatch, refere
     assert result.frozen_verified is True
 
 
-def test_stopped_again_and_again_with_workers(tiny, tmp_path, monkeypatch, reference):
-    for at in (3, 4):
-        with monkeypatch.context() as patch:
-            stop_in(patch, "training_step", at)
-            with pytest.raises(Stopped):
-                run(tiny, tmp_path, workers=2)
-    run(tiny, tmp_path, workers=0)
+# The machine that runs the tests may have one core, where torch advises against two workers.
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")
+def test_stopped_with_workers_and_resumed_with_another_number(tiny, tmp_path, monkeypatch, reference):
+    with monkeypatch.context() as patch:
+        stop_in(patch, "training_step", 3)
+        with pytest.raises(Stopped):
+            run(tiny, tmp_path, workers=2)
+    run(tiny, tmp_path, workers=1)
     assert ending(tmp_path) == reference
 
 

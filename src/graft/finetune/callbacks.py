@@ -122,7 +122,9 @@ class EpochLines(Callback):
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
-            self.console.print(epoch_line(_tuning(pl_module).history[-1], trainer.max_epochs or 0), highlight=False)
+            self.console.print(
+                epoch_line(_tuning(pl_module).history[-1], trainer.max_epochs or 0), highlight=False, soft_wrap=True
+            )
 
     @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -12,8 +12,8 @@ from typing import Any, Protocol, cast
 import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
-from torch.utils.data import DataLoader
 
 from graft.config.faults import InputError
 from graft.config.schema import CheckpointConfig, LoggerConfig, TrainerConfig
@@ -30,9 +30,11 @@ class Batches(Protocol):
     For a run to go on amid an epoch, its training loader has `state_dict` and `load_state_dict`, which Lightning calls.
     """
 
-    def train_dataloader(self) -> DataLoader[Any]: ...
-    def val_dataloader(self) -> DataLoader[Any]: ...
-    def test_dataloader(self) -> DataLoader[Any] | None: ...
+    def train_dataloader(self) -> Sized: ...
+    def val_dataloader(self) -> Sized: ...
+    def test_dataloader(self) -> Sized:
+        """Of length 0 where there is no test part."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,13 +87,20 @@ def fit(
     _check(trainer, checkpoint)
     if trainer.threads:
         torch.set_num_threads(trainer.threads)
-    batches = len(datamodule.train_dataloader())
+    batches = -(-len(datamodule.train_dataloader()) // (trainer.devices * trainer.num_nodes))
     tuning.lay_out(steps_per_epoch=-(-batches // trainer.accumulate), max_epochs=trainer.max_epochs)
     path = find_checkpoint(resume, folder)
     _prepare(path, folder / FOLDER, checkpoint)
     _lay_out_memory(tuning, trainer)
     with quiet_lightning():
-        lightning = make_trainer(trainer, checkpoint, logger or LoggerConfig(), folder, console or Console(stderr=True))
+        lightning = make_trainer(
+            trainer,
+            checkpoint,
+            logger or LoggerConfig(),
+            folder,
+            console=console or Console(stderr=True),
+            phases=len(tuning.phases),
+        )
         data = cast(L.LightningDataModule, datamodule)
         lightning.fit(tuning, datamodule=data, ckpt_path=path, weights_only=True)
         tuning.clock.go(None)
@@ -130,7 +139,13 @@ def find_checkpoint(resume: str, folder: Path) -> Path | None:
 
 
 def make_trainer(
-    config: TrainerConfig, checkpoint: CheckpointConfig, logger: LoggerConfig, folder: Path, console: Console
+    config: TrainerConfig,
+    checkpoint: CheckpointConfig,
+    logger: LoggerConfig,
+    folder: Path,
+    *,
+    console: Console,
+    phases: int,
 ) -> L.Trainer:
     accelerator = _accelerator(config)
     callbacks: list[L.Callback] = [EpochRows(folder), Checkpoints(folder, checkpoint)]
@@ -141,7 +156,7 @@ def make_trainer(
         accelerator=accelerator,
         devices=config.devices,
         num_nodes=config.num_nodes,
-        strategy=config.strategy,
+        strategy=_strategy(config, phases),
         precision=cast(Any, _precision(config, accelerator)),
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip_norm,
@@ -211,7 +226,7 @@ def _evaluate(
     confusion: dict[str, list[list[int]]] = {}
     outputs: dict[str, Outputs] = {}
     passes = {"val": lightning.validate}
-    if datamodule.test_dataloader() is not None:
+    if len(datamodule.test_dataloader()):
         passes["test"] = lightning.test
     for part, run in passes.items():
         evaluation = tuning.evaluation(part)
@@ -231,6 +246,13 @@ def _accelerator(config: TrainerConfig) -> str:
     if config.accelerator == "gpu" and not torch.cuda.is_available():
         raise InputError("trainer.accelerator: expected a GPU that torch can use, received none; try cpu")
     return config.accelerator
+
+
+def _strategy(config: TrainerConfig, phases: int) -> Any:
+    """Parameters that only some phase trains get no gradient in the others; a distributed wrapper must expect that."""
+    if config.devices * config.num_nodes == 1 or config.strategy not in ("auto", "ddp"):
+        return config.strategy
+    return DDPStrategy(find_unused_parameters=phases > 1)
 
 
 def _precision(config: TrainerConfig, accelerator: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassAUROC,
@@ -34,7 +34,7 @@ def check_monitor(monitor: str, direction: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outputs:
-    """What the network said of one part's images, in the order seen, on the CPU."""
+    """What the network said of one part's images, on the CPU."""
 
     index: Tensor
     """[N], as the batches give it."""
@@ -88,14 +88,13 @@ class Evaluation(nn.Module):
         for metric in self.metrics.values():
             metric.reset()  # pyright: ignore[reportCallIssue]
 
-    def update(self, loss: Tensor, logits: Tensor, label: Tensor, index: Tensor | None) -> None:
+    def update(self, loss: Tensor, logits: Tensor, label: Tensor, index: Tensor) -> None:
         probabilities = logits.float().softmax(1)
         self.loss.add(loss, logits, label)
         for metric in self.metrics.values():
             metric.update(probabilities, label)  # pyright: ignore[reportCallIssue]
         if self.keeps_outputs:
-            place = torch.full_like(label, -1) if index is None else index
-            self.seen.append((place, label, probabilities))
+            self.seen.append((index, label, probabilities))
 
     def figures(self, sums: Tensor) -> dict[str, float]:
         found = self.loss.figures(self.part, sums)
@@ -108,5 +107,12 @@ class Evaluation(nn.Module):
         return self.metrics["confusion"].compute().long().tolist()  # pyright: ignore[reportCallIssue]
 
     def outputs(self) -> Outputs:
+        """Of all processes together, each image once, in the order of their indices."""
         index, label, probabilities = (torch.cat(parts).cpu() for parts in zip(*self.seen, strict=True))
-        return Outputs(index=index, label=label, probabilities=probabilities)
+        if distributed.is_available() and distributed.is_initialized():
+            shares: list[Any] = [None] * distributed.get_world_size()
+            distributed.all_gather_object(shares, (index, label, probabilities))
+            index, label, probabilities = (torch.cat(parts) for parts in zip(*shares, strict=True))
+        place = {image: position for position, image in enumerate(index.tolist())}
+        order = torch.tensor([place[image] for image in sorted(place)])
+        return Outputs(index=index[order], label=label[order], probabilities=probabilities[order])

@@ -36,7 +36,7 @@ class FineTuning(L.LightningModule):
     """Trains `network` under a freeze schedule. Mutates it: weights, requires_grad and training mode.
 
     A batch holds "image" [B, C, H, W] (or "features", which enter at the cut), "target" ([B] classes or [B, K]
-    probabilities), and may hold "label" ([B] hard labels; else derived from the target) and "index" ([B]).
+    probabilities), "index" ([B]), and may hold "label" ([B] hard labels; else derived from the target).
 
     Args:
         trained: the part of the network behind the cut, which shares its parameters; takes "features" batches.
@@ -233,7 +233,7 @@ class FineTuning(L.LightningModule):
         # The loss is the plain cross-entropy, so that runs with other weights or smoothing compare.
         logits = self.logits(batch)
         loss = F.cross_entropy(logits.float(), batch["target"])
-        self.evaluation(part).update(loss, logits, label_of(batch), batch.get("index"))
+        self.evaluation(part).update(loss, logits, label_of(batch), batch["index"])
 
     def evaluation(self, part: str) -> Evaluation:
         return cast(Evaluation, self.evaluations[part])
