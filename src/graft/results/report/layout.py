@@ -47,23 +47,38 @@ def intervals(said: Predictions) -> dict[str, Interval]:
 
 
 def lead(record: RunRecord) -> Html:
-    """One sentence: what was grafted onto what, what was frozen, how long it took."""
+    """What was grafted onto what, what was frozen, how long it took; and the command."""
+    told = " ".join(filter(None, (_donor(record), _frozen(record), _length(record))))
+    shown = element("pre", element("code", record.command)) if record.command else ""
+    return join((element("p", told, class_="lead") if told else "", shown))
+
+
+def _donor(record: RunRecord) -> str:
     fraction = record.ledger.get("summary", {}).get("parameters_transferred_fraction")
-    donor = record.ledger.get("donor", {}).get("source") or record.model.get("donor", {}).get("source")
-    said: list[str] = []
-    if donor and fraction is not None:
-        said.append(f"{percent(fraction)} of the parameters come from {donor}.")
-    frozen = record.model.get("freeze", {}).get("expression") or record.plan.get("freeze")
-    if frozen:
-        said.append(f"Frozen at the start: {frozen if isinstance(frozen, str) else ', '.join(map(str, frozen))}.")
+    if fraction is None:
+        return ""
+    if not fraction:
+        return "No donor: every weight was random at the start."
+    return (
+        f"{percent(fraction)} of the parameters come from {record.ledger.get('donor', {}).get('source', 'the donor')}."
+    )
+
+
+def _frozen(record: RunRecord) -> str:
+    phases = record.plan.get("phases", [])
+    if not phases:
+        return ""
+    stages = phases[0].get("frozen_stages", [])
+    if not stages:
+        return "Nothing was frozen." if len(phases) == 1 else "Nothing was frozen at the start."
+    return f"Frozen{' at the start' if len(phases) > 1 else ''}: {', '.join(stages)}."
+
+
+def _length(record: RunRecord) -> str:
     epochs, seconds = record.metrics.get("epochs"), record.metrics.get("train/seconds")
-    if epochs is not None:
-        said.append(f"{count(epochs, 'epoch')}{f' in {duration(seconds)}' if seconds is not None else ''}.")
-    command = record.command
-    return join((
-        element("p", " ".join(said), class_="lead") if said else "",
-        element("pre", element("code", command)) if command else "",
-    ))  # fmt: skip
+    if epochs is None:
+        return ""
+    return f"{count(epochs, 'epoch')}{f' in {duration(seconds)}' if seconds is not None else ''}."
 
 
 def tiles(record: RunRecord, found: Mapping[str, Mapping[str, Interval]]) -> Html:

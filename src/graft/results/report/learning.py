@@ -59,7 +59,12 @@ def _rates(record: RunRecord) -> Html:
             nan if _frozen(record, stage, epoch) else factor * rate for epoch, rate in zip(epochs, base, strict=True)
         ]
         stages_of.setdefault(tuple(rates), []).append(stage)
-    lines = [(_joined(stages), epochs, rates) for rates, stages in stages_of.items()] or [("trunk", epochs, base)]
+    lines = [(_joined(stages), epochs, rates) for rates, stages in stages_of.items()]
+    if not lines:
+        drawn = figures.curves([("optimizer.lr", epochs, base)], "Learning rate per epoch.", y="learning rate")
+        return figure(
+            "Learning rate", drawn, "The scheduled optimizer.lr at the end of each epoch, before group factors."
+        )
     drawn = figures.curves(lines[:MOST_RATES], "Learning rate of each stage per epoch.", y="learning rate")
     return figure("Learning rates", drawn, "At the end of each epoch, where the stage trains.")
 
