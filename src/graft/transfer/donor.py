@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -97,7 +96,7 @@ def check_has_values(name: str, value: Tensor, whose: str) -> None:
             f"{whose}: {name!r} belongs to a lazy module that has not seen an input yet; "
             "try one forward pass through it before the transfer"
         )
-    if value.device == torch.device("meta"):
+    if value.is_meta:
         raise TransferError(
             f"{whose}: {name!r} is on the meta device and has no values; try module.to_empty(device='cpu') first"
         )

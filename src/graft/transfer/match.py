@@ -104,19 +104,16 @@ def _entry(work: Pairing, name: str) -> Entry:
 
 def _chain(work: Pairing, name: str, source: TensorInfo) -> Chain | None:
     """The adapters that make the source fit; None where it fits as it is, or where the misfit is a fault."""
+    adapters, expected = work.adapters.get(name, ()), work.target[name].shape
+    if not adapters and source.shape == expected:
+        return None
     site = work.site(name)
-    advice = fitting(source.shape, site) if source.shape != site.shape else []
-    offers = [f"donor.adapt={{{name}: {rule}}}" for rule in advice[:3]]
-    remedy = f"; try {' or '.join([*offers, f'donor.skip=[{name}]'])}"
     try:
-        chain = fit(work.adapters.get(name, ()), source.shape, site)
+        chain = fit(adapters, source.shape, site)
     except Misfit as error:
-        what = (
-            error
-            if name in work.adapters
-            else f"expected {site.shape}, received {source.shape} from {work.pairs[name].source}"
-        )
-        work.faults.append(f"{name}: {what}{remedy}")
+        what = error if adapters else f"expected {expected}, received {source.shape} from {work.pairs[name].source}"
+        offers = [f"donor.adapt={{{name}: {rule}}}" for rule in fitting(source.shape, site)[:3]]
+        work.faults.append(f"{name}: {what}; try {' or '.join([*offers, f'donor.skip=[{name}]'])}")
         return None
     if chain and not source.dtype.startswith(("float", "bfloat")):
         work.faults.append(

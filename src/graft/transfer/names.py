@@ -36,7 +36,7 @@ def strippings(names: Collection[str]) -> list[Stripped]:
 def _strippings(names: Collection[str]) -> Iterator[Stripped]:
     prefix, current = "", {name: name for name in names}
     yield Stripped(prefix, current)
-    while True:
+    while any(name.startswith(WRAPPERS) for name in current.values()):
         carried = {wrapper: sum(_carries(name, wrapper) for name in current.values()) for wrapper in WRAPPERS}
         wrapper = max(WRAPPERS, key=lambda each: carried[each])
         if not carried[wrapper]:
@@ -160,6 +160,8 @@ class Globs:
 
     def reason(self, *names: str) -> str | None:
         """Why one of these names for one tensor is covered; None when it is not."""
+        if not self._compiled:
+            return None
         hits = [glob for glob, regex in self._compiled.items() if any(regex.match(name) for name in names)]
         self._hits.update(hits)
         return self._reasons[hits[0]] if hits else None

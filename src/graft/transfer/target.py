@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -36,9 +35,7 @@ def target_of_module(module: object) -> Target:
         )
     state = module.state_dict(keep_vars=True)
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    parameters = {id(value) for value in module.parameters()}
-    buffers = {id(value) for value in module.buffers()}
-    transposed = set(_transposed_weights(module))
+    parameters, buffers, transposed = _owned(module)
     infos: dict[str, TensorInfo] = {}
     for name, value in tensors.items():
         if is_lazy(value):
@@ -46,21 +43,28 @@ def target_of_module(module: object) -> Target:
                 f"target: {name!r} belongs to a lazy module that has not seen an input yet, so its shape is unknown; "
                 "try one forward pass through the target before the transfer"
             )
-        if id(value) not in parameters | buffers:
+        if id(value) not in parameters and id(value) not in buffers:
             raise TransferError(
                 f"target: {name!r} in the state dict of {type(module).__name__} is made by a hook and is no "
                 "parameter or buffer; try the transfer into the sub-module that owns it"
             )
         info = info_of_tensor(value)
-        infos[name] = TensorInfo(info.shape, info.dtype, id(value) in buffers, name in transposed)
+        infos[name] = TensorInfo(info.shape, info.dtype, id(value) in buffers, id(value) in transposed)
     remarks = [f"{name}: extra state that is no tensor; left as it is" for name in state if name not in tensors]
     return Target(tensors, infos, _ties(tensors), remarks)
 
 
-def _transposed_weights(module: nn.Module) -> Iterator[str]:
-    for path, child in module.named_modules(remove_duplicate=False):
+def _owned(module: nn.Module) -> tuple[set[int], set[int], set[int]]:
+    """Identities of the parameters, the buffers, and the weights of transposed convolutions."""
+    parameters: set[int] = set()
+    buffers: set[int] = set()
+    transposed: set[int] = set()
+    for child in module.modules():
+        parameters.update(map(id, child.parameters(recurse=False)))
+        buffers.update(map(id, child.buffers(recurse=False)))
         if isinstance(child, _ConvTransposeNd):
-            yield f"{path}.weight" if path else "weight"
+            transposed.add(id(child.weight))
+    return parameters, buffers, transposed
 
 
 def _ties(tensors: dict[str, Tensor]) -> dict[str, str]:
