@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,14 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from graft.config.choices import HeadKind, Library
-from graft.config.schema import BackboneConfig, HeadConfig
+from graft.config.choices import CacheKind, HeadKind, Library
+from graft.config.schema import AugmentConfig, BackboneConfig, CacheConfig, HeadConfig
 from graft.data.cache import FeatureCache, check_cut
 from graft.data.cache_folder import CacheFolder
-from graft.data.ingredients import Ingredients, structure_hash, tensors_hash
+from graft.data.ingredients import Ingredients
 from graft.finetune.freeze import apply_freeze, parse_freeze
 from graft.models.cut import split
-from graft.models.inference import engine, frozen_prefix
+from graft.models.inference import Engine, engine, frozen_prefix
 from graft.models.network import Network, build_network
 
 COUNT, BATCH, STEPS = 8, 4, 4
@@ -67,6 +68,25 @@ def build(library: str, name: str, side: int) -> Network:
     return network
 
 
+def about(prefix: nn.Module, network: Network, cut: str, running: Engine) -> Ingredients:
+    cache, augment = CacheConfig(kind=CacheKind.features), AugmentConfig(name="none")
+    return Ingredients.of(
+        prefix, network, cut=cut, cache=cache, augment=augment, seed=0, engine=running.description
+    )  # fmt: skip
+
+
+def test_another_class_count_shares_the_entry_and_another_epsilon_does_not() -> None:
+    network = build("torchvision", "resnet18", 64)
+    prefix, _ = split(network.module, network.stages, "layer1")
+    running = engine(prefix)
+    key = about(prefix, network, "layer1", running).key("")
+    other = replace(network, build={**network.build, "num_classes": 7})
+    assert about(prefix, other, "layer1", running).key("") == key
+    network.module.bn1.eps = 1e-3
+    changed, _ = split(network.module, network.stages, "layer1")
+    assert about(changed, network, "layer1", engine(changed)).key("") != key
+
+
 @pytest.mark.parametrize(
     ("library", "name", "freeze", "side"),
     [
@@ -100,12 +120,9 @@ def test_losses_agree(tmp_path: Path, library: str, name: str, freeze: str, side
     cut = check_cut(frozen_prefix(cached.stages, cached.names, frozen.names))
     prefix, rest = split(cached.module, cached.stages, cut)
     running = engine(prefix, precision=torch.float32)
-    about = Ingredients(
-        weights=tensors_hash(prefix), structure=structure_hash(prefix), network={"name": name}, cut=cut,
-        preprocess={}, dtype="float32", engine=running.description,
-    )  # fmt: skip
+    ingredients = about(prefix, cached, cut, running)
     store = FeatureCache(CacheFolder(tmp_path, max_gb=1, say=print), batch_size=3)
-    features = store.build(running, {"train": pictures}, about)["train"]
+    features = store.build(running, {"train": pictures}, ingredients)["train"]
     batches = [features.__getitems__(keys_of(step)) for step in range(STEPS)]
     targets = [batch["target"] for batch in batches]
     images = [torch.stack([pictures[key]["image"] for key in keys_of(step)]) for step in range(STEPS)]

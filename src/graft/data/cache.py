@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -30,7 +31,7 @@ class PartImages(Protocol):
 
     @property
     def identities(self) -> Sequence[str]:
-        """One an image, by which its file is known; equal ones share a row."""
+        """One an image, in ASCII, by which its file is known; equal ones share a row."""
         ...
 
     @property
@@ -241,19 +242,15 @@ def _lay_out(parts: Mapping[str, PartImages], views: int) -> _Layout:
             f"{', '.join(random)} before the cut; try augment=none, cache.views=8, or cache=none"
         )
     plain = [name for name in names if name not in random]
-    where = {
-        identity: (names.index(name), 0, index)
-        for name in plain
-        for index, identity in enumerate(parts[name].identities)
-    }
-    ordered = sorted(where)
-    row_of = {identity: row for row, identity in enumerate(ordered)}
-    rows = {
-        name: torch.tensor([row_of[identity] for identity in parts[name].identities], dtype=torch.int64)
-        for name in plain
-    }
-    sources = [torch.tensor([where[identity] for identity in ordered], dtype=torch.int32).view(-1, 3)]
-    digest = hashlib.sha256("\n".join(ordered).encode())
+    counts = [len(parts[name].identities) for name in plain]
+    every = np.array([identity for name in plain for identity in parts[name].identities], dtype=np.bytes_)
+    ordered, first, row_of = np.unique(every, return_index=True, return_inverse=True)
+    rows = dict(zip(plain, torch.from_numpy(row_of).split(counts), strict=True))
+    numbers = np.repeat([names.index(name) for name in plain], counts)
+    indices = np.concatenate([np.arange(count) for count in counts]) if counts else np.arange(0)
+    found = np.stack([numbers, np.zeros_like(indices), indices], axis=1)[first]
+    sources = [torch.from_numpy(found.astype(np.int32))]
+    digest = hashlib.sha256(f"{ordered.dtype} ".encode() + ordered.tobytes())
     total = len(ordered)
     for name in random:
         count = len(parts[name].identities)
