@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from graft.config.faults import InputError, nearest
+from graft.config.faults import InputError, nearest, said
 from graft.config.schema import Library
 
 # torchvision builds these two with auxiliary classifiers and a slow initialisation unless told otherwise.
@@ -90,15 +90,6 @@ def timm_cfg(name: str, weights: str | None = None) -> Any:
     tagged = f"{name}.{weights}" if weights and "." not in name else name
     check_name(Library.timm, tagged)
     return timm.get_pretrained_cfg(tagged, allow_unregistered=True)
-
-
-def published_classes(library: Library, name: str) -> int | None:
-    """How many classes the library's published weights tell apart; None where it publishes none."""
-    if library is Library.torchvision:
-        weights = torchvision_weights(name)
-        return len(weights.meta["categories"]) if weights is not None else None
-    cfg = timm_cfg(name)
-    return int(cfg.num_classes) if cfg is not None and cfg.num_classes else None
 
 
 def size_kwargs(library: Library, name: str, image_size: int) -> dict[str, Any]:
@@ -198,9 +189,8 @@ def _replace_first_convolution(module: nn.Module, channels: int) -> None:
 
 
 def _refused(library: Library, name: str, kwargs: Mapping[str, Any], error: Exception) -> InputError:
-    reason = " ".join(str(error).split()) or type(error).__name__
     return InputError(
-        f"backbone: expected arguments that {library.value}'s {name} takes, received {dict(kwargs)}: {reason}; "
+        f"backbone: expected arguments that {library.value}'s {name} takes, received {dict(kwargs)}: {said(error)}; "
         "try another data.image_size or other backbone.kwargs"
     )
 

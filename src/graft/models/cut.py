@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx, nn
 
-from graft.config.faults import InputError
+from graft.config.faults import InputError, said
 from graft.models.cut_graph import Cut
 from graft.models.stages import HEAD, Stages, covers, tensor_names
 from graft.models.tracing import ROOT, UNTRACEABLE, Tracer, Whole, is_layer, mode
@@ -142,8 +142,7 @@ def _prove(module: nn.Module, prefix: nn.Module, rest: nn.Module, images: Tensor
 
 
 def _uncuttable(module: nn.Module, after: str, error: Exception) -> InputError:
-    reason = " ".join(str(error).split()) or type(error).__name__
     return InputError(
-        f"cut: expected a network that torch.fx can cut after {after}, received {type(module).__name__}: {reason}; "
+        f"cut: expected a network that torch.fx can cut after {after}, received {type(module).__name__}: {said(error)}; "
         "try another freeze, or cache=none"
     )

@@ -16,7 +16,7 @@ NUMBERED = re.compile(r"(.*\D)(\d+)")
 # Names that are clear in a range (layer1-3); conv4_1 would not be.
 PLAIN = re.compile(r"[a-z]+\d+")
 # A container is split into its blocks when it holds at least this share of the trunk's values; a smaller one is a stem.
-MAIN_SHARE = 0.1
+MAIN_SHARE = 0.05
 # Siblings numbered alike are the chain of stages when they hold at least this share together.
 FAMILY_SHARE = 0.3
 

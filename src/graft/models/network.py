@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from graft.config.faults import InputError, nearest
+from graft.config.faults import InputError, nearest, said
 from graft.config.schema import BackboneConfig, HeadConfig, HeadKind, Library
 from graft.models.backbones import construct, size_kwargs
 from graft.models.derive import call_order, derive_heads, derive_stages
@@ -32,8 +32,6 @@ class Network:
     """What `plain_model` needs to build the library's own model again; JSON holds it."""
     head: dict[str, Any]
     """What `rebuild` needs besides to put the head in place; JSON holds it."""
-    replaced: tuple[str, ...]
-    """Module paths of the library's model whose tensors the new head stands in for; () with head=none."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -90,7 +88,6 @@ def build_network(
         classes=num_classes,
         build=build,
         head=described,
-        replaced=() if head.kind is HeadKind.none else stages.heads,
     )
     if device == "meta":
         _check_forward(network, image_shape)
@@ -134,7 +131,7 @@ def rebuild(build: Mapping[str, Any], head: Mapping[str, Any], *, import_code: b
 def seeded(seed: int) -> Generator[None]:
     """Runs a block under a seed and gives the CPU's random state back afterwards."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         yield
 
 
@@ -174,10 +171,9 @@ def _check_forward(network: Network, image_shape: tuple[int, int, int]) -> None:
     except NotImplementedError:
         return  # an operation without a form for the meta device says nothing about the size
     except (RuntimeError, ValueError, AssertionError) as error:
-        reason = " ".join(str(error).split())
         raise InputError(
             f"data.image_size: expected a size that {network.build['name']} takes, "
-            f"received {image_shape[1]}: {reason}; try a larger one, or leave it out for the donor's"
+            f"received {image_shape[1]}: {said(error)}; try a larger one, or leave it out for the donor's"
         ) from error
     finally:
         network.module.train(training)
