@@ -154,7 +154,7 @@ def _renames(donor: Infos, target: Infos) -> list[tuple[str, str]]:
             left = left[1:]
             continue
         rules.append(rule)
-        left = [pair for pair in left if re.sub(*rule, f"{pair[0]}.") != f"{pair[1]}."]
+        left = [pair for pair in left[1:] if re.sub(*rule, f"{pair[0]}.") != f"{pair[1]}."]
     agree = all(_rename(f"{before}.", rules) == f"{after}." for before, after in pairs)
     return rules if agree else []
 
