@@ -24,7 +24,7 @@ class DoubleHead(nn.Module):
         return 2 * self.last(x)
 
 
-OTHER = {"library": "timm", "name": "test_vit", "kwargs": {}, "num_classes": 3, "channels": 3}
+OTHER = {"library": "timm", "name": "test_efficientnet_gn", "kwargs": {}, "num_classes": 3, "channels": 3}
 
 
 @pytest.fixture
