@@ -143,6 +143,6 @@ def _prove(module: nn.Module, prefix: nn.Module, rest: nn.Module, images: Tensor
 
 def _uncuttable(module: nn.Module, after: str, error: Exception) -> InputError:
     return InputError(
-        f"cut: expected a network that torch.fx can cut after {after}, received {type(module).__name__}: {said(error)}; "
-        "try another freeze, or cache=none"
+        f"cut: expected a network that torch.fx can cut after {after}, received {type(module).__name__}: "
+        f"{said(error)}; try another freeze, or cache=none"
     )

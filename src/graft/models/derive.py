@@ -42,14 +42,18 @@ def derive_heads(build: Callable[[int], nn.Module], name: str) -> tuple[str, ...
 
 
 def call_order(module: nn.Module, image_size: int, channels: int) -> dict[str, int]:
-    """Module path to its place in the order of first calls, from a forward pass without storage; {} if that fails.
+    """Module path to its place in the order of first calls, from a forward pass without storage.
 
-    A module's tree says what belongs together, but not always in what order it runs.
+    A module's tree says what belongs together, but not always in what order it runs. {} where an operation of the
+    model has no form without storage; the order of definition is then the best there is.
     """
     order: dict[str, int] = {}
 
     def note(path: str) -> Callable[..., None]:
-        return lambda *_: void(order.setdefault(path, len(order)))
+        def hook(*_: object) -> None:
+            order.setdefault(path, len(order))
+
+        return hook
 
     hooks = [child.register_forward_pre_hook(note(path)) for path, child in module.named_modules() if path]
     training = module.training
@@ -63,10 +67,6 @@ def call_order(module: nn.Module, image_size: int, channels: int) -> dict[str, i
         for hook in hooks:
             hook.remove()
     return order
-
-
-def void(_: object) -> None:
-    """Lets a lambda discard a value: a pre-hook that returns one replaces the input."""
 
 
 def derive_stages(module: nn.Module, heads: Sequence[str], order: Mapping[str, int]) -> Stages:

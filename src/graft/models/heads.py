@@ -21,6 +21,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "tanh": nn.Tanh,
     "hardswish": nn.Hardswish,
 }
+HEAD_STD = 0.01
 NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm1d, "layer": nn.LayerNorm}
 
 
@@ -93,6 +94,7 @@ def install_head(
     if kind is HeadKind.none:
         return dict(described)
     if kind is HeadKind.linear:
+        _start_small(module.get_submodule(path))
         if described["dropout"]:
             module.set_submodule(path, _with_dropout(module.get_submodule(path), path, described["dropout"]))
         return dict(described)
@@ -158,6 +160,16 @@ def _check_settings(head: HeadConfig) -> None:
             )
 
 
+def _start_small(layer: nn.Module) -> None:
+    """Logits near zero at first, whatever the library's initialisation: timm's EfficientNet gives a head of 2 classes
+    weights of ±0.7, and a first loss of 6 instead of ln 2."""
+    weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
+    if isinstance(weight, Tensor):
+        nn.init.trunc_normal_(weight, std=HEAD_STD)
+    if isinstance(bias, Tensor):
+        nn.init.zeros_(bias)
+
+
 def _with_dropout(layer: nn.Module, path: str, p: float) -> nn.Module:
     if type(layer) is nn.Linear:
         return DropoutLinear(layer, p)
@@ -174,6 +186,8 @@ def _entering(module: nn.Module, path: str, image_shape: tuple[int, int, int]) -
     layer = module.get_submodule(path)
     if isinstance(layer, nn.Linear):
         return layer.in_features, False
+    if isinstance(layer, nn.Conv2d):
+        return layer.in_channels, True
     shapes: list[tuple[int, ...]] = []
 
     def see(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:

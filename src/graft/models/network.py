@@ -46,6 +46,7 @@ def build_network(
     num_classes: int,
     channels: int = 3,
     image_size: int | None = None,
+    crop_fraction: float | None = None,
     seed: int = 0,
     device: str = "cpu",
 ) -> Network:
@@ -54,12 +55,13 @@ def build_network(
     Args:
         channels: of the images; other than 3 changes the first convolution.
         image_size: side in pixels; None: the donor's.
+        crop_fraction: share of each side that the centre crop keeps; None: the donor's.
         device: "meta" builds names, shapes and dtypes without storage, and checks that images of this size go through.
 
     Raises:
         InputError: anything wrong with backbone, head, channels or size.
     """
-    preprocess = preprocess_for(backbone, channels=channels, image_size=image_size)
+    preprocess = preprocess_for(backbone, channels=channels, image_size=image_size, crop_fraction=crop_fraction)
     library, name = backbone.library, backbone.name
     kwargs = {**size_kwargs(library, name, preprocess.image_size), **backbone.kwargs}
     build = {
@@ -72,17 +74,15 @@ def build_network(
     image_shape = (channels, preprocess.image_size, preprocess.image_size)
     bare = construct(library, name, kwargs, num_classes=num_classes, channels=channels, device="meta")
     heads = _heads(backbone, bare, build)
-    with seeded(seed):
-        module = bare if device == "meta" else plain_model(build)
     stages = _stages(backbone, heads, bare, image_shape)
     described = describe_head(backbone, head, heads)
     with seeded(seed + 1):
-        described = install_head(module, described, num_classes=num_classes, image_shape=image_shape)
-    if described["kind"] in (HeadKind.mlp.value, HeadKind.custom.value):
+        described = install_head(bare, described, num_classes=num_classes, image_shape=image_shape)
+    if head.kind in (HeadKind.mlp, HeadKind.custom):
         stages = Stages(stages.without([described["at"]]).trunk, (described["at"],))
-    check_partition(stages, tensor_names(module))
+    check_partition(stages, tensor_names(bare))
     network = Network(
-        module=module if device == "meta" else module.to(device),
+        module=bare,
         stages=stages,
         preprocess=preprocess,
         classes=num_classes,
@@ -91,6 +91,8 @@ def build_network(
     )
     if device == "meta":
         _check_forward(network, image_shape)
+    else:
+        network.module = _with_values(build, described, seed).to(device)
     return network
 
 
@@ -106,6 +108,15 @@ def plain_model(build: Mapping[str, Any]) -> nn.Module:
         num_classes=build["num_classes"],
         channels=build["channels"],
     )
+
+
+def _with_values(build: Mapping[str, Any], described: Mapping[str, Any], seed: int) -> nn.Module:
+    """The network's module with storage; the head's values do not depend on how many the trunk drew."""
+    with seeded(seed):
+        module = plain_model(build)
+    with seeded(seed + 1):
+        install_head(module, described, num_classes=build["num_classes"])
+    return module
 
 
 def rebuild(build: Mapping[str, Any], head: Mapping[str, Any], *, import_code: bool = False) -> nn.Module:
