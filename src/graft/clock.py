@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ class Clock:
         self.seconds: dict[str, float] = {"import": round(_age_of_process(), 3)}
 
     @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
+    def __call__(self, stage: str) -> Generator[None]:
         began = time.perf_counter()
         try:
             yield
@@ -31,6 +31,5 @@ def _age_of_process() -> float:
         uptime = float(Path("/proc/uptime").read_text().split()[0])
     except OSError:
         return time.process_time()
-
 
     return uptime - ticks / os.sysconf("SC_CLK_TCK")

@@ -77,7 +77,9 @@ class Plan:
 
     def rates(self, group: Group) -> list[tuple[float, float, float] | None]:
         """The group's first, highest and last learning rate in each phase; None where it is frozen."""
-        return [None if set(group.names) <= phase.frozen.names else self._span(group.lr, phase) for phase in self.phases]
+        return [
+            None if set(group.names) <= phase.frozen.names else self._span(group.lr, phase) for phase in self.phases
+        ]
 
     def _span(self, rate: float, phase: Phase) -> tuple[float, float, float]:
         factors = [self.factor(step) for step in range(phase.start_step, phase.stop_step)]
@@ -160,7 +162,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
     """
     network = build_network(
         config.backbone, config.head, num_classes=len(table.classes), channels=config.data.channels,
-        image_size=config.data.image_size, seed=config.seed, device="meta",
+        image_size=config.data.image_size, crop_fraction=config.data.crop_fraction, seed=config.seed, device="meta",
     )  # fmt: skip
     names = tensor_names(network.module)
     steps_per_epoch = ceil(ceil(len(table.train) / config.data.batch_size) / config.trainer.accumulate)
@@ -168,13 +170,18 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
     faults = _Faults()
     ledger = faults.attempt(lambda: _account(config, network, table, open_donor))
     schedule = faults.attempt(lambda: make_schedule(config.unfreeze, config.freeze, network.stages, names))
-    rate = faults.attempt(lambda: rate_factor(config.scheduler, steps_per_epoch=steps_per_epoch, total_steps=total_steps))
+    rate = faults.attempt(
+        lambda: rate_factor(config.scheduler, steps_per_epoch=steps_per_epoch, total_steps=total_steps)
+    )
     never = schedule.never_trained(steps_per_epoch, total_steps) if schedule else frozenset[str]()
     groups = faults.attempt(lambda: group_parameters(network.module, network.stages, config.optimizer, never))
     if ledger and schedule:
         faults.attempt(lambda: _check_not_random(ledger, never))
     faults.settle()
-    assert ledger is not None and schedule is not None and rate is not None and groups is not None
+    assert ledger is not None
+    assert schedule is not None
+    assert rate is not None
+    assert groups is not None
     phases = schedule.phases(steps_per_epoch, total_steps)
     cache = _plan_cache(config, table, network, never)
     trained = frozenset(name for group in groups for name in group.names)
@@ -211,7 +218,9 @@ def _check_not_random(ledger: Ledger, never_trained: frozenset[str]) -> None:
     verdicts = {entry.target: entry.verdict for entry in ledger.tensors}
     random = [name for name in verdicts if name in never_trained and verdicts[name] is Verdict.initialized]
     if random:
-        shown = ", ".join(random[:SHOWN_NAMES]) + (f" and {len(random) - SHOWN_NAMES} more" if random[SHOWN_NAMES:] else "")
+        shown = ", ".join(random[:SHOWN_NAMES]) + (
+            f" and {len(random) - SHOWN_NAMES} more" if random[SHOWN_NAMES:] else ""
+        )
         raise InputError(
             f"freeze: expected frozen weights to come from a donor, received {len(random)} random tensors that no phase"
             f" would train ({shown}); try freeze=none, or a donor that fills them"
@@ -240,8 +249,8 @@ def _plan_features(config: Config, table: Table, network: Network, never_trained
     need = estimate(prefix, (config.data.channels, size, size), rows=rows, dtype=config.cache.dtype)
     if need > config.cache.max_gb * 1e9:
         raise InputError(
-            f"cache: expected at most cache.max_gb={config.cache.max_gb:g}, received a need of {need / 1e9:.1f} GB for the"
-            f" output of {cut}; try cache.max_gb={ceil(need / 1e9)}, cache.dtype=float16 or cache=none"
+            f"cache: expected at most cache.max_gb={config.cache.max_gb:g}, received a need of {need / 1e9:.1f} GB for"
+            f" the output of {cut}; try cache.max_gb={ceil(need / 1e9)}, cache.dtype=float16 or cache=none"
         )
     return CachePlan(kind=CacheKind.features, reason=f"output of {cut}, computed once per image", cut=cut, size=need)
 

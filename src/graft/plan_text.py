@@ -36,7 +36,9 @@ def columns(rows: Iterable[Sequence[str]]) -> str:
     cells = [tuple(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
         for row in cells
     )
 
@@ -70,7 +72,8 @@ def _donor(plan: Plan) -> str:
 def _stages(plan: Plan) -> str:
     rows = [("stage", "parameters", "buffers", "at the start")]
     rows += [
-        (row.name, f"{row.parameters:,}", f"{row.buffers:,}", "frozen" if row.frozen else "trains") for row in plan.stages
+        (row.name, f"{row.parameters:,}", f"{row.buffers:,}", "frozen" if row.frozen else "trains")
+        for row in plan.stages
     ]
     frozen = plan.total - plan.trainable
     return (
@@ -103,8 +106,9 @@ def _cost(plan: Plan) -> str:
     kept = f"{cache.kind.value}: {cache.reason}" + (f", {size(cache.size)} on disk" if cache.size else "")
     cut = " (less with the cache)" if cache.kind is CacheKind.features else ""
     return (
-        f"memory    about {size(memory.total)} a step: weights {size(memory.weights)}, gradients {size(memory.gradients)},"
-        f" optimizer {size(memory.optimizer)}, activations {size(memory.activations)}{cut}\n"
+        f"memory    about {size(memory.total)} a step: weights {size(memory.weights)},"
+        f" gradients {size(memory.gradients)}, optimizer {size(memory.optimizer)},"
+        f" activations {size(memory.activations)}{cut}\n"
         f"cache     {kept}\n"
         f"trainer   {_trainer(plan.config.trainer)}"
     )

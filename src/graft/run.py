@@ -21,7 +21,7 @@ from graft.data.datamodule import DataModule
 from graft.data.datasets import load_table
 from graft.data.features import as_batched
 from graft.data.ingredients import Ingredients, structure_hash, tensors_hash
-from graft.data.table import PARTS, Table
+from graft.data.table import PARTS
 from graft.files import write_json
 from graft.finetune.fit import FitResult, fit
 from graft.finetune.module import FineTuning
@@ -58,7 +58,7 @@ def run(config: Config, folder: Path, overrides: Sequence[str]) -> float | None:
     with clock("build"):
         network = build_network(
             config.backbone, config.head, num_classes=len(table.classes), channels=config.data.channels,
-            image_size=config.data.image_size, seed=config.seed,
+            image_size=config.data.image_size, crop_fraction=config.data.crop_fraction, seed=config.seed,
         )  # fmt: skip
     with clock("transfer"), open_chosen(config) as donor:
         inject(plan.ledger, donor, network.module)
@@ -77,7 +77,7 @@ def run(config: Config, folder: Path, overrides: Sequence[str]) -> float | None:
     _write_report(folder)
     say(_summary(metrics, folder))
     if result.frozen_verified is False:
-        raise RunFailed(f"frozen tensors moved: {', '.join(result.moved[:5])}; the weights in {folder} are not to be trusted")
+        raise RunFailed(f"frozen tensors moved ({', '.join(result.moved[:5])}); do not trust the weights in {folder}")
     return metrics[config.checkpoint.monitor]
 
 
@@ -93,7 +93,9 @@ def _check_writable(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         reason = f"{error.strerror} ({folder})"
-        raise InputError(f"hydra.run.dir: expected a folder that can be written, received {reason}; try another") from None
+        raise InputError(
+            f"hydra.run.dir: expected a folder that can be written, received {reason}; try another"
+        ) from None
 
 
 def _compute_features(plan: Plan, network: Network, data: DataModule) -> torch.nn.Module | None:
@@ -138,7 +140,9 @@ def _progress(what: str):
     return told
 
 
-def _fine_tune(plan: Plan, network: Network, data: DataModule, trained: torch.nn.Module | None, folder: Path) -> FitResult:
+def _fine_tune(
+    plan: Plan, network: Network, data: DataModule, trained: torch.nn.Module | None, folder: Path
+) -> FitResult:
     config, table = plan.config, plan.table
     tuning = FineTuning(
         network.module, network.stages, schedule=plan.schedule, optimizer=config.optimizer, scheduler=config.scheduler,
@@ -152,7 +156,12 @@ def _fine_tune(plan: Plan, network: Network, data: DataModule, trained: torch.nn
 
 
 def _write_results(
-    plan: Plan, network: Network, result: FitResult, injected: dict[str, torch.Tensor], folder: Path, overrides: Sequence[str]
+    plan: Plan,
+    network: Network,
+    result: FitResult,
+    injected: dict[str, torch.Tensor],
+    folder: Path,
+    overrides: Sequence[str],
 ) -> None:
     config, table = plan.config, plan.table
     for part, outputs in result.outputs.items():

@@ -28,7 +28,9 @@ def hub(tmp_path: Path) -> Path:
 def train(tmp_path: Path, hub: Path) -> Train:
     """Runs `python train.py …` in the repository; the run's folder is tmp_path/run unless the test names one."""
 
-    def command(*overrides: str, timeout: float = 240, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def command(
+        *overrides: str, timeout: float = 240, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         folder = () if any(o.startswith("hydra.") for o in overrides) else (f"hydra.run.dir={tmp_path / 'run'}",)
         return subprocess.run(
             [sys.executable, "train.py", *overrides, *folder],

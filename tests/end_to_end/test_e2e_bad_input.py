@@ -5,15 +5,24 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
-from conftest import Train
 
-SMALL = ("backbone=resnet18", "freeze=none", "data=folder", "data.image_size=32", "data.batch_size=8", "trainer.max_epochs=1")
+Train = Callable[..., subprocess.CompletedProcess[str]]
+
+SMALL = (
+    "backbone=resnet18",
+    "freeze=none",
+    "data=folder",
+    "data.image_size=32",
+    "data.batch_size=8",
+    "trainer.max_epochs=1",
+)
 
 
 class RunsCode:
@@ -93,7 +102,9 @@ def test_a_module_prefix_is_handled_and_said(train: Train, images: Path, tmp_pat
     assert ledger["summary"]["initialized"] == 2
 
 
-@pytest.mark.parametrize("case", ["empty", "one class", "class without images", "mismatch", "truncated", "zero bytes", "text"])
+@pytest.mark.parametrize(
+    "case", ["empty", "one class", "class without images", "mismatch", "truncated", "zero bytes", "text"]
+)
 def test_a_bad_folder_is_refused(train: Train, images: Path, tmp_path: Path, case: str):
     picture = next((images / "train" / "across").iterdir())
     if case == "empty":

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torchvision
-from conftest import Train
 from safetensors.torch import load_file
+
+Train = Callable[..., subprocess.CompletedProcess[str]]
 
 SMALL = ("data.image_size=64", "data.batch_size=8", "trainer.max_epochs=1", "data=folder")
 RESNET50_FILE = "resnet50-11ad3fa6.pth"
@@ -32,12 +34,14 @@ def resnet50_donor(hub: Path) -> Path:
 def test_layer1_3_frozen_trains_exactly_layer4_and_the_head(
     train: Train, images: Path, resnet50_donor: Path, tmp_path: Path, cache: str
 ):
-    done = train("backbone=resnet50", "freeze=layer1-3", f"data.root={images}", f"cache={cache}", f"cache.dir={tmp_path / 'cache'}", *SMALL)
+    cached = (f"cache={cache}", f"cache.dir={tmp_path / 'cache'}")[: 1 if cache == "none" else 2]
+    done = train("backbone=resnet50", "freeze=layer1-3", f"data.root={images}", *cached, *SMALL)
     assert done.returncode == 0, done.stderr
     run = tmp_path / "run"
     assert json.loads((run / "metrics.json").read_text())["frozen_verified"] is True
     before, after = torch.load(resnet50_donor), load_file(run / "model" / "model.safetensors")
-    moved = {name for name, tensor in before.items() if name not in ("fc.weight", "fc.bias") and not torch.equal(tensor, after[name])}
+    head = ("fc.weight", "fc.bias")
+    moved = {name for name in before if name not in head and not torch.equal(before[name], after[name])}
     trunk = {name for name in before if name.startswith("layer4.")}
     assert moved == trunk
     assert after["fc.weight"].shape == (2, 2048)
@@ -46,9 +50,7 @@ def test_layer1_3_frozen_trains_exactly_layer4_and_the_head(
 
 
 def test_no_donor_file_and_no_network_says_what_to_do(train: Train, images: Path):
-    began = time.monotonic()
-    done = train("backbone=resnet50", "freeze=layer1-3", f"data.root={images}", *SMALL)
-    assert time.monotonic() - began < 20
+    done = train("backbone=resnet50", "freeze=layer1-3", f"data.root={images}", *SMALL, timeout=60)
     assert done.returncode == 2
     for word in (RESNET50_FILE, "checkpoints", "donor=file", "donor=none"):
         assert word in done.stderr
@@ -58,7 +60,8 @@ def test_no_donor_file_and_no_network_says_what_to_do(train: Train, images: Path
 def test_freezing_random_weights_is_an_error(train: Train, images: Path, tmp_path: Path):
     done = train("backbone=resnet18", "donor=none", "freeze=layer1-3", f"data.root={images}", *SMALL)
     assert done.returncode == 2
-    assert "random" in done.stderr and "freeze=none" in done.stderr
+    assert "random" in done.stderr
+    assert "freeze=none" in done.stderr
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
@@ -71,4 +74,5 @@ def test_training_from_scratch_says_so(train: Train, images: Path):
 def test_a_freeze_name_that_matches_nothing_lists_the_stages(train: Train, images: Path, resnet50_donor: Path):
     done = train("backbone=resnet50", "freeze=layr1-3", f"data.root={images}", *SMALL)
     assert done.returncode == 2
-    assert "layer1" in done.stderr and "layer4" in done.stderr
+    for stage in ("stem", "layer1", "layer2", "layer3", "layer4"):
+        assert stage in done.stderr

@@ -10,7 +10,9 @@ from graft.estimate import estimate_memory
 
 def network() -> nn.Sequential:
     with torch.device("meta"):
-        return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)
+        )
 
 
 def memory(trainable: set[str]):

@@ -85,7 +85,9 @@ def test_one_cycle_shows_its_peak():
 
 def test_every_fault_between_config_and_donor_is_reported_at_once():
     with pytest.raises(InputError) as raised:
-        make_plan(config_of("freeze=layr1", "optimizer.lr_scale={laier4: 2}", "donor.skip=[nothing.*]"), table_of(), resnet18)
+        make_plan(
+            config_of("freeze=layr1", "optimizer.lr_scale={laier4: 2}", "donor.skip=[nothing.*]"), table_of(), resnet18
+        )
     for word in ("layr1", "laier4", "nothing.*"):
         assert word in str(raised.value)
 
@@ -106,7 +108,8 @@ def test_cache_auto_says_why_not():
     assert "augmented at random" in plan_of("augment=rotations").cache.reason
     assert "stage that trains" in plan_of("freeze=none").cache.reason
     full = plan_of("freeze=layer1-2", "cache.max_gb=0.000001")
-    assert full.cache.cut is None and "cache.max_gb" in full.cache.reason
+    assert full.cache.cut is None
+    assert "cache.max_gb" in full.cache.reason
 
 
 def test_cache_features_states_its_size():
@@ -120,7 +123,8 @@ def test_cache_features_states_its_size():
 def test_channels_adapt_the_first_layer():
     plan = plan_of("data.channels=1")
     entry = plan.ledger.by_target["conv1.weight"]
-    assert entry.verdict.value == "adapted" and entry.info.shape == (64, 1, 7, 7)
+    assert entry.verdict.value == "adapted"
+    assert entry.info.shape == (64, 1, 7, 7)
     assert len(plan.network.preprocess.mean) == 1
 
 
@@ -135,6 +139,8 @@ def test_the_plan_is_json():
     assert json.loads(json.dumps(plan_of().to_dict()))["parameters"]["trainable"] == 1026
 
 
-@pytest.mark.parametrize(("number", "text"), [(0, "0"), (999, "999"), (1280, "1.28k"), (3_371_024, "3.37M"), (2.5e9, "2.5G")])
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0"), (999, "999"), (1280, "1.28k"), (3_371_024, "3.37M"), (2.5e9, "2.5G")]
+)
 def test_counts_are_short(number: float, text: str):
     assert count(number) == text

@@ -12,6 +12,7 @@ from graft.config.keys import schema_keys
 EXAMPLES = {
     "augment.crop_scale": "[0.8,1.0]",
     "backbone.published.preprocess.crop_fraction": "0.875",
+    "data.crop_fraction": "1.0",
     "backbone.published.preprocess.image_size": "224",
     "backbone.published.preprocess.interpolation": "bilinear",
     "backbone.published.preprocess.mean": "[0.485,0.456,0.406]",

@@ -148,6 +148,7 @@ LIMITS: dict[str, Limit] = {
     "data.val_fraction": share_below_one,
     "data.test_fraction": share_below_one,
     "data.image_size": at_least(16, "pixels"),
+    "data.crop_fraction": share_above_zero,
     "data.channels": at_least(1),
     "data.batch_size": at_least(1),
     "data.num_workers": at_least(0),

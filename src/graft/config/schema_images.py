@@ -31,6 +31,8 @@ class DataConfig:
     """Which images a carved part gets. Not the run's seed: runs that differ in seed share their parts."""
     image_size: int | None = None
     """Side in pixels. Null: the donor's."""
+    crop_fraction: float | None = None
+    """Share of each side that the centre crop keeps after resizing; 1 keeps the whole image. Null: the donor's."""
     channels: int = 3
     """1, 3 or more; other than 3 changes the first layer, the donor's first layer and mean/std together."""
     batch_size: int = 32

@@ -32,8 +32,8 @@ class Batches(Protocol):
 
     def train_dataloader(self) -> Sized: ...
     def val_dataloader(self) -> Sized: ...
-    def test_dataloader(self) -> Sized:
-        """Of length 0 where there is no test part."""
+    def test_dataloader(self) -> Sized | None:
+        """None where there is no test part."""
         ...
 
 
@@ -226,7 +226,7 @@ def _evaluate(
     confusion: dict[str, list[list[int]]] = {}
     outputs: dict[str, Outputs] = {}
     passes = {"val": lightning.validate}
-    if len(datamodule.test_dataloader()):
+    if datamodule.test_dataloader() is not None:
         passes["test"] = lightning.test
     for part, run in passes.items():
         evaluation = tuning.evaluation(part)

@@ -39,7 +39,9 @@ class Preprocess:
         return cls(mean=tuple(values.pop("mean")), std=tuple(values.pop("std")), **values)
 
 
-def preprocess_for(backbone: BackboneConfig, *, channels: int = 3, image_size: int | None = None) -> Preprocess:
+def preprocess_for(
+    backbone: BackboneConfig, *, channels: int = 3, image_size: int | None = None, crop_fraction: float | None = None
+) -> Preprocess:
     """The donor's preprocessing (the backbone's YAML over what its library publishes), for these channels and size.
 
     Raises:
@@ -62,7 +64,7 @@ def preprocess_for(backbone: BackboneConfig, *, channels: int = 3, image_size: i
         )
     return Preprocess(
         image_size=image_size or own.image_size or published.image_size,
-        crop_fraction=own.crop_fraction or published.crop_fraction,
+        crop_fraction=crop_fraction or own.crop_fraction or published.crop_fraction,
         interpolation=interpolation,
         mean=for_channels(mean, channels),
         std=for_channels(std, channels),

@@ -1,4 +1,4 @@
-"""The donor and the rules that a config chooses: what follows by itself from head, data channels, image size and classes."""
+"""The donor and the rules that a config chooses, with what follows from head, channels, image size and classes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def rules_for(config: Config, network: Network, classes: Sequence[str]) -> Rules
     if config.donor.kind is DonorKind.none:
         return Rules(auto_skip={"*": "donor=none: trained from scratch"}, seed=config.seed)
     published = config.backbone.published if config.donor.kind is DonorKind.pretrained else None
-    ignore = {pattern: "the backbone has no place for it" for pattern in published.ignore} if published else {}
+    ignore = dict.fromkeys(published.ignore, "the backbone has no place for it") if published else {}
     skip: dict[str, str] = {}
     adapt = {**_channel_adapters(config, network), **_size_adapters(config, network)}
     if config.donor.class_map is not None:
