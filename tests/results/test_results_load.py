@@ -79,7 +79,7 @@ def drop_byte(folder):
         (lambda f: edit(f, format=99), "expected format 1, received 99"),
         (lambda f: edit(f, build=None), "no usable build"),
         (lambda f: edit(f, build={"library": "timm"}), "expected build, head and preprocess"),
-        (lambda f: edit(f, build=OTHER), "missing"),
+        (lambda f: edit(f, build=OTHER), "39 unknown"),
         (lambda f: edit(f, preprocess={"image_size": 64}), "expected build, head and preprocess"),
     ],
 )  # fmt: skip
