@@ -227,8 +227,10 @@ def test_a_wrapped_target_is_met_too() -> None:
 
 
 def test_stripping_never_makes_two_names_one() -> None:
-    error = refusal(infos("module.a", "a"), infos("a"), Rules())
-    assert error.unused == ("module.a",)
+    """Even where it would explain more: `module.a` and `a` are two tensors."""
+    error = refusal(infos("module.a", "a", "module.b"), infos("a", "b"), Rules())
+    assert error.unused == ("module.a", "module.b")
+    assert error.unfilled == ("b",)
 
 
 def test_a_prefix_is_no_part_of_a_word() -> None:
