@@ -1,7 +1,11 @@
-"""From the config's donor group to the rules of an account."""
+"""From the config's donor group to the rules of an account, and rules by which nothing may pass."""
 
 from __future__ import annotations
 
+import pytest
+from torch import nn
+
+from graft import TransferError, transfer
 from graft.config.schema import DonorConfig
 from graft.transfer import TensorInfo, account, rules_of
 
@@ -35,3 +39,21 @@ def test_head_skips_and_casts_come_through() -> None:
     }
     assert ledger.by_target["fc.weight"].reason == "new head"
     assert ledger.donor_tensors[1].reason == "no place"
+
+
+def test_structure_never_fills_a_weight_with_a_bias() -> None:
+    """Equal shapes hide it: a norm's bias first, as some files have it."""
+    norm = nn.BatchNorm2d(4)
+    donor = {
+        name: norm.state_dict()[name]
+        for name in ("bias", "weight", "running_mean", "running_var", "num_batches_tracked")
+    }
+    with pytest.raises(TransferError, match=r"position 0 expected weight \(4,\), received bias \(4,\)"):
+        transfer(donor, nn.BatchNorm2d(4), match="structure")
+
+
+def test_names_by_the_text_of_a_layer_are_refused() -> None:
+    """str(layer) is the same for two layers, so a table made with it would hold one of them."""
+    donor = {str(layer): layer.weight for layer in (nn.Linear(2, 2), nn.Linear(2, 2))}
+    with pytest.raises(TransferError, match="4 of 4 target tensors have no source"):
+        transfer(donor, nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)))
