@@ -16,6 +16,7 @@ from torch import nn
 
 from graft.config.faults import InputError
 from graft.config.schema import KerasConfig
+from graft.transfer import Verdict, transfer
 from graft.transfer.donors import open_donor
 
 os.environ["KERAS_BACKEND"] = "torch"
@@ -667,3 +668,41 @@ def test_without_h5py_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
     with pytest.raises(InputError, match=re.escape("pip install 'graft[keras]'")):
         open_donor(path)
+
+
+# -- through the whole transfer
+
+
+def test_another_epsilon_is_folded_into_the_variance(tmp_path: Path) -> None:
+    model, module = small_keras(epsilon=0.05), small_torch(eps=1e-5)
+    ledger = transfer(str(write(model, tmp_path, "model.keras")), module)
+    entry = ledger.by_target["bn.running_var"]
+    assert entry.verdict is Verdict.adapted
+    assert entry.rule == "epsilon_fold: var' = var + 0.05 − 1e-05"
+    assert {each.verdict for name, each in ledger.by_target.items() if name != "bn.running_var"} == {
+        Verdict.copied,
+        Verdict.initialized,  # the counter of batches
+    }
+    assert module.bn.eps == 1e-5
+    assert_same_function(model, module, images(2, 8, 6, 3))
+
+
+def test_an_equal_epsilon_is_left_alone(tmp_path: Path) -> None:
+    model, module = small_keras(epsilon=1e-5), small_torch(eps=1e-5)
+    ledger = transfer(str(write(model, tmp_path, "model.keras")), module)
+    assert ledger.by_target["bn.running_var"].verdict is Verdict.copied
+    assert_same_function(model, module, images(2, 8, 6, 3))
+
+
+def test_a_layer_norm_s_other_epsilon_is_remarked(tmp_path: Path) -> None:
+    model = shaken(keras.Sequential([keras.Input((6,)), L.LayerNormalization(name="l")]))
+    ledger = transfer(str(write(model, tmp_path, "model.keras")), nn.Sequential(OrderedDict(l=nn.LayerNorm(6))))
+    assert "l.weight: the donor's norm adds 0.001 to its variance, the target's 1e-05; try its eps" in ledger.remarks
+
+
+def test_an_accepted_difference_stays_in_the_ledger(tmp_path: Path) -> None:
+    path = write(shaken(strided("same", 8)), tmp_path, "model.keras")
+    module = nn.Sequential(OrderedDict(c1=nn.Conv2d(3, 4, 3, stride=2, padding=1)))
+    with open_donor(path, keras=KerasConfig(accept=["padding"])) as donor:
+        ledger = transfer(donor, module)
+    assert any(remark.startswith("accepted (padding): c1: pads one side more") for remark in ledger.remarks)

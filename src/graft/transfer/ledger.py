@@ -41,7 +41,7 @@ class TensorInfo:
     transposed: bool = False
     """Output channels are on axis 1, as in ConvTranspose."""
     epsilon: float | None = None
-    """What the layer adds to this variance before the root is taken (running_var), where it is known."""
+    """What a norm adds to its variance, where it is known: with a batch norm's running_var, a layer norm's weight."""
 
 
 class Verdict(Enum):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from graft.config.faults import nearest
-from graft.transfer.adapt import Chain, Misfit, fit, fitting
+from graft.transfer.adapt import Adapter, Chain, Misfit, fit, fitting
+from graft.transfer.adapt.epsilon import EpsilonFold
 from graft.transfer.donor import Donor
 from graft.transfer.ledger import DonorEntry, Entry, Ledger, TensorInfo, TransferError, Verdict
 from graft.transfer.names import Landing
@@ -104,7 +105,8 @@ def _entry(work: Pairing, name: str) -> Entry:
 
 def _chain(work: Pairing, name: str, source: TensorInfo) -> Chain | None:
     """The adapters that make the source fit; None where it fits as it is, or where the misfit is a fault."""
-    adapters, expected = work.adapters.get(name, ()), work.target[name].shape
+    expected = work.target[name].shape
+    adapters = (*work.adapters.get(name, ()), *_epsilon(work, name, source))
     if not adapters and source.shape == expected:
         return None
     site = work.site(name)
@@ -120,6 +122,19 @@ def _chain(work: Pairing, name: str, source: TensorInfo) -> Chain | None:
             f"{name}: adapters work on floating-point tensors, received {source.dtype}; try donor.skip=[{name}]"
         )
     return chain
+
+
+def _epsilon(work: Pairing, name: str, source: TensorInfo) -> tuple[Adapter, ...]:
+    """What makes up for a norm's other epsilon; a layer norm's cannot be made up for and is remarked."""
+    before, after = source.epsilon, work.target[name].epsilon
+    if before is None or after is None or before == after:
+        return ()
+    if name.endswith("running_var"):
+        return (EpsilonFold(before, after),)
+    work.remarks.append(
+        f"{name}: the donor's norm adds {before:g} to its variance, the target's {after:g}; try its eps"
+    )
+    return ()
 
 
 def _may_cast(work: Pairing, name: str, source: TensorInfo) -> bool:

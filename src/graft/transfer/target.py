@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -36,6 +37,7 @@ def target_of_module(module: object) -> Target:
     state = module.state_dict(keep_vars=True)
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     parameters, buffers, transposed = _owned(module)
+    epsilons = dict(_epsilons(module))
     infos: dict[str, TensorInfo] = {}
     for name, value in tensors.items():
         if is_lazy(value):
@@ -49,7 +51,9 @@ def target_of_module(module: object) -> Target:
                 "parameter or buffer; try the transfer into the sub-module that owns it"
             )
         info = info_of_tensor(value)
-        infos[name] = TensorInfo(info.shape, info.dtype, id(value) in buffers, id(value) in transposed)
+        infos[name] = TensorInfo(
+            info.shape, info.dtype, id(value) in buffers, id(value) in transposed, epsilons.get(id(value))
+        )
     remarks = [f"{name}: extra state that is no tensor; left as it is" for name in state if name not in tensors]
     return Target(tensors, infos, _ties(tensors), remarks)
 
@@ -65,6 +69,15 @@ def _owned(module: nn.Module) -> tuple[set[int], set[int], set[int]]:
         if isinstance(child, _ConvTransposeNd):
             transposed.add(id(child.weight))
     return parameters, buffers, transposed
+
+
+def _epsilons(module: nn.Module) -> Iterator[tuple[int, float]]:
+    """What each norm adds to its variance, by the identity of its running_var, or of a layer norm's weight."""
+    for child in module.modules():
+        holder = getattr(child, "weight" if isinstance(child, nn.LayerNorm) else "running_var", None)
+        epsilon = getattr(child, "eps", None)
+        if isinstance(holder, Tensor) and isinstance(epsilon, float):
+            yield id(holder), epsilon
 
 
 def _ties(tensors: dict[str, Tensor]) -> dict[str, str]:
