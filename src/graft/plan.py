@@ -14,14 +14,14 @@ from graft.config.schema import Config
 from graft.data.cache import check_cut, estimate, row_count
 from graft.data.table import Table
 from graft.estimate import Memory, estimate_memory
-from graft.finetune.freeze import HEAD
+from graft.finetune.freeze import unmoving
 from graft.finetune.groups import Group, group_parameters
 from graft.finetune.optimizer import Factor, rate_factor
 from graft.finetune.unfreeze import Phase, Schedule, make_schedule
 from graft.models.cut import split
 from graft.models.inference import frozen_prefix
 from graft.models.network import Network, build_network
-from graft.models.stages import tensor_names
+from graft.models.stages import HEAD, tensor_names
 from graft.transfer import Donor, Ledger, Verdict, account_donor, target_of_module
 from graft.transfer.chosen import rules_for
 
@@ -117,6 +117,7 @@ class Plan:
                     "name": group.name,
                     "stage": group.stage,
                     "parameters": group.parameters,
+                    "factor": group.factor,
                     "weight_decay": group.weight_decay,
                     "rates": self.rates(group),
                 }
@@ -165,7 +166,9 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
         image_size=config.data.image_size, crop_fraction=config.data.crop_fraction, seed=config.seed, device="meta",
     )  # fmt: skip
     names = tensor_names(network.module)
-    steps_per_epoch = ceil(ceil(len(table.train) / config.data.batch_size) / config.trainer.accumulate)
+    processes = config.trainer.devices * config.trainer.num_nodes
+    batches = ceil(len(table.train) / (config.data.batch_size * processes))
+    steps_per_epoch = ceil(batches / config.trainer.accumulate)
     total_steps = steps_per_epoch * config.trainer.max_epochs
     faults = _Faults()
     ledger = faults.attempt(lambda: _account(config, network, table, open_donor))
@@ -183,7 +186,8 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
     assert rate is not None
     assert groups is not None
     phases = schedule.phases(steps_per_epoch, total_steps)
-    cache = _plan_cache(config, table, network, never)
+    still = frozenset[str].intersection(*(unmoving(network.module, phase.frozen, config.freeze_bn) for phase in phases))
+    cache = _plan_cache(config, table, network, still)
     trained = frozenset(name for group in groups for name in group.names)
     return Plan(
         config=config,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from graft.data.cache_folder import CacheFolder
 from graft.data.datamodule import DataModule
 from graft.data.datasets import load_table
 from graft.data.features import as_batched
-from graft.data.ingredients import Ingredients, structure_hash, tensors_hash
+from graft.data.ingredients import Ingredients
 from graft.data.table import PARTS
 from graft.files import write_json
 from graft.finetune.fit import FitResult, fit
@@ -99,34 +98,35 @@ def _check_writable(folder: Path) -> None:
 
 
 def _compute_features(plan: Plan, network: Network, data: DataModule) -> torch.nn.Module | None:
-    """With cache=features: the frozen prefix's output of every image, and the part of the network that trains on it."""
+    """Where the plan has a cut: the frozen prefix's output of every image, and the part of the network behind it."""
     config, cut = plan.config, plan.cache.cut
-    if plan.cache.kind is not CacheKind.features or cut is None:
+    if cut is None:
         return None
     prefix, rest = split(network.module, network.stages, cut)
-    fast = engine(prefix)
-    views = config.cache.views
+    device = "cuda" if config.trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+    fast = engine(prefix, device=device)
     parts = {
-        name: data.images(name, augmented=name == "train" and views > 0) for name in PARTS if plan.table.part(name)
+        name: data.images(name, augmented=name == "train" and config.cache.views > 0)
+        for name in PARTS
+        if plan.table.part(name)
     }
-    ingredients = Ingredients(
-        weights=tensors_hash(prefix),
-        structure=structure_hash(fast),
-        network=network.build,
-        cut=cut,
-        preprocess=asdict(network.preprocess),
-        dtype=config.cache.dtype,
-        engine=f"folded, {fast.precision}",
-        views=views,
-        augment=asdict(config.augment) if views else None,
-        seed=config.seed if views else None,
+    ingredients = Ingredients.of(
+        prefix, network, cut=cut, cache=config.cache, augment=config.augment, seed=config.seed, engine=fast.description
     )
     cache = FeatureCache(
         CacheFolder(config.cache.dir, max_gb=config.cache.max_gb, say=say),
         batch_size=config.data.batch_size,
+        num_workers=data.workers(len(plan.table.train)),
         progress=_progress(f"features after {cut}, {size(plan.cache.size)}"),
     )
-    data.use_stored(cache.build(fast, parts, ingredients), as_batched)
+    try:
+        features = cache.build(fast, parts, ingredients, device=device, channels_last=config.trainer.channels_last)
+    except InputError as full:
+        if config.cache.kind is not CacheKind.auto:
+            raise
+        say(f"cache     none after all: {full}")
+        return None
+    data.use_stored(features, as_batched)
     return rest
 
 

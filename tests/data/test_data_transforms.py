@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from torchvision.models import ConvNeXt_Tiny_Weights, EfficientNet_B0_Weights, ResNet18_Weights
 
+from graft.config.caching import is_random
 from graft.config.faults import InputError
 from graft.config.schema_images import AugmentConfig
 from graft.data.images import decode
 from graft.data.sampling import Key, keyed_randomness
-from graft.data.transforms import eval_transform, is_random, resized_edge, train_transform
+from graft.data.transforms import eval_transform, resized_edge, train_transform
 from graft.models.preprocess import Preprocess
 
 PLAIN = Preprocess(image_size=8, crop_fraction=0.5, interpolation="bilinear", mean=(0.0,) * 3, std=(1.0,) * 3)

@@ -23,7 +23,7 @@ RESNET18 = ("backbone=resnet18", "data.image_size=64", "data.batch_size=4")
 
 
 def config_of(*overrides: str) -> Config:
-    register(CONF)
+    register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return parse(compose("config", [*RESNET18, *overrides]))
 

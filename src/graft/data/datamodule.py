@@ -9,6 +9,7 @@ import lightning
 import torch
 from torch.utils.data import Dataset
 
+from graft.config.caching import is_random
 from graft.config.choices import CacheKind
 from graft.config.schema_images import AugmentConfig, CacheConfig, DataConfig
 from graft.data.cache_folder import CacheFolder
@@ -16,7 +17,7 @@ from graft.data.images import ImageFiles, ImageSource, store_images
 from graft.data.loader import KeyedImages, KeyedLoader, choose_workers, collate
 from graft.data.sampling import KeyedBatchSampler
 from graft.data.table import PARTS, Table
-from graft.data.transforms import eval_transform, interpolation, is_random, resized_edge, train_transform
+from graft.data.transforms import eval_transform, interpolation, resized_edge, train_transform
 
 if TYPE_CHECKING:
     from graft.models.preprocess import Preprocess
@@ -93,7 +94,7 @@ class DataModule(lightning.LightningDataModule):
         return KeyedLoader(
             self.images(part, augmented=train),
             sampler,
-            num_workers=self._workers(len(samples)),
+            num_workers=self.workers(len(samples)),
             pin_memory=self._on_gpu(),
             collate_fn=collate,
         )
@@ -114,7 +115,8 @@ class DataModule(lightning.LightningDataModule):
         device: torch.device = self.trainer.strategy.root_device
         return device.type == "cuda"
 
-    def _workers(self, images: int) -> int:
+    def workers(self, images: int) -> int:
+        """Loader processes for so many images: as configured, or chosen for the machine."""
         if self.data.num_workers is not None:
             return self.data.num_workers
         processes = self.trainer.num_devices if self.trainer else 1

@@ -65,12 +65,6 @@ def train_transform(augment: AugmentConfig, preprocess: Preprocess) -> Transform
     return v2.Compose(steps)
 
 
-def is_random(augment: AugmentConfig) -> bool:
-    """Whether the training transform differs from the evaluation transform at all."""
-    options = (augment.hflip, augment.vflip, augment.quarter_turns, augment.rotate, augment.jitter, augment.erase)
-    return any(options) or augment.crop_scale is not None
-
-
 def resized_edge(preprocess: Preprocess) -> int:
     """Length, in pixels, that the image's shorter edge is resized to before the centre is cropped."""
     return math.floor(preprocess.image_size / preprocess.crop_fraction + 1e-4)
