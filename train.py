@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from graft.config.command_line import check_command_line
 from graft.config.compose import parse, register
 from graft.config.faults import InputError, RunFailed
+from graft.config.help import help_text
 
 CONF = Path(__file__).resolve().parent / "conf"
 
@@ -38,8 +39,19 @@ def job(cfg: DictConfig) -> float | None:
         raise SystemExit(2 if isinstance(error, InputError) else 1) from None
 
 
+def say_help() -> None:
+    """Hydra could print this too, but reads every group several times first."""
+    try:
+        print(help_text(CONF), flush=True)
+    except BrokenPipeError:  # `--help | head`: the reader has seen enough; nothing is to be written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main() -> None:
-    register(CONF)
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        say_help()
+        return
+    register()
     if faults := check_command_line(sys.argv[1:], CONF):
         print(*faults, sep="\n", file=sys.stderr)
         raise SystemExit(2)

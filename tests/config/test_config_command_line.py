@@ -15,7 +15,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 @pytest.fixture(autouse=True)
 def schema() -> None:
-    register(CONF)
+    register()
 
 
 def faults_of(*argv: str) -> list[Fault]:

@@ -23,7 +23,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 @pytest.fixture(scope="module", autouse=True)
 def hydra_here() -> Iterator[None]:
-    register(CONF)
+    register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield
 

@@ -86,6 +86,13 @@ def test_help_explains_the_job_and_lists_every_group_and_option(train: Command, 
     assert max(len(line) for line in page.splitlines()) <= 120
 
 
+def test_help_stops_quietly_when_nobody_reads_on(root: Path) -> None:
+    script = f"'{sys.executable}' train.py --help | head -1"
+    run = subprocess.run(["sh", "-c", script], cwd=root, capture_output=True, text=True, timeout=120, check=False)
+    assert run.stdout == "graft: transfer learning with every tensor accounted for.\n"
+    assert run.stderr == ""
+
+
 @pytest.mark.parametrize(
     ("typed", "completed"),
     [

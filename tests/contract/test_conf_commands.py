@@ -17,7 +17,7 @@ EXPLAINED = "   "  # what follows so much space is said of the command
 
 @pytest.mark.parametrize("file", FILES)
 def test_the_command_is_right_but_for_its_paths(file: str) -> None:
-    register(CONF)
+    register()
     lines = (CONF / file).read_text(encoding="utf-8").splitlines()
     command = next(line for line in lines if "python train.py" in line).lstrip("# ").split(EXPLAINED)[0]
     faults = check_command_line(shlex.split(command)[2:], CONF)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import MISSING
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -13,21 +12,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from graft.config.examples import example
 from graft.config.faults import ConfigError, Fault, nearest
-from graft.config.help import help_text
 from graft.config.keys import nearest_keys, schema_keys
 from graft.config.limits import LIMITS, beyond_limits
 from graft.config.schema import Config
 from graft.config.together import clashes
 
 
-def register(conf: Path) -> None:
+def register() -> None:
     """Makes every key of the schema, with its default, the ground that conf/config.yaml composes on."""
-
-    def help_template() -> str:
-        return help_text(conf).replace("$", "$$")  # Hydra fills $NAME in
-
     ConfigStore.instance().store("graft_schema", schema_node())
-    OmegaConf.register_new_resolver("graft.help", help_template, replace=True)
 
 
 def schema_node() -> DictConfig:
