@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 from math import prod
 from pathlib import Path
@@ -12,14 +13,19 @@ from torch import Tensor
 
 from graft.transfer.donor import Donor
 from graft.transfer.donors import archive
+from graft.transfer.donors.jax import in_torch_layout, is_jax
 from graft.transfer.donors.refusal import DAMAGE, first_line, refused
 from graft.transfer.ledger import TensorInfo
 
 WHAT = "an .npz archive"
+_DAMAGE = (*DAMAGE, SyntaxError, tokenize.TokenError)  # an array's header is a Python literal
 
 
 def open_npz(path: Path) -> Donor:
-    """Opens an archive of arrays; what torch has no type for (text, dates) is left out and said."""
+    """Opens an archive of arrays; what torch has no type for (text, dates) is left out and said.
+
+    Names of JAX's vision transformers and BiT ResNets become timm's.
+    """
     found = archive.entries(path, WHAT)
     infos: dict[str, TensorInfo] = {}
     remarks: list[str] = []
@@ -40,13 +46,14 @@ def open_npz(path: Path) -> Donor:
             infos[name] = TensorInfo(shape=shape, dtype=str(kind).removeprefix("torch."))
     if not infos:
         raise refused(path, expected="arrays of numbers", received="an archive with none in it")
-    return Donor(
+    donor = Donor(
         source=str(path),
         format="npz",
         infos=infos,
         reader=lambda name: _read(path, members[name]),
         remarks=remarks,
     )
+    return in_torch_layout(donor) if is_jax(list(infos)) else donor
 
 
 def _header(path: Path, entry: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype]:
@@ -57,7 +64,7 @@ def _header(path: Path, entry: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dty
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = read(file)
             begin = file.tell()
-    except (*DAMAGE, SyntaxError) as error:
+    except _DAMAGE as error:
         raise refused(
             path, expected=WHAT, received=f"a damaged entry {entry.filename} ({first_line(error)})"
         ) from error
@@ -82,6 +89,6 @@ def _read(path: Path, entry: zipfile.ZipInfo) -> Tensor:
     try:
         with zipfile.ZipFile(path) as found, found.open(entry) as file:
             array = np.lib.format.read_array(file, allow_pickle=False)
-    except (*DAMAGE, SyntaxError) as error:
+    except _DAMAGE as error:
         raise refused(path, expected=f"the array {entry.filename}", received=f"damage ({first_line(error)})") from error
     return torch.from_numpy(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))).reshape(array.shape)

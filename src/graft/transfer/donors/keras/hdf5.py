@@ -18,6 +18,7 @@ from graft.config.faults import InputError
 from graft.transfer.donors.archive import EXPANSION, FLOOR
 from graft.transfer.donors.refusal import DAMAGE, first_line, refused
 
+_SLACK = 64 * 2**20
 _ELSEWHERE = "everything to lie in this one file"
 
 
@@ -55,9 +56,9 @@ class Hdf5:
         self._size = path.stat().st_size if content is None else len(content)
         self.datasets: dict[str, Stored] = {}
         self.others: list[str] = []
-        with self._reading("the file"):
+        with self._reading("the file"), limited_memory(2 * self._size):
             self._file: Any = h5py.File(path if content is None else io.BytesIO(content), "r")
-        with self._reading("its structure"):
+        with self._reading("its structure"), limited_memory(2 * self._size):
             self._walk()
 
     def close(self) -> None:
@@ -75,13 +76,13 @@ class Hdf5:
 
     def text(self, group: str, attribute: str) -> str | None:
         """An attribute that holds a text."""
-        with self._reading(f"the attribute {attribute}"):
+        with self._reading(f"the attribute {attribute}"), limited_memory(2 * self._size):
             found = self._attribute(group, attribute)
             return None if found is None else _decoded(found)
 
     def texts(self, group: str, attribute: str) -> list[str] | None:
         """An attribute that holds a list of texts; Keras splits a long one into attribute0, attribute1, …"""
-        with self._reading(f"the attribute {attribute}"):
+        with self._reading(f"the attribute {attribute}"), limited_memory(2 * self._size):
             found = self._attribute(group, attribute)
             if found is not None:
                 return [_decoded(each) for each in np.atleast_1d(found)]
@@ -149,6 +150,30 @@ class Hdf5:
             raise refused(
                 self.path, expected="a Keras file", received=f"damage while reading {what} ({first_line(error)})"
             ) from error
+
+
+@contextmanager
+def limited_memory(extra: int) -> Generator[None]:
+    """Lets the process take `extra` bytes and some slack more, where Linux can be told so; beyond, allocation fails.
+
+    HDF5 believes the length of a text before it looks whether the file holds so much, and fills up to 4 GB with zeros.
+    """
+    try:
+        import resource
+
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        held = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData:")) * 1024
+        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    except (ImportError, OSError, StopIteration):
+        yield
+        return
+    bound = held + extra + _SLACK
+    limits = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min([bound, *limits]), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 def _torch_dtype(node: Any) -> torch.dtype | None:
