@@ -185,6 +185,26 @@ def test_the_prefix_shows_its_layers() -> None:
     assert kinds == [nn.Conv2d, nn.BatchNorm2d]
 
 
+class Remembers(nn.Module):
+    """Keeps what it computed for the next call, as some attention biases are kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.kept = nn.Conv2d(3, 4, 1), dict[str, Tensor]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) + self.kept.setdefault(str(x.device), self.conv.bias.sum() * x.new_ones(()))
+
+
+def test_tracing_leaves_nothing_in_a_block_s_memory() -> None:
+    net = Net()
+    net.a = Remembers()
+    net.eval()
+    prefix, rest = split(net, STAGES, "one")
+    assert net.a.kept == {}
+    torch.testing.assert_close(rest(prefix(X)), net(X))
+
+
 class Moody(nn.Module):
     def __init__(self) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from graft.config.faults import InputError, said
 from graft.models.cut_graph import Cut
 from graft.models.stages import HEAD, Stages, covers, tensor_names
-from graft.models.tracing import ROOT, UNTRACEABLE, Tracer, Whole, is_layer, mode
+from graft.models.tracing import ROOT, UNTRACEABLE, Tracer, Whole, double, is_layer
 
 TOLERANCE = 1e-5
 
@@ -108,18 +108,16 @@ class _Sides:
 
 def _cut(module: nn.Module, sides: _Sides, training: bool) -> Cut:
     """Traces what straddles the cut in one mode and divides it."""
-    traced = [child for path, child in module.named_modules() if not path or not sides.whole(path)]
-    with mode(traced, training):
-        graph = Tracer(lambda _, path: path != ROOT and sides.whole(path.removeprefix(f"{ROOT}."))).trace(Whole(module))
+    whole = Whole(double(module, training))
+    graph = Tracer(lambda _, path: path != ROOT and sides.whole(path.removeprefix(f"{ROOT}."))).trace(whole)
     return Cut(graph, sides.of, lambda target: module.get_submodule(target.removeprefix(f"{ROOT}.")))
 
 
 def _to_layers(coarse: fx.GraphModule) -> Prefix:
     """The same function in eval mode, traced to layers wherever a block allows it."""
-    blocks = [coarse.get_submodule(str(node.target)) for node in coarse.graph.nodes if node.op == "call_module"]
-    with mode(coarse.modules(), False):
-        closed = {block for block in blocks if not _traceable(block)}
-        graph = Tracer(lambda child, _: child in closed or is_layer(child)).trace(coarse)
+    blocks = {str(node.target) for node in coarse.graph.nodes if node.op == "call_module"}
+    closed = {path for path in blocks if not _traceable(coarse.get_submodule(path))}
+    graph = Tracer(lambda child, path: path in closed or is_layer(child)).trace(double(coarse, training=False))
     return Prefix(coarse, graph)
 
 
@@ -127,15 +125,20 @@ def _traceable(block: nn.Module) -> bool:
     if is_layer(block):
         return True
     try:
-        Tracer(lambda child, _: is_layer(child)).trace(block)
+        Tracer(lambda child, _: is_layer(child)).trace(double(block, training=False))
     except UNTRACEABLE:
         return False
     return True
 
 
 def _prove(module: nn.Module, prefix: nn.Module, rest: nn.Module, images: Tensor, after: str) -> None:
-    with mode([*module.modules(), *rest.modules()], False), torch.no_grad():
-        expected, received = module(images), rest(prefix(images))
+    parts = {part: part.training for part in (*module.modules(), *rest.modules())}
+    try:
+        with torch.no_grad():
+            expected, received = module.eval()(images), rest.eval()(prefix(images))
+    finally:
+        for part, training in parts.items():
+            part.training = training
     difference = float((expected - received).abs().max())
     if difference > TOLERANCE * max(1.0, float(expected.abs().max())):
         raise _uncuttable(module, after, ValueError(f"its two halves give logits that differ by {difference:.2g}"))

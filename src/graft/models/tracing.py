@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import sys
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torchvision
@@ -49,17 +49,13 @@ def is_layer(module: nn.Module) -> bool:
     return type(module) in _opaque_modules() or not any(tensor_names(child) for child in module.children())
 
 
-@contextmanager
-def mode(modules: Iterable[nn.Module], training: bool) -> Generator[None]:
-    """Sets each module's own flag, not its children's, and puts every one back."""
-    flags = {module: module.training for module in modules}
-    try:
-        for module in flags:
-            module.training = training
-        yield
-    finally:
-        for module, flag in flags.items():
-            module.training = flag
+def double(module: nn.Module, training: bool) -> nn.Module:
+    """A copy in one mode that shares every parameter and buffer: tracing may leave its symbols in a module's caches."""
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    copied = copy.deepcopy(module, shared)
+    for part in copied.modules():
+        part.training = training
+    return copied
 
 
 def _opaque_functions() -> tuple[Callable[..., Any], ...]:
