@@ -152,6 +152,7 @@ def test_other_arrays_keep_their_names(tmp_path: Path) -> None:
             r"expected 3 arrays of one shape and type for blocks\.0\.attn\.qkv\.bias",
         ),
         ({"Transformer/encoderblock_0/MultiHeadDotProductAttention_1/key/bias": None}, "expected 3 arrays"),
+        ({"Transformer/encoderblock/LayerNorm_0/bias": np.zeros((10**9, 0), "float32")}, "at most 1024 stacked blocks"),
     ],
 )
 def test_odd_checkpoints_are_refused(tmp_path: Path, change: dict, said: str) -> None:

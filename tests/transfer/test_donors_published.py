@@ -297,6 +297,13 @@ def test_timm_without_network_names_both_places(
         assert wanted in str(caught.value)
 
 
+def test_the_hub_is_not_asked_when_it_is_switched_off(server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(download.Unreachable, match="HF_HUB_OFFLINE is set"):
+        hub.hub_file("owner/name", endpoint=server.url)
+    assert server.asked == []
+
+
 @pytest.mark.parametrize(
     ("file", "looked_for"),
     [

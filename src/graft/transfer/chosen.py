@@ -31,7 +31,7 @@ def open_chosen(config: Config) -> Donor:
     if donor.kind is DonorKind.pretrained:
         return open_published(backbone, sha256=donor.sha256)
     assert donor.path is not None, "the config's check asks for donor.path"
-    return open_donor(donor.path, container=donor.container, ema=donor.ema, sha256=donor.sha256)
+    return open_donor(donor.path, container=donor.container, ema=donor.ema, sha256=donor.sha256, keras=donor.keras)
 
 
 def rules_for(config: Config, network: Network, classes: Sequence[str]) -> Rules:

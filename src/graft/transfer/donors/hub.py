@@ -42,6 +42,8 @@ def hub_file(repository: str, files: Sequence[str] = FILES, *, endpoint: str | N
         cached = huggingface_hub.try_to_load_from_cache(name, file, revision=revision or None)
         if isinstance(cached, str):
             return Path(cached)
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        raise Unreachable(f"{repository} is not in the hub's cache, and HF_HUB_OFFLINE is set")
     ask(huggingface_hub.hf_hub_url(name, files[0], revision=revision or None, endpoint=endpoint))
     for file in files:
         try:

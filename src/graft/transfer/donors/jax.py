@@ -21,6 +21,7 @@ from graft.transfer.ledger import TensorInfo
 Shape = tuple[int, ...]
 
 _PREFIX = re.compile(r"^(opt/target/|params/img/|params/|resnet/)")
+_MOST_BLOCKS = 1024
 _STACKED = "Transformer/encoderblock/"
 _BLOCK = r"Transformer/encoderblock_(\d+)/"
 _UNIT = r"block(\d+)/unit(\d+)/"
@@ -125,6 +126,8 @@ def _targets(path: Path, array: str, shape: Shape) -> list[tuple[str, _Source]]:
     if not bare.startswith(_STACKED):
         return [(name, _Source(array, None, layout)) for name, layout in _match(path, bare, shape)]
     blocks = shape[0] if shape else 0
+    if blocks > _MOST_BLOCKS:
+        raise refused(path, expected=f"at most {_MOST_BLOCKS} stacked blocks", received=f"{array} of shape {shape}")
     return [
         (name, _Source(array, block, layout))
         for block in range(blocks)
