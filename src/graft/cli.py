@@ -23,8 +23,6 @@ COMMANDS = {
     "predict": ("graft.results.predict", "classify images with a run or an exported model"),
     "export": ("graft.results.formats", "write a run's weights for torchvision, timm, ONNX, torch.export"),
     "report": ("graft.results.report", "write a run's report.html again"),
-    "inspect": ("graft.transfer.inspect", "look into a weights file: names, shapes, containers, likely architectures"),
-    "diff": ("graft.transfer.diff", "compare two weights files, tensor by tensor"),
 }
 
 
