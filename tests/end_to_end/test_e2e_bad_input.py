@@ -68,7 +68,7 @@ def with_code(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (directory, ["director"]),
+        (directory, ["folder", "empty"]),
         (truncated, ["donor"]),
         (other_architecture, ["features.0.weight", "conv1.weight"]),
         (one_other_shape, ["layer2.0.conv1.weight", "5", "3"]),

@@ -18,7 +18,6 @@ import json, sys
 import timm, torch
 from safetensors.torch import load_file
 
-Train = Callable[..., subprocess.CompletedProcess[str]]
 folder, probe, out = sys.argv[1:]
 record = json.load(open(folder + "/model.json"))
 model = timm.create_model(record["build"]["name"], num_classes=len(record["classes"]), **record["build"]["kwargs"])
