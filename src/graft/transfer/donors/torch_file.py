@@ -69,7 +69,8 @@ def _check_zip(path: Path) -> Counter[int]:
 def _check_globals(path: Path, *, zipped: bool) -> None:
     """Refuses a pickle that names anything to call but the rebuilding of plain tensors. Executes nothing."""
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # escapes in damaged strings
             named = {name for pickled in _pickles(path, file, zipped=zipped) for name in _globals(pickled)}
     except DAMAGE as error:
         raise refused(path, expected=WHAT, received=f"a damaged pickle ({first_line(error)})") from error
