@@ -46,8 +46,10 @@ def halves_agree(net: Net, after: str = "one", stages: Stages = STAGES) -> Tenso
     features = prefix(X)
     torch.testing.assert_close(rest(features), net(X))
     net.train()
-    prefix.train()
     rest.train()
+    prefix.train()
+    assert net.a.training, "the prefix has modes of its own"
+    net.a.eval()  # as freezing does
     state = copy.deepcopy(net.state_dict())
     outcomes = []
     for forward in (net, lambda x: rest(prefix(x))):

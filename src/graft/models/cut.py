@@ -6,13 +6,16 @@ Only what straddles the cut is traced: a module that lies on one side is called 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, fx, nn
 
 from graft.config.faults import InputError, said
 from graft.models.cut_graph import Cut
 from graft.models.stages import HEAD, Stages, covers, tensor_names
-from graft.models.tracing import ROOT, UNTRACEABLE, Tracer, Whole, double, is_layer
+from graft.models.tracing import ROOT, UNTRACEABLE, Tracer, Whole, double, is_layer, targets
 
 TOLERANCE = 1e-5
 
@@ -43,8 +46,8 @@ def split(module: nn.Module, stages: Stages, after: str, *, example: Tensor | No
     """Two modules with `rest(prefix(x)) == module(x)`.
 
     The prefix ends with stage `after` and whatever follows it that has neither weights nor chance (an activation, a
-    pooling). It gives one tensor, or a tuple where several cross the cut. It is traced down to its layers, so that a
-    batch-norm can be folded into the convolution before it.
+    pooling). It gives one tensor, or a tuple where several cross the cut. It is traced down to its layers where that
+    can be, so that a batch-norm can be folded into the convolution before it. Its modes are its own.
 
     Args:
         module: stays as it is, its modes included; cut it on the device where it will remain.
@@ -58,20 +61,65 @@ def split(module: nn.Module, stages: Stages, after: str, *, example: Tensor | No
         raise InputError(f"cut: expected a stage of the trunk ({', '.join(stages.names)}), received {HEAD!r}")
     sides = _Sides(module, stages, after)
     try:
-        in_train, in_eval = (_cut(module, sides, training) for training in (True, False))
-        if in_train.signature != in_eval.signature:
-            raise ValueError("other values cross the cut in training than in evaluation")
-        whole = Whole(module)
-        prefix = _to_layers(fx.GraphModule(whole, in_eval.prefix()))
-        rest_eval = fx.GraphModule(whole, in_eval.rest())
-        rest_train = fx.GraphModule(whole, in_train.rest())
+        halves = _fewest_crossings(module, sides)
+        prefix = _to_layers(halves.prefix())
+        rest = halves.rest(module)
     except UNTRACEABLE as error:
         raise _uncuttable(module, after, error) from error
-    rest = Rest(rest_eval if rest_train.code == rest_eval.code else rest_train, rest_eval, len(in_eval.crossing))
-    prefix.training, rest.training = False, module.training
     if example is not None:
         _prove(module, prefix, rest, example, after)
     return prefix, rest
+
+
+@dataclass(frozen=True, slots=True)
+class _Halves:
+    """A network's graph in each mode, divided, and the doubles that they were traced on."""
+
+    in_train: Cut
+    in_eval: Cut
+    doubles: tuple[nn.Module, nn.Module]
+
+    def prefix(self) -> fx.GraphModule:
+        return fx.GraphModule(self.doubles[1], self.in_eval.prefix())
+
+    def rest(self, module: nn.Module) -> Rest:
+        """Built on the network's own modules, so that their modes count."""
+        real = Whole(module)
+        in_train, in_eval = (
+            fx.GraphModule(targets(graph, real, double), graph)
+            for graph, double in zip((self.in_train.rest(), self.in_eval.rest()), self.doubles, strict=True)
+        )
+        rest = Rest(in_eval if in_train.code == in_eval.code else in_train, in_eval, len(self.in_eval.crossing))
+        rest.training = module.training
+        return rest
+
+
+def _fewest_crossings(module: nn.Module, sides: _Sides) -> _Halves:
+    """Traces as little as it can, and down to the layers where that fails or lets several values across the cut."""
+    found: list[_Halves] = []
+    failure: Exception = ValueError()
+    for whole in (sides.whole, sides.layer):
+        try:
+            found.append(_halves(module, sides, whole))
+        except UNTRACEABLE as error:
+            failure = failure if str(failure) else error
+        if found and len(found[-1].in_eval.crossing) == 1:
+            break
+    if not found:
+        raise failure
+    return min(found, key=lambda halves: len(halves.in_eval.crossing))
+
+
+def _halves(module: nn.Module, sides: _Sides, whole: Callable[[str], bool]) -> _Halves:
+    doubles = Whole(double(module, training=True)), Whole(double(module, training=False))
+    tracers = (Tracer(lambda _, path: path != ROOT and whole(path.removeprefix(f"{ROOT}."))) for _ in doubles)
+    graphs = [tracer.trace(each) for tracer, each in zip(tracers, doubles, strict=True)]
+    in_train, in_eval = (
+        Cut(graph, sides.of, lambda target: module.get_submodule(target.removeprefix(f"{ROOT}."))) for graph in graphs
+    )
+    if in_train.signature != in_eval.signature:
+        raise ValueError("other values cross the cut in training than in evaluation")
+    return _Halves(in_train, in_eval, doubles)
 
 
 class _Sides:
@@ -95,6 +143,10 @@ class _Sides:
             return False
         return len(self.under.get(path, ())) < 2
 
+    def layer(self, path: str) -> bool:
+        """Whether a module is called as a whole when all else is traced."""
+        return is_layer(self.module.get_submodule(path))
+
     def of(self, node: fx.Node) -> bool | None:
         """True for a call or a tensor after the cut, False for one before it, None for what owns no tensor."""
         if node.op not in ("call_module", "get_attr"):
@@ -106,29 +158,19 @@ class _Sides:
         return None if not found else True in found
 
 
-def _cut(module: nn.Module, sides: _Sides, training: bool) -> Cut:
-    """Traces what straddles the cut in one mode and divides it."""
-    whole = Whole(double(module, training))
-    graph = Tracer(lambda _, path: path != ROOT and sides.whole(path.removeprefix(f"{ROOT}."))).trace(whole)
-    return Cut(graph, sides.of, lambda target: module.get_submodule(target.removeprefix(f"{ROOT}.")))
-
-
 def _to_layers(coarse: fx.GraphModule) -> Prefix:
-    """The same function in eval mode, traced to layers wherever a block allows it."""
-    blocks = {str(node.target) for node in coarse.graph.nodes if node.op == "call_module"}
-    closed = {path for path in blocks if not _traceable(coarse.get_submodule(path))}
-    graph = Tracer(lambda child, path: path in closed or is_layer(child)).trace(double(coarse, training=False))
-    return Prefix(coarse, graph)
+    """The same function in eval mode, traced to layers; as it is where a block does not let itself be traced.
 
-
-def _traceable(block: nn.Module) -> bool:
-    if is_layer(block):
-        return True
+    All or nothing: a block traced behind one that is not would see a symbol where that one gives it a list.
+    """
+    copied = double(coarse, training=False)
     try:
-        Tracer(lambda child, _: is_layer(child)).trace(double(block, training=False))
+        graph = Tracer(lambda child, _: is_layer(child)).trace(copied)
     except UNTRACEABLE:
-        return False
-    return True
+        graph = coarse.graph
+    prefix = Prefix(copied, graph)
+    prefix.training = False
+    return prefix
 
 
 def _prove(module: nn.Module, prefix: nn.Module, rest: nn.Module, images: Tensor, after: str) -> None:

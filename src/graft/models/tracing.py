@@ -58,6 +58,19 @@ def double(module: nn.Module, training: bool) -> nn.Module:
     return copied
 
 
+def targets(graph: fx.Graph, real: nn.Module, double: nn.Module) -> dict[str, Any]:
+    """What a graph calls and reads, from the real network; what tracing itself put down, from the double."""
+    named = {str(node.target) for node in graph.nodes if node.op in ("call_module", "get_attr")}
+    return {name: _at(real, name, _at(double, name, None)) for name in sorted(named)}
+
+
+def _at(root: nn.Module, name: str, otherwise: Any) -> Any:
+    value: Any = root
+    for part in name.split("."):
+        value = getattr(value, part, None)
+    return otherwise if value is None else value
+
+
 def _opaque_functions() -> tuple[Callable[..., Any], ...]:
     """Functions that timm declares untraceable, where timm is in use."""
     if "timm.layers" not in sys.modules:
