@@ -176,7 +176,6 @@ def test_what_must_hold_together_is_answered(overrides: list[str], key: str, sai
         (["cache=none", "cache.max_gb=5"], "cache.max_gb", "cache=features or cache=images"),
         (["data.test=held_out"], "data.test", "data=folder"),
         (["donor.path=x.pt"], "donor.path", "donor=file or donor=run or donor=keras"),
-        (["donor=none", "freeze=none", "donor.verify=true"], "donor.verify", "donor=pretrained"),
         (["donor.table={a: b}"], "donor.table", "donor.match=table"),
         (["donor.keras.fold_bias=true"], "donor.keras.fold_bias", "donor=keras"),
     ],

@@ -118,8 +118,6 @@ class DonorConfig:
     """What a Keras file does not say of itself (donor=keras)."""
     class_map: str | None = None
     """names: keep the head's rows of classes that donor and data share."""
-    verify: bool = False
-    """Run a probe batch through the donor's own model and the new trunk and compare."""
 
 
 @dataclass(slots=True, kw_only=True)

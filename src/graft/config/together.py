@@ -53,9 +53,7 @@ WITH_DONOR = tuple(kind for kind in DonorKind if kind is not DonorKind.none)
 MATTERS = (
     Matters(("donor.path",), "donor.kind", (DonorKind.file, DonorKind.run, DonorKind.keras)),
     Matters(
-        tuple(
-            f"donor.{name}" for name in ("sha256", "match", "rename", "skip", "ignore", "adapt", "class_map", "verify")
-        ),
+        tuple(f"donor.{name}" for name in ("sha256", "match", "rename", "skip", "ignore", "adapt", "class_map")),
         "donor.kind",
         WITH_DONOR,
     ),
