@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -107,7 +106,6 @@ def test_tab_completes_groups_options_and_keys(typed: str, completed: list[str],
     assert ended.stdout.split() == completed
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="completes in bash")
 def test_tab_completes_in_a_real_bash(root: Path) -> None:
     script = (
         'eval "$(python train.py -sc install=bash)"; COMP_LINE="python train.py donor=f"; COMP_POINT=${#COMP_LINE};'

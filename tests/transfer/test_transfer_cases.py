@@ -145,7 +145,7 @@ def test_partial_with_a_different_last_layer() -> None:
 
 
 def test_a_different_last_layer_is_not_left_out_silently() -> None:
-    """What strict=False would do with a missing name, and load_state_dict would not do with another shape."""
+    """A lenient load_state_dict lets a missing name pass; another shape must not pass here either."""
     donor, target = small(outputs=10), small(outputs=3)
     before = state(target)
     with pytest.raises(TransferError, match=r"fc.weight: expected \(3, 6\), received \(10, 6\) from fc.weight"):

@@ -80,7 +80,7 @@ class Checkpoints(Checkpoint):
 
     def _save(self, trainer: L.Trainer, tuning: FineTuning) -> None:
         tuning.check_finite()
-        trainer.save_checkpoint(self.folder / LAST, weights_only=False)
+        trainer.save_checkpoint(self.folder / LAST)
 
 
 def keep_if_best(folder: Path, history: Sequence[Mapping[str, Any]], config: CheckpointConfig) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import Any
 
+from graft.config.faults import InputError
 from graft.transfer.donors.keras.graph import Graph, Layer
 
 _WINDOWED = re.compile(r"(Depthwise|Separable)?Conv[123]D|(Max|Average)Pooling[123]D")
@@ -85,8 +86,9 @@ def _uneven(graph: Graph) -> Iterator[str]:
         elif _WINDOWED.fullmatch(layer.class_name):
             uneven = any(_may_be_uneven(*side) for side in _sides(layer))
         elif _TRANSPOSED.fullmatch(layer.class_name):
-            windows, strides = _each(layer.config.get("kernel_size"), 2), _each(layer.config.get("strides"), 2)
-            uneven = any((window - stride) % 2 for window, stride in zip(windows, strides, strict=False))
+            rank = int(re.sub(r"\D", "", layer.class_name))
+            windows, strides = _each(layer.config.get("kernel_size"), rank), _each(layer.config.get("strides"), rank)
+            uneven = any((window - stride) % 2 for window, stride in zip(windows, strides, strict=True))
         else:
             uneven = False
         if uneven:
@@ -103,12 +105,17 @@ def _sides(layer: Layer) -> Iterator[tuple[int, int, int, int | None]]:
     first = layer.config.get("data_format") == "channels_first"
     unknown: list[Any] = [None] * rank
     sizes = (shape[2:] if first else shape[1:-1]) if len(shape) == rank + 2 else unknown
-    for window, stride, dilation, size in zip(windows, strides, dilations, sizes, strict=False):
+    for window, stride, dilation, size in zip(windows, strides, dilations, sizes, strict=True):
         yield window, stride, dilation, size if isinstance(size, int) else None
 
 
 def _each(value: object, rank: int) -> list[int]:
+    """One number an axis; a description with another count cannot be judged, so it is refused."""
     sides = value if isinstance(value, list) else [value] * rank
+    if len(sides) != rank:
+        raise InputError(
+            f"donor: expected {rank} numbers, one for each axis of a layer, received {sides}; try a fresh copy"
+        )
     return [side if isinstance(side, int) else 1 for side in sides]
 
 
