@@ -20,8 +20,9 @@ from graft.finetune.optimizer import Factor, rate_factor
 from graft.finetune.unfreeze import Phase, Schedule, make_schedule
 from graft.models.cut import split
 from graft.models.inference import frozen_prefix
+from graft.models.names import tensor_names
 from graft.models.network import Network, build_network
-from graft.models.stages import HEAD, tensor_names
+from graft.models.stages import HEAD
 from graft.transfer import Donor, Ledger, Verdict, account_donor, target_of_module
 from graft.transfer.chosen import rules_for
 

@@ -18,7 +18,7 @@ from graft.data.cache import FeatureCache
 from graft.data.cache_folder import CacheFolder
 from graft.data.datamodule import DataModule
 from graft.data.datasets import load_table
-from graft.data.features import as_batched
+from graft.data.features import FeatureDataset, as_batched
 from graft.data.ingredients import Ingredients
 from graft.data.table import PARTS
 from graft.files import write_json
@@ -102,7 +102,23 @@ def _compute_features(plan: Plan, network: Network, data: DataModule) -> torch.n
     config, cut = plan.config, plan.cache.cut
     if cut is None:
         return None
-    prefix, rest = split(network.module, network.stages, cut)
+    try:
+        features, rest = _features_after(cut, plan, network, data)
+    except InputError as reason:
+        if config.cache.kind is not CacheKind.auto:
+            raise
+        say(f"cache     none after all: {reason}")
+        return None
+    data.use_stored(features, as_batched)
+    return rest
+
+
+def _features_after(
+    cut: str, plan: Plan, network: Network, data: DataModule
+) -> tuple[dict[str, FeatureDataset], torch.nn.Module]:
+    config, side = plan.config, network.preprocess.image_size
+    example = torch.rand(2, config.data.channels, side, side, generator=torch.Generator().manual_seed(0))
+    prefix, rest = split(network.module, network.stages, cut, example=example)  # proves the cut on the example
     device = "cuda" if config.trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
     fast = engine(prefix, device=device)
     parts = {
@@ -119,15 +135,7 @@ def _compute_features(plan: Plan, network: Network, data: DataModule) -> torch.n
         num_workers=data.workers(len(plan.table.train)),
         progress=_progress(f"features after {cut}, {size(plan.cache.size)}"),
     )
-    try:
-        features = cache.build(fast, parts, ingredients, device=device, channels_last=config.trainer.channels_last)
-    except InputError as full:
-        if config.cache.kind is not CacheKind.auto:
-            raise
-        say(f"cache     none after all: {full}")
-        return None
-    data.use_stored(features, as_batched)
-    return rest
+    return cache.build(fast, parts, ingredients, device=device, channels_last=config.trainer.channels_last), rest
 
 
 def _progress(what: str):

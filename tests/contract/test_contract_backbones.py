@@ -18,8 +18,9 @@ from torch import nn
 from graft.config.schema import BackboneConfig, HeadConfig, HeadKind
 from graft.finetune.freeze import apply_freeze, parse_freeze
 from graft.models.cut import split
+from graft.models.names import tensor_names
 from graft.models.network import Network, build_network, rebuild
-from graft.models.stages import HEAD, covers, tensor_names
+from graft.models.stages import HEAD, covers
 
 FILES = {file.stem: file for file in sorted((Path(__file__).parents[2] / "conf/backbone").glob("*.yaml"))}
 BY_NAME_ONLY = ("torchvision", "timm")

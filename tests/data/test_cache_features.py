@@ -21,7 +21,8 @@ from graft.config.schema_images import AugmentConfig, CacheConfig
 from graft.data.cache import FeatureCache, check_cut, estimate, row_count
 from graft.data.cache_folder import CacheFolder
 from graft.data.features import FeatureDataset, as_batched, pack, unpack
-from graft.data.ingredients import Ingredients, structure_hash, tensors_hash
+from graft.data.ingredients import Ingredients, structure_hash
+from graft.models.fingerprint import fingerprint
 from graft.models.inference import engine
 
 SIDE = 16
@@ -70,7 +71,7 @@ def parts() -> dict[str, Pictures]:
 
 def about(prefix: nn.Module, **changes: Any) -> Ingredients:
     plain = Ingredients(
-        weights=tensors_hash(prefix), structure=structure_hash(prefix), network={"library": "plain", "name": "tiny"},
+        weights=fingerprint(prefix), structure=structure_hash(prefix), network={"library": "plain", "name": "tiny"},
         cut="layer1", preprocess={"mean": [0.5], "std": [0.2], "image_size": SIDE}, dtype="float32", engine="plain",
     )  # fmt: skip
     return replace(plain, **changes)

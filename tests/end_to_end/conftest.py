@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 Train = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -25,23 +22,13 @@ def hub(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def train(tmp_path: Path, hub: Path) -> Train:
-    """Runs `python train.py …` in the repository; the run's folder is tmp_path/run unless the test names one."""
+def train(train: Train, tmp_path: Path, hub: Path) -> Train:
+    """The same command without a network to be had; the run's folder is tmp_path/run unless the test names one."""
 
-    def command(
-        *overrides: str, timeout: float = 240, env: dict[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        folder = () if any(o.startswith("hydra.") for o in overrides) else (f"hydra.run.dir={tmp_path / 'run'}",)
-        return subprocess.run(
-            [sys.executable, "train.py", *overrides, *folder],
-            cwd=REPOSITORY,
-            env={**os.environ, "TORCH_HOME": str(hub.parents[1]), "HF_HUB_OFFLINE": "1", **(env or {})},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+    def command(*words: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        folder = () if any(word.startswith("hydra.") for word in words) else (f"hydra.run.dir={tmp_path / 'run'}",)
+        offline = {"TORCH_HOME": str(hub.parents[1]), "HF_HUB_OFFLINE": "1"}
+        return train(*words, *folder, timeout=timeout, env=offline)
 
     return command
 

@@ -21,7 +21,8 @@ from graft.data.loader import KeyedLoader
 from graft.data.sampling import KeyedBatchSampler
 from graft.finetune.module import FineTuning
 from graft.finetune.unfreeze import make_schedule
-from graft.models.stages import Stage, Stages, tensor_names
+from graft.models.names import tensor_names
+from graft.models.stages import Stage, Stages
 
 
 class Block(nn.Module):

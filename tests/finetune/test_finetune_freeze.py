@@ -9,9 +9,10 @@ from torch import nn
 
 from graft.config.faults import InputError
 from graft.config.schema import FreezeBatchNorm
-from graft.finetune.fingerprint import fingerprint
 from graft.finetune.freeze import apply_freeze, check_tied, modules_in_eval, parse_freeze, unmoving
-from graft.models.stages import Stage, Stages, tensor_names
+from graft.models.fingerprint import fingerprint
+from graft.models.names import tensor_names
+from graft.models.stages import Stage, Stages
 
 RESNET = Stages(
     trunk=(

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from graft.config.faults import InputError
-from graft.models.stages import Stage, Stages, check_partition, covers, declared_stages, tensor_names
+from graft.models.names import tensor_names
+from graft.models.stages import Stage, Stages, check_partition, covers, declared_stages
 
 NAMES = ("stem.weight", "stem.mean", "layer1.0.weight", "layer10.weight", "position", "fc.weight", "fc.bias")
 STAGES = Stages(

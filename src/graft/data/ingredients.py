@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from graft.config.schema_images import AugmentConfig, CacheConfig
-from graft.data.store import bytes_of
+from graft.models.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from graft.models.network import Network
@@ -29,7 +29,7 @@ class Ingredients:
     """Everything but the images that a row depends on."""
 
     weights: str
-    """`tensors_hash` of the prefix."""
+    """`fingerprint` of the prefix."""
     structure: str
     """`structure_hash` of the prefix."""
     network: Mapping[str, Any]
@@ -67,7 +67,7 @@ class Ingredients:
             prefix: as cut from the network, its original tensors, before an engine was made of it.
         """
         return cls(
-            weights=tensors_hash(prefix),
+            weights=fingerprint(prefix),
             structure=structure_hash(prefix),
             network={name: network.build[name] for name in ("library", "name", "kwargs")},
             cut=cut,
@@ -93,17 +93,6 @@ class Ingredients:
         drawn = {"augment": self.augment, "seed": self.seed} if self.views else {"augment": None, "seed": None}
         values = {**asdict(self), **drawn, "versions": versions, "format": FORMAT}
         return json.loads(_canonical(values))
-
-
-def tensors_hash(module: nn.Module) -> str:
-    """SHA-256 over every parameter and buffer: name, dtype, shape, bytes."""
-    sha = hashlib.sha256()
-    named = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
-    for name, tensor in sorted(named.items()):
-        plain = tensor.detach().cpu().contiguous()
-        sha.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
-        sha.update(bytes_of(plain))
-    return sha.hexdigest()
 
 
 def structure_hash(module: nn.Module) -> str:

@@ -122,9 +122,8 @@ class EpochLines(Callback):
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
-            self.console.print(
-                epoch_line(_tuning(pl_module).history[-1], trainer.max_epochs or 0), highlight=False, soft_wrap=True
-            )
+            line = epoch_line(_tuning(pl_module).history, trainer.max_epochs or 0)
+            self.console.print(line, highlight=False, soft_wrap=True)
 
     @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -140,13 +139,16 @@ class EpochLines(Callback):
             self._bar = None
 
 
-def epoch_line(row: Mapping[str, Any], epochs: int) -> str:
+def epoch_line(history: Sequence[Mapping[str, Any]], epochs: int) -> str:
+    """The last row in words; what is frozen only where it is news."""
+    row, before = history[-1], history[-2] if len(history) > 1 else {}
     figures = [f"train loss {row['train/loss']:.4f}", f"accuracy {row['train/accuracy']:.4f}"]
     if "val/loss" in row:
         figures += [f"val loss {row['val/loss']:.4f}", f"accuracy {row['val/accuracy']:.4f}", f"F1 {row['val/f1']:.4f}"]
     return (
-        f"epoch {row['epoch'] + 1}/{epochs}  {' · '.join(figures)} · lr {row['lr']:.2e} · frozen {row['frozen']}"
+        f"epoch {row['epoch'] + 1}/{epochs}  {' · '.join(figures)} · lr {row['lr']:.2e}"
         f" · {row['images_per_second']:.1f} images/s"
+        + (f" · frozen {row['frozen']}" if row["frozen"] != before.get("frozen") else "")
     )
 
 

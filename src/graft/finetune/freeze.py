@@ -11,7 +11,7 @@ from torch import nn
 
 from graft.config.faults import InputError, nearest
 from graft.config.schema import FreezeBatchNorm
-from graft.finetune.names import aliases, tensors
+from graft.models.names import aliases, tensors
 from graft.models.stages import HEAD, Stages, covers
 
 FORMS = "none, backbone, a stage, or a range such as layer1-3, joined by +"

@@ -10,7 +10,7 @@ from torch import nn
 
 from graft.config.faults import InputError, nearest
 from graft.config.schema import OptimizerConfig
-from graft.finetune.names import aliases
+from graft.models.names import aliases
 from graft.models.stages import HEAD, Stages, covers
 
 BACKBONE = "backbone"

@@ -11,9 +11,9 @@ from torch import nn
 
 from graft.config.faults import InputError
 from graft.config.schema import FreezeBatchNorm
-from graft.finetune.fingerprint import digests
 from graft.finetune.freeze import unmoving
 from graft.finetune.unfreeze import Phase
+from graft.models.fingerprint import digests
 
 
 class Clock:

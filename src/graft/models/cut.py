@@ -14,7 +14,8 @@ from torch import Tensor, fx, nn
 
 from graft.config.faults import InputError, said
 from graft.models.cut_graph import Cut
-from graft.models.stages import HEAD, Stages, covers, tensor_names
+from graft.models.names import tensor_names
+from graft.models.stages import HEAD, Stages, covers
 from graft.models.tracing import ROOT, UNTRACEABLE, Tracer, Whole, double, is_layer, targets
 
 TOLERANCE = 1e-5

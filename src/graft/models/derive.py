@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from graft.config.faults import InputError
-from graft.models.stages import Stage, Stages, covers, tensor_names
+from graft.models.names import tensor_names
+from graft.models.stages import Stage, Stages, covers
 
 NUMBERED = re.compile(r"(.*\D)(\d+)")
 # Names that are clear in a range (layer1-3); conv4_1 would not be.

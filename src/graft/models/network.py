@@ -15,8 +15,9 @@ from graft.config.schema import BackboneConfig, HeadConfig, HeadKind, Library
 from graft.models.backbones import construct, size_kwargs
 from graft.models.derive import call_order, derive_heads, derive_stages
 from graft.models.heads import describe_head, install_head
+from graft.models.names import tensor_names
 from graft.models.preprocess import Preprocess, preprocess_for
-from graft.models.stages import Stages, check_partition, declared_stages, tensor_names
+from graft.models.stages import Stages, check_partition, declared_stages
 
 
 @dataclass(slots=True, kw_only=True)

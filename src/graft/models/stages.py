@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import nn
-
 from graft.config.faults import InputError, nearest
 
 HEAD = "head"
@@ -15,12 +13,6 @@ HEAD = "head"
 def covers(prefix: str, name: str) -> bool:
     """Whether a module-name prefix covers a tensor: `layer1` covers `layer1.0.conv1.weight`, not `layer10.weight`."""
     return name == prefix or name.startswith(f"{prefix}.")
-
-
-def tensor_names(module: nn.Module) -> tuple[str, ...]:
-    """Every parameter and buffer name, non-persistent buffers and every name of a shared tensor included."""
-    parameters = [name for name, _ in module.named_parameters(remove_duplicate=False)]
-    return (*parameters, *(name for name, _ in module.named_buffers(remove_duplicate=False)))
 
 
 @dataclass(frozen=True, slots=True)

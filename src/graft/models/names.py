@@ -14,6 +14,11 @@ def tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
+def tensor_names(module: nn.Module) -> tuple[str, ...]:
+    """Every parameter and buffer name, non-persistent buffers and every name of a shared tensor included."""
+    return tuple(tensors(module))
+
+
 def aliases(module: nn.Module) -> list[tuple[nn.Parameter, tuple[str, ...]]]:
     """Each parameter once, by identity, with every name it goes by (tied parameters have several)."""
     named: dict[int, tuple[nn.Parameter, list[str]]] = {}

@@ -1,4 +1,4 @@
-"""The hash by which frozen tensors are proven not to have moved."""
+"""The hash by which frozen tensors are proven not to have moved, and by which a cache knows a prefix."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from graft.finetune.names import tensors
+from graft.models.names import tensors
 
 
-def fingerprint(module: nn.Module, names: Iterable[str]) -> str:
-    """One sha256 over the named parameters and buffers, names included."""
-    return combined(digests(module, names))
+def fingerprint(module: nn.Module, names: Iterable[str] | None = None) -> str:
+    """One sha256 over the named parameters and buffers (null: all of them), names included."""
+    return combined(digests(module, tensors(module) if names is None else names))
 
 
 def digests(module: nn.Module, names: Iterable[str]) -> dict[str, str]:
