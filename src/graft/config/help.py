@@ -44,7 +44,7 @@ MAIN_KEYS = (
 
 EVERYTHING = (
     ("python train.py --cfg job [group=option] …", "every key of a command, with its value"),
-    ("src/graft/config/schema.py", "every key, with its type and meaning"),
+    ("docs/reference.md", "every key, with its type, default and meaning"),
     ("python train.py --hydra-help", "the flags: -m, --cfg, --config-dir, …"),
     ('eval "$(python train.py -sc install=bash)"', "tab completion (fish and zsh too)"),
     ("hydra.run.dir=FOLDER", "the run's folder; its checkpoint there is resumed"),
