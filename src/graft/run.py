@@ -62,7 +62,7 @@ def run(config: Config, folder: Path, overrides: Sequence[str]) -> float | None:
     with clock("transfer"), open_chosen(config) as donor:
         inject(plan.ledger, donor, network.module)
     write_json(folder / "transfer.json", plan.ledger.to_dict())
-    injected = {name: value.detach().clone() for name, value in network.module.named_parameters()}
+    injected = _before_training(plan, network)
     data = DataModule(
         table, config.data, config.augment, network.preprocess, seed=config.seed, cache=config.cache, say=say
     )
@@ -78,6 +78,13 @@ def run(config: Config, folder: Path, overrides: Sequence[str]) -> float | None:
     if result.frozen_verified is False:
         raise RunFailed(f"frozen tensors moved ({', '.join(result.moved[:5])}); do not trust the weights in {folder}")
     return metrics[config.checkpoint.monitor]
+
+
+def _before_training(plan: Plan, network: Network) -> dict[str, torch.Tensor]:
+    """What drift is measured from. What no phase trains is not copied: that it has not moved, a hash proves."""
+    trained = {name for group in plan.groups for name in group.names}
+    values = {name: value.detach() for name, value in network.module.named_parameters()}
+    return {name: value.clone() if name in trained else value for name, value in values.items()}
 
 
 def say(line: str) -> None:
