@@ -97,7 +97,7 @@ class DonorConfig:
     sha256: str | None = None
     """The donor file must have this hash."""
     match: str = "name"
-    """name, structure or table."""
+    """name, structure, table, or auto: print the rules that would explain the names, and stop."""
     rename: list[list[str]] = field(default_factory=list)
     """Ordered [pattern, replacement] pairs, applied with re.sub to donor names."""
     table: dict[str, str] = field(default_factory=dict)
