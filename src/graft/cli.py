@@ -23,6 +23,7 @@ COMMANDS = {
     "predict": ("graft.results.predict", "classify images with a run or an exported model"),
     "export": ("graft.results.formats", "write a run's weights for torchvision, timm, ONNX, torch.export"),
     "report": ("graft.results.report", "write a run's report.html again"),
+    "cache": ("graft.data.cache_command", "list or prune the features and images that runs share on disk"),
 }
 
 

@@ -8,7 +8,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,8 @@ class Listed:
     header: Header | None
     fault: str = ""
     """Why it is of no use, where it is not."""
+    writer: str = ""
+    """The process that is writing it at this moment, where one is."""
 
 
 class CacheFolder:
@@ -101,7 +103,7 @@ class CacheFolder:
 
     def check_room(self, need: int, *, replaced: tuple[Path, ...] = ()) -> None:
         """Raise InputError unless `need` more bytes fit under the limit and on the disk."""
-        held = sum(path.stat().st_size for path in self._files() if path not in replaced)
+        held = sum(status.st_size for path, status in self._files() if path not in replaced)
         if held + need > self.max_gb * GB:
             raise InputError(
                 f"cache.max_gb: expected room for {need / GB:.3g} GB below the limit of {self.max_gb:g} GB, received a "
@@ -119,15 +121,19 @@ class CacheFolder:
     def entries(self) -> list[Listed]:
         """Every entry, the most recently used first; unusable ones with the reason."""
         found: list[Listed] = []
-        for path in self._files():
-            status = path.stat()
-            header, fault = None, ""
+        for path, status in self._files():
+            header, fault, writer = None, "", ""
             try:
                 header = read_header(path) if path.suffix == SUFFIX else None
-                fault = "" if header else "half-written"
             except Damaged as damage:
                 fault = str(damage)
-            found.append(Listed(path=path, bytes=status.st_size, used=status.st_mtime, header=header, fault=fault))
+            except FileNotFoundError:
+                continue  # removed by another process since it was found
+            if path.suffix == PARTIAL:
+                fault, writer = "half-written", holder_of(path.with_suffix(LOCK)) or ""
+            found.append(
+                Listed(path=path, bytes=status.st_size, used=status.st_mtime, header=header, fault=fault, writer=writer)
+            )
         return sorted(found, key=lambda listed: listed.used, reverse=True)
 
     def prune(self, *, max_gb: float | None = None, older_than_days: float | None = None) -> list[Listed]:
@@ -152,8 +158,14 @@ class CacheFolder:
                 path.unlink(missing_ok=True)
             return held
 
-    def _files(self) -> list[Path]:
-        return [path for path in sorted(self.path.glob("*")) if path.suffix in (SUFFIX, PARTIAL)]
+    def _files(self) -> list[tuple[Path, os.stat_result]]:
+        """Entries and what is being written, less what another process removes or seals at this moment."""
+        found: list[tuple[Path, os.stat_result]] = []
+        for path in sorted(self.path.glob("*")):
+            if path.suffix in (SUFFIX, PARTIAL):
+                with suppress(FileNotFoundError):
+                    found.append((path, path.stat()))
+        return found
 
     def _make(self) -> None:
         try:
@@ -221,6 +233,21 @@ def _lock(path: Path) -> int | None:
     except (BlockingIOError, FileNotFoundError):  # held, or removed by its last holder since it was opened
         pass
     os.close(descriptor)
+    return None
+
+
+def holder_of(path: Path) -> str | None:
+    """Who holds that lock at this moment; None where nobody does."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(path)
+    finally:
+        os.close(descriptor)
     return None
 
 
