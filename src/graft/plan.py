@@ -14,9 +14,10 @@ from graft.config.schema import Config
 from graft.data.cache import check_cut, estimate, row_count
 from graft.data.table import Table
 from graft.estimate import Memory, estimate_memory
-from graft.finetune.freeze import unmoving
+from graft.finetune.freeze import Frozen, unmoving
 from graft.finetune.groups import Group, group_parameters
-from graft.finetune.optimizer import Factor, rate_factor
+from graft.finetune.optimizer import rate_factor
+from graft.finetune.rates import Rates
 from graft.finetune.unfreeze import Phase, Schedule, make_schedule
 from graft.models.cut import split
 from graft.models.inference import frozen_prefix
@@ -64,11 +65,14 @@ class Plan:
     ledger: Ledger
     schedule: Schedule
     phases: tuple[Phase, ...]
+    """Those whose moments are known."""
+    decided: tuple[Frozen, ...]
+    """The states that follow, when the training decides."""
     groups: tuple[Group, ...]
-    factor: Factor
+    timetable: Rates
     stages: tuple[StageRow, ...]
     trainable: int
-    """Parameters that train in some phase."""
+    """Parameters that train in some phase, or may."""
     total: int
     memory: Memory
     cache: CachePlan
@@ -78,13 +82,7 @@ class Plan:
 
     def rates(self, group: Group) -> list[tuple[float, float, float] | None]:
         """The group's first, highest and last learning rate in each phase; None where it is frozen."""
-        return [
-            None if set(group.names) <= phase.frozen.names else self._span(group.lr, phase) for phase in self.phases
-        ]
-
-    def _span(self, rate: float, phase: Phase) -> tuple[float, float, float]:
-        factors = [self.factor(step) for step in range(phase.start_step, phase.stop_step)]
-        return rate * factors[0], rate * max(factors), rate * factors[-1]
+        return [self.timetable.span(group, phase) for phase in self.phases]
 
     def to_dict(self) -> dict[str, Any]:
         """plan.json."""
@@ -103,16 +101,9 @@ class Plan:
             "steps_per_epoch": self.steps_per_epoch,
             "steps": self.total_steps,
             "stages": [asdict(row) for row in self.stages],
-            "phases": [
-                {
-                    "start_epoch": phase.start_epoch,
-                    "start_step": phase.start_step,
-                    "stop_step": phase.stop_step,
-                    "frozen": phase.frozen.expression,
-                    "frozen_stages": list(phase.frozen.stages),
-                }
-                for phase in self.phases
-            ],
+            "phases": [phase.to_dict() for phase in self.phases],
+            "decided": self._decided(),
+            "thaw_warmup_steps": self.timetable.warmup,
             "groups": [
                 {
                     "name": group.name,
@@ -132,6 +123,16 @@ class Plan:
             "memory": {**asdict(self.memory), "total": self.memory.total},
             "cache": {**asdict(self.cache), "kind": self.cache.kind.value},
             "remarks": list(self.remarks),
+        }
+
+    def _decided(self) -> dict[str, Any] | None:
+        plateau = self.schedule.plateau
+        if plateau is None:
+            return None
+        return {
+            "by": plateau.monitor,
+            "rule": str(plateau),
+            "states": [{"frozen": state.expression, "frozen_stages": list(state.stages)} for state in self.decided],
         }
 
 
@@ -173,21 +174,24 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
     total_steps = steps_per_epoch * config.trainer.max_epochs
     faults = _Faults()
     ledger = faults.attempt(lambda: _account(config, network, table, open_donor))
-    schedule = faults.attempt(lambda: make_schedule(config.unfreeze, config.freeze, network.stages, names))
-    rate = faults.attempt(
+    schedule = faults.attempt(
+        lambda: make_schedule(config.unfreeze, config.freeze, network.stages, names, checkpoint=config.checkpoint)
+    )
+    curve = faults.attempt(
         lambda: rate_factor(config.scheduler, steps_per_epoch=steps_per_epoch, total_steps=total_steps)
     )
-    never = schedule.never_trained(steps_per_epoch, total_steps) if schedule else frozenset[str]()
-    groups = faults.attempt(lambda: group_parameters(network.module, network.stages, config.optimizer, never))
+    states = schedule.states(steps_per_epoch, total_steps) if schedule else []
+    frozen = [state.names for state in states]
+    groups = faults.attempt(lambda: group_parameters(network.module, network.stages, config.optimizer, frozen))
     if ledger and schedule:
-        faults.attempt(lambda: _check_not_random(ledger, never))
+        faults.attempt(lambda: _check_not_random(ledger, frozenset.intersection(*frozen)))
     faults.settle()
     assert ledger is not None
     assert schedule is not None
-    assert rate is not None
+    assert curve is not None
     assert groups is not None
     phases = schedule.phases(steps_per_epoch, total_steps)
-    still = frozenset[str].intersection(*(unmoving(network.module, phase.frozen, config.freeze_bn) for phase in phases))
+    still = frozenset[str].intersection(*(unmoving(network.module, state, config.freeze_bn) for state in states))
     cache = _plan_cache(config, table, network, still)
     trained = frozenset(name for group in groups for name in group.names)
     return Plan(
@@ -197,8 +201,9 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
         ledger=ledger,
         schedule=schedule,
         phases=tuple(phases),
+        decided=tuple(states[len(phases) :]),
         groups=tuple(groups),
-        factor=rate,
+        timetable=Rates(curve, phases, schedule.warmup.steps(steps_per_epoch, total_steps)),
         stages=_stage_rows(network, phases[0]),
         trainable=sum(group.parameters for group in groups),
         total=sum(parameter.numel() for parameter in network.module.parameters()),

@@ -75,23 +75,40 @@ def _stages(plan: Plan) -> str:
         (row.name, f"{row.parameters:,}", f"{row.buffers:,}", "frozen" if row.frozen else "trains")
         for row in plan.stages
     ]
-    frozen = plan.total - plan.trainable
+    frozen, most = plan.total - plan.trainable, " at most" if plan.decided else ""
     return (
         f"network   {plan.config.backbone.name}, head {plan.config.head.kind.value}: {plan.total:,} parameters,"
-        f" {plan.trainable:,} trainable, {frozen:,} frozen for good\n{columns(rows)}"
+        f" {plan.trainable:,} trainable{most}, {frozen:,} frozen for good\n{columns(rows)}"
     )
 
 
 def _phases(plan: Plan) -> str:
     steps = f"{plan.config.trainer.max_epochs} epochs of {plan.steps_per_epoch} steps"
-    timeline = "\n".join(f"  from epoch {phase.start_epoch:g}: {phase.frozen}" for phase in plan.phases)
     heads = [f"lr from epoch {phase.start_epoch:g}" for phase in plan.phases]
     rows = [("group", "parameters", "decay", *heads), *(_group_row(plan, group) for group in plan.groups)]
-    return f"frozen    over {steps}\n{timeline}\n\n{columns(rows)}"
+    return f"frozen    over {steps}\n{_timeline(plan)}\n\n{columns(rows)}"
+
+
+def _timeline(plan: Plan) -> str:
+    lines = [f"  from epoch {phase.start_epoch:g}: {phase.frozen}" + _times(phase.factor) for phase in plan.phases]
+    if plan.schedule.plateau and plan.decided:
+        lines.append(f"  then {plan.schedule.plateau}, one after the other:")
+        lines += [
+            f"    {state}" + _times(plan.schedule.factor_of(place))
+            for place, state in enumerate(plan.decided, len(plan.phases))
+        ]
+    if plan.timetable.warmup:
+        lines.append(f"  what thaws comes to its rate in {plan.timetable.warmup} steps")
+    return "\n".join(lines)
+
+
+def _times(factor: float) -> str:
+    return f", every rate ×{factor:g}" if factor != 1 else ""
 
 
 def _group_row(plan: Plan, group: Group) -> tuple[str, ...]:
-    rates = ["frozen" if rate is None else _rates(*rate) for rate in plan.rates(group)]
+    later = f"decided by {plan.schedule.plateau.monitor}" if plan.schedule.plateau else "frozen"
+    rates = [later if rate is None else _rates(*rate) for rate in plan.rates(group)]
     return (group.name, f"{group.parameters:,}", f"{group.weight_decay:g}", *rates)
 
 

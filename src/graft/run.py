@@ -187,7 +187,7 @@ def _write_results(
         )  # fmt: skip
     after = dict(network.module.named_parameters())
     write_drift(folder, drift(injected, after, network.stages.stage_of))
-    never = plan.schedule.never_trained(plan.steps_per_epoch, plan.total_steps)
+    never = frozenset.intersection(*(phase.frozen.names for phase in result.phases))
     export(
         network,
         folder / "model",
@@ -196,7 +196,7 @@ def _write_results(
         freeze={
             "expression": config.freeze,
             "unfreeze": config.unfreeze.kind.value,
-            "phases": plan.to_dict()["phases"],
+            "phases": [phase.to_dict() for phase in result.phases],
             "verified": result.frozen_verified,
         },
         ledger=plan.ledger.to_dict(),
@@ -212,6 +212,7 @@ def _write_metrics(result: FitResult, clock: Clock, folder: Path) -> dict[str, A
         "train/seconds": result.seconds,
         "train/images_per_second": result.images_per_second,
         "frozen_verified": result.frozen_verified,
+        "phases": [phase.to_dict() for phase in result.phases],
         "epochs": result.epochs,
         "best_epoch": result.best_epoch,
         "steps": result.steps,

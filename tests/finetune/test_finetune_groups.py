@@ -55,8 +55,24 @@ def test_no_decay_on_biases_norms_and_what_has_one_dimension(tiny):
 def test_what_never_trains_is_left_out(tiny):
     network = tiny.network()
     never = frozenset(name for name, _ in network.named_parameters() if not name.startswith("fc"))
-    groups = group_parameters(network, tiny.stages, tiny.optimizer(), never)
+    groups = group_parameters(network, tiny.stages, tiny.optimizer(), [never])
     assert [group.names for group in groups] == [("fc.weight",), ("fc.bias",)]
+
+
+def test_what_thaws_at_another_time_is_a_group_of_its_own(tiny):
+    network = tiny.network()
+    states = [{"layer1.conv.weight", "layer2.conv.weight"}, {"layer1.conv.weight", "layer1.bn.weight"}, set()]
+    groups = group_parameters(network, tiny.stages, tiny.optimizer(), states)
+    names = {group.name: group.names for group in groups if group.stage in ("layer1", "layer2", "layer3")}
+    assert names == {
+        "layer1 part 1": ("layer1.conv.weight",),
+        "layer1 part 2/no_decay": ("layer1.bn.weight",),
+        "layer1 part 3/no_decay": ("layer1.bn.bias",),
+        "layer2 part 1": ("layer2.conv.weight",),
+        "layer2 part 2/no_decay": ("layer2.bn.weight", "layer2.bn.bias"),
+        "layer3": ("layer3.conv.weight",),
+        "layer3/no_decay": ("layer3.bn.weight", "layer3.bn.bias"),
+    }
 
 
 @pytest.mark.parametrize(
@@ -124,4 +140,4 @@ def test_a_rate_that_cannot_be_or_has_no_effect_is_an_error(tiny, changes, never
     network = tiny.network()
     names = frozenset(name for name, _ in network.named_parameters() if name.split(".")[0] in never)
     with pytest.raises(InputError, match=message):
-        group_parameters(network, tiny.stages, tiny.optimizer(**changes), names)
+        group_parameters(network, tiny.stages, tiny.optimizer(**changes), [names])

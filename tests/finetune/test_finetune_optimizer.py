@@ -7,7 +7,7 @@ from torch import nn
 from graft.config.faults import InputError
 from graft.config.schema import SchedulerConfig, SchedulerKind
 from graft.finetune.groups import group_parameters
-from graft.finetune.optimizer import build_optimizer, build_scheduler, optimizer_names, rate_factor
+from graft.finetune.optimizer import build_optimizer, optimizer_names, rate_factor
 
 TOTAL, EPOCH = 100, 10
 
@@ -90,14 +90,6 @@ def test_each_group_has_its_rate_and_decay_in_the_optimizer(tiny, name, kind):
     assert sorted(held) == sorted(id(parameter) for parameter in network.parameters())
     network(torch.randn(2, 3, 8, 8)).sum().backward()
     optimizer.step()
-
-
-def test_the_scheduler_scales_every_group_alike(tiny):
-    _, groups, optimizer = build(tiny, lr_scale={"head": 10})
-    scheduler = build_scheduler(optimizer, lambda step: 0.5**step)
-    optimizer.step()
-    scheduler.step()
-    assert [group["lr"] for group in optimizer.param_groups] == [group.lr / 2 for group in groups]
 
 
 def test_arguments_reach_the_optimizer(tiny):

@@ -64,6 +64,13 @@ TIMELINES = {
         {"table": {"10 steps": "stem", "20 steps": "none"}},
         [(0, 0, "stem"), (20, 2, "none")],
     ),
+    "at, thawed and frozen again": (
+        "layer1-2",
+        UnfreezeKind.at,
+        {"table": {"1 epoch": "none", "50%": "backbone", "45 steps": "stem"}},
+        [(0, 0, "stem+layer1+layer2"), (10, 1, "none"), (30, 3, ALL), (45, 4.5, "stem")],
+    ),
+    "plateau, nothing decided yet": ("layer1-2", UnfreezeKind.plateau, {}, [(0, 0, "stem+layer1+layer2")]),
     "at, after the end": ("stem", UnfreezeKind.at, {"table": {"6 epochs": "none"}}, [(0, 0, "stem")]),
 }
 
@@ -114,6 +121,14 @@ def test_a_moment_that_never_comes_is_remarked(tiny):
         ("backbone", UnfreezeKind.gradual, {"every": 0}, r"unfreeze\.every: expected more than nothing"),
         ("backbone", UnfreezeKind.gradual, {"every": "soon"}, r"unfreeze\.every: expected \"2 epochs\""),
         ("backbone", UnfreezeKind.gradual, {"start": "10%"}, r"unfreeze\.start: expected the unit of unfreeze\.every"),
+        ("none", UnfreezeKind.plateau, {}, r"something frozen to thaw.*unfreeze=plateau"),
+        (
+            "backbone",
+            UnfreezeKind.lp_ft,
+            {"phase_factors": [1.0, 0.1, 0.01]},
+            r"unfreeze\.phase_factors: expected at most 2 factors.*received 3; try \[1,0\.1\]",
+        ),
+        ("backbone", UnfreezeKind.gradual, {"warmup": "a while"}, r"unfreeze\.warmup: expected \"2 epochs\""),
         ("backbone", UnfreezeKind.at, {}, r"unfreeze\.table: expected moments"),
         ("backbone", UnfreezeKind.at, {"table": {"1 epoch": "layer9"}}, r"unfreeze\.table\[1 epoch\]: .*'layer9'"),
         ("backbone", UnfreezeKind.at, {"table": {"later": "none"}}, r"unfreeze\.table: expected \"2 epochs\""),

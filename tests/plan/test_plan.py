@@ -74,6 +74,35 @@ def test_rates_say_first_highest_and_last_of_each_phase():
     assert rates["head"] == [pytest.approx((0.1, 0.1, 0.1)), pytest.approx((0.1, 0.1, 0.1))]
 
 
+def test_what_the_training_decides_is_said_so_with_the_most_that_may_train():
+    plan = plan_of("unfreeze=plateau", "trainer.max_epochs=10", "unfreeze.patience=3", "checkpoint.monitor=train/loss")
+    text = describe(plan)
+    assert "then decided by train/loss, each time it has not improved for 3 epochs, one after the other:" in text
+    assert "trainable at most" in text
+    assert {group.stage for group in plan.groups} == {"layer3", "layer4", "head"}
+    layer4 = [line for line in text.splitlines() if line.startswith("layer4 ")][-1]
+    assert layer4.endswith("decided by train/loss")
+    decided = plan.to_dict()["decided"]
+    assert decided["by"] == "train/loss"
+    assert [state["frozen_stages"][-1] for state in decided["states"]] == ["layer3", "layer2"]
+    assert len(plan.phases) == 1
+    assert "leave no time for the last 3 states" in text
+
+
+def test_the_rates_show_each_phases_factor_and_what_thaws_warming_up():
+    plan = plan_of(
+        "unfreeze=lp_ft", "unfreeze.start=1 epoch", "trainer.max_epochs=3", "scheduler=constant", "optimizer.lr=0.01",
+        "unfreeze.phase_factors=[1,0.1]", "unfreeze.warmup=2 steps",
+    )  # fmt: skip
+    rates = {group.name: plan.rates(group) for group in plan.groups}
+    assert rates["layer4"] == [None, pytest.approx((0.0005, 0.001, 0.001))]
+    assert rates["head"] == [(0.01, 0.01, 0.01), pytest.approx((0.001, 0.001, 0.001))]
+    text = describe(plan)
+    assert "from epoch 1: nothing, every rate ×0.1" in text
+    assert "what thaws comes to its rate in 2 steps" in text
+    assert "0.0005 → 0.001" in text
+
+
 def test_one_cycle_shows_its_peak():
     plan = plan_of("freeze=none", "scheduler=one_cycle", "optimizer.lr=0.01", "trainer.max_epochs=10")
     group = next(group for group in plan.groups if group.name == "layer4")

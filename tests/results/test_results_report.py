@@ -54,9 +54,10 @@ def plan(classes):
         "stages": [{"name": stage} for stage in STAGES],
         "phases": [
             {"start_epoch": 0, "frozen_stages": ["stem", "layer1"]},
-            {"start_epoch": 1.5, "frozen_stages": ["stem"]},
+            {"start_epoch": 1.5, "frozen_stages": ["stem"], "factor": 0.1},
         ],
-        "groups": [{"stage": stage, "factor": 0.1} for stage in STAGES[1:]],
+        "thaw_warmup_steps": 4,
+        "steps_per_epoch": 8,
         "data": {
             "kind": "folder",
             "parts": {part: dict.fromkeys(classes, 20) for part in ("train", "val", "test")},
@@ -112,10 +113,12 @@ def write_run(folder, *, classes=("fine", "<b>bad</b>"), images=40, pictures=Tru
         write_predictions(folder, part, paths, targets, probabilities, classes=classes)
     with open(folder / "metrics.csv", "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["epoch", "step", "lr", "frozen", "train/loss", "val/loss", "val/accuracy"])
-        writer.writerows(
-            [k, 9 * k, 0.1 / (k + 1), "backbone", 1 / (k + 1), 1.1 / (k + 1), 0.5 + 0.1 * k] for k in range(3)
-        )
+        rates = ["lr/layer1", "lr/layer2", "lr/head"]
+        writer.writerow(["epoch", "step", "lr", *rates, "frozen", "train/loss", "val/loss", "val/accuracy"])
+        for k in range(3):
+            rate = 0.1 / (k + 1)
+            losses = 1 / (k + 1), 1.1 / (k + 1), 0.5 + 0.1 * k
+            writer.writerow([k, 9 * k, rate, rate / 10 if k else "", rate / 10, rate, "backbone", *losses])
     write_json(folder / "metrics.json", METRICS)
     write_json(folder / "plan.json", plan(classes))
     write_json(folder / "transfer.json", LEDGER)
@@ -245,3 +248,12 @@ def test_words():
     ]
     assert [percent(p) for p in (0, 1, 0.5, 0.99991, 0.0001)] == ["0 %", "100 %", "50.0 %", "99.991 %", "0.010 %"]
     assert (count(1, "class"), count(1200, "class")) == ("1 class", "1,200 classes")
+
+
+def test_the_timeline_says_each_phases_factor_and_the_warm_up(source):
+    said = Page(source).said
+    assert "Frozen at first: stem, layer1; after 1.5 epochs: stem." in said
+    assert "Every learning rate: from epoch 0 ×1; from epoch 1.5 ×0.1." in said
+    assert "Pale: what has thawed comes to its learning rate, in 0.5 epochs." in said
+    assert "lr/" not in said
+    assert {"layer1", "layer2", "head"} <= set(said.split())

@@ -41,6 +41,7 @@ class UnfreezeKind(Enum):
     gradual = "gradual"
     lp_ft = "lp_ft"
     at = "at"
+    plateau = "plateau"
 
 
 class SchedulerKind(Enum):

@@ -40,6 +40,7 @@ EXAMPLES = {
     "trainer.clip_norm": "1.0",
     "trainer.max_epochs": "10",
     "trainer.threads": "2",
+    "unfreeze.phase_factors": "[1,0.1]",
     "unfreeze.table": "{3 epochs: none}",
 }
 

@@ -80,6 +80,14 @@ class UnfreezeConfig:
     """gradual: when the first stage thaws. lp_ft: when everything does."""
     table: dict[str, Any] = field(default_factory=dict)
     """at: moment ("3 epochs", "500 steps", "40%") to freeze expression."""
+    patience: int = 2
+    """plateau: a further stage thaws when checkpoint.monitor has not improved for so many epochs."""
+    min_delta: float = 0.0
+    """plateau: what an improvement must exceed."""
+    warmup: Any = 0
+    """What thaws comes to its learning rate by a line of this length: "1 epoch", "100 steps" or "5%"."""
+    phase_factors: list[float] = field(default_factory=list)
+    """A factor on every learning rate in each phase, in order; the last holds for the phases after it."""
 
 
 @dataclass(slots=True, kw_only=True)

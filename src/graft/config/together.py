@@ -66,6 +66,12 @@ MATTERS = (
     Matters(("unfreeze.every",), "unfreeze.kind", (UnfreezeKind.gradual,)),
     Matters(("unfreeze.start",), "unfreeze.kind", (UnfreezeKind.gradual, UnfreezeKind.lp_ft)),
     Matters(("unfreeze.table",), "unfreeze.kind", (UnfreezeKind.at,)),
+    Matters(("unfreeze.patience", "unfreeze.min_delta"), "unfreeze.kind", (UnfreezeKind.plateau,)),
+    Matters(
+        ("unfreeze.warmup", "unfreeze.phase_factors"),
+        "unfreeze.kind",
+        tuple(kind for kind in UnfreezeKind if kind is not UnfreezeKind.never),
+    ),
     Matters(("scheduler.min_factor",), "scheduler.kind", (SchedulerKind.cosine,)),
     Matters(
         ("scheduler.peak_at", "scheduler.start_factor", "scheduler.end_factor"),
@@ -191,11 +197,12 @@ def _random_features(values: Values) -> Iterator[Fault]:
 
 
 def _nothing_to_thaw(values: Values) -> Iterator[Fault]:
-    if values["unfreeze.kind"] is UnfreezeKind.gradual and values["freeze"] in ("none", []):
+    kind = values["unfreeze.kind"]
+    if kind in (UnfreezeKind.gradual, UnfreezeKind.plateau) and values["freeze"] in ("none", []):
         yield Fault(
             key="unfreeze",
             expected="never with freeze=none, where nothing is left to thaw",
-            received="gradual",
+            received=kind.value,
             remedy="freeze=backbone, or unfreeze=never",
         )
 

@@ -42,7 +42,7 @@ class EpochRows(Callback):
             write_text(self.path, as_csv(tuning.history))
             for logger in trainer.loggers:
                 logger.log_metrics(
-                    {key: value for key, value in row.items() if not isinstance(value, str)}, row["step"]
+                    {key: value for key, value in row.items() if isinstance(value, int | float)}, row["step"]
                 )
 
 

@@ -22,6 +22,7 @@ from graft.finetune.checkpoint import BEST, FOLDER, LAST, CheckpointFile, read_c
 from graft.finetune.metrics import Outputs, check_monitor
 from graft.finetune.module import STATE, FineTuning
 from graft.finetune.quiet import quiet_lightning
+from graft.finetune.unfreeze import Phase
 
 
 class Batches(Protocol):
@@ -64,6 +65,8 @@ class FitResult:
     """Whether every frozen tensor kept every bit while it was frozen; None where nothing was frozen."""
     moved: tuple[str, ...]
     """Frozen tensors that did not."""
+    phases: tuple[Phase, ...]
+    """As they came about."""
 
 
 def fit(
@@ -99,7 +102,7 @@ def fit(
             logger or LoggerConfig(),
             folder,
             console=console or Console(stderr=True),
-            phases=len(tuning.phases),
+            states=len(tuning.schedule.states(tuning.steps_per_epoch, tuning.total_steps)),
         )
         data = cast(L.LightningDataModule, datamodule)
         lightning.fit(tuning, datamodule=data, ckpt_path=path, weights_only=True)
@@ -122,6 +125,7 @@ def fit(
         resumed_from=path,
         frozen_verified=verified,
         moved=tuple(sorted(tuning.watch.moved)),
+        phases=tuple(tuning.phases),
     )
 
 
@@ -145,7 +149,7 @@ def make_trainer(
     folder: Path,
     *,
     console: Console,
-    phases: int,
+    states: int,
 ) -> L.Trainer:
     accelerator = _accelerator(config)
     callbacks: list[L.Callback] = [EpochRows(folder), Checkpoints(folder, checkpoint)]
@@ -156,7 +160,7 @@ def make_trainer(
         accelerator=accelerator,
         devices=config.devices,
         num_nodes=config.num_nodes,
-        strategy=_strategy(config, phases),
+        strategy=_strategy(config, states),
         precision=cast(Any, _precision(config, accelerator)),
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip_norm,
@@ -248,11 +252,11 @@ def _accelerator(config: TrainerConfig) -> str:
     return config.accelerator
 
 
-def _strategy(config: TrainerConfig, phases: int) -> Any:
-    """Parameters that only some phase trains get no gradient in the others; a distributed wrapper must expect that."""
+def _strategy(config: TrainerConfig, states: int) -> Any:
+    """Parameters that only some state trains get no gradient in the others; a distributed wrapper must expect that."""
     if config.devices * config.num_nodes == 1 or config.strategy not in ("auto", "ddp"):
         return config.strategy
-    return DDPStrategy(find_unused_parameters=phases > 1)
+    return DDPStrategy(find_unused_parameters=states > 1)
 
 
 def _precision(config: TrainerConfig, accelerator: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -30,10 +31,10 @@ NORMS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Parameters of one stage that learn alike."""
+    """Parameters of one stage that learn alike, and freeze and thaw together."""
 
     name: str
-    """`layer3`, `layer3/no_decay`, with ` ×0.1` where the stage holds several factors."""
+    """`layer3`, `layer3/no_decay`; with ` part 2` where the stage thaws in parts, ` ×0.1` where its factors differ."""
     stage: str
     names: tuple[str, ...]
     """Parameter names; a tied parameter goes by its first."""
@@ -46,36 +47,45 @@ class Group:
 
 
 def group_parameters(
-    module: nn.Module, stages: Stages, optimizer: OptimizerConfig, never_trained: AbstractSet[str] = frozenset()
+    module: nn.Module, stages: Stages, optimizer: OptimizerConfig, frozen: Sequence[AbstractSet[str]] = ()
 ) -> list[Group]:
     """Puts each parameter that ever trains into exactly one group, in forward order of the stages.
 
     Args:
-        never_trained: names that every phase freezes; these parameters are left out.
+        frozen: the names that each freeze state of the training freezes; what all of them freeze is left out.
 
     Raises:
         InputError: a rate or factor out of range, an lr_scale key that matches nothing that trains, or no parameter
             left to train.
     """
     _check(optimizer)
+    never_trained = _in_all(frozen)
     no_decay = _without_decay(module)
     used: set[str] = set()
-    members: dict[tuple[str, float, bool], list[tuple[str, int]]] = {}
+    parts: dict[str, list[tuple[bool, ...]]] = {}
+    members: dict[tuple[str, int, bool, float], list[tuple[str, int]]] = {}
     for parameter, names in aliases(module):
         if any(name in never_trained for name in names):
             continue
         stage = stages.stage_of(names[0])
         scale = _scale(names, stages, optimizer.lr_scale, used)
-        key = (stage, scale * _decay(stage, stages, optimizer.layer_decay), not no_decay.isdisjoint(names))
+        states = tuple(names[0] in held for held in frozen)
+        if states not in parts.setdefault(stage, []):
+            parts[stage].append(states)
+        factor = scale * _decay(stage, stages, optimizer.layer_decay)
+        key = (stage, parts[stage].index(states), not no_decay.isdisjoint(names), factor)
         members.setdefault(key, []).append((names[0], parameter.numel()))
     if not members:
         raise InputError("freeze: expected something left to train, received a freeze of every parameter; try backbone")
     _check_used(used, optimizer.lr_scale, module, stages, never_trained)
     order = [*stages.names, HEAD]
-    factors = {stage: {factor for of, factor, _ in members if of == stage} for stage in order}
+    factors = {stage: {key[-1] for key in members if key[0] == stage} for stage in order}
     return [
         Group(
-            name=stage + ("/no_decay" if undecayed else "") + (f" ×{factor:g}" if len(factors[stage]) > 1 else ""),
+            name=stage
+            + (f" part {part + 1}" if len(parts[stage]) > 1 else "")
+            + ("/no_decay" if undecayed else "")
+            + (f" ×{factor:g}" if len(factors[stage]) > 1 else ""),
             stage=stage,
             names=tuple(name for name, _ in held),
             factor=factor,
@@ -83,10 +93,14 @@ def group_parameters(
             weight_decay=0.0 if undecayed else optimizer.weight_decay,
             parameters=sum(count for _, count in held),
         )
-        for (stage, factor, undecayed), held in sorted(
-            members.items(), key=lambda item: (order.index(item[0][0]), item[0][2], -item[0][1])
+        for (stage, part, undecayed, factor), held in sorted(
+            members.items(), key=lambda item: (order.index(item[0][0]), *item[0][1:3], -item[0][3])
         )
     ]
+
+
+def _in_all(frozen: Sequence[AbstractSet[str]]) -> frozenset[str]:
+    return frozenset[str].intersection(*(frozenset(names) for names in frozen)) if frozen else frozenset()
 
 
 def _scale(names: tuple[str, ...], stages: Stages, lr_scale: dict[str, float], used: set[str]) -> float:

@@ -9,8 +9,8 @@ from typing import Any, cast
 import lightning as L
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from typing_extensions import override
 
 from graft.config.faults import InputError, RunFailed
@@ -21,8 +21,9 @@ from graft.finetune.freeze import Frozen, apply_freeze, check_tied
 from graft.finetune.groups import Group, group_parameters
 from graft.finetune.loss import Criterion, label_of
 from graft.finetune.metrics import Evaluation, Sums
-from graft.finetune.optimizer import Factor, build_optimizer, build_scheduler, rate_factor
+from graft.finetune.optimizer import build_optimizer, rate_factor
 from graft.finetune.progress import Clock, Watch
+from graft.finetune.rates import Rates, is_frozen
 from graft.finetune.settings import check_settings, settings
 from graft.finetune.unfreeze import Phase, Schedule
 from graft.models.stages import Stages
@@ -75,28 +76,39 @@ class FineTuning(L.LightningModule):
         self.history: list[dict[str, Any]] = []
         self.row: dict[str, float] = {}
         self.phases: list[Phase] = []
+        self.decisions: list[int] = []
         self.groups: list[Group] = []
         self.steps_per_epoch = self.total_steps = 0
         self._unregistered = (network, trained)  # in a tuple, or the shared parameters would get second names
-        self.factor: Factor = lambda step: 1.0
         self._bad_step: Tensor | None = None  # of the GPU, which is asked only now and then
 
     def lay_out(self, *, steps_per_epoch: int, max_epochs: int) -> None:
         """Fixes the timeline: phases, groups and what never trains. Called once, before training."""
         self.steps_per_epoch, self.total_steps = steps_per_epoch, steps_per_epoch * max_epochs
-        self.phases = self.schedule.phases(self.steps_per_epoch, self.total_steps)
-        never = self.schedule.never_trained(self.steps_per_epoch, self.total_steps)
-        self.groups = group_parameters(self.network, self.stages, self.optimizer_config, never)
-        self.factor = rate_factor(
+        states = self.schedule.states(self.steps_per_epoch, self.total_steps)
+        self.groups = group_parameters(
+            self.network, self.stages, self.optimizer_config, [state.names for state in states]
+        )
+        self.curve = rate_factor(
             self.scheduler_config, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps
         )
-        self.watch = Watch(self.network, self.phases, self.freeze_bn)
+        self.watch = Watch(self.network, states, self.freeze_bn)
+        self.follow([])
         # Everything that ever trains requires gradients now, so that a distributed wrapper knows it; the first phase
         # takes hold when training starts.
-        for phase in self.phases:
-            check_tied(self.network, phase.frozen)
+        for state in states:
+            check_tied(self.network, state)
+        never = self.schedule.never_trained(self.steps_per_epoch, self.total_steps)
         always = Frozen(expression="", names=never, stages=())
         apply_freeze(self.network, always, self.freeze_bn, heads=self.stages.heads)
+
+    def follow(self, decisions: Sequence[int]) -> None:
+        """Phases and rates as the schedule's decisions so far make them."""
+        self.decisions = list(decisions)
+        self.phases = self.schedule.phases(self.steps_per_epoch, self.total_steps, decisions)
+        self.watch.phases = self.phases
+        warmup = self.schedule.warmup.steps(self.steps_per_epoch, self.total_steps)
+        self.rates = Rates(self.curve, self.phases, warmup)
 
     def compile_forward(self) -> None:
         network, trained = self._unregistered
@@ -125,15 +137,30 @@ class FineTuning(L.LightningModule):
         return trained(batch["features"])
 
     @override
-    def configure_optimizers(self) -> OptimizerLRScheduler:
+    def configure_optimizers(self) -> Optimizer:
         scaled_and_clipped = self.trainer.precision == "16-mixed" and bool(self.trainer.gradient_clip_val)
-        optimizer = build_optimizer(self.groups, self.network, self.optimizer_config, fused=not scaled_and_clipped)
-        scheduler = build_scheduler(optimizer, self.factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return build_optimizer(self.groups, self.network, self.optimizer_config, fused=not scaled_and_clipped)
 
     def rate_at(self, step: int) -> float:
         """The learning rate, before any group's factor, in optimizer step `step`."""
-        return self.optimizer_config.lr * self.factor(step)
+        return self.optimizer_config.lr * self.rates.base(step)
+
+    def rates_at(self, step: int) -> dict[str, float | None]:
+        """The rate of each stage in a step, of each of its rates where it has several; None where it is frozen."""
+        phase = self.watch.phase_at(step)
+        found: dict[str, float | None] = {}
+        for group in self.groups:
+            name = f"lr/{group.name.replace('/no_decay', '')}"
+            found[name] = None if is_frozen(group, phase) else self.rates.of(group, step)
+        return found
+
+    def set_rates(self, step: int) -> None:
+        """Gives the optimizer the rates of a step."""
+        for held, group in zip(self._optimizer().param_groups, self.groups, strict=True):
+            held["lr"] = self.rates.of(group, step)
+
+    def _optimizer(self) -> Optimizer:
+        return cast(Optimizer, self.optimizers(use_pl_optimizer=False))
 
     @override
     def on_fit_start(self) -> None:
@@ -158,6 +185,7 @@ class FineTuning(L.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         seed_noise(derive("step", self.seed, self.current_epoch, batch_idx, self.global_rank), self.device)
         self.enter_phase(self.global_step)
+        self.set_rates(self.global_step)
 
     def enter_phase(self, step: int) -> None:
         phase = self.watch.phase_at(step)
@@ -252,6 +280,7 @@ class FineTuning(L.LightningModule):
             "epoch": self.current_epoch,
             "step": self.global_step,
             "lr": self.rate_at(self.global_step - 1),
+            **self.rates_at(self.global_step - 1),
             "frozen": str(self.watch.phase_at(self.global_step - 1).frozen),
             **self.sums.figures("train", self._over_ranks(self.sums.values)),
             **self.row,
@@ -259,6 +288,7 @@ class FineTuning(L.LightningModule):
             "images_per_second": images / seconds if seconds else 0.0,
         }
         self.history.append(row)
+        self.follow(self.schedule.decide(self.history, self.steps_per_epoch))
         return row
 
     def position(self) -> tuple[int, int]:
@@ -276,6 +306,7 @@ class FineTuning(L.LightningModule):
             "settings": settings(self),
             "history": [dict(row) for row in self.history],
             "sums": self.sums.values.cpu(),
+            "decisions": list(self.decisions),
             "watch": self.watch.state(),
             "clock": self.clock.state(),
             "position": list(self.position()),
@@ -294,6 +325,7 @@ class FineTuning(L.LightningModule):
         ]
         self.history = [dict(row) for row in state["history"]]
         self.sums.values = state["sums"]
+        self.follow(state["decisions"])
         self.watch.restore(state["watch"])
         self.clock.restore(state["clock"])
 

@@ -11,7 +11,6 @@ import timm.optim
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from graft.config.duration import parse_duration
 from graft.config.faults import InputError, nearest
@@ -80,11 +79,6 @@ def _accepted(name: str) -> str:
         return ""
     known = [key for key in inspect.signature(built).parameters if key not in ("self", "params", "lr", "weight_decay")]
     return f" ({', '.join(known)})"
-
-
-def build_scheduler(optimizer: Optimizer, of_step: Factor) -> LambdaLR:
-    """The same factor on every group's rate; its whole state is the number of steps."""
-    return LambdaLR(optimizer, of_step)
 
 
 def rate_factor(config: SchedulerConfig, *, steps_per_epoch: int, total_steps: int) -> Factor:

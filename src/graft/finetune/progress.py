@@ -11,7 +11,7 @@ from torch import nn
 
 from graft.config.faults import InputError
 from graft.config.schema import FreezeBatchNorm
-from graft.finetune.freeze import unmoving
+from graft.finetune.freeze import Frozen, unmoving
 from graft.finetune.unfreeze import Phase
 from graft.models.fingerprint import digests
 
@@ -51,14 +51,17 @@ class Watch:
     """Compares, at the end of each phase, what the phase froze with what it was at the phase's start.
 
     What no phase trains is compared with what it was when the watch began: what was injected.
+
+    Args:
+        states: every freeze state that the training can come to; `phases` are set as far as they are decided.
     """
 
-    def __init__(self, network: nn.Module, phases: Sequence[Phase], freeze_bn: FreezeBatchNorm) -> None:
+    def __init__(self, network: nn.Module, states: Sequence[Frozen], freeze_bn: FreezeBatchNorm) -> None:
         self.network = network
-        self.phases = list(phases)
+        self.phases: list[Phase] = []
         self.freeze_bn = freeze_bn
         self.moved: set[str] = set()
-        held = [unmoving(network, phase.frozen, freeze_bn) for phase in self.phases]
+        held = [unmoving(network, state, freeze_bn) for state in states]
         self.injected = digests(network, frozenset.intersection(*held))
         self.phase: Phase | None = None
         self._digests: dict[str, str] = {}
@@ -70,7 +73,7 @@ class Watch:
 
     def enter(self, phase: Phase) -> bool:
         """Goes over to a phase; whether its freeze state must be applied to the network."""
-        if phase is not self.phase:
+        if self.phase is None or phase.start_step != self.phase.start_step:
             self.look()
             self.phase = phase
             self._digests = digests(self.network, unmoving(self.network, phase.frozen, self.freeze_bn))

@@ -14,18 +14,29 @@ if TYPE_CHECKING:
 def settings(tuning: FineTuning) -> dict[str, Any]:
     """Plain values, each named as a person would look for it."""
     some_steps = range(0, tuning.total_steps, max(tuning.total_steps // 16, 1))
-    optimizer, loss = tuning.optimizer_config, tuning.criterion.config
+    optimizer, loss, schedule = tuning.optimizer_config, tuning.criterion.config, tuning.schedule
     return {
         "seed": tuning.seed,
         "steps per epoch": tuning.steps_per_epoch,
         "steps": tuning.total_steps,
-        "phases": [[phase.start_step, str(phase.frozen)] for phase in tuning.phases],
+        "phases": _phases(tuning),
         "freeze_bn": tuning.freeze_bn.value,
         "groups": [[group.name, group.lr, group.weight_decay] for group in tuning.groups],
-        "learning-rate factors": [round(tuning.factor(step), 9) for step in some_steps],
+        "learning-rate factors": [round(tuning.curve(step), 9) for step in some_steps],
+        "unfreeze.phase_factors and unfreeze.warmup": [*schedule.factors, str(schedule.warmup)],
         "optimizer": f"{optimizer.name} {sorted(optimizer.kwargs.items())}",
         "loss": [loss.label_smoothing, loss.class_weights.value],
     }
+
+
+def _phases(tuning: FineTuning) -> list[list[Any]]:
+    """The schedule before any decision, and what is to be decided."""
+    schedule = tuning.schedule
+    known = schedule.phases(tuning.steps_per_epoch, tuning.total_steps)
+    phases: list[list[Any]] = [[phase.start_step, str(phase.frozen)] for phase in known]
+    if schedule.plateau is not None:
+        phases += [[str(schedule.plateau), str(frozen)] for frozen in schedule.plateau.releases]
+    return phases
 
 
 def check_settings(saved: Mapping[str, Any], present: Mapping[str, Any]) -> None:

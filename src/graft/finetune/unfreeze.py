@@ -1,17 +1,20 @@
 """When what is frozen thaws: a schedule is a table of moments, and the freeze state a pure function of it and the step.
 
-Nothing here is an event: whoever resumes at a step asks `frozen_at` and gets what an undisturbed run has there.
+Nothing here is an event: whoever resumes at a step asks `frozen_at` and gets what an undisturbed run has there. What
+only the training can tell, that a figure has stalled, enters as decisions: the steps at which the next state begins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from graft.config.duration import Duration, Unit, parse_duration
 from graft.config.faults import InputError
-from graft.config.schema import UnfreezeConfig, UnfreezeKind
+from graft.config.schema import CheckpointConfig, UnfreezeConfig, UnfreezeKind
 from graft.finetune.freeze import Frozen, nothing_frozen, parse_freeze, without_stage
+from graft.finetune.plateau import Plateau
 from graft.models.stages import HEAD, Stages
 
 START = Duration(0, Unit.steps)
@@ -33,6 +36,19 @@ class Phase:
     stop_step: int
     start_epoch: float
     frozen: Frozen
+    factor: float = 1.0
+    """On every learning rate."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plan.json and metrics.json have it."""
+        return {
+            "start_epoch": self.start_epoch,
+            "start_step": self.start_step,
+            "stop_step": self.stop_step,
+            "frozen": self.frozen.expression,
+            "frozen_stages": list(self.frozen.stages),
+            "factor": self.factor,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,19 +57,31 @@ class Schedule:
 
     kind: UnfreezeKind
     moments: tuple[Moment, ...]
+    plateau: Plateau | None = None
+    """The states whose moments the training decides."""
+    factors: tuple[float, ...] = ()
+    """On every learning rate, a phase after the other; the last holds for the phases after it."""
+    warmup: Duration = START
+    """How long what thaws takes to come to its full rate."""
 
-    def frozen_at(self, step: int, steps_per_epoch: int, total_steps: int) -> Frozen:
-        """The freeze state in which optimizer step `step` (counted from 0) is taken."""
+    def frozen_at(self, step: int, steps_per_epoch: int, total_steps: int, decisions: Sequence[int] = ()) -> Frozen:
+        """The freeze state in which optimizer step `step` (counted from 0) is taken.
+
+        Args:
+            decisions: the steps from which on the plateau's next state holds, of those decided so far.
+        """
         current = self.moments[0].frozen
-        for start, frozen in self._starts(steps_per_epoch, total_steps):
+        for start, frozen in self._starts(steps_per_epoch, total_steps, decisions):
             if start <= step:
                 current = frozen
         return current
 
-    def phases(self, steps_per_epoch: int, total_steps: int) -> list[Phase]:
+    def phases(self, steps_per_epoch: int, total_steps: int, decisions: Sequence[int] = ()) -> list[Phase]:
         """The spans that this training really has: moments at or after its end open none."""
         starts = [
-            (start, frozen) for start, frozen in self._starts(steps_per_epoch, total_steps) if start < total_steps
+            (start, frozen)
+            for start, frozen in self._starts(steps_per_epoch, total_steps, decisions)
+            if start < total_steps
         ]
         spans: list[tuple[int, Frozen]] = []
         for start, frozen in starts:
@@ -63,33 +91,72 @@ class Schedule:
                 spans.append((start, frozen))
         stops = [start for start, _ in spans[1:]] + [total_steps]
         return [
-            Phase(start_step=start, stop_step=stop, start_epoch=start / steps_per_epoch, frozen=frozen)
-            for (start, frozen), stop in zip(spans, stops, strict=True)
+            Phase(
+                start_step=start,
+                stop_step=stop,
+                start_epoch=start / steps_per_epoch,
+                frozen=frozen,
+                factor=self.factor_of(place),
+            )
+            for place, ((start, frozen), stop) in enumerate(zip(spans, stops, strict=True))
         ]
 
+    def factor_of(self, place: int) -> float:
+        """On every rate in the so-many-th phase, counted from 0."""
+        return self.factors[min(place, len(self.factors) - 1)] if self.factors else 1.0
+
+    def states(self, steps_per_epoch: int, total_steps: int) -> list[Frozen]:
+        """Every freeze state that this training can come to, whatever is decided."""
+        known = [phase.frozen for phase in self.phases(steps_per_epoch, total_steps)]
+        return [*known, *(self.plateau.reachable(total_steps // steps_per_epoch) if self.plateau else ())]
+
     def never_trained(self, steps_per_epoch: int, total_steps: int) -> frozenset[str]:
-        """Tensors that every phase freezes."""
-        phases = self.phases(steps_per_epoch, total_steps)
-        return frozenset.intersection(*(phase.frozen.names for phase in phases))
+        """Tensors that every state freezes."""
+        return frozenset.intersection(*(state.names for state in self.states(steps_per_epoch, total_steps)))
+
+    def decide(self, history: Sequence[Mapping[str, Any]], steps_per_epoch: int) -> list[int]:
+        """The decisions that follow from the figures of the epochs so far, a row an epoch."""
+        if self.plateau is None:
+            return []
+        values = [float(row[self.plateau.monitor]) for row in history]
+        return [(epoch + 1) * steps_per_epoch for epoch in self.plateau.decided(values)]
 
     def unreached(self, steps_per_epoch: int, total_steps: int) -> list[str]:
-        """A remark on each moment that lies at or after the training's end."""
-        return [
+        """A remark on each moment that lies at or after the training's end, and on what no decision can release."""
+        epochs = total_steps // steps_per_epoch
+        late = self.plateau.releases[len(self.plateau.reachable(epochs)) :] if self.plateau else ()
+        too_late = [
+            f"unfreeze: {epochs} epochs leave no time for the last {len(late)} states of {self.kind.value}"
+            f" ({', '.join(str(frozen) for frozen in late)})"
+        ]
+        return (too_late if late else []) + [
             f"unfreeze: {moment.at} is step {moment.at.steps(steps_per_epoch, total_steps)} of {total_steps},"
             f" so what would be frozen then ({moment.frozen}) never comes about"
             for moment in self.moments
             if moment.at.steps(steps_per_epoch, total_steps) >= total_steps
         ]
 
-    def _starts(self, steps_per_epoch: int, total_steps: int) -> list[tuple[int, Frozen]]:
+    def _starts(
+        self, steps_per_epoch: int, total_steps: int, decisions: Sequence[int] = ()
+    ) -> list[tuple[int, Frozen]]:
         starts = [(moment.at.steps(steps_per_epoch, total_steps), moment.frozen) for moment in self.moments]
+        if self.plateau is not None:
+            starts += zip(decisions, self.plateau.releases[: len(decisions)], strict=True)
         return sorted(starts, key=lambda start: start[0])  # stable: of two at one step, the later in the table holds
 
 
 def make_schedule(
-    unfreeze: UnfreezeConfig, freeze: str | Sequence[str], stages: Stages, tensor_names: Iterable[str]
+    unfreeze: UnfreezeConfig,
+    freeze: str | Sequence[str],
+    stages: Stages,
+    tensor_names: Iterable[str],
+    *,
+    checkpoint: CheckpointConfig | None = None,
 ) -> Schedule:
     """The schedule that `freeze` and `unfreeze` describe.
+
+    Args:
+        checkpoint: names the figure that unfreeze=plateau goes by.
 
     Raises:
         InputError: an expression or a duration that cannot be read, a schedule with nothing to thaw, or a moment at
@@ -102,8 +169,17 @@ def make_schedule(
         UnfreezeKind.gradual: lambda: _gradual(unfreeze, initial, stages, names),
         UnfreezeKind.lp_ft: lambda: _lp_ft(unfreeze, initial, stages, names),
         UnfreezeKind.at: lambda: _at(unfreeze, stages, names),
+        UnfreezeKind.plateau: lambda: (),
     }[unfreeze.kind]()
-    schedule = Schedule(kind=unfreeze.kind, moments=(Moment(at=START, frozen=initial), *later))
+    decided = unfreeze.kind is UnfreezeKind.plateau
+    schedule = Schedule(
+        kind=unfreeze.kind,
+        moments=(Moment(at=START, frozen=initial), *later),
+        plateau=_plateau(unfreeze, initial, stages, names, checkpoint or CheckpointConfig()) if decided else None,
+        factors=tuple(unfreeze.phase_factors),
+        warmup=parse_duration(unfreeze.warmup, "unfreeze.warmup"),
+    )
+    _check_factors(schedule)
     for moment in schedule.moments:
         if set(names) <= moment.frozen.names:
             raise InputError(
@@ -113,12 +189,43 @@ def make_schedule(
     return schedule
 
 
-def _gradual(unfreeze: UnfreezeConfig, initial: Frozen, stages: Stages, names: Sequence[str]) -> tuple[Moment, ...]:
-    """ULMFiT's gradual unfreezing: from the head down, one more stage each time [Howard & Ruder 2018]."""
+def _check_factors(schedule: Schedule) -> None:
+    most = len(schedule.moments) + (len(schedule.plateau.releases) if schedule.plateau else 0)
+    if len(schedule.factors) > most:
+        raise InputError(
+            f"unfreeze.phase_factors: expected at most {most} factors, one a phase, received {len(schedule.factors)};"
+            f" try [{','.join(f'{factor:g}' for factor in schedule.factors[:most])}]"
+        )
+
+
+def _from_the_head_down(kind: UnfreezeKind, initial: Frozen, stages: Stages, names: Sequence[str]) -> list[Frozen]:
+    """The states that follow the initial one when a further stage thaws each time."""
     touched = {stages.stage_of(name) for name in initial.names}
     thawing = [stage for stage in reversed((*stages.names, HEAD)) if stage in touched]
     if not thawing:
-        raise _nothing_to_thaw("gradual", initial)
+        raise _nothing_to_thaw(kind.value, initial)
+    states: list[Frozen] = []
+    for stage in thawing:
+        states.append(without_stage(states[-1] if states else initial, stage, stages, names))
+    return states
+
+
+def _plateau(
+    unfreeze: UnfreezeConfig, initial: Frozen, stages: Stages, names: Sequence[str], checkpoint: CheckpointConfig
+) -> Plateau:
+    """As gradual, but when the figure that also chooses the best epoch has stalled."""
+    return Plateau(
+        monitor=checkpoint.monitor,
+        falls=checkpoint.direction == "min",
+        patience=unfreeze.patience,
+        min_delta=unfreeze.min_delta,
+        releases=tuple(_from_the_head_down(UnfreezeKind.plateau, initial, stages, names)),
+    )
+
+
+def _gradual(unfreeze: UnfreezeConfig, initial: Frozen, stages: Stages, names: Sequence[str]) -> tuple[Moment, ...]:
+    """ULMFiT's gradual unfreezing: from the head down, one more stage each time [Howard & Ruder 2018]."""
+    states = _from_the_head_down(UnfreezeKind.gradual, initial, stages, names)
     start, every = parse_duration(unfreeze.start, "unfreeze.start"), parse_duration(unfreeze.every, "unfreeze.every")
     if every.amount == 0:
         raise InputError(f"unfreeze.every: expected more than nothing, received {unfreeze.every!r}; try 1 epoch")
@@ -126,12 +233,10 @@ def _gradual(unfreeze: UnfreezeConfig, initial: Frozen, stages: Stages, names: S
         raise InputError(
             f"unfreeze.start: expected the unit of unfreeze.every ({every}), received {start}; try {every}"
         )
-    moments: list[Moment] = []
-    frozen = initial
-    for count, stage in enumerate(thawing):
-        frozen = without_stage(frozen, stage, stages, names)
-        moments.append(Moment(at=Duration(start.amount + count * every.amount, every.unit), frozen=frozen))
-    return tuple(moments)
+    return tuple(
+        Moment(at=Duration(start.amount + count * every.amount, every.unit), frozen=frozen)
+        for count, frozen in enumerate(states)
+    )
 
 
 def _lp_ft(unfreeze: UnfreezeConfig, initial: Frozen, stages: Stages, names: Sequence[str]) -> tuple[Moment, ...]:

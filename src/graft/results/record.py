@@ -79,9 +79,19 @@ class RunRecord:
         return tuple(str(stage["name"]) for stage in self.plan.get("stages", []))
 
     @property
+    def spans(self) -> list[Json]:
+        """The phases as they came about, or as planned where the run has not ended."""
+        return self.metrics.get("phases") or self.plan.get("phases", [])
+
+    @property
+    def thaw_warmup(self) -> float:
+        """Epochs in which what thaws comes to its learning rate."""
+        return float(self.plan.get("thaw_warmup_steps", 0)) / float(self.plan.get("steps_per_epoch") or 1)
+
+    @property
     def phases(self) -> list[tuple[float, float, frozenset[str]]]:
         """(first epoch, end, frozen stages) of each span of training."""
-        spans: list[Json] = self.plan.get("phases", [])
+        spans = self.spans
         starts = [float(span.get("start_epoch", 0)) for span in spans]
         end = max(float(self.metrics.get("epochs") or self.plan.get("epochs") or 1), max(starts, default=0))
         stops = [*starts[1:], end][: len(starts)]

@@ -62,19 +62,25 @@ def curves(lines: Sequence[Line], label: str, *, y: str, mark: float | None = No
     return render(figure, label)
 
 
-def timeline(stages: Sequence[str], phases: Sequence[tuple[float, float, frozenset[str]]], label: str) -> str:
+def timeline(
+    stages: Sequence[str], phases: Sequence[tuple[float, float, frozenset[str]]], label: str, *, ramp: float = 0
+) -> str:
     """A row per stage, a filled span where it trains and an outlined one where it is frozen.
 
     Args:
         phases: (start, end, frozen stages).
+        ramp: how long the warm-up after each thaw lasts, which is drawn pale.
     """
     figure, axes = _axes("epoch", "", height=0.62 + 0.26 * max(2, len(stages)))
     for row, stage in enumerate(stages):
         for start, end, still in _spans(stage, phases):
+            full = start if still or not start else min(start + ramp, end)
+            if full > start:
+                axes.barh(row, full - start, left=start, height=0.72, facecolor=SERIES[2], alpha=0.4)
             axes.barh(
                 row,
-                end - start,
-                left=start,
+                end - full,
+                left=full,
                 height=0.72,
                 facecolor="none" if still else SERIES[2],
                 edgecolor=LINE if still else SERIES[2],

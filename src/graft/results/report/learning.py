@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import nan
 
 from graft.results.record import RunRecord
@@ -12,6 +12,7 @@ from graft.results.report.page import Html, element, figure, join, section
 LOSSES = ("val/loss", "train/loss")
 QUALITIES = ("val/accuracy", "train/accuracy", "val/f1", "val/auroc")
 MOST_RATES = 12
+RATE = "lr/"
 
 
 def learning(record: RunRecord) -> Html:
@@ -46,20 +47,18 @@ def _curves(record: RunRecord, title: str, y: str, names: Sequence[str]) -> Html
 
 
 def _rates(record: RunRecord) -> Html:
-    """The rate at each epoch's end, for each group of its own factor; gaps where a group is frozen."""
+    """The rate at each epoch's end, of each stage; gaps where it is frozen."""
     epochs, base = record.column("lr")
     if not epochs:
         return Html("")
-    factors: dict[tuple[str, float], None] = {
-        (group["stage"], group["factor"]): None for group in record.plan.get("groups", []) if "factor" in group
-    }
-    stages_of: dict[tuple[float, ...], list[str]] = {}
-    for stage, factor in factors:
-        rates = [
-            nan if _frozen(record, stage, epoch) else factor * rate for epoch, rate in zip(epochs, base, strict=True)
-        ]
-        stages_of.setdefault(tuple(rates), []).append(stage)
-    lines = [(_joined(stages), epochs, rates) for rates, stages in stages_of.items()]
+    stages_of: dict[tuple[float | None, ...], list[str]] = {}
+    for name in dict.fromkeys(name for row in record.history for name in row if name.startswith(RATE)):
+        rates = tuple(row.get(name) for row in record.history if "lr" in row)
+        stages_of.setdefault(rates, []).append(name.removeprefix(RATE))
+    lines = [
+        (_joined(stages), epochs, [nan if rate is None else rate for rate in rates])
+        for rates, stages in stages_of.items()
+    ]
     if not lines:
         drawn = figures.curves([("optimizer.lr", epochs, base)], "Learning rate per epoch.", y="learning rate")
         return figure(
@@ -67,11 +66,6 @@ def _rates(record: RunRecord) -> Html:
         )
     drawn = figures.curves(lines[:MOST_RATES], "Learning rate of each stage per epoch.", y="learning rate")
     return figure("Learning rates", drawn, "At the end of each epoch, where the stage trains.")
-
-
-def _frozen(record: RunRecord, stage: str, epoch: float) -> bool:
-    """Whether a stage is frozen in the last step of an epoch, counted from 1."""
-    return any(start < epoch <= end and stage in frozen for start, end, frozen in record.phases)
 
 
 def _joined(stages: Sequence[str]) -> str:
@@ -86,8 +80,21 @@ def _freeze(record: RunRecord) -> Html:
         f"{'at first' if not start else f'after {start:g} epochs'}: {_list([s for s in stages if s in frozen])}"
         for start, _, frozen in phases
     )
-    drawn = figures.timeline(stages, phases, f"Frozen stages. {told}.")
-    return figure("Freeze timeline", drawn, f"Frozen {told}.")
+    drawn = figures.timeline(stages, phases, f"Frozen stages. {told}.", ramp=record.thaw_warmup)
+    return figure("Freeze timeline", drawn, " ".join((f"Frozen {told}.", *_further(record))))
+
+
+def _further(record: RunRecord) -> Iterator[str]:
+    """What is said of the phases beyond what they freeze."""
+    decided = record.plan.get("decided")
+    if decided:
+        yield f"The moments were {decided['rule']}."
+    factors = [(float(span.get("start_epoch", 0)), float(span.get("factor", 1))) for span in record.spans]
+    if any(factor != 1 for _, factor in factors):
+        told = "; ".join(f"from epoch {start:g} ×{factor:g}" for start, factor in factors)
+        yield f"Every learning rate: {told}."
+    if record.thaw_warmup:
+        yield f"Pale: what has thawed comes to its learning rate, in {record.thaw_warmup:g} epochs."
 
 
 def _list(stages: Sequence[str]) -> str:

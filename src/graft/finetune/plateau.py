@@ -1,0 +1,60 @@
+"""When a monitored figure stalls: the decisions of unfreeze=plateau, as a pure function of what was measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from graft.finetune.freeze import Frozen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plateau:
+    """The freeze states that follow one another each time the figure has stalled, and when it counts as stalled."""
+
+    monitor: str
+    """A figure of each epoch: val/loss."""
+    falls: bool
+    """Whether lower is better."""
+    patience: int
+    """Epochs without improvement after which the next state begins."""
+    min_delta: float
+    """What an improvement must exceed."""
+    releases: tuple[Frozen, ...]
+
+    def decided(self, values: Sequence[float]) -> list[int]:
+        """The epochs, counted from 0, at whose end the next state was due.
+
+        An epoch improves if it beats the best one so far, of all phases; the count of those that do not begins anew
+        with each release.
+
+        Args:
+            values: the figure after each epoch.
+        """
+        best, waited = math.nan, 0
+        epochs: list[int] = []
+        for epoch, value in enumerate(values):
+            if self._improves(value, best):
+                best, waited = value, 0
+            elif epoch:  # the first is what the others are compared with, even where it is no number
+                waited += 1
+            if waited == self.patience and len(epochs) < len(self.releases):
+                epochs.append(epoch)
+                waited = 0
+        return epochs
+
+    def _improves(self, value: float, best: float) -> bool:
+        if math.isnan(best):
+            return not math.isnan(value)
+        return value < best - self.min_delta if self.falls else value > best + self.min_delta
+
+    def reachable(self, epochs: int) -> tuple[Frozen, ...]:
+        """The states that so many epochs leave time for, if nothing ever improves."""
+        due = self.decided([0.0] * (epochs - 1))  # what the last epoch's end decides begins no phase
+        return self.releases[: len(due)]
+
+    def __str__(self) -> str:
+        epochs = "1 epoch" if self.patience == 1 else f"{self.patience} epochs"
+        least = f" by more than {self.min_delta:g}" if self.min_delta else ""
+        return f"decided by {self.monitor}, each time it has not improved{least} for {epochs}"

@@ -1,0 +1,71 @@
+"""Each group's learning rate as a pure function of the step: nothing to save, nothing that a resume can miss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graft.finetune.groups import Group
+from graft.finetune.optimizer import Factor
+from graft.finetune.unfreeze import Phase
+
+
+class Rates:
+    """A group's own rate, times the curve, times the phase's factor, times the warm-up of what has just thawed.
+
+    Args:
+        curve: optimizer step, counted from 0, to the factor on every rate.
+        warmup: steps in which a group that thaws comes to its full rate, by a line. What trains from the first step on
+            has the curve's own warm-up.
+    """
+
+    def __init__(self, curve: Factor, phases: Sequence[Phase], warmup: int) -> None:
+        self.curve = curve
+        self.phases = tuple(phases)
+        self.warmup = warmup
+        self._spans: dict[tuple[int, int | None], tuple[float, float, float]] = {}
+
+    def of(self, group: Group, step: int) -> float:
+        """The group's rate in a step; of one that is frozen then, the rate it would have."""
+        return group.lr * self._factor(step, self.thawed_at(group, step))
+
+    def base(self, step: int) -> float:
+        """The factor that every group has in common."""
+        return self._factor(step, 0)
+
+    def thawed_at(self, group: Group, step: int) -> int | None:
+        """The step since which the group has trained without a break, up to this one; None: it is frozen."""
+        since: int | None = None
+        for phase in self.phases:
+            if phase.start_step > step:
+                break
+            if is_frozen(group, phase):
+                since = None
+            elif since is None:
+                since = phase.start_step
+        return since
+
+    def span(self, group: Group, phase: Phase) -> tuple[float, float, float] | None:
+        """The group's first, highest and last rate in a phase; None where it is frozen."""
+        since = self.thawed_at(group, phase.start_step)
+        if since is None:
+            return None
+        key = (phase.start_step, since)
+        if key not in self._spans:  # many groups share it, and a phase may have a million steps
+            factors = [self._factor(step, since) for step in range(phase.start_step, phase.stop_step)]
+            self._spans[key] = (factors[0], max(factors), factors[-1])
+        first, highest, last = self._spans[key]
+        return group.lr * first, group.lr * highest, group.lr * last
+
+    def _factor(self, step: int, since: int | None) -> float:
+        common = self.curve(step) * self._phase_at(step).factor
+        if not since or not self.warmup:
+            return common
+        return common * min((step - since + 1) / self.warmup, 1.0)
+
+    def _phase_at(self, step: int) -> Phase:
+        return next((phase for phase in reversed(self.phases) if phase.start_step <= step), self.phases[0])
+
+
+def is_frozen(group: Group, phase: Phase) -> bool:
+    """Of a group that freezes and thaws as a whole, as `group_parameters` makes them."""
+    return group.names[0] in phase.frozen.names
