@@ -12,10 +12,13 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from graft.config.again import command_to_go_on
 from graft.config.command_line import check_command_line
 from graft.config.compose import parse, register
 from graft.config.faults import InputError, RunFailed
 from graft.config.help import help_text
+from graft.processes import is_first
+from graft.stopping import Stopped, StopSignals
 
 CONF = Path(__file__).resolve().parent / "conf"
 
@@ -23,12 +26,16 @@ CONF = Path(__file__).resolve().parent / "conf"
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def job(cfg: DictConfig) -> float | None:
     """One run; Hydra calls it once, or with -m once for each combination."""
+    runtime = HydraConfig.get()
+    folder, overrides = Path(runtime.runtime.output_dir), list(runtime.overrides.task)
     try:
         config = parse(cfg)
         from graft.run import run  # torch and lightning, which nothing above needs
 
-        runtime = HydraConfig.get()
-        return run(config, Path(runtime.runtime.output_dir), list(runtime.overrides.task))
+        with StopSignals() as signals:
+            return run(config, folder, overrides, signals)
+    except Stopped as stopped:  # no error; it ends a sweep too
+        code = _leave(stopped, folder, overrides)
     except Exception as error:  # the one place where every error ends: its reason is printed, its traceback on request
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
@@ -36,7 +43,18 @@ def job(cfg: DictConfig) -> float | None:
         print(reason, file=sys.stderr)
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             raise CompactHydraException(reason) from None  # the other runs of the sweep go on
-        raise SystemExit(2 if isinstance(error, InputError) else 1) from None
+        code = 2 if isinstance(error, InputError) else 1
+    raise SystemExit(code)  # outside the handlers, which hold on to the run's frames and so to its loader's workers
+
+
+def _leave(stopped: Stopped, folder: Path, overrides: list[str]) -> int:
+    """Says where the run stands, and gives the exit code."""
+    if not is_first():
+        return 0  # Lightning's launcher would kill the first process before it has said its word
+    last = folder / "checkpoints" / "last.ckpt"
+    kept = f"{last} holds everything up to here" if last.exists() else "nothing had been trained yet"
+    print(f"{stopped}; {kept}; go on with\n  {command_to_go_on(overrides, folder)}", file=sys.stderr)
+    return stopped.exit_code
 
 
 def say_help() -> None:

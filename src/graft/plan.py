@@ -98,6 +98,7 @@ class Plan:
             "freeze": config.freeze,
             "unfreeze": config.unfreeze.kind.value,
             "epochs": config.trainer.max_epochs,
+            "batch_size": config.data.batch_size,
             "steps_per_epoch": self.steps_per_epoch,
             "steps": self.total_steps,
             "stages": [asdict(row) for row in self.stages],

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from graft.batch_size import with_batch_size
 from graft.clock import Clock
 from graft.config.choices import CacheKind, Mode
 from graft.config.faults import InputError, RunFailed
@@ -29,28 +30,36 @@ from graft.models.inference import engine
 from graft.models.network import Network, build_network
 from graft.plan import Plan, make_plan
 from graft.plan_text import describe, size
+from graft.processes import is_first
 from graft.results.drift import drift, write_drift
 from graft.results.export import export
 from graft.results.predictions import write_predictions
 from graft.results.report import write_report
+from graft.stopping import StopSignals
 from graft.transfer import inject
 from graft.transfer.chosen import open_chosen
 
 
-def run(config: Config, folder: Path, overrides: Sequence[str]) -> float | None:
+def run(config: Config, folder: Path, overrides: Sequence[str], signals: StopSignals | None = None) -> float | None:
     """Carries out one run and returns the monitored figure, by which a sweep compares.
+
+    Args:
+        signals: in force; one that comes ends the run in good order.
 
     Raises:
         InputError: config, data or donor are wrong; nothing was started.
         RunFailed: it began and could not be finished.
+        Stopped: a signal came; the same command in the same folder goes on.
     """
     clock = Clock()
     _check_writable(folder)
     with clock("data"):
         table = load_table(config.data)
     with clock("plan"):
+        config = with_batch_size(config, table, folder, say)
         plan = make_plan(config, table, lambda: open_chosen(config))
-    write_json(folder / "plan.json", plan.to_dict())
+    if is_first():
+        write_json(folder / "plan.json", plan.to_dict())
     say(describe(plan))
     if config.mode is Mode.plan:
         return None
@@ -61,7 +70,8 @@ def run(config: Config, folder: Path, overrides: Sequence[str]) -> float | None:
         )  # fmt: skip
     with clock("transfer"), open_chosen(config) as donor:
         inject(plan.ledger, donor, network.module)
-    write_json(folder / "transfer.json", plan.ledger.to_dict())
+    if is_first():
+        write_json(folder / "transfer.json", plan.ledger.to_dict())
     injected = _before_training(plan, network)
     data = DataModule(
         table, config.data, config.augment, network.preprocess, seed=config.seed, cache=config.cache, say=say
@@ -69,7 +79,9 @@ def run(config: Config, folder: Path, overrides: Sequence[str]) -> float | None:
     with clock("cache"):
         trained = _compute_features(plan, network, data)
     with clock("fit"):
-        result = _fine_tune(plan, network, data, trained, folder)
+        result = _fine_tune(plan, network, data, trained, folder, signals)
+    if not is_first():
+        return result.metrics.get(config.checkpoint.monitor)
     with clock("export"):
         _write_results(plan, network, result, injected, folder, overrides)
     metrics = _write_metrics(result, clock, folder)
@@ -88,7 +100,8 @@ def _before_training(plan: Plan, network: Network) -> dict[str, torch.Tensor]:
 
 
 def say(line: str) -> None:
-    print(line, flush=True)
+    if is_first():
+        print(line, flush=True)
 
 
 def _check_writable(folder: Path) -> None:
@@ -96,7 +109,7 @@ def _check_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process of the same run may have been quicker
     except OSError as error:
         reason = f"{error.strerror} ({folder})"
         raise InputError(
@@ -156,17 +169,22 @@ def _progress(what: str):
 
 
 def _fine_tune(
-    plan: Plan, network: Network, data: DataModule, trained: torch.nn.Module | None, folder: Path
+    plan: Plan,
+    network: Network,
+    data: DataModule,
+    trained: torch.nn.Module | None,
+    folder: Path,
+    signals: StopSignals | None,
 ) -> FitResult:
     config, table = plan.config, plan.table
     tuning = FineTuning(
         network.module, network.stages, schedule=plan.schedule, optimizer=config.optimizer, scheduler=config.scheduler,
         classes=len(table.classes), loss=config.loss, freeze_bn=config.freeze_bn, class_counts=table.counts("train"),
-        trained=trained, seed=config.seed,
+        trained=trained, on_nan=config.trainer.on_nan, seed=config.seed,
     )  # fmt: skip
     return fit(
         tuning, data, folder, trainer=config.trainer, checkpoint=config.checkpoint, resume=config.resume,
-        logger=config.logger,
+        logger=config.logger, signals=signals,
     )  # fmt: skip
 
 
@@ -216,6 +234,9 @@ def _write_metrics(result: FitResult, clock: Clock, folder: Path) -> dict[str, A
         "epochs": result.epochs,
         "best_epoch": result.best_epoch,
         "steps": result.steps,
+        "batch_size": result.batch_size,
+        "accumulate": result.accumulate,
+        "steps_skipped": result.steps_skipped,
         "confusion": result.confusion,
         "seconds": clock.seconds,
     }

@@ -1,5 +1,6 @@
 """A run that is stopped anywhere and goes on ends with the same bits as one that was not."""
 
+import resource
 import shutil
 
 import pytest
@@ -161,11 +162,47 @@ def test_a_checkpoint_half_written_leaves_the_one_before(tiny, tmp_path, monkeyp
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint_file.torch, "save", full)
-        with pytest.raises(RunFailed, match=r"last\.ckpt could not be written .*No space left.*previous one is intact"):
+        with pytest.raises(
+            RunFailed, match=r"last\.ckpt could not be written \(No space .*last\.ckpt, written before, is"
+        ):
             run(tiny, tmp_path)
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"last.ckpt", "previous.ckpt"}
     run(tiny, tmp_path)
     assert ending(tmp_path) == reference
+
+
+def test_a_file_that_may_grow_no_further_leaves_the_one_before(tiny, tmp_path, monkeypatch, reference):
+    """The kernel refuses the write, as it does on a full disk."""
+    saves = iter(range(100))
+    save = checkpoint_file.CheckpointFile.save_checkpoint
+
+    def with_little_room(self, checkpoint, path, storage_options=None):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if next(saves) == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+        try:
+            save(self, checkpoint, path)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_file.CheckpointFile, "save_checkpoint", with_little_room)
+        with pytest.raises(RunFailed, match=r"checkpoints/last\.ckpt could not be written .* MB are free there"):
+            run(tiny, tmp_path)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"last.ckpt", "previous.ckpt"}
+    torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    run(tiny, tmp_path)
+    assert ending(tmp_path) == reference
+
+
+def test_a_metrics_file_that_cannot_be_written_is_named(tiny, tmp_path, monkeypatch):
+    def full(path, text):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("graft.finetune.callbacks.write_text", full)
+    with pytest.raises(RunFailed, match=r"metrics\.csv could not be written \(Read-only file system.*last\.ckpt"):
+        run(tiny, tmp_path)
+    torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
 
 
 def test_a_finished_run_resumed_is_evaluated_and_nothing_else(tiny, tmp_path):
@@ -219,6 +256,7 @@ def test_a_damaged_checkpoint_is_an_error_that_names_it(tiny, tmp_path, damage):
     run(tiny, tmp_path)
     last = tmp_path / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:-500] if damage is None else damage)
+    last.with_name("previous.ckpt").unlink()
     with pytest.raises(InputError, match=r"resume: .*last\.ckpt, which cannot be read .*try resume=never"):
         run(tiny, tmp_path)
 

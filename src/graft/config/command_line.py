@@ -22,6 +22,7 @@ from yaml import YAMLError
 from graft.config.compose import examine, unknown_key
 from graft.config.faults import Fault, nearest
 from graft.config.keys import is_known, nearest_keys, schema_keys
+from graft.config.several import faults_of_several
 
 # What Hydra answers itself, without running anything.
 QUESTIONS = ("--help", "-h", "--hydra-help", "--version", "--shell-completion", "-sc", "--info", "-i")
@@ -108,6 +109,7 @@ class Reading:
         if cfg is None:
             return
         self.faults += examine(cfg, self.doubtful)[1]
+        self.faults += self._faults_of_several(cfg)
         if writes:
             self.faults += _folder(cfg.hydra.sweep.dir if self.multirun else cfg.hydra.run.dir, self.multirun)
         for at, override in enumerate(self.sound, start=len(self.extra)):
@@ -115,6 +117,12 @@ class Reading:
                 varied = self._composed([*lines[:at], other, *lines[at + 1 :]])
                 if varied is not None:
                     self.faults += examine(varied, self.doubtful)[1]
+                    self.faults += self._faults_of_several(varied)
+
+    def _faults_of_several(self, cfg: DictConfig) -> Iterator[Fault]:
+        if not {"trainer", "trainer.devices", "trainer.num_nodes"} & self.doubtful:
+            lines = [str(override.input_line) for override in self.sound]
+            yield from faults_of_several(cfg, lines, multirun=self.multirun)
 
     def _composed(self, lines: list[str]) -> DictConfig | None:
         try:

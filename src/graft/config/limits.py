@@ -87,6 +87,10 @@ def is_freeze(value: Any) -> bool:
     return listed or (isinstance(value, str) and bool(value.strip()))
 
 
+def is_batch_size(value: Any) -> bool:
+    return value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
+
+
 def is_crop_scale(value: Any) -> bool:
     return len(value) == 2 and 0 < value[0] <= value[1] <= 1
 
@@ -154,7 +158,7 @@ LIMITS: dict[str, Limit] = {
     "data.image_size": at_least(16, "pixels"),
     "data.crop_fraction": share_above_zero,
     "data.channels": at_least(1),
-    "data.batch_size": at_least(1),
+    "data.batch_size": Limit("a whole number from 1 upward, or auto", is_batch_size, ("auto",)),
     "data.num_workers": at_least(0),
     "augment.hflip": share,
     "augment.vflip": share,

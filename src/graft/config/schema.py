@@ -25,7 +25,7 @@ from graft.config.choices import (
     Targets,
     UnfreezeKind,
 )
-from graft.config.schema_images import AugmentConfig, CacheConfig, DataConfig
+from graft.config.schema_images import AUTO, AugmentConfig, CacheConfig, DataConfig
 from graft.config.schema_network import (
     BackboneConfig,
     DonorConfig,
@@ -36,6 +36,7 @@ from graft.config.schema_network import (
 )
 
 __all__ = [
+    "AUTO",
     "AugmentConfig",
     "BackboneConfig",
     "CacheConfig",
@@ -150,8 +151,12 @@ class TrainerConfig:
     """Batches per optimizer step."""
     clip_norm: float | None = None
     """Gradient norm is clipped to this."""
+    on_nan: OnError = OnError.stop
+    """stop at a step whose loss or gradients are NaN or infinite, or skip it: left out, and counted in metrics.json."""
     channels_last: bool = True
     """Keep image tensors channels-last in memory, which is faster on most devices."""
+    recompute: bool = False
+    """Activation checkpointing of the stages that train: less memory, about a third more time; needs cache=none."""
     compile: bool = False
     """Run the network through torch.compile."""
     threads: int | None = None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from omegaconf import MISSING
 
 from graft.config.choices import CacheKind, DataKind, OnError, Targets
+
+AUTO = "auto"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,8 +38,8 @@ class DataConfig:
     """Share of each side that the centre crop keeps after resizing; 1 keeps the whole image. Null: the donor's."""
     channels: int = 3
     """1, 3 or more; other than 3 changes the first layer, the donor's first layer and mean/std together."""
-    batch_size: int = 32
-    """Images per step and device."""
+    batch_size: Any = 32
+    """Images per step and device; auto: as many as its free memory is estimated to hold, up to 256."""
     num_workers: int | None = None
     """Loader processes. Null: chosen for the machine."""
     targets: Targets = Targets.hard

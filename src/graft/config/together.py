@@ -216,6 +216,16 @@ def _everything_held_out(values: Values) -> Iterator[Fault]:
         )
 
 
+def _recompute_uncompiled(values: Values) -> Iterator[Fault]:
+    if values["trainer.compile"] and values["trainer.recompute"]:
+        yield Fault(
+            key="trainer.recompute",
+            expected="false with trainer.compile, which chooses by itself what is computed twice",
+            received="True",
+            remedy="trainer.compile=false, or trainer.recompute=false",
+        )
+
+
 def _caching(values: Values) -> Iterator[Fault]:
     cache = CacheConfig(**_section(values, "cache."))
     yield from cache_faults(cache, AugmentConfig(**_section(values, "augment.")))
@@ -231,6 +241,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], ...] =
     (("data.targets", "data.kind"), _soft_targets),
     (("donor.kind", "unfreeze.kind", "freeze"), _random_features),
     (("unfreeze.kind", "freeze"), _nothing_to_thaw),
+    (("trainer.compile", "trainer.recompute"), _recompute_uncompiled),
     (("data.val_fraction", "data.test_fraction"), _everything_held_out),
     (tuple(key for key in schema_keys() if key.startswith(("cache.", "augment."))), _caching),
 )

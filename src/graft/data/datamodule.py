@@ -52,6 +52,8 @@ class DataModule(lightning.LightningDataModule):
         assert len(preprocess.mean) == data.channels, "mean and std follow the channels"
         self.table, self.data, self.augment, self.preprocess, self.seed = table, data, augment, preprocess, seed
         self.cache, self.say = cache, say
+        self.batch_size = data.batch_size
+        """Loaders made after it is set go by it."""
         self._sources: dict[str, ImageSource] = {}
         self._stored: tuple[Mapping[str, Dataset[Any]], Callable[[Any], Any]] | None = None
 
@@ -81,7 +83,7 @@ class DataModule(lightning.LightningDataModule):
         samples = self.table.part(part)
         sampler = KeyedBatchSampler(
             len(samples),
-            self.data.batch_size,
+            self.batch_size,
             seed=self.seed,
             shuffle=train,
             labels=[sample.label for sample in samples] if train and self.data.balanced else None,

@@ -16,8 +16,10 @@ from typing_extensions import override
 
 from graft.config.schema import CheckpointConfig
 from graft.files import write_text
-from graft.finetune.checkpoint import BEST, FOLDER, LAST, give_name
+from graft.finetune.agreement import Agreement
+from graft.finetune.checkpoint import BEST, FOLDER, LAST, PREVIOUS, give_name, unwritten
 from graft.finetune.module import FineTuning
+from graft.stopping import Stopped, StopSignals
 
 METRICS_FILE = "metrics.csv"
 
@@ -39,7 +41,10 @@ class EpochRows(Callback):
         tuning = _tuning(pl_module)
         row = tuning.finish_epoch()
         if trainer.is_global_zero:
-            write_text(self.path, as_csv(tuning.history))
+            try:
+                write_text(self.path, as_csv(tuning.history))
+            except OSError as error:
+                raise unwritten(self.path, error) from error
             for logger in trainer.loggers:
                 logger.log_metrics(
                     {key: value for key, value in row.items() if isinstance(value, int | float)}, row["step"]
@@ -55,11 +60,29 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 class Checkpoints(Checkpoint):
-    """checkpoints/last.ckpt at each epoch's end and every so many steps; best.ckpt where an epoch is the best."""
+    """checkpoints/last.ckpt at each epoch's end, every so many steps and behind a signal; best.ckpt where an epoch is
+    the best; previous.ckpt is what last.ckpt was before.
+    """
 
-    def __init__(self, folder: Path, config: CheckpointConfig) -> None:
+    def __init__(self, folder: Path, config: CheckpointConfig, signals: StopSignals | None = None) -> None:
         self.folder = folder / FOLDER
         self.config = config
+        self.signals = signals or StopSignals()
+        self._agreement = Agreement()
+        self._amid_validation = False
+
+    @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.signals.install()
+        self._agreement = Agreement()
+
+    @override
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.signals.install()
+
+    @override
+    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.signals.install()
 
     @override
     def on_train_batch_end(
@@ -67,9 +90,29 @@ class Checkpoints(Checkpoint):
     ) -> None:
         every = self.config.every_n_steps
         taken = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        last = batch_idx + 1 == trainer.num_training_batches  # the epoch's end writes that one
-        if every and taken and not last and trainer.global_step % every == 0:
+        last = batch_idx + 1 == trainer.num_training_batches  # the evaluation and the epoch's end see to that one
+        if last or not taken:
+            return
+        stop = self._told_to_stop()
+        if stop or (every and trainer.global_step % every == 0):
             self._save(trainer, _tuning(pl_module))
+        self._stop(stop, _tuning(pl_module))
+
+    @override
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if trainer.state.fn != "fit" or not (stop := self._told_to_stop()):
+            return
+        self._amid_validation = True
+        self._save(trainer, _tuning(pl_module))
+        self._stop(stop, _tuning(pl_module))
 
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -77,10 +120,35 @@ class Checkpoints(Checkpoint):
         self._save(trainer, tuning)
         if trainer.is_global_zero:
             keep_if_best(self.folder, tuning.history, self.config)
+        self._stop(self._told_to_stop(), tuning)
+
+    @override
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._amid_validation:
+            evaluate_anew(checkpoint["loops"]["fit_loop"])
 
     def _save(self, trainer: L.Trainer, tuning: FineTuning) -> None:
         tuning.check_finite()
+        if trainer.is_global_zero and (self.folder / LAST).exists():
+            give_name(self.folder / LAST, PREVIOUS)
         trainer.save_checkpoint(self.folder / LAST)
+
+    def _told_to_stop(self) -> int:
+        return self._agreement.highest(self.signals.received or 0)
+
+    def _stop(self, number: int, tuning: FineTuning) -> None:
+        if number:
+            raise Stopped(number, f"after step {tuning.global_step} of {tuning.total_steps}")
+
+
+def evaluate_anew(loops: dict[str, Any]) -> None:
+    """Makes a training loop's saved state, taken amid an evaluation, one that goes on with the whole evaluation.
+
+    Lightning resumes an evaluation whose batch was started and not processed, and then from its first batch on.
+    """
+    started = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+    progress = loops["epoch_loop.val_loop.batch_progress"]
+    progress.update(total=dict(started), current=dict(started), is_last_batch=False)
 
 
 def keep_if_best(folder: Path, history: Sequence[Mapping[str, Any]], config: CheckpointConfig) -> None:

@@ -21,6 +21,7 @@ from graft.finetune.groups import Group
 
 FOLDER = "checkpoints"
 LAST = "last.ckpt"
+PREVIOUS = "previous.ckpt"
 BEST = "best.ckpt"
 PRIMITIVES = (str, int, float, bool, type(None), torch.Tensor)
 
@@ -32,6 +33,7 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
         InputError: there is no such file, it is damaged, or it holds anything else.
     """
     try:
+        _check_sums(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"resume: expected a checkpoint, received {path}, which does not exist") from error
@@ -40,6 +42,14 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
             f"resume: expected a checkpoint of graft's, received {path}, which cannot be read"
             f" ({str(error).splitlines()[0] if str(error) else type(error).__name__}); try resume=never"
         ) from error
+
+
+def _check_sums(path: Path | str) -> None:
+    """Reads the file once against its checksums, which torch writes and does not look at."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"{damaged} in it does not match its checksum")
 
 
 class CheckpointFile(CheckpointIO):
@@ -55,8 +65,7 @@ class CheckpointFile(CheckpointIO):
             with atomic_path(target) as temporary:
                 torch.save(checkpoint, temporary)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-            kept = "; the previous one is intact" if target.exists() else ""
-            raise RunFailed(f"{target} could not be written ({error}){kept}") from error
+            raise unwritten(target, error) from error
 
     @override
     def load_checkpoint(
@@ -69,13 +78,30 @@ class CheckpointFile(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
+def unwritten(path: Path, error: Exception) -> RunFailed:
+    """What a full or read-only disk comes to: which file it was, and what there still is."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+    folder = path.parent if path.parent.name == FOLDER else path.parent / FOLDER
+    last = next((folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()), None)
+    kept = f"; {last.name}, written before, is intact" if last else ""
+    free = shutil.disk_usage(path.parent).free / 1e6 if path.parent.exists() else 0.0
+    return RunFailed(
+        f"{path} could not be written ({reason}; {free:,.0f} MB are free there){kept}; make room, and the same command"
+        " goes on"
+    )
+
+
 def give_name(source: Path, name: str) -> None:
     """Another name in the same folder for a file that is never written to again: a link where the disk has them."""
-    with atomic_path(source.with_name(name)) as temporary:
-        try:
-            temporary.hardlink_to(source)
-        except OSError:
-            shutil.copyfile(source, temporary)
+    target = source.with_name(name)
+    try:
+        with atomic_path(target) as temporary:
+            try:
+                temporary.hardlink_to(source)
+            except OSError:
+                shutil.copyfile(source, temporary)
+    except OSError as error:
+        raise unwritten(target, error) from error
 
 
 def remove_leftovers(folder: Path, names: Iterable[str] = ()) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
-from collections.abc import Mapping, Sized
+from collections.abc import Sized
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -15,14 +15,19 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 
-from graft.config.faults import InputError
+from graft.config.faults import InputError, said
 from graft.config.schema import CheckpointConfig, LoggerConfig, TrainerConfig
-from graft.finetune.callbacks import Checkpoints, EpochLines, EpochRows, best_row, keep_if_best
-from graft.finetune.checkpoint import BEST, FOLDER, LAST, CheckpointFile, read_checkpoint, remove_leftovers
+from graft.finetune.callbacks import Checkpoints, EpochLines, EpochRows, best_row
+from graft.finetune.checkpoint import BEST, FOLDER, LAST, CheckpointFile, read_checkpoint
 from graft.finetune.metrics import Outputs, check_monitor
-from graft.finetune.module import STATE, FineTuning
+from graft.finetune.module import FineTuning
 from graft.finetune.quiet import quiet_lightning
+from graft.finetune.recompute import recomputed
+from graft.finetune.resume import find_checkpoint, prepare
+from graft.finetune.shrink import Beginning, free_memory, with_smaller_batches
 from graft.finetune.unfreeze import Phase
+from graft.processes import is_first
+from graft.stopping import StopSignals
 
 
 class Batches(Protocol):
@@ -30,6 +35,9 @@ class Batches(Protocol):
 
     For a run to go on amid an epoch, its training loader has `state_dict` and `load_state_dict`, which Lightning calls.
     """
+
+    batch_size: int
+    """Images a batch; loaders made after it is set go by it."""
 
     def train_dataloader(self) -> Sized: ...
     def val_dataloader(self) -> Sized: ...
@@ -56,6 +64,11 @@ class FitResult:
     """Of training alone."""
     epochs: int
     steps: int
+    batch_size: int
+    accumulate: int
+    """Batches a step: more than configured where the device's memory was too small."""
+    steps_skipped: int
+    """Of them: left out because loss or gradients were not finite."""
     best_epoch: int
     """Counted from 0."""
     best_path: Path
@@ -79,34 +92,58 @@ def fit(
     resume: str = "auto",
     logger: LoggerConfig | None = None,
     console: Console | None = None,
+    signals: StopSignals | None = None,
 ) -> FitResult:
     """Trains, takes the best epoch's weights and evaluates them. Mutates the FineTuning's network.
+
+    Args:
+        signals: in force; one that comes in training ends it behind the present step, in all processes, with a
+            checkpoint written.
 
     Raises:
         InputError: a setting that cannot be met, or a checkpoint that does not belong to this run.
         RunFailed: the loss became NaN or infinite, or a checkpoint could not be written.
+        Stopped: a signal came.
     """
     checkpoint, folder = checkpoint or CheckpointConfig(), Path(folder)
+    console, signals = console or Console(stderr=True, quiet=not is_first()), signals or StopSignals()
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, soft_wrap=True)
+
     _check(trainer, checkpoint)
     if trainer.threads:
         torch.set_num_threads(trainer.threads)
-    batches = -(-len(datamodule.train_dataloader()) // (trainer.devices * trainer.num_nodes))
-    tuning.lay_out(steps_per_epoch=-(-batches // trainer.accumulate), max_epochs=trainer.max_epochs)
-    path = find_checkpoint(resume, folder)
-    _prepare(path, folder / FOLDER, checkpoint)
+    _lay_out(tuning, datamodule, trainer)
+    path = find_checkpoint(resume, folder, say)
+    if is_first():
+        prepare(path, folder / FOLDER, checkpoint)
     _lay_out_memory(tuning, trainer)
-    with quiet_lightning():
-        lightning = make_trainer(
-            trainer,
-            checkpoint,
-            logger or LoggerConfig(),
-            folder,
-            console=console or Console(stderr=True),
-            states=len(tuning.schedule.states(tuning.steps_per_epoch, tuning.total_steps)),
-        )
-        data = cast(L.LightningDataModule, datamodule)
-        lightning.fit(tuning, datamodule=data, ckpt_path=path, weights_only=True)
+    beginning = Beginning(tuning.network, tuning.watch.injected)
+    data = cast(L.LightningDataModule, datamodule)
+    with quiet_lightning(), _recomputing(tuning, trainer):
+        start = path
+        while True:
+            lightning = make_trainer(
+                trainer, checkpoint, logger or LoggerConfig(), folder, console=console, signals=signals,
+                states=len(tuning.schedule.states(tuning.steps_per_epoch, tuning.total_steps)),
+            )  # fmt: skip
+            try:
+                with signals.deferred():
+                    lightning.fit(tuning, datamodule=data, ckpt_path=start, weights_only=True)
+                break
+            except torch.OutOfMemoryError as error:
+                reason = said(error)
+            trainer = with_smaller_batches(trainer, datamodule, reason, say)
+            del lightning
+            free_memory()
+            start = last if (last := folder / FOLDER / LAST).exists() else path
+            if start is None:
+                beginning.restore()
+            tuning.forget()
+            _lay_out(tuning, datamodule, trainer)
         tuning.clock.go(None)
+        lightning.strategy.barrier()  # the first process has given best.ckpt its name
         best = _take_best(tuning, folder)
         results = _evaluate(lightning, tuning, data, datamodule)
     tuning.network.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
@@ -119,6 +156,9 @@ def fit(
         images_per_second=tuning.clock.images / spent["training"] if spent["training"] else 0.0,
         epochs=len(tuning.history),
         steps=tuning.history[-1]["step"],
+        batch_size=datamodule.batch_size,
+        accumulate=trainer.accumulate,
+        steps_skipped=tuning.finite.skipped,
         best_epoch=best_row(tuning.history, checkpoint)["epoch"],
         best_path=best,
         last_path=folder / FOLDER / LAST,
@@ -129,17 +169,22 @@ def fit(
     )
 
 
-def find_checkpoint(resume: str, folder: Path) -> Path | None:
-    """The checkpoint that a run in this folder goes on from."""
-    if resume == "never":
-        return None
-    if resume == "auto":
-        last = folder / FOLDER / LAST
-        return last if last.exists() else None
-    path = Path(resume)
-    if not path.is_file():
-        raise InputError(f"resume: expected auto, never or a checkpoint's path, received {resume!r}; try auto")
-    return path
+def _lay_out(tuning: FineTuning, datamodule: Batches, trainer: TrainerConfig) -> None:
+    """Called once, or again where an epoch is made of other batches."""
+    batches = -(-len(datamodule.train_dataloader()) // (trainer.devices * trainer.num_nodes))
+    tuning.lay_out(steps_per_epoch=-(-batches // trainer.accumulate), max_epochs=trainer.max_epochs)
+    tuning.batches_per_epoch = batches
+
+
+def _recomputing(tuning: FineTuning, trainer: TrainerConfig) -> AbstractContextManager[None]:
+    if not trainer.recompute:
+        return nullcontext()
+    if tuning.is_cut:
+        raise InputError(
+            "trainer.recompute: expected cache=none, as what lies behind kept features is another graph, received"
+            " cache=features; try cache=none, or trainer.recompute=false"
+        )
+    return recomputed(tuning.network, tuning.stages)
 
 
 def make_trainer(
@@ -149,10 +194,11 @@ def make_trainer(
     folder: Path,
     *,
     console: Console,
+    signals: StopSignals,
     states: int,
 ) -> L.Trainer:
     accelerator = _accelerator(config)
-    callbacks: list[L.Callback] = [EpochRows(folder), Checkpoints(folder, checkpoint)]
+    callbacks: list[L.Callback] = [EpochRows(folder), Checkpoints(folder, checkpoint, signals)]
     if config.progress:
         callbacks.insert(1, EpochLines(console))
     return L.Trainer(
@@ -183,30 +229,6 @@ def _check(trainer: TrainerConfig, checkpoint: CheckpointConfig) -> None:
             raise InputError(f"trainer.{key}: expected 1 or more, received {value!r}")
     if checkpoint.every_n_steps is not None and checkpoint.every_n_steps < 1:
         raise InputError(f"checkpoint.every_n_steps: expected 1 or more, received {checkpoint.every_n_steps!r}")
-
-
-def _prepare(path: Path | None, folder: Path, checkpoint: CheckpointConfig) -> None:
-    """Brings the folder of checkpoints to where the run goes on."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if path is None:
-        remove_leftovers(folder, (LAST, BEST))
-        return
-    remove_leftovers(folder)
-    state = cast("Mapping[str, Any]", read_checkpoint(path).get(STATE, {}))
-    history = cast("list[dict[str, Any]]", state.get("history", []))
-    if path.parent.resolve() != folder.resolve():
-        _bring_best(path, folder, bool(history))
-    elif history and state["position"][1] == 0:
-        keep_if_best(folder, history, checkpoint)  # a run stopped between the two writes of an epoch's end
-
-
-def _bring_best(path: Path, folder: Path, needed: bool) -> None:
-    best = path.with_name(BEST)
-    remove_leftovers(folder, (LAST, BEST))
-    if best.exists():
-        shutil.copyfile(best, folder / BEST)
-    elif needed:
-        raise InputError(f"resume: expected {BEST} beside {path}, received none; try resume=never")
 
 
 def _lay_out_memory(tuning: FineTuning, trainer: TrainerConfig) -> None:

@@ -51,11 +51,12 @@ class Sums:
         self.values = torch.zeros(3, dtype=torch.float64, device=device)
 
     @torch.no_grad()
-    def add(self, loss: Tensor, logits: Tensor, label: Tensor) -> None:
-        """`loss` is the batch's mean."""
+    def add(self, loss: Tensor, logits: Tensor, label: Tensor, *, leave_out: bool = False) -> None:
+        """`loss` is the batch's mean. With `leave_out`, a batch whose loss is not finite does not count."""
         correct = (logits.argmax(1) == label).sum()
         images = torch.full_like(loss, len(label), dtype=torch.float64)
-        self.values += torch.stack([loss.double() * images, correct.double(), images])
+        added = torch.stack([loss.double() * images, correct.double(), images])
+        self.values += torch.where(torch.isfinite(loss), added, 0.0) if leave_out else added
 
     def figures(self, part: str, values: Tensor) -> dict[str, float]:
         loss, correct, images = values.tolist()

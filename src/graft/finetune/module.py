@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import lightning as L
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from graft.config.faults import InputError, RunFailed
-from graft.config.schema import FreezeBatchNorm, LossConfig, OptimizerConfig, SchedulerConfig
+from graft.config.faults import InputError
+from graft.config.schema import FreezeBatchNorm, LossConfig, OnError, OptimizerConfig, SchedulerConfig
 from graft.data.sampling import derive
 from graft.finetune.checkpoint import state_by_name, state_by_position
+from graft.finetune.finite import Finite
 from graft.finetune.freeze import Frozen, apply_freeze, check_tied
 from graft.finetune.groups import Group, group_parameters
 from graft.finetune.loss import Criterion, label_of
@@ -25,12 +25,13 @@ from graft.finetune.optimizer import build_optimizer, rate_factor
 from graft.finetune.progress import Clock, Watch
 from graft.finetune.rates import Rates, is_frozen
 from graft.finetune.settings import check_settings, settings
+from graft.finetune.shrink import resize_progress
 from graft.finetune.unfreeze import Phase, Schedule
 from graft.models.stages import Stages
 
 Batch = dict[str, Tensor]
 STATE = "graft"
-NAN_CHECK_EVERY = 50  # batches between looks at a flag on the GPU; a CPU is asked at every batch
+NAN_CHECK_EVERY = 50  # batches between looks at what a GPU has noted
 
 
 class FineTuning(L.LightningModule):
@@ -57,6 +58,7 @@ class FineTuning(L.LightningModule):
         freeze_bn: FreezeBatchNorm = FreezeBatchNorm.frozen,
         class_counts: Sequence[int] | None = None,
         trained: nn.Module | None = None,
+        on_nan: OnError = OnError.stop,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -66,6 +68,7 @@ class FineTuning(L.LightningModule):
         self.optimizer_config = optimizer
         self.scheduler_config = scheduler
         self.freeze_bn = freeze_bn
+        self.on_nan = on_nan
         self.seed = seed
         self.classes = classes
         self.channels_last = False
@@ -78,9 +81,8 @@ class FineTuning(L.LightningModule):
         self.phases: list[Phase] = []
         self.decisions: list[int] = []
         self.groups: list[Group] = []
-        self.steps_per_epoch = self.total_steps = 0
+        self.steps_per_epoch = self.total_steps = self.batches_per_epoch = 0
         self._unregistered = (network, trained)  # in a tuple, or the shared parameters would get second names
-        self._bad_step: Tensor | None = None  # of the GPU, which is asked only now and then
 
     def lay_out(self, *, steps_per_epoch: int, max_epochs: int) -> None:
         """Fixes the timeline: phases, groups and what never trains. Called once, before training."""
@@ -93,6 +95,7 @@ class FineTuning(L.LightningModule):
             self.scheduler_config, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps
         )
         self.watch = Watch(self.network, states, self.freeze_bn)
+        self.finite = Finite(self.network, self.groups, self.on_nan, patience=steps_per_epoch)
         self.follow([])
         # Everything that ever trains requires gradients now, so that a distributed wrapper knows it; the first phase
         # takes hold when training starts.
@@ -109,6 +112,15 @@ class FineTuning(L.LightningModule):
         self.watch.phases = self.phases
         warmup = self.schedule.warmup.steps(self.steps_per_epoch, self.total_steps)
         self.rates = Rates(self.curve, self.phases, warmup)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether training begins behind a cut, on kept features."""
+        return self._unregistered[1] is not None
+
+    def forget(self) -> None:
+        """Back to before training, but for the network's weights."""
+        self.history, self.row, self.sums, self.clock = [], {}, Sums(), Clock()
 
     def compile_forward(self) -> None:
         network, trained = self._unregistered
@@ -167,7 +179,7 @@ class FineTuning(L.LightningModule):
         trained = self._unregistered[1]
         if trained is not None:
             trained.to(self.device)
-        self._bad_step = None
+        self.finite.scaled = self.trainer.precision == "16-mixed"
         self.sums.values = self.sums.values.to(self.device)
 
     @override
@@ -186,6 +198,8 @@ class FineTuning(L.LightningModule):
         seed_noise(derive("step", self.seed, self.current_epoch, batch_idx, self.global_rank), self.device)
         self.enter_phase(self.global_step)
         self.set_rates(self.global_step)
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self.finite.before_step()
 
     def enter_phase(self, step: int) -> None:
         phase = self.watch.phase_at(step)
@@ -196,9 +210,20 @@ class FineTuning(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         logits = self.logits(batch)
         loss = self.criterion(logits.float(), batch["target"])
-        self._look_for_nan(loss)
-        self.sums.add(loss.detach(), logits, label_of(batch))
-        return loss
+        self.sums.add(loss.detach(), logits, label_of(batch), leave_out=self.on_nan is OnError.skip)
+        return self.finite.seen(loss * self._weight(len(batch["target"])))
+
+    def _weight(self, images: int) -> Tensor | float:
+        """What makes the average over processes the average over all their images, of which this one has so many."""
+        if self.trainer.world_size == 1:
+            return 1.0
+        total = torch.tensor(float(images), device=self.device)
+        distributed.all_reduce(total)
+        return images * self.trainer.world_size / total
+
+    @override
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        self.finite.judge(self.global_step)
 
     @override
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -206,26 +231,9 @@ class FineTuning(L.LightningModule):
         if (batch_idx + 1) % NAN_CHECK_EVERY == 0:
             self.check_finite()
 
-    def _look_for_nan(self, loss: Tensor) -> None:
-        if loss.device.type == "cpu":
-            if not math.isfinite(loss.detach()):
-                raise self._not_finite(self.global_step)
-            return
-        seen = self._bad_step if self._bad_step is not None else torch.full_like(loss, -1, dtype=torch.long)
-        self._bad_step = torch.where(~torch.isfinite(loss.detach()) & (seen < 0), self.global_step, seen)
-
     def check_finite(self) -> None:
-        """Raises RunFailed if the loss has been NaN or infinite; waits for the device, so no step calls it."""
-        step = -1 if self._bad_step is None else int(self._bad_step)
-        if step >= 0:
-            raise self._not_finite(step)
-
-    def _not_finite(self, step: int) -> RunFailed:
-        return RunFailed(
-            f"the loss became NaN or infinite in step {step} (epoch {step // self.steps_per_epoch}), at a learning"
-            f" rate of {self.rate_at(step):.3g}; checkpoints written before are intact; try a lower optimizer.lr,"
-            " a longer scheduler.warmup or trainer.clip_norm=1"
-        )
+        """Raises RunFailed if training has met NaN or infinity; waits for the device, so no step calls it."""
+        self.finite.check(self.global_step)
 
     @override
     def on_validation_epoch_start(self) -> None:
@@ -309,7 +317,9 @@ class FineTuning(L.LightningModule):
             "decisions": list(self.decisions),
             "watch": self.watch.state(),
             "clock": self.clock.state(),
+            "finite": self.finite.state(),
             "position": list(self.position()),
+            "batches": [self.batches_per_epoch, self.trainer.accumulate_grad_batches],
         }
 
     @override
@@ -323,10 +333,17 @@ class FineTuning(L.LightningModule):
         checkpoint["optimizer_states"] = [
             state_by_position(saved, self.groups, self.network) for saved in checkpoint["optimizer_states"]
         ]
+        batches, accumulate = state["batches"]
+        resize_progress(
+            checkpoint,
+            batches=(batches, self.batches_per_epoch),
+            accumulate=(accumulate, self.trainer.accumulate_grad_batches),
+        )
         self.history = [dict(row) for row in state["history"]]
         self.sums.values = state["sums"]
         self.follow(state["decisions"])
         self.watch.restore(state["watch"])
+        self.finite.restore(state["finite"])
         self.clock.restore(state["clock"])
 
 

@@ -1,0 +1,56 @@
+"""What a run of several processes asks of the command that starts it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+from omegaconf import DictConfig
+
+from graft.config.faults import Fault
+from graft.config.schema import AUTO
+
+IN_PROCESS = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+"""The launcher that runs a sweep's jobs one after the other in the process that was started."""
+
+
+def faults_of_several(cfg: DictConfig, overrides: Sequence[str], *, multirun: bool) -> Iterator[Fault]:
+    """Faults of a composed config with more than one process.
+
+    Lightning starts the further processes by repeating the command. With -m that would be the whole sweep in each of
+    them; torchrun starts all processes of a command alike, and each runs every job.
+    """
+    processes = cfg.trainer.devices * cfg.trainer.num_nodes
+    if processes > 1 and cfg.data.batch_size == AUTO:
+        yield Fault(
+            key="data.batch_size",
+            expected="a number with several processes, which must agree on it",
+            received=AUTO,
+            remedy="data.batch_size=32",
+        )
+    started = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else None
+    if started is None:
+        if processes > 1 and multirun and cfg.hydra.launcher._target_ == IN_PROCESS:
+            yield Fault(
+                key="trainer.devices",
+                expected="1 with -m, where every further process would repeat the whole sweep",
+                received=f"{cfg.trainer.devices}",
+                remedy=f"torchrun --nproc-per-node={cfg.trainer.devices} train.py -m … hydra.sweep.dir=FOLDER",
+            )
+        return
+    if processes != started:
+        nodes = cfg.trainer.num_nodes
+        yield Fault(
+            key="trainer.devices",
+            expected=f"as many processes as torchrun has started ({started})",
+            received=f"{cfg.trainer.devices} on {nodes} machine{'s' if nodes > 1 else ''}",
+            remedy=f"trainer=ddp trainer.devices={started // nodes}",
+        )
+    key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+    if started > 1 and not any(word.startswith(f"{key}=") for word in overrides):
+        yield Fault(
+            key=key,
+            expected="a folder by its name with torchrun, as a time differs from process to process",
+            received="none",
+            remedy=f"{key}=outputs/NAME",
+        )

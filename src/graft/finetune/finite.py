@@ -1,0 +1,132 @@
+"""Losses and gradients that are not finite: found without waiting for the device, and what is done about them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.utils import get_total_norm
+
+from graft.config.choices import OnError
+from graft.config.faults import RunFailed
+from graft.finetune.groups import Group
+
+
+class Finite:
+    """Judges every step before it is taken.
+
+    A loss that is not finite makes its gradients NaN, and gradients are averaged over all processes: all of them come
+    to the same verdict in the same step. On a GPU it stays there until `check`; where it must be known at once
+    (on the CPU, where that costs nothing, and with trainer.on_nan=skip) it is.
+
+    Args:
+        scaled: a gradient scaler is at work (16-mixed), which meets infinite gradients by design and leaves those steps
+            out itself; then the loss alone is judged.
+    """
+
+    def __init__(
+        self, network: nn.Module, groups: Sequence[Group], on_nan: OnError, *, patience: int, scaled: bool = False
+    ) -> None:
+        self.network, self.groups, self.on_nan, self.scaled = network, list(groups), on_nan, scaled
+        named = dict(network.named_parameters(remove_duplicate=False))
+        self._members = [[named[name] for name in group.names] for group in groups]
+        self.patience = patience
+        """Steps in a row that may be skipped."""
+        self.skipped = 0
+        """Steps left out."""
+        self._in_a_row = 0
+        self._statistics: list[tuple[Tensor, Tensor]] = []
+        self._bad_loss: Tensor | None = None
+        self._first: Tensor | None = None  # [1 + groups]: the first bad step (-1: none), and what was bad in it
+
+    def before_step(self) -> None:
+        """Called in front of the first batch of a step; a skipped step must not leave its batch-norm statistics."""
+        if self.on_nan is OnError.skip:
+            self._statistics = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
+
+    def seen(self, loss: Tensor) -> Tensor:
+        """The loss to train on: as it is, or with NaN for gradients."""
+        bad = ~torch.isfinite(loss.detach())
+        self._bad_loss = bad if self._bad_loss is None else self._bad_loss | bad
+        return loss * torch.where(bad, math.nan, 1.0).to(loss.dtype)
+
+    def judge(self, step: int) -> bool:
+        """Whether the step may be taken; called with its gradients complete. Where not, they are gone.
+
+        Raises:
+            RunFailed: not finite, with trainer.on_nan=stop.
+        """
+        bad = self._verdict()  # [1 + groups], bool
+        self._bad_loss = None
+        if bad.device.type != "cpu" and self.on_nan is OnError.stop:
+            now = torch.cat([torch.full_like(bad[:1], 1), bad[1:]]).long()
+            now[0] = step
+            first = self._first if self._first is not None else torch.full_like(now, -1)
+            self._first = torch.where((first[0] < 0) & bad.any(), now, first)
+            return True
+        if not bool(bad.any()):
+            self._in_a_row = 0
+            return True
+        if self.on_nan is OnError.stop:
+            raise self._failed(step, bad[1:].tolist())
+        self._leave_out(step)
+        return False
+
+    def check(self, step: int) -> None:
+        """Raises RunFailed if a step or the weights were not finite; waits for the device, so no step calls it."""
+        if self.on_nan is OnError.stop and self._first is not None:
+            if distributed.is_available() and distributed.is_initialized():
+                distributed.all_reduce(self._first, distributed.ReduceOp.MAX)
+            first, *bad = self._first.tolist()
+            if first >= 0:
+                raise self._failed(first, bad)
+        bad = [not all(bool(parameter.isfinite().all()) for parameter in held) for held in self._members]
+        if any(bad):
+            raise RunFailed(
+                f"the weights became NaN or infinite before step {step} ({self._names(bad)}); checkpoints written"
+                " before are intact; try a lower optimizer.lr or trainer.clip_norm=1"
+            )
+
+    def state(self) -> dict[str, int]:
+        return {"skipped": self.skipped, "in_a_row": self._in_a_row}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.skipped, self._in_a_row = state["skipped"], state["in_a_row"]
+
+    def _verdict(self) -> Tensor:
+        assert self._bad_loss is not None, "a step has at least one batch"
+        if self.scaled:
+            return torch.stack([self._bad_loss, *(torch.zeros_like(self._bad_loss) for _ in self.groups)])
+        grads = [[parameter.grad for parameter in held if parameter.grad is not None] for held in self._members]
+        largest = [get_total_norm(held, math.inf).to(self._bad_loss.device) for held in grads]
+        return torch.stack([self._bad_loss, *(~torch.isfinite(norm) for norm in largest)])
+
+    def _leave_out(self, step: int) -> None:
+        self.skipped += 1
+        self._in_a_row += 1
+        for parameter in self.network.parameters():
+            parameter.grad = None  # optimizers pass over what has none: no decay, no momentum
+        for buffer, value in self._statistics:
+            buffer.copy_(value)
+        if self._in_a_row >= self.patience:
+            raise RunFailed(
+                f"the loss or its gradients were NaN or infinite in {self._in_a_row} steps on end, up to step {step};"
+                " checkpoints written before are intact; try a lower optimizer.lr, or look at the images"
+            )
+
+    def _failed(self, step: int, bad: Sequence[Any]) -> RunFailed:
+        what = f"the gradients of {self._names(bad)}" if any(bad) else "the loss"
+        return RunFailed(
+            f"{what} became NaN or infinite in step {step}; checkpoints written before are intact; try a lower"
+            " optimizer.lr, a longer scheduler.warmup, trainer.clip_norm=1, or trainer.on_nan=skip"
+        )
+
+    def _names(self, bad: Sequence[Any]) -> str:
+        named = [group.name for group, is_bad in zip(self.groups, bad, strict=True) if is_bad]
+        if len(named) == len(self.groups) > 1:
+            return "every group"
+        shown = ", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else "")
+        return f"{'groups' if len(named) > 1 else 'group'} {shown}"

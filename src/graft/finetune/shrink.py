@@ -1,0 +1,107 @@
+"""Less memory for the same step: smaller batches, more of them a step, from where the last checkpoint stands."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from graft.config.faults import RunFailed
+from graft.config.schema import TrainerConfig
+
+COUNTS = ("ready", "started", "processed", "completed")
+
+
+def shrink(batch_size: int, accumulate: int) -> tuple[int, int]:
+    """The next smaller batch whose steps still hold the same images, and how many of it make a step.
+
+    Raises:
+        RunFailed: nothing is smaller than one image.
+    """
+    if batch_size == 1:
+        raise RunFailed(
+            "out of memory with a single image a batch; checkpoints written before are intact; try a smaller"
+            " data.image_size, a smaller backbone, or trainer.recompute=true"
+        )
+    divisor = next(number for number in range(2, batch_size + 1) if batch_size % number == 0)
+    return batch_size // divisor, accumulate * divisor
+
+
+class Batched(Protocol):
+    """Data whose loaders, made after it is set, go by this number of images a batch."""
+
+    batch_size: int
+
+
+def with_smaller_batches(
+    trainer: TrainerConfig, data: Batched, reason: str, say: Callable[[str], None]
+) -> TrainerConfig:
+    """The same steps in less memory; sets the data's batch size.
+
+    Raises:
+        RunFailed: several processes, which cannot all know that one of them is out of memory; or nothing is smaller.
+    """
+    before = data.batch_size
+    smaller, accumulate = shrink(before, trainer.accumulate)
+    remedy = f"data.batch_size={smaller} trainer.accumulate={accumulate}"
+    if trainer.devices * trainer.num_nodes > 1:
+        raise RunFailed(f"out of memory ({reason}); try {remedy} in the same folder, which goes on with the same steps")
+    data.batch_size = smaller
+    say(f"out of memory with batches of {before} ({reason}): going on as with {remedy}, from the last checkpoint")
+    return replace(trainer, accumulate=accumulate)
+
+
+class Beginning:
+    """The tensors that training will change, as they are now; on the CPU."""
+
+    def __init__(self, network: nn.Module, unchanging: Mapping[str, str]) -> None:
+        self.network = network
+        self.values = {name: value.cpu().clone() for name, value in _tensors(network).items() if name not in unchanging}
+
+    def restore(self) -> None:
+        """Mutates the network back."""
+        now = _tensors(self.network)
+        for name, value in self.values.items():
+            now[name].copy_(value)
+
+
+def _tensors(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach() for name, value in network.state_dict().items()}
+
+
+def resize_progress(checkpoint: dict[str, Any], *, batches: tuple[int, int], accumulate: tuple[int, int]) -> None:
+    """Counts a checkpoint's batches anew, for an epoch of the same steps made of other batches.
+
+    Args:
+        batches: of an epoch, when it was saved and now.
+        accumulate: batches a step, when it was saved and now.
+    """
+    (before, now), (each, wanted) = batches, accumulate
+
+    def within(count: int) -> int:
+        """Steps are saved whole, so a count is a multiple of a step's batches, or the whole epoch."""
+        return now if count == before else min(count // each * wanted, now)
+
+    def counted(count: int) -> int:
+        epochs, rest = divmod(count, before)
+        return epochs * now + within(rest)
+
+    loops = checkpoint["loops"]["fit_loop"]
+    progress = loops["epoch_loop.batch_progress"]
+    for part, convert in (("total", counted), ("current", within)):
+        held = progress[part]
+        ready = convert(held["ready"])
+        progress[part] = {**held, **{name: ready - (held["ready"] - held[name]) for name in COUNTS}}
+    loaders = loops["state_dict"].get("combined_loader", [])
+    loops["state_dict"]["combined_loader"] = [{**state, "batch": within(state["batch"])} for state in loaders]
+
+
+def free_memory() -> None:
+    """Hands back what a failed step held; called with its exception gone."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
