@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from graft.data.ingredients import Ingredients
 from graft.data.table import PARTS
 from graft.files import write_json
 from graft.finetune.fit import FitResult, fit
+from graft.finetune.freeze import unmoving
 from graft.finetune.module import FineTuning
 from graft.models.cut import split
 from graft.models.inference import engine
@@ -33,11 +36,13 @@ from graft.plan_text import describe, size
 from graft.processes import is_first
 from graft.results.drift import drift, write_drift
 from graft.results.export import export
+from graft.results.intervals import intervals
 from graft.results.predictions import write_predictions
 from graft.results.report import write_report
 from graft.stopping import StopSignals
 from graft.transfer import inject
 from graft.transfer.chosen import open_chosen
+from graft.transfer.donors.licence import licence_of
 
 
 def run(config: Config, folder: Path, overrides: Sequence[str], signals: StopSignals | None = None) -> float | None:
@@ -197,20 +202,24 @@ def _write_results(
     overrides: Sequence[str],
 ) -> None:
     config, table = plan.config, plan.table
+    spans: dict[str, dict[str, Any]] = {}
     for part, outputs in result.outputs.items():
         samples = [table.part(part)[index] for index in outputs.index.tolist()]
         write_predictions(
             folder, part, [sample.path for sample in samples], outputs.label.tolist(), outputs.probabilities.tolist(),
             classes=table.classes,
         )  # fmt: skip
+        for name, interval in intervals(outputs.probabilities.double().numpy(), outputs.label.numpy()).items():
+            if isfinite(interval.low):  # a metric can be undefined in every resample; JSON has no word for that
+                spans[f"{part}/{name}"] = asdict(interval)
     after = dict(network.module.named_parameters())
     write_drift(folder, drift(injected, after, network.stages.stage_of))
-    never = frozenset.intersection(*(phase.frozen.names for phase in result.phases))
+    frozen = (unmoving(network.module, phase.frozen, config.freeze_bn) for phase in result.phases)
     export(
         network,
         folder / "model",
         classes=table.classes,
-        donor=plan.ledger.donor,
+        donor={**plan.ledger.donor, "licence": licence_of(config)},
         freeze={
             "expression": config.freeze,
             "unfreeze": config.unfreeze.kind.value,
@@ -218,8 +227,10 @@ def _write_results(
             "verified": result.frozen_verified,
         },
         ledger=plan.ledger.to_dict(),
-        frozen=never,
+        frozen=frozenset[str].intersection(*frozen),
+        data={"kind": config.data.kind.value, **table.summary()},
         metrics=result.metrics,
+        intervals=spans,
         command=shlex.join(["python", "train.py", *overrides]),
     )
 

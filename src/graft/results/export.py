@@ -1,6 +1,7 @@
 """The model folder: resulting weights under the library's own names, and a record of how they came about.
 
 `model.safetensors` loads with strict=True into the plain torchvision or timm model that `model.json` calls `build`.
+README.md is the record for people.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import torch
 from safetensors.torch import save_file
 
 from graft.config.faults import RunFailed
-from graft.files import atomic_path, sha256, write_json
+from graft.files import atomic_path, sha256, write_json, write_text
 from graft.models.network import Network
+from graft.results.card import FILE as CARD
+from graft.results.card import model_card
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"
@@ -33,38 +36,55 @@ def export(
     freeze: Mapping[str, Any],
     ledger: Mapping[str, Any] | None = None,
     frozen: Collection[str] = (),
+    data: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
+    intervals: Mapping[str, Mapping[str, Any]] | None = None,
     command: str | None = None,
 ) -> None:
     """Writes the network's weights and record. A reader never finds a record beside weights that are not its own.
 
     Args:
-        donor: source, sha256 and format, as in the ledger.
+        donor: source, sha256 and format, as in the ledger, and the licence.
         freeze: the freeze record: expression, schedule, whether it was verified.
         ledger: transfer.json's form; the birth certificate takes each tensor's origin from it.
-        frozen: the tensors that no phase trained.
+        frozen: the tensors that no phase changed.
+        data: the images of each class by part, as in plan.json.
+        intervals: low and high of a metric, under the metric's name.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     weights = separate_tensors(network.module)
-    record_path = folder / RECORD
-    record_path.unlink(missing_ok=True)  # an earlier record must not stand beside the new weights
-    write_weights(weights, folder / WEIGHTS)
     record = {
         "format": FORMAT,
         "made_by": made_by(),
-        "weights": {"file": WEIGHTS, "sha256": sha256(folder / WEIGHTS)},
         "build": dict(network.build),
         "head": dict(network.head),
         "classes": list(classes),
         "preprocess": asdict(network.preprocess),
         "donor": dict(donor),
         "freeze": dict(freeze),
+        "data": dict(data or {}),
         "metrics": dict(metrics or {}),
+        "intervals": dict(intervals or {}),
         "command": command,
         "tensors": birth_certificate(weights, ledger or {}, frozen),
     }
-    write_json(record_path, record)
+    write_folder(Path(folder), weights, record)
+
+
+def write_folder(folder: Path, weights: Mapping[str, torch.Tensor], record: Mapping[str, Any]) -> None:
+    """Weights, record and card; the record comes last and says whose weights they are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RECORD).unlink(missing_ok=True)  # an earlier record must not stand beside the new weights
+    write_weights(weights, folder / WEIGHTS)
+    written = {**record, "weights": {"file": WEIGHTS, "sha256": sha256(folder / WEIGHTS)}}
+    write_text(folder / CARD, model_card(written))
+    write_json(folder / RECORD, written)
+
+
+def write_account(path: Path, record: Mapping[str, Any]) -> None:
+    """The record and the card of an export that is one file: FILE.json and FILE.md beside it."""
+    written = {**record, "weights": {"file": path.name, "sha256": sha256(path)}}
+    write_text(path.with_name(f"{path.name}.md"), model_card(written))
+    write_json(path.with_name(f"{path.name}.json"), written)
 
 
 def separate_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -95,7 +115,8 @@ def write_weights(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
 def birth_certificate(names: Collection[str], ledger: Mapping[str, Any], frozen: Collection[str]) -> dict[str, Any]:
     """Where each tensor came from and whether it trained, with the counts of each pair.
 
-    `origin` is the ledger's verdict, or `unknown` for a tensor that the ledger does not name.
+    `origin` is the ledger's verdict, or `unknown` for a tensor that the ledger does not name; `rule` is how it was
+    renamed or adapted, `reason` why it is fresh.
     """
     origins = {entry["target"]: entry for entry in ledger.get("tensors", [])}
     still = frozenset(frozen)
@@ -104,7 +125,8 @@ def birth_certificate(names: Collection[str], ledger: Mapping[str, Any], frozen:
     for name in names:
         entry = origins.get(name, {})
         origin = entry.get("verdict", "unknown")
-        each[name] = {"origin": origin, "source": entry.get("source"), "trained": name not in still}
+        how = {key: entry[key] for key in ("rule", "reason") if entry.get(key)}
+        each[name] = {"origin": origin, "source": entry.get("source"), **how, "trained": name not in still}
         pair = f"{origin}, {'untouched' if name in still else 'trained'}"
         counts[pair] = counts.get(pair, 0) + 1
     return {"summary": counts, "each": each}

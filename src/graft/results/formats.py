@@ -39,6 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from graft.results.export import write_account
     from graft.results.load import open_model
 
     opened = open_model(args.model, import_code=args.import_code)
@@ -48,21 +49,19 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--output: expected a {'file' if suffix else 'folder'}, received {path}; try another name")
     path.parent.mkdir(parents=True, exist_ok=True)
     write(opened, path)
+    if suffix:
+        write_account(path, opened.record)
     print(path)
     return 0
 
 
 def write_safetensors(opened: OpenedModel, folder: Path) -> None:
-    """The model folder again: model.safetensors and model.json."""
-    from graft.files import write_json
-    from graft.results.export import RECORD, WEIGHTS, separate_tensors, write_weights
+    """The model folder again: model.safetensors, model.json and README.md."""
+    from graft.results.export import separate_tensors, write_folder
 
     if folder.resolve() == opened.folder.resolve():
         raise InputError(f"--output: expected another folder than the model's own, received {folder}")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECORD).unlink(missing_ok=True)
-    write_weights(separate_tensors(opened.module), folder / WEIGHTS)
-    write_json(folder / RECORD, dict(opened.record))
+    write_folder(folder, separate_tensors(opened.module), opened.record)
 
 
 def write_torchvision(opened: OpenedModel, path: Path) -> None:
@@ -78,14 +77,12 @@ def write_torchvision(opened: OpenedModel, path: Path) -> None:
 
 
 def write_timm(opened: OpenedModel, folder: Path) -> None:
-    """config.json and model.safetensors: timm.create_model("local-dir:FOLDER", pretrained=True)."""
+    """The model folder with timm's config.json: timm.create_model("local-dir:FOLDER", pretrained=True)."""
     from graft.files import write_json
-    from graft.results.export import WEIGHTS, separate_tensors, write_weights
 
     check_plain(opened, "timm")
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").unlink(missing_ok=True)
-    write_weights(separate_tensors(opened.module), folder / WEIGHTS)
+    write_safetensors(opened, folder)
     write_json(folder / "config.json", timm_config(opened))
 
 
