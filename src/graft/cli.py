@@ -24,6 +24,7 @@ COMMANDS = {
     "export": ("graft.results.formats", "write a run's weights for torchvision, timm, ONNX, torch.export"),
     "report": ("graft.results.report", "write a run's report.html again"),
     "cache": ("graft.data.cache_command", "list or prune the features and images that runs share on disk"),
+    "benchmark": ("graft.benchmark", "time graft's way beside the plain one"),
 }
 
 

@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 import timm
 import torch
+from hydra import compose, initialize_config_dir
 from torch import nn
 
+from graft.config.compose import parse, register
 from graft.config.faults import InputError
-from graft.transfer import transfer
+from graft.models.network import build_network
+from graft.transfer import account_donor, inject, target_of_module, transfer
+from graft.transfer.chosen import open_chosen, rules_for
 from graft.transfer.donors import open_donor
 
+CONF = Path(__file__).resolve().parents[2] / "conf"
 WIDTH, HEADS, DEPTH = 12, 3, 2
 
 
@@ -132,6 +137,27 @@ def test_the_same_bits_as_timm_s_own_reader(tmp_path: Path, checkpoint: str) -> 
     for name, value in theirs.state_dict().items():
         assert torch.equal(ours.state_dict()[name], value), name
     assert any(remark.startswith("a JAX checkpoint") for remark in ledger.remarks)
+
+
+def test_a_vision_transformer_from_the_command_line(tmp_path: Path) -> None:
+    np.savez(tmp_path / "vit.npz", **vit_arrays())
+    kwargs = f"{{patch_size: 8, embed_dim: {WIDTH}, depth: {DEPTH}, num_heads: {HEADS}}}"
+    register()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        words = [
+            "backbone=timm", "backbone.name=vit_tiny_patch16_224", f"backbone.kwargs={kwargs}", "data=folder",
+            f"data.root={CONF}", "data.image_size=32", "donor=file", f"donor.path={tmp_path / 'vit.npz'}",
+        ]  # fmt: skip
+        config = parse(compose("config", words))
+    network = build_network(
+        config.backbone, config.head, num_classes=2, channels=3, image_size=32, crop_fraction=None, seed=0
+    )
+    with open_chosen(config) as donor:
+        ledger = account_donor(donor, target_of_module(network.module), rules_for(config, network, ("a", "b")))
+        inject(ledger, donor, network.module)
+    expected = vit_arrays()["Transformer/encoderblock_1/MlpBlock_3/Dense_1/kernel"].T
+    assert np.array_equal(network.module.state_dict()["blocks.1.mlp.fc2.weight"].numpy(), expected)
+    assert {entry.target for entry in ledger.tensors if entry.source is None} == {"head.weight", "head.bias"}
 
 
 def test_other_arrays_keep_their_names(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -53,6 +54,17 @@ def target() -> nn.Module:
     return nn.Sequential(layers)
 
 
+def vision_transformer() -> nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model(
+        "vit_tiny_patch16_224", img_size=32, patch_size=8, embed_dim=12, depth=1, num_heads=3, num_classes=5
+    )
+
+
+TARGETS: dict[str, Callable[[], nn.Module]] = {"jax": vision_transformer}
+"""The networks of those formats that another one than `target` reads."""
+
+
 def values() -> Tensors:
     torch.manual_seed(1)
     return {name: torch.rand_like(value.float()).to(value.dtype) for name, value in target().state_dict().items()}
@@ -60,6 +72,33 @@ def values() -> Tensors:
 
 def arrays(tensors: Tensors) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in tensors.items()}
+
+
+def jax_values() -> Tensors:
+    """The names and axes of google-research/vision_transformer, for `vision_transformer`."""
+    torch.manual_seed(1)
+    block = "Transformer/encoderblock_0/"
+    attention, dense = f"{block}MultiHeadDotProductAttention_1/", f"{block}MlpBlock_3/Dense_"
+    vectors = [f"{block}LayerNorm_{number}/{leaf}" for number in (0, 2) for leaf in ("scale", "bias")]
+    vectors += ["Transformer/encoder_norm/scale", "Transformer/encoder_norm/bias", "embedding/bias"]
+    shapes: dict[str, tuple[int, ...]] = {
+        **dict.fromkeys([*vectors, f"{attention}out/bias", f"{dense}1/bias"], (12,)),
+        **{f"{attention}{part}/kernel": (12, 3, 4) for part in ("query", "key", "value")},
+        **{f"{attention}{part}/bias": (3, 4) for part in ("query", "key", "value")},
+        f"{attention}out/kernel": (3, 4, 12),
+        f"{dense}0/kernel": (12, 48),
+        f"{dense}0/bias": (48,),
+        f"{dense}1/kernel": (48, 12),
+        "embedding/kernel": (8, 8, 3, 12),
+        "cls": (1, 1, 12),
+        "Transformer/posembed_input/pos_embedding": (1, 17, 12),
+        "head/kernel": (12, 5),
+        "head/bias": (5,),
+    }
+    return {name: torch.rand(shape) for name, shape in shapes.items()}
+
+
+VALUES: dict[str, Callable[[], Tensors]] = {"jax": jax_values}
 
 
 # -- one valid file a format
@@ -80,10 +119,20 @@ def write_shards(folder: Path, tensors: Tensors) -> None:
 
 WRITERS: dict[str, Callable[[Path, Tensors], None]] = {
     "torch": lambda path, tensors: torch.save({"state_dict": tensors, "epoch": 3}, path),
+    "lightning": lambda path, tensors: torch.save(
+        {
+            "pytorch-lightning_version": "2.6.0",
+            "epoch": 3,
+            "state_dict": {f"model.{name}": value for name, value in tensors.items()},
+            "optimizer_states": [{"state": {0: {"step": torch.tensor(3.0)}}}],
+        },
+        path,
+    ),
     "legacy": lambda path, tensors: torch.save(OrderedDict(tensors), path, _use_new_zipfile_serialization=False),
     "safetensors": lambda path, tensors: save_file({n: t.contiguous() for n, t in tensors.items()}, path),
     "npz": write_npz,
     "npz_compressed": lambda path, tensors: write_npz(path, tensors, np.savez_compressed),
+    "jax": write_npz,
     "shards": write_shards,
 }
 KERAS = {"keras": "model.keras", "h5": "model.h5", "weights_h5": "model.weights.h5"}
@@ -94,7 +143,7 @@ def valid(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A small valid donor of every format; mutations are made on copies."""
     folder = tmp_path_factory.mktemp("valid")
     for format, write in WRITERS.items():
-        write(folder / format, values())
+        write(folder / format, VALUES.get(format, values)())
     import keras
 
     layers = keras.layers
@@ -284,7 +333,7 @@ def of_tensors(format: str) -> list[Mutate]:
     def made(change: Callable[[random.Random, Tensors], Tensors]) -> Mutate:
         def mutate(rng: random.Random, path: Path) -> None:
             try:
-                WRITERS[format](path, change(rng, values()))
+                WRITERS[format](path, change(rng, VALUES.get(format, values)()))
             except (ValueError, TypeError, RuntimeError, OSError):
                 emptied(rng, path)  # this writer cannot express it
 
@@ -411,7 +460,14 @@ def h5_renamed(rng: random.Random, file: h5py.File, name: str, value: np.ndarray
     file.move(name, rng.choice([f"{name}9", f"x/{name}", "x"]))
 
 
+def h5_doubled(rng: random.Random, file: h5py.File, name: str, value: np.ndarray) -> None:
+    folder, _, leaf = name.rpartition("/")
+    group = folder.partition("/")[0]
+    file[rng.choice([f"{folder}/{leaf}0", f"{folder}/9", f"copy/{name}", f"{group}/copy/vars/0"])] = value
+
+
 OF_HDF5 = (
+    h5_doubled,
     h5_retyped,
     h5_reshaped,
     h5_bomb,
@@ -475,10 +531,12 @@ def keras_changed(rng: random.Random, path: Path) -> None:
 
 MUTATIONS: dict[str, list[Mutate]] = {
     "torch": [*ANY_FILE, *of_tensors("torch"), zip_bomb, zip_rearranged, *[pickle_changed] * 3],
+    "lightning": [*ANY_FILE, *of_tensors("lightning"), zip_bomb, zip_rearranged, *[pickle_changed] * 3],
     "legacy": [*ANY_FILE, *of_tensors("legacy")],
     "safetensors": [*ANY_FILE, *of_tensors("safetensors"), *[header_changed] * 4],
     "npz": [*ANY_FILE, *of_tensors("npz"), zip_bomb, zip_rearranged],
     "npz_compressed": [*ANY_FILE, *of_tensors("npz_compressed"), zip_bomb, zip_rearranged],
+    "jax": [*ANY_FILE, *of_tensors("jax"), zip_bomb, zip_rearranged],
     "shards": [*ANY_FILE, *of_tensors("shards")],
     "keras": [*ANY_FILE, *[keras_changed] * 8, zip_bomb, zip_rearranged],
     "h5": [*ANY_FILE, *[h5_changed] * 8],
@@ -500,7 +558,7 @@ def fresh_copy(original: Path, folder: Path) -> Path:
 
 def outcome(path: Path, format: str) -> str:
     """refused or filled; anything else raises."""
-    module = target()
+    module = TARGETS.get(format, target)()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     options = KerasConfig(flatten={"fc": 4}) if format == "weights_h5" else None
     refusal = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from itertools import permutations
 
 import pytest
 
@@ -217,6 +218,43 @@ def test_stripping_never_makes_two_names_one() -> None:
     error = refusal(infos("module.a", "a", "module.b"), infos("a", "b"), Rules())
     assert error.unused == ("module.a", "module.b")
     assert error.unfilled == ("b",)
+
+
+@pytest.mark.parametrize("chain", list(permutations(("module.", "_orig_mod.", "model.", "network."))))
+def test_wrappers_nested_in_any_order_come_off(chain: tuple[str, ...]) -> None:
+    prefix = "".join(chain)
+    ledger = account(infos(f"{prefix}a.w", f"{prefix}b.w"), infos("a.w", "b.w"), Rules())
+    assert sources(ledger) == {"a.w": f"{prefix}a.w", "b.w": f"{prefix}b.w"}
+    assert ledger.remarks == [f'prefix "{prefix}" stripped from all donor names']
+
+
+def test_a_compiled_submodule_s_mark_comes_out_of_the_middle_of_names() -> None:
+    donor = infos("module.encoder._orig_mod.0._orig_mod.w", "module.encoder._orig_mod.b", "module.fc.w")
+    ledger = account(donor, infos("encoder.0.w", "encoder.b", "fc.w"), Rules())
+    assert sources(ledger) == {
+        "encoder.0.w": "module.encoder._orig_mod.0._orig_mod.w",
+        "encoder.b": "module.encoder._orig_mod.b",
+        "fc.w": "module.fc.w",
+    }
+    assert ledger.remarks == ['prefix "module." and inner "_orig_mod." stripped from all donor names']
+    assert ledger.by_target["encoder.b"].rule == 'prefix "module." and inner "_orig_mod." stripped'
+
+
+def test_a_compiled_submodule_of_the_target_is_met_too() -> None:
+    ledger = account(infos("encoder.w", "fc.w"), infos("encoder._orig_mod.w", "fc.w"), Rules())
+    assert sources(ledger) == {"encoder._orig_mod.w": "encoder.w", "fc.w": "fc.w"}
+    assert ledger.remarks == ['inner "_orig_mod." stripped from 1 of 2 target names']
+
+
+def test_compiled_submodules_on_both_sides_keep_their_names() -> None:
+    ledger = account(infos("encoder._orig_mod.w"), infos("encoder._orig_mod.w"), Rules())
+    assert ledger.remarks == []
+    assert ledger.summary["copied"] == 1
+
+
+def test_taking_the_mark_out_never_makes_two_names_one() -> None:
+    error = refusal(infos("e._orig_mod.w", "e.w", "x._orig_mod.w"), infos("e.w", "x.w"), Rules())
+    assert error.unused == ("e._orig_mod.w", "x._orig_mod.w")
 
 
 def test_a_prefix_is_no_part_of_a_word() -> None:

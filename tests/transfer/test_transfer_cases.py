@@ -131,6 +131,24 @@ def test_identical_models_do_not_share_memory() -> None:
     assert not memories & {value.untyped_storage().data_ptr() for value in target.state_dict().values()}
 
 
+def test_a_copy_equals_its_donor_and_is_not_the_same_object() -> None:
+    """Values and the ledger tell whether a layer came over; `is`, and `==` on modules, say no to a true copy."""
+    donor, target = randomized(small()), small()
+    ledger = transfer(donor, target)
+    assert target.conv1.weight is not donor.conv1.weight
+    assert target.conv1 != donor.conv1
+    assert torch.equal(target.conv1.weight, donor.conv1.weight)
+    assert ledger.by_target["conv1.weight"].verdict.value == "copied"
+
+
+def test_equal_values_under_another_name_are_no_match() -> None:
+    """Two biases of zeros are equal and may still be two layers' biases."""
+    donor, target = {"a.bias": torch.zeros(4)}, nn.ModuleDict({"b": nn.BatchNorm1d(4, affine=True)})
+    with pytest.raises(TransferError, match="1 of 1 donor tensors have no use") as caught:
+        transfer(donor, target, skip=["b.weight", "b.running_*", "b.num*"])
+    assert caught.value.unfilled == ("b.bias",)
+
+
 def test_partial_with_a_different_last_layer() -> None:
     donor, target = randomized(small(outputs=10)), small(outputs=3)
     head = target.fc.weight.clone()

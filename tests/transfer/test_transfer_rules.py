@@ -11,7 +11,7 @@ from graft.transfer import TensorInfo, account, rules_of
 
 
 def test_published_renames_come_before_the_users() -> None:
-    rules = rules_of(DonorConfig(rename=[["^b", "c"]]), published_rename=[["^a", "b"]], seed=5)
+    rules = rules_of(DonorConfig(rename=[["^b", "c"]]), auto_rename=[["^a", "b"]], seed=5)
     ledger = account({"a.w": TensorInfo((2,), "float32")}, {"c.w": TensorInfo((2,), "float32")}, rules)
     assert ledger.by_target["c.w"].source == "a.w"
     assert ledger.seed == 5

@@ -27,6 +27,7 @@ from graft.config.choices import (
 )
 from graft.config.schema_images import AUTO, AugmentConfig, CacheConfig, DataConfig
 from graft.config.schema_network import (
+    ApplicationConfig,
     BackboneConfig,
     DonorConfig,
     HeadConfig,
@@ -37,6 +38,7 @@ from graft.config.schema_network import (
 
 __all__ = [
     "AUTO",
+    "ApplicationConfig",
     "AugmentConfig",
     "BackboneConfig",
     "CacheConfig",

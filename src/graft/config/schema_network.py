@@ -45,6 +45,22 @@ class PublishedConfig:
 
 
 @dataclass(slots=True, kw_only=True)
+class ApplicationConfig:
+    """The same network among Keras' applications: how it spells, builds and feeds it (donor=keras)."""
+
+    rename: list[list[str]] = field(default_factory=list)
+    """Ordered [pattern, replacement] pairs: Keras' names to the backbone's. Other names stay as they are."""
+    ignore: list[str] = field(default_factory=list)
+    """Globs of Keras' tensors that the backbone has no place for (the statistics of an input layer, say)."""
+    settled: list[str] = field(default_factory=list)
+    """Hidden differences that this backbone does not have: padding, where it pads as TensorFlow does."""
+    fold_bias: bool = False
+    """Keras' convolutions have a bias in front of a batch-norm, and the backbone's have none."""
+    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
+    """How Keras' published weights saw their images."""
+
+
+@dataclass(slots=True, kw_only=True)
 class BackboneConfig:
     """The pretrained trunk: a model of torchvision or timm, by name."""
 
@@ -64,6 +80,8 @@ class BackboneConfig:
     """Module that a head with hidden layers replaces, when it is more than the last layer (VGG's fc6 and fc7)."""
     published: PublishedConfig = field(default_factory=PublishedConfig)
     """Its published weights, where the library does not name them (donor=pretrained)."""
+    keras: ApplicationConfig = field(default_factory=ApplicationConfig)
+    """The same network among Keras' applications (donor=keras)."""
 
 
 @dataclass(slots=True, kw_only=True)

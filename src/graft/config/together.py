@@ -12,6 +12,7 @@ from graft.config.choices import CacheKind, DataKind, DonorKind, HeadKind, Sched
 from graft.config.examples import example
 from graft.config.faults import Fault
 from graft.config.keys import schema_keys
+from graft.config.references import place_of
 from graft.config.schema import AugmentConfig, CacheConfig
 
 Values = Mapping[str, Any]
@@ -164,8 +165,8 @@ def _data_exist(values: Values) -> Iterator[Fault]:
 
 
 def _missing(key: str, path: str, wanted: str) -> Iterator[Fault]:
-    place = Path(path).expanduser()
-    if not place.exists():
+    place = place_of(path) if key == "donor.path" else Path(path).expanduser()
+    if place is not None and not place.exists():
         where = "" if place.is_absolute() else f" below {Path.cwd()}"
         yield Fault(
             key=key,

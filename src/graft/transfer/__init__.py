@@ -93,6 +93,7 @@ def transfer(
         seed=seed,
     )
     with nullcontext(donor) if isinstance(donor, Donor) else _opened(donor) as source:
+        source.look_ahead()
         receiver = target_of_module(target)
         ledger = account_donor(source, receiver, rules)
         inject(ledger, source, receiver)

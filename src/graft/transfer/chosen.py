@@ -31,15 +31,19 @@ def open_chosen(config: Config) -> Donor:
     if donor.kind is DonorKind.pretrained:
         return open_published(backbone, sha256=donor.sha256)
     assert donor.path is not None, "the config's check asks for donor.path"
-    return open_donor(donor.path, container=donor.container, ema=donor.ema, sha256=donor.sha256, keras=donor.keras)
+    return open_donor(
+        donor.path, container=donor.container, ema=donor.ema, sha256=donor.sha256, keras=donor.keras,
+        application=backbone.keras if donor.kind is DonorKind.keras else None,
+    )  # fmt: skip
 
 
 def rules_for(config: Config, network: Network, classes: Sequence[str]) -> Rules:
     """The user's rules and those that follow from the rest of the config."""
     if config.donor.kind is DonorKind.none:
         return Rules(auto_skip={"*": "donor=none: trained from scratch"}, seed=config.seed)
-    published = config.backbone.published if config.donor.kind is DonorKind.pretrained else None
-    ignore = dict.fromkeys(published.ignore, "the backbone has no place for it") if published else {}
+    known = {DonorKind.pretrained: config.backbone.published, DonorKind.keras: config.backbone.keras}
+    source = known.get(config.donor.kind)
+    ignore = dict.fromkeys(source.ignore, "the backbone has no place for it") if source else {}
     skip: dict[str, str] = {}
     adapt = {**_channel_adapters(config, network), **_size_adapters(config, network)}
     if config.donor.class_map is not None:
@@ -51,7 +55,7 @@ def rules_for(config: Config, network: Network, classes: Sequence[str]) -> Rules
     return rules_of(
         config.donor,
         seed=config.seed,
-        published_rename=published.rename if published else (),
+        auto_rename=source.rename if source else (),
         auto_skip=skip,
         auto_ignore=ignore,
         auto_adapt=adapt,

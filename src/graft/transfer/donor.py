@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from graft.transfer.finite import are_finite
 from graft.transfer.ledger import TensorInfo, TransferError
+from graft.transfer.settings import Layer, layers_of
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,6 +34,11 @@ class Donor:
     """Gives the value of one name. It may be called twice for a name; what it gives may share memory with the donor."""
     resident: bool = False
     """Values are views of what is in memory or mapped from the file, so that holding them all costs nothing."""
+    folds_epsilon: bool = False
+    """Its norms' epsilon is made up for without being asked, as its axes are (Keras); else a difference is remarked."""
+    runs: Sequence[Tensor] = ()
+    """Views of all floating-point values in a few long pieces, where the format has them so."""
+    _finite: Future[bool] | None = None
     fingerprint: str | Callable[[], str] | None = None
     """The SHA-256, or what computes it: that takes longer than a transfer, so only who writes it down asks for it."""
     remarks: list[str] = field(default_factory=list)
@@ -49,6 +57,18 @@ class Donor:
         if self.closer is not None:
             self.closer()
             self.closer = None
+
+    def look_ahead(self) -> None:
+        """Begins to look for values that are not finite, in a thread, so that the account can be made meanwhile."""
+        if self.runs and self._finite is None:
+            thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="graft-finite")
+            self._finite = thread.submit(are_finite, self.runs)
+            thread.shutdown(wait=False)
+
+    def is_finite(self) -> bool:
+        """Whether all values are known to be finite; False where they must be looked at one by one."""
+        self.look_ahead()
+        return self._finite is not None and self._finite.result()
 
     def __enter__(self) -> Self:
         return self
@@ -77,11 +97,17 @@ def donor_of_mapping(mapping: Mapping[str, Any], *, source: str = "mapping", for
 
 
 def donor_of_module(module: nn.Module, *, source: str | None = None) -> Donor:
-    """A donor over a live module's state dict (parameters and persistent buffers)."""
-    state = module.state_dict()
+    """A donor over a live module's state dict (parameters and persistent buffers), and how its layers are set."""
+    state = module.state_dict(keep_vars=True)
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     donor = donor_of_mapping(tensors, source=source or type(module).__name__, format="module")
     donor.remarks += [f"{name}: not a tensor; left out" for name in state if name not in tensors]
+    layers = layers_of(module)
+    donor.infos = {
+        name: replace(info, epsilon=layer.epsilon, settings=layer.settings)
+        for name, info in donor.infos.items()
+        for layer in [layers.get(id(tensors[name]), Layer())]
+    }
     return donor
 
 

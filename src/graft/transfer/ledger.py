@@ -42,6 +42,8 @@ class TensorInfo:
     """Output channels are on axis 1, as in ConvTranspose."""
     epsilon: float | None = None
     """What a norm adds to its variance, where it is known: with a batch norm's running_var, a layer norm's weight."""
+    settings: tuple[tuple[str, str], ...] = ()
+    """How a live layer computes beside this tensor: stride, padding, momentum …"""
 
 
 class Verdict(Enum):

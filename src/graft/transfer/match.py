@@ -18,13 +18,15 @@ from graft.transfer.target import Target
 
 def account_donor(donor: Donor, target: Target, rules: Rules) -> Ledger:
     """The account of a donor and a network, with where the donor comes from and what was remarked about it."""
-    ledger = account(donor.infos, target.infos, rules, ties=target.ties)
+    ledger = account(donor.infos, target.infos, rules, ties=target.ties, fold_epsilon=donor.folds_epsilon)
     ledger.source, ledger.format, ledger.fingerprint = donor.source, donor.format, donor.fingerprint
     ledger.remarks[:0] = [*donor.remarks, *target.remarks]
     return ledger
 
 
-def account(donor: Infos, target: Infos, rules: Rules, *, ties: Mapping[str, str] | None = None) -> Ledger:
+def account(
+    donor: Infos, target: Infos, rules: Rules, *, ties: Mapping[str, str] | None = None, fold_epsilon: bool = False
+) -> Ledger:
     """One verdict for every target tensor and one status for every donor tensor.
 
     Args:
@@ -32,11 +34,12 @@ def account(donor: Infos, target: Infos, rules: Rules, *, ties: Mapping[str, str
         target: The target's tensors, in the order of its state dict.
         rules: What matches, is renamed, skipped, ignored and adapted.
         ties: Target names to the earlier target name whose memory they share.
+        fold_epsilon: Fold another epsilon of a donor's batch norm into its variance without a rule that says so.
 
     Raises:
         TransferError: Something is unexplained, doubled, of another shape or dtype, or a rule does nothing.
     """
-    work = Pairing(donor, target, rules, ties or {})
+    work = Pairing(donor, target, rules, ties or {}, fold_epsilon)
     if rules.match not in MATCHES:
         near = nearest(rules.match, MATCHES) or MATCHES
         raise TransferError(f"donor.match: expected {', '.join(MATCHES)}, received {rules.match!r}; try {near[0]}")
@@ -61,7 +64,8 @@ def account(donor: Infos, target: Infos, rules: Rules, *, ties: Mapping[str, str
         DonorEntry(source=name, used=name in used, reason=work.excused.get(name, "") if name not in used else "")
         for name in donor
     ]
-    return Ledger(tensors=entries, donor_tensors=statuses, remarks=work.remarks, seed=rules.seed)
+    remarks = [*work.remarks, *work.differences.remarks()]
+    return Ledger(tensors=entries, donor_tensors=statuses, remarks=remarks, seed=rules.seed)
 
 
 def _excuse_kept(work: Pairing, unused: list[str], landing: Landing) -> None:
@@ -83,6 +87,7 @@ def _entry(work: Pairing, name: str) -> Entry:
     pair = work.pairs[name]
     source = work.donor[pair.source]
     chain = _chain(work, name, source)
+    _compare(work, name, source, chain)
     cast = source.dtype != info.dtype and _may_cast(work, name, source)
     verdict = Verdict.adapted if chain else Verdict.copied if pair.source == name else Verdict.renamed
     reasons = [
@@ -125,16 +130,21 @@ def _chain(work: Pairing, name: str, source: TensorInfo) -> Chain | None:
 
 
 def _epsilon(work: Pairing, name: str, source: TensorInfo) -> tuple[Adapter, ...]:
-    """What makes up for a norm's other epsilon; a layer norm's cannot be made up for and is remarked."""
-    before, after = source.epsilon, work.target[name].epsilon
-    if before is None or after is None or before == after:
-        return ()
-    if name.endswith("running_var"):
-        return (EpsilonFold(before, after),)
-    work.remarks.append(
-        f"{name}: the donor's norm adds {before:g} to its variance, the target's {after:g}; try its eps"
-    )
-    return ()
+    """What makes up for a batch norm's other epsilon, where that goes without saying and no rule does it."""
+    both_known = source.epsilon is not None and work.target[name].epsilon is not None
+    ruled = any(isinstance(adapter, EpsilonFold) for adapter in work.adapters.get(name, ()))
+    return (EpsilonFold(),) if work.fold_epsilon and both_known and not ruled else ()
+
+
+def _compare(work: Pairing, name: str, source: TensorInfo, chain: Chain | None) -> None:
+    """Notes how the two layers are set otherwise; an epsilon that is folded makes no difference."""
+    target = work.target[name]
+    another_kernel = source.shape[2:] != target.shape[2:]  # which wants another padding
+    settings = tuple(each for each in target.settings if not (another_kernel and each[0] == "padding"))
+    work.differences.compare(name, source.settings, settings)
+    folded = chain is not None and any(isinstance(step, EpsilonFold) for step in chain.steps)
+    if source.epsilon is not None and target.epsilon is not None and source.epsilon != target.epsilon and not folded:
+        work.differences.epsilon(name, source.epsilon, target.epsilon)
 
 
 def _may_cast(work: Pairing, name: str, source: TensorInfo) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import translate
 from typing import Any
@@ -13,6 +13,10 @@ from graft.transfer.ledger import TransferError
 WRAPPERS = ("module.", "_orig_mod.", "model.", "network.")
 
 
+INNER = "_orig_mod."
+"""torch's own name for a compiled module, wherever in a network that is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stripped:
     """Names with a chain of wrapper prefixes taken off their front."""
@@ -20,32 +24,46 @@ class Stripped:
     prefix: str
     names: Mapping[str, str]
     """Full name to what is left of it."""
+    inner: bool = False
+    """`_orig_mod.` is taken out of the middle of names too."""
+
+    @property
+    def taken_off(self) -> str:
+        """What was, in words; empty where nothing was."""
+        parts = [f'prefix "{self.prefix}"'] * bool(self.prefix) + [f'inner "{INNER}"'] * self.inner
+        return f"{' and '.join(parts)} stripped" if parts else ""
 
     @property
     def remark(self) -> str:
         carried = sum(full != rest for full, rest in self.names.items())
         extent = "all" if carried == len(self.names) else f"{carried} of {len(self.names)}"
-        return f'prefix "{self.prefix}" stripped from {extent}'
+        return f"{self.taken_off} from {extent}"
 
 
 def strippings(names: Collection[str]) -> list[Stripped]:
-    """Every depth to which wrapper prefixes can be taken off, none first, the fixpoint last."""
-    return list(_strippings(names))
+    """Every depth to which wrappers can be taken off: none first, the front's fixpoint, then those of inner modules."""
+    levels = [Stripped("", {name: name for name in names})]
+    while (deeper := _without_front(levels[-1])) is not None:
+        levels.append(deeper)
+    inner = _without_inner(levels[-1])
+    return levels if inner is None else [*levels, inner]
 
 
-def _strippings(names: Collection[str]) -> Iterator[Stripped]:
-    prefix, current = "", {name: name for name in names}
-    yield Stripped(prefix, current)
-    while any(name.startswith(WRAPPERS) for name in current.values()):
-        carried = {wrapper: sum(_carries(name, wrapper) for name in current.values()) for wrapper in WRAPPERS}
-        wrapper = max(WRAPPERS, key=lambda each: carried[each])
-        if not carried[wrapper]:
-            return
-        current = {full: name[len(wrapper) :] if _carries(name, wrapper) else name for full, name in current.items()}
-        if len(set(current.values())) < len(current):
-            return  # two names would become one
-        prefix += wrapper
-        yield Stripped(prefix, current)
+def _without_front(level: Stripped) -> Stripped | None:
+    """One wrapper less, the one that most names carry; None where none does or two names would become one."""
+    carried = {wrapper: sum(_carries(name, wrapper) for name in level.names.values()) for wrapper in WRAPPERS}
+    wrapper = max(WRAPPERS, key=lambda each: carried[each])
+    names = {full: name[len(wrapper) :] if _carries(name, wrapper) else name for full, name in level.names.items()}
+    if not carried[wrapper] or len(set(names.values())) < len(names):
+        return None
+    return Stripped(level.prefix + wrapper, names)
+
+
+def _without_inner(level: Stripped) -> Stripped | None:
+    names = {full: name.replace(f".{INNER}", ".") for full, name in level.names.items()}
+    if names == level.names or len(set(names.values())) < len(names):
+        return None
+    return Stripped(level.prefix, names, inner=True)
 
 
 def _carries(name: str, wrapper: str) -> bool:
@@ -81,18 +99,20 @@ class Rename:
     written: str
     pattern: re.Pattern[str]
     replacement: str
+    automatic: bool = False
+    """From the backbone rather than the user: it may change nothing."""
 
     def __call__(self, name: str) -> str:
         return self.pattern.sub(self.replacement, name)
 
 
-def parse_renames(pairs: Sequence[Any]) -> list[Rename]:
+def parse_renames(pairs: Sequence[Any], *, automatic: bool = False) -> list[Rename]:
     """Raises:
     TransferError: A pair that is no pair, or a pattern that is no regular expression."""
-    return [_parse_rename(pair) for pair in pairs]
+    return [_parse_rename(pair, automatic) for pair in pairs]
 
 
-def _parse_rename(pair: Any) -> Rename:
+def _parse_rename(pair: Any, automatic: bool) -> Rename:
     if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
         raise TransferError(f"donor.rename: expected [pattern, replacement], received {pair!r}")
     pattern, replacement = pair
@@ -104,7 +124,7 @@ def _parse_rename(pair: Any) -> Rename:
         compiled.sub(replacement, "")  # parses the replacement, so that a bad group shows here
     except (re.error, IndexError) as error:
         raise TransferError(f"donor.rename: {written!r} is not a regular expression rule: {error}") from error
-    return Rename(written, compiled, replacement)
+    return Rename(written, compiled, replacement, automatic)
 
 
 def _glob_pair(pattern: str, replacement: str) -> tuple[str, str]:
@@ -129,7 +149,7 @@ def land(stripped: Stripped, renames: Sequence[Rename] | Mapping[str, str]) -> L
             earlier = landing.rules.get(full)
             landing.rules[full] = f"{earlier}, then {rename.written}" if earlier else f"rename {rename.written}"
         landing.names.update(changed)
-        if not changed:
+        if not changed and not rename.automatic:
             landing.idle.append(rename.written)
     return landing
 

@@ -11,6 +11,7 @@ from graft.transfer.adapt import Adapter, Chain, Misfit, Site, fit, parse
 from graft.transfer.ledger import TensorInfo
 from graft.transfer.names import Globs, Landing, Rename, Stripped, common, land, parse_renames, strippings
 from graft.transfer.rules import Rules
+from graft.transfer.settings import Differences
 
 Infos = Mapping[str, TensorInfo]
 _COUNTER = ".num_batches_tracked"
@@ -32,6 +33,7 @@ class Pairing:
     target: Infos
     rules: Rules
     ties: Mapping[str, str]
+    fold_epsilon: bool = False
     pairs: dict[str, Pair] = field(default_factory=dict[str, Pair])
     kept: dict[str, tuple[str, str, Chain | None]] = field(default_factory=dict[str, "tuple[str, str, Chain | None]"])
     """Target names without a source: rule, reason and initialiser."""
@@ -41,12 +43,14 @@ class Pairing:
     """Target name to the adapt glob that covers it, of those that the user wrote."""
     automatic: dict[str, str] = field(default_factory=dict[str, str])
     """Likewise, of the automatic ones."""
+    differences: Differences = field(default_factory=Differences)
     remarks: list[str] = field(default_factory=list[str])
     faults: list[str] = field(default_factory=list[str])
 
     def site(self, name: str) -> Site:
-        info = self.target[name]
-        return Site(name, info.shape, info.transposed, self.rules.seed)
+        info, pair = self.target[name], self.pairs.get(name)
+        before = self.donor[pair.source].epsilon if pair is not None else None
+        return Site(name, info.shape, info.transposed, self.rules.seed, info.epsilon, before)
 
 
 def cover(work: Pairing) -> None:
@@ -108,11 +112,11 @@ def pair(work: Pairing) -> Landing:
     donor_names, target_names, landing = _choose_level(work, _renames(work))
     word = "table" if work.rules.match == "table" else "rename"
     work.faults += [f"donor.{word}: {written!r} changes no donor name" for written in landing.idle]
-    _ignore(work, donor_names)
+    _ignore(work, donor_names, landing)
     if work.rules.match == "structure":
         _pair_by_structure(work)
     else:
-        _pair_by_name(work, landing, target_names, f'prefix "{donor_names.prefix or target_names.prefix}" stripped')
+        _pair_by_name(work, landing, target_names, donor_names.taken_off or target_names.taken_off)
     return landing
 
 
@@ -125,7 +129,11 @@ def _renames(work: Pairing) -> Sequence[Rename] | Mapping[str, str]:
     if rules.table and rules.match != "table":
         work.faults.append(f"donor.table: has no effect with match={rules.match}; try match=table")
     if rules.match != "table":
-        return renames if rules.match == "name" else []
+        if rules.match != "name":
+            return []
+        return (
+            renames if isinstance(renames, Mapping) else [*parse_renames(rules.auto_rename, automatic=True), *renames]
+        )
     if not rules.table:
         work.faults.append("donor.table: expected {donor name: target name} with match=table, received none")
     for source, target in rules.table.items():
@@ -150,15 +158,16 @@ def _choose_level(work: Pairing, renames: Sequence[Rename] | Mapping[str, str]) 
         donor_level = common(donor_levels)
         chosen = (donor_level, target_levels[0], land(donor_level, renames))
     for level, whose in ((chosen[0], "donor"), (chosen[1], "target")):
-        if level.prefix:
+        if level.taken_off:
             work.remarks.append(f"{level.remark} {whose} names")
     return chosen
 
 
-def _ignore(work: Pairing, names: Stripped) -> None:
-    ignore = Globs(work.rules.ignore, work.rules.auto_ignore, "ignore")
+def _ignore(work: Pairing, names: Stripped, landing: Landing) -> None:
+    """Excuses donor tensors by name; by where they land too where that is the caller's rule (a new head)."""
+    ignore, automatic = Globs(work.rules.ignore, {}, "ignore"), Globs((), work.rules.auto_ignore, "ignore")
     for full, stripped in names.names.items():
-        reason = ignore.reason(full, stripped)
+        reason = ignore.reason(full, stripped) or automatic.reason(full, stripped, landing.names[full])
         if reason is not None:
             work.excused[full] = reason
     work.faults += [

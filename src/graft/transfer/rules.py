@@ -30,6 +30,8 @@ class Rules:
     dtype: str | None = None
     """cast: take another floating-point precision and say so. None: dtypes must be equal."""
     seed: int = 0
+    auto_rename: Sequence[Sequence[str]] = ()
+    """Renames that come before the user's, from the backbone rather than the user."""
     auto_skip: Mapping[str, str] = field(default_factory=dict[str, str])
     """Glob to reason, from the caller rather than the user: a new head."""
     auto_ignore: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -41,7 +43,7 @@ def rules_of(
     donor: DonorConfig,
     *,
     seed: int = 0,
-    published_rename: Sequence[Sequence[str]] = (),
+    auto_rename: Sequence[Sequence[str]] = (),
     auto_skip: Mapping[str, str] | None = None,
     auto_ignore: Mapping[str, str] | None = None,
     auto_adapt: Mapping[str, Any] | None = None,
@@ -49,20 +51,21 @@ def rules_of(
     """Rules from the config's donor group and from what the caller knows of backbone and head.
 
     Args:
-        published_rename: The backbone's own renames (`backbone.published.rename`); the user's follow them.
+        auto_rename: The backbone's own renames (`backbone.published.rename`); the user's follow them.
         auto_skip: Target globs to reasons, as {"fc.*": "new head"}.
         auto_ignore: Donor globs to reasons.
         auto_adapt: Adapters from the data (channels, image size, classes); the user's own rule for a tensor wins.
     """
     return Rules(
         match=donor.match,
-        rename=[*published_rename, *donor.rename],
+        rename=donor.rename,
         table=donor.table,
         skip=donor.skip,
         ignore=donor.ignore,
         adapt=donor.adapt,
         dtype="cast" if donor.cast else None,
         seed=seed,
+        auto_rename=auto_rename,
         auto_skip=auto_skip or {},
         auto_ignore=auto_ignore or {},
         auto_adapt=auto_adapt or {},

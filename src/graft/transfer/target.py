@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from graft.transfer.donor import info_of_tensor
 from graft.transfer.ledger import TensorInfo, TransferError
+from graft.transfer.settings import Layer, layers_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def target_of_module(module: object) -> Target:
     state = module.state_dict(keep_vars=True)
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     parameters, buffers, transposed = _owned(module)
-    epsilons = dict(_epsilons(module))
+    layers = layers_of(module)
     infos: dict[str, TensorInfo] = {}
     for name, value in tensors.items():
         if is_lazy(value):
@@ -51,8 +51,9 @@ def target_of_module(module: object) -> Target:
                 "parameter or buffer; try the transfer into the sub-module that owns it"
             )
         info = info_of_tensor(value)
+        layer = layers.get(id(value), Layer())
         infos[name] = TensorInfo(
-            info.shape, info.dtype, id(value) in buffers, id(value) in transposed, epsilons.get(id(value))
+            info.shape, info.dtype, id(value) in buffers, id(value) in transposed, layer.epsilon, layer.settings
         )
     remarks = [f"{name}: extra state that is no tensor; left as it is" for name in state if name not in tensors]
     return Target(tensors, infos, _ties(tensors), remarks)
@@ -60,24 +61,8 @@ def target_of_module(module: object) -> Target:
 
 def _owned(module: nn.Module) -> tuple[set[int], set[int], set[int]]:
     """Identities of the parameters, the buffers, and the weights of transposed convolutions."""
-    parameters: set[int] = set()
-    buffers: set[int] = set()
-    transposed: set[int] = set()
-    for child in module.modules():
-        parameters.update(map(id, child.parameters(recurse=False)))
-        buffers.update(map(id, child.buffers(recurse=False)))
-        if isinstance(child, _ConvTransposeNd):
-            transposed.add(id(child.weight))
-    return parameters, buffers, transposed
-
-
-def _epsilons(module: nn.Module) -> Iterator[tuple[int, float]]:
-    """What each norm adds to its variance, by the identity of its running_var, or of a layer norm's weight."""
-    for child in module.modules():
-        holder = getattr(child, "weight" if isinstance(child, nn.LayerNorm) else "running_var", None)
-        epsilon = getattr(child, "eps", None)
-        if isinstance(holder, Tensor) and isinstance(epsilon, float):
-            yield id(holder), epsilon
+    transposed = {id(child.weight) for child in module.modules() if isinstance(child, _ConvTransposeNd)}
+    return set(map(id, module.parameters())), set(map(id, module.buffers())), transposed
 
 
 def _ties(tensors: dict[str, Tensor]) -> dict[str, str]:

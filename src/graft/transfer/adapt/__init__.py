@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from graft.config.faults import nearest
-from graft.transfer.adapt import channels, classes, initial, kernels, positions
+from graft.transfer.adapt import channels, classes, epsilon, initial, kernels, positions
 from graft.transfer.adapt.rule import Adapter, Chain, Misfit, Shape, Site, fit
 
 __all__ = ["ADAPTERS", "Adapter", "Chain", "Misfit", "Shape", "Site", "fit", "fitting", "parse"]
@@ -27,6 +27,7 @@ _CLASSES: tuple[type[Adapter], ...] = (
     kernels.PatchResize,
     positions.PositionResize,
     classes.ClassRows,
+    epsilon.EpsilonFold,
     initial.KaimingNormal,
     initial.KaimingUniform,
     initial.XavierNormal,

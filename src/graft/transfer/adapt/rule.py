@@ -27,6 +27,10 @@ class Site:
     transposed: bool = False
     """Output channels on axis 1 (ConvTranspose)."""
     seed: int = 0
+    epsilon: float | None = None
+    """What the target's norm adds to its variance, where this is a batch norm's running_var."""
+    donor_epsilon: float | None = None
+    """What the donor's adds, where it is known."""
 
     @property
     def out_axis(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache, partial
 from pathlib import Path
 
-from graft.config.schema import KerasConfig
+from graft.config.schema import ApplicationConfig, KerasConfig
 from graft.files import sha256 as hash_of_file
 from graft.transfer.donor import Donor
 from graft.transfer.donors.folder import classes_of_folder, file_in
@@ -30,6 +30,7 @@ def open_donor(
     ema: bool = False,
     sha256: str | None = None,
     keras: KerasConfig | None = None,
+    application: ApplicationConfig | None = None,
 ) -> Donor:
     """Opens a donor wherever it lies.
 
@@ -41,6 +42,7 @@ def open_donor(
         ema: Take the averaged weights of a PyTorch file.
         sha256: The hash that the file must have, in hexadecimal.
         keras: What a Keras file does not say of itself.
+        application: What is known of the network that receives, as one of Keras' applications.
 
     Raises:
         InputError: There is no such thing, or it is damaged, ambiguous, of no known format, or would run code.
@@ -57,7 +59,10 @@ def open_donor(
     if sha256 is not None and (found := fingerprint()) != sha256.lower():
         raise refused(file, expected=f"sha256 {sha256}", received=found, remedy="the file that was meant, or its hash")
     _check_options(file, format, container=container, ema=ema, keras=keras)
-    donor = _open(file, format, container=container, ema=ema, keras=keras or KerasConfig())
+    if application is not None and format in (Format.keras, Format.hdf5):
+        donor = open_keras(file, keras or KerasConfig(), application)
+    else:
+        donor = _open(file, format, container=container, ema=ema, keras=keras or KerasConfig())
     donor.source, donor.fingerprint = text, fingerprint
     donor.remarks[:0] = recognised
     return donor

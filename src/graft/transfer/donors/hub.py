@@ -10,10 +10,11 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntr
 from huggingface_hub.utils import validate_repo_id
 
 from graft.config.faults import InputError
+from graft.config.references import HUB, LOCAL_DIR
 from graft.transfer.donors.download import PATIENCE, Unreachable, ask
 
-SCHEME = "hf-hub:"
-LOCAL_SCHEME = "local-dir:"
+SCHEME = HUB
+LOCAL_SCHEME = LOCAL_DIR
 FILES = ("model.safetensors", "pytorch_model.bin")
 """Names under which a repository keeps its weights, the preferred one first."""
 

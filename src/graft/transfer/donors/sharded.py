@@ -30,11 +30,14 @@ def open_shards(index: Path) -> Donor:
             _check_agreement(index, file, set(shards[file].infos), {name for name, at in where.items() if at == file})
         close = opened.pop_all().close
     kinds = sorted({shard.format for shard in shards.values()})
+    mapped = kinds == ["safetensors"]
     return Donor(
         source=str(index),
         format=f"sharded {'+'.join(kinds)}",
         infos={name: shards[file].infos[name] for name, file in where.items()},
         reader=lambda name: shards[where[name]].read(name),
+        resident=mapped,
+        runs=[run for shard in shards.values() for run in shard.runs] if mapped else (),
         remarks=[f"{len(shards)} shards", *(f"{file}: {said}" for file in shards for said in shards[file].remarks)],
         closer=close,
     )

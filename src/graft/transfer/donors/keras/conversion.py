@@ -9,7 +9,8 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor
 
-from graft.config.schema import KerasConfig
+from graft.config.keras_images import BGR_MEAN, BGR_STD
+from graft.config.schema import ApplicationConfig, KerasConfig
 from graft.transfer.donors.keras.cautions import is_keras_resnet
 from graft.transfer.donors.keras.graph import Graph
 from graft.transfer.donors.keras.hdf5 import Hdf5
@@ -21,8 +22,6 @@ from graft.transfer.ledger import TensorInfo
 _KERAS_EPSILON = 1e-3
 _RESNET_EPSILON = 1.001e-5
 _TORCH_EPSILON = 1e-5
-_BGR_MEAN = (0.48501961, 0.45795686, 0.40760392)  # (123.68, 116.779, 103.939) / 255, red first
-_BGR_STD = "0.00392157"
 _PUBLISHED_VGG = re.compile(r"block5_conv[34]")
 
 
@@ -45,7 +44,14 @@ class Conversion:
         remarks: What was decided.
     """
 
-    def __init__(self, file: Hdf5, held: Sequence[Held], graph: Graph | None, options: KerasConfig) -> None:
+    def __init__(
+        self,
+        file: Hdf5,
+        held: Sequence[Held],
+        graph: Graph | None,
+        options: KerasConfig,
+        application: ApplicationConfig,
+    ) -> None:
         self.infos: dict[str, TensorInfo] = {}
         self.faults: list[str] = []
         self.remarks: list[str] = []
@@ -61,8 +67,8 @@ class Conversion:
                 self.faults.append(f"{name}: {error}")
         if options.input == "bgr":
             self._turn_first_round()
-        if options.fold_bias:
-            self._fold_biases()
+        if options.fold_bias or application.fold_bias:
+            self._fold_biases(asked=options.fold_bias)
         self._remark()
 
     def read(self, name: str) -> Tensor:
@@ -195,13 +201,13 @@ class Conversion:
         first = self._tensors[firsts[0]]
         turned = first.formula
         first.formula = lambda value: turned(value).flip(1)
-        mean = ", ".join(map(str, _BGR_MEAN))
+        mean, std = (", ".join(map(str, values)) for values in (BGR_MEAN, BGR_STD))
         self.remarks.append(
             f"{firsts[0]}: input channels turned round, W[:, ::-1], so that it reads red, green, blue; it wants "
-            f"0 to 255 less Keras' mean: backbone.published.preprocess.mean=[{mean}] .std=[{', '.join([_BGR_STD] * 3)}]"
+            f"0 to 255 less Keras' mean: backbone.published.preprocess.mean=[{mean}] .std=[{std}]"
         )
 
-    def _fold_biases(self) -> None:
+    def _fold_biases(self, *, asked: bool) -> None:
         folded = 0
         for name, known in self._known.items():
             front = self._in_front(name) if known.kind is Kind.batch_normalization else None
@@ -216,7 +222,7 @@ class Conversion:
             del self.infos[bias]
             folded += 1
             self.remarks.append(f"{mean}: running_mean − {bias}, which is left out (exact)")
-        if not folded:
+        if asked and not folded:
             self.faults.append("donor.keras.fold_bias: no convolution with a bias stands in front of a batch-norm")
 
     def _in_front(self, name: str) -> str | None:

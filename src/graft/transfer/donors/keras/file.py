@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from graft.config.faults import nearest
-from graft.config.schema import KerasConfig
+from graft.config.schema import ApplicationConfig, KerasConfig
 from graft.transfer.donor import Donor
 from graft.transfer.donors import archive
 from graft.transfer.donors.keras.cautions import Caution, cautions_of, remedy_of
@@ -24,18 +24,19 @@ from graft.transfer.donors.refusal import DAMAGE, first_line, refused
 WHAT = "a Keras file (.keras, .weights.h5 or legacy .h5)"
 
 
-def open_keras(path: Path, options: KerasConfig) -> Donor:
+def open_keras(path: Path, options: KerasConfig, application: ApplicationConfig | None = None) -> Donor:
     """Opens a Keras file.
 
     Args:
         options: What the file does not say, and which hidden differences are accepted.
+        application: How the network that receives differs from Keras' own, and how it does not.
 
     Raises:
         InputError: It is damaged, of an unknown layout, ambiguous, or would compute something else in torch.
     """
     file, config = _open(path)
     try:
-        return _donor(path, file, config, options)
+        return _donor(path, file, config, options, application or ApplicationConfig())
     except BaseException:
         file.close()
         raise
@@ -56,7 +57,7 @@ def _open(path: Path) -> tuple[Hdf5, str | None]:
     return Hdf5(path, content), config
 
 
-def _donor(path: Path, file: Hdf5, config: str | None, options: KerasConfig) -> Donor:
+def _donor(path: Path, file: Hdf5, config: str | None, options: KerasConfig, application: ApplicationConfig) -> Donor:
     graph = _graph(path, config)
     try:
         held, remarks = held_variables(file)
@@ -66,8 +67,8 @@ def _donor(path: Path, file: Hdf5, config: str | None, options: KerasConfig) -> 
         raise refused(path, expected=WHAT, received="an HDF5 file that Keras did not write", remedy="model.save(…)")
     held = _in_order(_named_as_configured(held, graph), graph)
     _check_options(path, held, options)
-    remarks += _weigh(path, graph, held, options)
-    plan = Conversion(file, held, graph, options)
+    remarks += _weigh(path, graph, held, options, application)
+    plan = Conversion(file, held, graph, options, application)
     if plan.faults:
         raise refused(
             path,
@@ -82,6 +83,7 @@ def _donor(path: Path, file: Hdf5, config: str | None, options: KerasConfig) -> 
         reader=plan.read,
         remarks=[*remarks, *plan.remarks],
         closer=file.close,
+        folds_epsilon=True,
     )
 
 
@@ -142,11 +144,14 @@ def _check_options(path: Path, held: Sequence[Held], options: KerasConfig) -> No
                 )
 
 
-def _weigh(path: Path, graph: Graph | None, held: Sequence[Held], options: KerasConfig) -> list[str]:
+def _weigh(
+    path: Path, graph: Graph | None, held: Sequence[Held], options: KerasConfig, application: ApplicationConfig
+) -> list[str]:
     """Refuses hidden differences that nobody accepted; gives those that were, to be remarked."""
     names = graph.layers if graph is not None else [layer.layer for layer in held]
     found = cautions_of(graph, names)
-    settled = {Caution.bgr} if options.input == "bgr" else set[Caution]()
+    settled = {Caution(each) for each in application.settled}
+    settled |= {Caution.bgr} if options.input == "bgr" else set[Caution]()
     accepted = {Caution(each) for each in options.accept}
     pressing = [caution for caution in found if caution not in accepted | settled]
     if pressing:

@@ -43,6 +43,8 @@ def kind_of(held: Held, shapes: Sequence[Shape], graph: Graph | None, options: K
             return Known(kind=None, datasets=dict(zip(held.names or _numbers(held), held.datasets, strict=True)))
         config = layer.config if layer is not None else {}
         return _known(held, kind, scale=config.get("scale", True), center=config.get("center", True))
+    if told is None and _is_raw(held):
+        return Known(kind=None, datasets=dict(zip(held.names or _numbers(held), held.datasets, strict=True)))
     kind = told or (Kind.__members__.get(held.hint) if held.names is None else _by_names(held, shapes))
     guessed = kind is None
     kind = kind or _by_shapes(held, shapes)
@@ -121,6 +123,11 @@ def _convolution(axes: int, shapes: Sequence[Shape], name: str) -> Kind:
         return depthwise
     plain, transposed = Kind[f"conv{axes}d"], Kind[f"conv{axes}d_transpose"]
     return transposed if bias == inputs != last or (bias is None and "transpose" in name) else plain
+
+
+def _is_raw(held: Held) -> bool:
+    """A Normalization layer, which no tensor of a torch model stands for."""
+    return held.hint == "normalization" if held.names is None else {"mean", "variance"} <= set(held.names)
 
 
 def _numbers(held: Held) -> list[str]:
