@@ -15,11 +15,7 @@ EVERY = {"start": "3 steps", "every": "3 steps"}
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        {},
-        {"freeze": "layer1-2"},
-        {"freeze": "backbone", "kind": UnfreezeKind.gradual, "unfreeze": {"every": "3 steps"}},
-    ],
+    [{}, {"freeze": "layer1-2"}, {"freeze": "backbone", "kind": UnfreezeKind.gradual, "unfreeze": EVERY}],
     ids=["everything", "layer1-2 frozen", "gradual"],
 )
 def test_the_bits_are_those_without_it(tiny, tmp_path, changes):

@@ -51,7 +51,11 @@ def same(one, other):
         torch.testing.assert_close(value, other[name], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("after", [0, 1, 3, 8])  # nothing saved; amid the first epoch; behind a checkpoint; later
+SLOW = pytest.mark.slow
+
+
+# Nothing saved; amid the first epoch; behind a checkpoint; in the second epoch.
+@pytest.mark.parametrize("after", [0, pytest.param(1, marks=SLOW), 3, pytest.param(8, marks=SLOW)])
 def test_out_of_memory_halves_the_batch_and_goes_on_with_the_same_steps(tiny, tmp_path, capsys, after):
     whole, expected = run(tiny, tmp_path / "whole")
     result, weights = run(tiny, tmp_path / "small", images=2, after=after)
@@ -63,6 +67,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on_with_the_same_steps(tiny, tm
     assert "out of memory with batches of 4 (CUDA out of memory" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_it_halves_until_one_image_is_too_many(tiny, tmp_path):
     result, _ = run(tiny, tmp_path / "one", images=1)
     assert (result.batch_size, result.accumulate) == (1, 4)

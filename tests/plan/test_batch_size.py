@@ -29,13 +29,13 @@ def table_of(train=1000):
 
 def test_more_memory_holds_larger_batches_and_fewer_trained_stages_too():
     config = config_of("data.batch_size=auto", "freeze=none", "donor=none")
-    sizes = [largest_batch(config, table_of(), free * MB) for free in (100, 300, 600, 2000, 100_000)]
+    sizes = [largest_batch(config, table_of(), free * MB) for free in (100, 600, 100_000)]
     assert sizes == sorted(sizes)
     assert sizes[0] == 1
     assert sizes[-1] == 256
-    assert 1 < sizes[2] < 256
+    assert 1 < sizes[1] < 256
     head = config_of("data.batch_size=auto", "freeze=backbone")
-    assert largest_batch(head, table_of(), 300 * MB) > largest_batch(config, table_of(), 300 * MB)
+    assert largest_batch(head, table_of(), 600 * MB) > sizes[1]
     assert largest_batch(config, table_of(train=20), 100_000 * MB) == 16
 
 
