@@ -26,6 +26,7 @@ from graft.models.network import Network, build_network
 from graft.models.stages import HEAD
 from graft.transfer import Donor, Ledger, Verdict, account_donor, target_of_module
 from graft.transfer.chosen import rules_for
+from graft.transfer.verify import check_verifiable
 
 SHOWN_NAMES = 5
 T = TypeVar("T")
@@ -221,7 +222,10 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
 
 def _account(config: Config, network: Network, table: Table, open_donor: Callable[[], Donor]) -> Ledger:
     with open_donor() as donor:
-        return account_donor(donor, target_of_module(network.module), rules_for(config, network, table.classes))
+        ledger = account_donor(donor, target_of_module(network.module), rules_for(config, network, table.classes))
+    if config.donor.verify:
+        check_verifiable(ledger, network.stages)
+    return ledger
 
 
 def _check_not_random(ledger: Ledger, never_trained: frozenset[str]) -> None:

@@ -43,6 +43,7 @@ from graft.stopping import StopSignals
 from graft.transfer import inject
 from graft.transfer.chosen import open_chosen
 from graft.transfer.donors.licence import licence_of
+from graft.transfer.verify import verify
 
 
 def run(config: Config, folder: Path, overrides: Sequence[str], signals: StopSignals | None = None) -> float | None:
@@ -75,6 +76,9 @@ def run(config: Config, folder: Path, overrides: Sequence[str], signals: StopSig
         )  # fmt: skip
     with clock("transfer"), open_chosen(config) as donor:
         inject(plan.ledger, donor, network.module)
+        if config.donor.verify:
+            proof = verify(config, plan.ledger, donor, network)
+            say(f"verified  {proof}")
     if is_first():
         write_json(folder / "transfer.json", plan.ledger.to_dict())
     injected = _before_training(plan, network)

@@ -95,11 +95,27 @@ def test_a_bad_donor_is_refused(
 
 def test_a_module_prefix_is_handled_and_said(train: Train, images: Path, tmp_path: Path):
     torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in state().items()}}, tmp_path / "donor.pth")
-    done = train(*SMALL, f"data.root={images}", "donor=file", f"donor.path={tmp_path / 'donor.pth'}")
+    words = ("donor=file", f"donor.path={tmp_path / 'donor.pth'}", "donor.verify=true")
+    done = train(*SMALL, f"data.root={images}", *words)
     assert done.returncode == 0, done.stderr
     assert "module." in done.stdout
+    assert "verified  2 images of 3×32×32" in done.stdout
     ledger = json.loads((tmp_path / "run" / "transfer.json").read_text())
     assert ledger["summary"]["initialized"] == 2
+    assert ledger["donor"]["verified"]["largest_difference"] == 0.0
+
+
+@pytest.mark.slow
+def test_a_trunk_that_computes_something_else_does_not_train(train: Train, images: Path, tmp_path: Path):
+    torch.save(state() | {"bn1.bias": torch.rand(64), "bn1.running_mean": torch.rand(64)}, tmp_path / "donor.pth")
+    swap = r"donor.rename=[['^bn1\.bias$','x'],['^bn1\.running_mean$','bn1.bias'],['^x$','bn1.running_mean']]"
+    words = ("donor=file", f"donor.path={tmp_path / 'donor.pth'}", "donor.verify=true", swap)
+    done = train(*SMALL, f"data.root={images}", *words)
+    assert done.returncode == 2
+    assert "donor.verify: expected features within" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run" / "transfer.json").exists()
+    assert not (tmp_path / "run" / "checkpoints").exists()
 
 
 @pytest.mark.parametrize(

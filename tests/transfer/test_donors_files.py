@@ -428,7 +428,8 @@ def test_a_module_by_import_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     donor = open_donor("python:my_donors:small")
     assert donor.infos["weight"].shape == (3, 2)
     assert donor.source == "python:my_donors:small"
-    assert donor.sha256 is None
+    again = open_donor("python:my_donors:ready")
+    assert again.sha256 == open_donor("python:my_donors:ready").sha256 != donor.sha256
     assert open_donor("python:my_donors:ready").infos["bias"].shape == (4,)
     for reference, said in {
         "python:my_donors:smal": "try python:my_donors:small",

@@ -114,6 +114,8 @@ class DonorConfig:
     """File, run folder or Keras file (donor=file|run|keras)."""
     sha256: str | None = None
     """The donor file must have this hash."""
+    verify: bool = False
+    """Run a probe batch through the donor's own model and the new trunk; train only if they agree."""
     match: str = "name"
     """name, structure, table, or auto: print the rules that would explain the names, and stop."""
     rename: list[list[str]] = field(default_factory=list)

@@ -49,6 +49,8 @@ class Matters:
     kinds: tuple[Any, ...]
 
 
+NO_PATHS = ("python:", "hf-hub:", "local-dir:")
+"""What a donor.path begins with that is no path of a file: a live module, a model on the hub or beside its config."""
 WITH_DONOR = tuple(kind for kind in DonorKind if kind is not DonorKind.none)
 
 MATTERS = (
@@ -142,7 +144,8 @@ def _plain(value: Any) -> Any:
 
 def _donor_exists(values: Values) -> Iterator[Fault]:
     path, kind = values["donor.path"], values["donor.kind"]
-    if path and kind in (DonorKind.file, DonorKind.run, DonorKind.keras):
+    elsewhere = path and kind is DonorKind.file and str(path).startswith(NO_PATHS)
+    if path and not elsewhere and kind in (DonorKind.file, DonorKind.run, DonorKind.keras):
         yield from _missing("donor.path", path, "a run's folder" if kind is DonorKind.run else "a file")
 
 
@@ -208,6 +211,18 @@ def _nothing_to_thaw(values: Values) -> Iterator[Fault]:
         )
 
 
+def _verifiable(values: Values) -> Iterator[Fault]:
+    kinds = {DonorKind.none: "fills nothing", DonorKind.keras: "has no model in torch to compare with"}
+    kind = values["donor.kind"]
+    if values["donor.verify"] and kind in kinds:
+        yield Fault(
+            key="donor.verify",
+            expected=f"false with donor={kind.value}, which {kinds[kind]}",
+            received="true",
+            remedy="donor.verify=false",
+        )
+
+
 def _everything_held_out(values: Values) -> Iterator[Fault]:
     if values["data.val_fraction"] + values["data.test_fraction"] >= 1:
         yield Fault(
@@ -238,6 +253,7 @@ def _section(values: Values, prefix: str) -> dict[str, Any]:
 
 RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], ...] = (
     (("donor.path", "donor.kind"), _donor_exists),
+    (("donor.verify", "donor.kind"), _verifiable),
     (("data.root", "data.kind"), _data_exist),
     (("data.targets", "data.kind"), _soft_targets),
     (("donor.kind", "unfreeze.kind", "freeze"), _random_features),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ TORCHVISION_DEFAULTS: dict[str, dict[str, Any]] = {
 TORCHVISION_SIZE = {"vit_": "image_size", "maxvit_": "input_size"}
 
 
+@cache
 def model_names(library: Library) -> list[str]:
     """Every classification model the library can build."""
     if library is Library.torchvision:

@@ -44,6 +44,10 @@ class Donor:
     remarks: list[str] = field(default_factory=list)
     """What was recognised or decided while opening: the container, the kind of file, what was folded or transposed."""
     closer: Callable[[], None] | None = None
+    container: str = ""
+    """Which mapping inside a file of several holds these tensors; "" where there is but one."""
+    module: nn.Module | None = None
+    """The donor itself, where it is a live module rather than a file."""
 
     def read(self, name: str) -> Tensor:
         """One tensor, detached, as the donor has it. The caller does not write to it."""
@@ -101,6 +105,7 @@ def donor_of_module(module: nn.Module, *, source: str | None = None) -> Donor:
     state = module.state_dict(keep_vars=True)
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     donor = donor_of_mapping(tensors, source=source or type(module).__name__, format="module")
+    donor.module = module
     donor.remarks += [f"{name}: not a tensor; left out" for name in state if name not in tensors]
     layers = layers_of(module)
     donor.infos = {

@@ -22,6 +22,7 @@ def inject(ledger: Ledger, donor: Donor, module: nn.Module | Target) -> None:
         TransferError: A value is not finite, is not what the donor promised, or cannot be written; nothing was written.
     """
     tensors = (module if isinstance(module, Target) else target_of_module(module)).tensors
+    _check_same_donor(ledger, donor)
     _check_same_network(ledger, tensors)
     filled = [entry for entry in ledger.tensors if entry.source is not None or entry.chain is not None]
     memories = {_memory(tensor) for tensor in tensors.values()}
@@ -92,6 +93,16 @@ def _check_finite(what: str, value: Tensor) -> None:
         f"{what}: expected finite values, received {nans} NaN and {infinite} infinite of {value.numel()}; "
         "try another copy of the donor, or donor.skip for this tensor"
     )
+
+
+def _check_same_donor(ledger: Ledger, donor: Donor) -> None:
+    """Live modules: a file's hash is computed when it is written down, and then refused if the file has changed."""
+    accounted, opened = ledger.fingerprint, donor.fingerprint
+    if isinstance(accounted, str) and isinstance(opened, str) and accounted != opened:
+        raise TransferError(
+            f"donor {donor.source}: expected the values that were accounted for (sha256 {accounted[:12]}…), received "
+            f"others ({opened[:12]}…); try a factory that gives the same module each time it is called"
+        )
 
 
 def _check_same_network(ledger: Ledger, tensors: dict[str, Tensor]) -> None:

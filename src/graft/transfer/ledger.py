@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from math import prod
@@ -99,14 +99,17 @@ class Ledger:
     """The donor's SHA-256, or what computes it when it is asked for."""
     seed: int = 0
     """Seeds fresh values, together with each tensor's name."""
+    verified: Mapping[str, Any] | None = None
+    """With donor.verify: the probe, the largest difference from the donor's own model, and the tolerance."""
 
     @property
     def sha256(self) -> str | None:
         return self.fingerprint() if callable(self.fingerprint) else self.fingerprint
 
     @property
-    def donor(self) -> dict[str, str | None]:
-        return {"source": self.source, "sha256": self.sha256, "format": self.format}
+    def donor(self) -> dict[str, Any]:
+        proof = {} if self.verified is None else {"verified": dict(self.verified)}
+        return {"source": self.source, "sha256": self.sha256, "format": self.format, **proof}
 
     @property
     def by_target(self) -> dict[str, Entry]:

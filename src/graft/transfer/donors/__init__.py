@@ -40,7 +40,7 @@ def open_donor(
             `python:package.module:factory`.
         container: Which mapping inside a PyTorch file holds the tensors, where there is a choice.
         ema: Take the averaged weights of a PyTorch file.
-        sha256: The hash that the file must have, in hexadecimal.
+        sha256: The hash that the file must have, in hexadecimal; a live module's is over its tensors.
         keras: What a Keras file does not say of itself.
         application: What is known of the network that receives, as one of Keras' applications.
 
@@ -49,15 +49,18 @@ def open_donor(
     """
     text = str(path)
     if text.startswith(SCHEME):
-        return open_imported(text)
+        _check_options(text, Format.module, container=container, ema=ema, keras=keras)
+        live = open_imported(text)
+        _check_hash(text, live.sha256, sha256)
+        return live
     given = file_of_reference(text) if text.startswith((HUB_SCHEME, LOCAL_SCHEME)) else Path(path).expanduser()
     file, format, recognised = given, sniff(given), list[str]()
     if format is Format.folder:
         file, recognised = file_in(given)
         format = sniff(file)
     fingerprint = cache(partial(_hash, file, format, _state(file)))
-    if sha256 is not None and (found := fingerprint()) != sha256.lower():
-        raise refused(file, expected=f"sha256 {sha256}", received=found, remedy="the file that was meant, or its hash")
+    if sha256 is not None:
+        _check_hash(file, fingerprint(), sha256)
     _check_options(file, format, container=container, ema=ema, keras=keras)
     if application is not None and format in (Format.keras, Format.hdf5):
         donor = open_keras(file, keras or KerasConfig(), application)
@@ -80,7 +83,16 @@ def _state(file: Path) -> tuple[int, ...]:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _check_options(file: Path, format: Format, *, container: str | None, ema: bool, keras: KerasConfig | None) -> None:
+def _check_hash(donor: Path | str, found: str | None, wanted: str | None) -> None:
+    if wanted is not None and found != wanted.lower():
+        raise refused(
+            donor, expected=f"sha256 {wanted}", received=str(found), remedy="the donor that was meant, or its hash"
+        )
+
+
+def _check_options(
+    file: Path | str, format: Format, *, container: str | None, ema: bool, keras: KerasConfig | None
+) -> None:
     """Options for another format than the file's would have no effect."""
     idle: list[str] = []
     if format is not Format.torch:
@@ -109,5 +121,5 @@ def _open(file: Path, format: Format, *, container: str | None, ema: bool, keras
             return open_npz(file)
         case Format.keras | Format.hdf5:
             return open_keras(file, keras)
-        case Format.folder:
-            raise refused(file, expected="a file", received="a folder")
+        case Format.folder | Format.module:
+            raise refused(file, expected="a file", received=f"a {format.value}")

@@ -10,6 +10,7 @@ from graft.transfer.donors.refusal import DAMAGE, first_line, refused
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".keras", ".h5")
 _EXPORTED = "model.safetensors"
+_RECORD = "model.json"
 
 
 def file_in(folder: Path) -> tuple[Path, list[str]]:
@@ -55,23 +56,29 @@ def classes_of_folder(folder: Path) -> tuple[str, ...] | None:
     Raises:
         InputError: Its model.json is damaged.
     """
-    for path in (folder / "model" / "model.json", folder / "model.json"):
-        if path.is_file():
-            return _classes(path)
-    return None
+    record = record_of(folder) or {}
+    names = record.get("classes")
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise refused(folder, expected="`classes` in its model.json as a list of names", received=str(names)[:80])
+    return tuple(names)
 
 
-def _classes(path: Path) -> tuple[str, ...] | None:
+def record_of(folder: Path) -> dict[str, Any] | None:
+    """What model.json says of a run's folder or an exported model; None where there is none.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    path = next((path for path in (folder / "model" / _RECORD, folder / _RECORD) if path.is_file()), None)
+    if path is None:
+        return None
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except DAMAGE as error:
         raise refused(path, expected="a model's description in JSON", received=first_line(error)) from error
-    names = content.get("classes") if isinstance(content, dict) else None
-    if names is None:
-        return None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise refused(path, expected="`classes` as a list of names", received=str(names)[:80])
-    return tuple(names)
+    return content if isinstance(content, dict) else {}
 
 
 def _listing(names: list[str]) -> str:

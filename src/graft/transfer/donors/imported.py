@@ -7,6 +7,7 @@ import importlib
 from torch import nn
 
 from graft.config.faults import InputError, nearest
+from graft.models.fingerprint import fingerprint
 from graft.transfer.donor import Donor, donor_of_module
 
 SCHEME = "python:"
@@ -39,4 +40,6 @@ def open_imported(reference: str) -> Donor:
     made = found if isinstance(found, nn.Module) else found() if callable(found) else found
     if not isinstance(made, nn.Module):
         raise InputError(f"donor.path: expected {reference} to give an nn.Module, received {type(made).__name__}")
-    return donor_of_module(made, source=reference)
+    donor = donor_of_module(made, source=reference)
+    donor.fingerprint = fingerprint(made, donor.infos)
+    return donor

@@ -30,6 +30,8 @@ class Format(Enum):
     npz = "npz"
     keras = "keras"
     hdf5 = "hdf5"
+    module = "module"
+    """Not on disk: a live module by its import path."""
 
 
 def sniff(path: Path) -> Format:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from graft.transfer.donor import Donor, donor_of_mapping
 from graft.transfer.donors import archive
-from graft.transfer.donors.containers import choose
+from graft.transfer.donors.containers import TOP, choose
 from graft.transfer.donors.refusal import DAMAGE, first_line, refused
 
 WHAT = "a file of torch.save"
@@ -47,6 +47,7 @@ def open_torch(path: Path, *, container: str | None, ema: bool) -> Donor:
         _check_storages(path, contents.tensors, records)
     kind = "lightning" if isinstance(checkpoint, dict) and "pytorch-lightning_version" in checkpoint else "torch"
     donor = donor_of_mapping(contents.tensors, source=str(path), format=kind)
+    donor.container = "" if contents.container == TOP else contents.container
     donor.remarks += [*remarks, *contents.remarks]
     return donor
 

@@ -1,0 +1,138 @@
+"""The model that a donor's weights were made for, where there is one that can be run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from graft.config.choices import DonorKind, Library
+from graft.config.faults import InputError
+from graft.config.schema import Config, PublishedConfig
+from graft.models.backbones import construct
+from graft.models.derive import derive_heads
+from graft.models.network import Network, plain_model, rebuild
+from graft.transfer.donor import Donor
+from graft.transfer.donors.folder import record_of
+from graft.transfer.names import WRAPPERS, Globs, land, parse_renames, strippings
+
+SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnModel:
+    """A donor's own model with the donor's weights, on the CPU."""
+
+    name: str
+    module: nn.Module
+    ends: tuple[str, ...] = ()
+    """Modules at which its trunk ends, where it is known."""
+
+    def has(self, path: str) -> bool:
+        return self._found(path) is not None
+
+    def path_of(self, path: str) -> str:
+        """The module of this name, perhaps behind a wrapper (`model.fc`)."""
+        found = self._found(path)
+        assert found is not None
+        return found
+
+    def _found(self, path: str) -> str | None:
+        names = {name for name, _ in self.module.named_modules()}
+        front = ""
+        while f"{front}{path}" not in names:
+            front = next((front + each for each in WRAPPERS if (front + each).removesuffix(".") in names), "")
+            if not front:
+                return None
+        return f"{front}{path}"
+
+
+def own_model(config: Config, donor: Donor, network: Network) -> OwnModel:
+    """The live module itself, the model that a run's record describes, or the library's own of the backbone's name.
+
+    The weights go in under the donor's own names, without the renames, tables and adapters of the config: those are
+    what is to be verified. Only renames that the backbone declares for its published weights are applied.
+
+    Raises:
+        InputError: There is none, and why.
+    """
+    if donor.module is not None:
+        return OwnModel(name=donor.source, module=donor.module)
+    if donor.format == "keras":
+        raise _none("a Keras file has no model in torch")
+    record = record_of(Path(str(config.donor.path))) if config.donor.kind is not DonorKind.pretrained else None
+    if record is not None:
+        return _of_record(record, donor)
+    published = config.backbone.published if config.donor.kind is DonorKind.pretrained else PublishedConfig()
+    state = _landed(donor, published, set(network.module.state_dict()))
+    build = {**network.build, "num_classes": _classes(network, state, donor)}
+    module = plain_model(build)
+    _fill(module, state, donor, f"{build['library']}'s {build['name']}")
+    return OwnModel(name=f"{build['library']} {build['name']} with all of {donor.source}", module=module)
+
+
+def _of_record(record: Mapping[str, Any], donor: Donor) -> OwnModel:
+    try:
+        module, head = rebuild(record["build"], record["head"]), record["head"]
+        ends = tuple(path for path in (head.get("pool"), head["at"]) if path)
+    except InputError as error:
+        raise _none(str(error)) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _none(f"its model.json does not describe one ({type(error).__name__}: {error})") from error
+    _fill(module, {name: name for name in donor.infos}, donor, "the model that its model.json describes")
+    return OwnModel(name=f"the model of {donor.source}", module=module, ends=ends)
+
+
+def _landed(donor: Donor, published: PublishedConfig, wanted: set[str]) -> dict[str, str]:
+    """Own model's name to donor's full name, with as many wrapper prefixes off as explain the most names."""
+    renames = parse_renames(published.rename)
+    ignored = Globs((), dict.fromkeys(published.ignore, "no place for it"), "ignore")
+    kept = [name for name in donor.infos if ignored.reason(name) is None]
+    landings = [land(level, renames).names for level in strippings(kept)]
+    names = max(landings, key=lambda each: len(wanted & set(each.values())))
+    return {own: full for full, own in names.items()}
+
+
+def _classes(network: Network, state: Mapping[str, str], donor: Donor) -> int:
+    """How many classes the donor's own last layer has; the network's where it has none."""
+    build = network.build
+
+    def built(classes: int) -> nn.Module:
+        library, name, kwargs = Library(build["library"]), build["name"], build["kwargs"]
+        return construct(library, name, kwargs, num_classes=classes, channels=build["channels"], device="meta")
+
+    def rows(heads: Sequence[str]) -> int | None:
+        shapes = (donor.infos[full].shape for own, full in state.items() if own.rpartition(".")[0] in heads)
+        return next((shape[0] for shape in shapes if shape), None)
+
+    # A head of hidden layers stands where more than the last layer was; the last one is then looked for.
+    return rows(network.stages.heads) or rows(derive_heads(built, build["name"])) or build["num_classes"]
+
+
+def _fill(module: nn.Module, state: Mapping[str, str], donor: Donor, what: str) -> None:
+    """Every tensor of the one side on the other, in the same shape; batch counters may be missing."""
+    receiving = module.state_dict()
+    missing = [name for name in receiving if name not in state and not name.endswith(".num_batches_tracked")]
+    further = [name for name in state if name not in receiving]
+    other = [n for n in receiving if n in state and tuple(receiving[n].shape) != donor.infos[state[n]].shape]
+    wrong = [
+        f"{len(names)} {kind} ({', '.join(names[:SHOWN])}{', …' if names[SHOWN:] else ''})"
+        for kind, names in (("missing", missing), ("unknown to it", further), ("of another shape", other))
+        if names
+    ]
+    if wrong:
+        raise _none(f"under its own names it does not fit {what}: {'; '.join(wrong)}")
+    with torch.no_grad():
+        for own, full in state.items():
+            receiving[own].copy_(donor.read(full))
+
+
+def _none(why: str) -> InputError:
+    return InputError(
+        f"donor.verify: expected a donor with a model of its own that can be run, received none: {why}; "
+        "try donor.verify=false"
+    )

@@ -1,0 +1,163 @@
+"""donor.verify: the donor's own model and the new network's trunk, fed the same images and compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from graft.config.faults import InputError, said
+from graft.config.schema import Config
+from graft.models.network import Network
+from graft.models.stages import HEAD, Stages
+from graft.transfer.donor import Donor
+from graft.transfer.ledger import Ledger, Verdict
+from graft.transfer.own_model import OwnModel, own_model
+
+IMAGES = 2
+SEED = 0
+TOLERANCE = 1e-5
+"""Of the largest feature, where that is more than 1. The same operations on the same values give the same bits; other
+memory layouts and thread counts move the last ones."""
+SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """What transfer.json keeps of it."""
+
+    probe: str
+    largest_difference: float
+    tolerance: float
+
+    def __str__(self) -> str:
+        return f"{self.probe}: largest difference {self.largest_difference:.2g}, tolerance {self.tolerance:.2g}"
+
+
+def check_verifiable(ledger: Ledger, stages: Stages) -> None:
+    """Raises InputError where the trunk is not meant to compute what the donor's own model does."""
+    trunk = [entry for entry in ledger.tensors if stages.stage_of(entry.target) != HEAD]
+    adapted = [entry.target for entry in trunk if entry.verdict is Verdict.adapted]
+    fresh = [
+        entry.target
+        for entry in trunk
+        if entry.verdict is Verdict.initialized and not entry.target.endswith(".num_batches_tracked")
+    ]
+    for names, fate in ((adapted, "adapted"), (fresh, "without a donor's value")):
+        if names:
+            raise InputError(
+                f"donor.verify: expected a trunk that takes the donor's tensors as they are, received {len(names)} "
+                f"{fate} ({', '.join(names[:SHOWN])}{', …' if names[SHOWN:] else ''}), which no model of the donor's "
+                "own has; try donor.verify=false"
+            )
+
+
+def verify(config: Config, ledger: Ledger, donor: Donor, network: Network) -> Verified:
+    """Compares what enters the head in both models on a batch of random images, and notes it in the ledger.
+
+    Raises:
+        InputError: they differ, or the donor has no model of its own that could be run.
+    """
+    check_verifiable(ledger, network.stages)
+    own = own_model(config, donor, network)
+    channels, side = config.data.channels, network.preprocess.image_size
+    images = torch.randn(IMAGES, channels, side, side, generator=torch.Generator().manual_seed(SEED))
+    entrances = _entrances(network, own)
+    here = _entering(network.module, entrances, images, whose="the new network")
+    there = _entering(own.module, [own.path_of(path) for path in here], images, whose=own.name)
+    largest, scale = 0.0, 1.0
+    for path in _compared(list(here), network.stages.heads):
+        ours, theirs = here[path], there[own.path_of(path)]
+        largest, scale = max(largest, _difference(ours, theirs, path, own)), max(scale, float(theirs.abs().max()))
+    found = Verified(
+        probe=f"{IMAGES} images of {channels}×{side}×{side}, normal noise of seed {SEED}, through {own.name}",
+        largest_difference=largest,
+        tolerance=TOLERANCE * scale,
+    )
+    if largest > found.tolerance:
+        raise InputError(
+            f"donor.verify: expected features within {found.tolerance:.2g} of those of {own.name}, received a "
+            f"difference of {largest:.3g}: a tensor went to a place where it does something else; try looking through "
+            "the renames and adapters, or donor.verify=false"
+        )
+    ledger.verified = asdict(found)
+    return found
+
+
+def _entrances(network: Network, own: OwnModel) -> list[str]:
+    """Modules at which the trunk may end, in the new network or in the donor's own: the first one called counts."""
+    named = [network.head.get("pool"), network.head["at"], *network.stages.heads, *own.ends]
+    both = [path for path in named if path and own.has(path) and _has(network.module, path)]
+    if not both:
+        raise InputError(
+            f"donor.verify: expected {own.name} to have a module {network.head['at']}, where its trunk ends, received "
+            "none of that name; try donor.verify=false"
+        )
+    return list(dict.fromkeys(both))
+
+
+def _compared(called: Sequence[str], heads: Sequence[str]) -> Sequence[str]:
+    """Where the trunk ends: at the first module called, or at all last layers where there are several side by side."""
+    return [path for path in called if path in heads] if called[0] in heads else called[:1]
+
+
+def _entering(module: nn.Module, paths: Iterable[str], images: Tensor, *, whose: str) -> dict[str, Tensor]:
+    """What enters each of the modules, in the order of their calls."""
+    seen: dict[str, Tensor] = {}
+
+    def watch(path: str) -> None:
+        def see(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            seen.setdefault(path, inputs[0].detach().clone())
+
+        hooks.append(module.get_submodule(path).register_forward_pre_hook(see))
+
+    hooks: list[torch.utils.hooks.RemovableHandle] = []
+    for path in paths:
+        watch(path)
+    try:
+        with torch.no_grad(), _evaluating(module):
+            module(images)
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+        raise InputError(
+            f"donor.verify: expected {whose} to take images of {list(images.shape)}, received: {said(error)}; "
+            "try donor.verify=false"
+        ) from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
+def _difference(ours: Tensor, theirs: Tensor, path: str, own: OwnModel) -> float:
+    if ours.shape != theirs.shape:
+        raise InputError(
+            f"donor.verify: expected {own.name} to hand {list(ours.shape)} to {path}, received {list(theirs.shape)}; "
+            "try donor.verify=false"
+        )
+    if not bool(torch.isfinite(theirs).all()) or not float(theirs.std()) > 0:
+        raise InputError(
+            f"donor.verify: expected features that tell images apart, received constant or infinite ones of {own.name},"
+            " with which nothing can be compared; try donor.verify=false"
+        )
+    difference = float((ours - theirs).abs().max())
+    return math.inf if math.isnan(difference) else difference  # NaN in the new network only
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Generator[None]:
+    """Eval mode for a block; each module then has its own mode again."""
+    modes: Mapping[nn.Module, bool] = {child: child.training for child in module.modules()}
+    try:
+        module.eval()
+        yield
+    finally:
+        for child, mode in modes.items():
+            child.training = mode
+
+
+def _has(module: nn.Module, path: str) -> bool:
+    return any(name == path for name, _ in module.named_modules())
