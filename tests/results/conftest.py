@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from graft.cli import main
 from graft.config.schema import BackboneConfig, HeadConfig, HeadKind, Library
 from graft.models.network import Network, build_network
 from graft.results.export import export
@@ -73,3 +75,16 @@ def pictures(tmp_path_factory) -> Path:
         place = folder / "more" if k > 3 else folder
         Image.fromarray(generator.integers(0, 255, (70, 90, 3), dtype=np.uint8)).save(place / f"{k}.png")
     return folder
+
+
+@pytest.fixture
+def graft(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """graft("inspect", path) gives the command's exit code, what it printed and what it complained of."""
+
+    def command(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["graft", *map(str, words)])
+        code = main()
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return command

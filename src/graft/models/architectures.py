@@ -1,0 +1,187 @@
+"""Which of torchvision's and timm's models have these tensors: told by names and shapes, without building them.
+
+architectures.csv holds a row per model: how many tensors its trunk has, the sum of their hashes (by name and shape, and
+by shape alone), its last layers and its top modules. A sum does not depend on order, and a file's own last layer can be
+taken off it. `scripts/index_architectures.py` writes the table on the meta device.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+Shape = tuple[int, ...]
+Shapes = Mapping[str, Shape]
+
+TABLE = "architectures.csv"
+COLUMNS = ("library", "name", "tensors", "by_name", "by_shape", "heads", "modules")
+COUNTER = "num_batches_tracked"
+"""Left out: files of old versions have none, and it says nothing about the model."""
+_MODULUS = 2**64
+_BUILT = 4
+"""Models that are built to be compared where none is equal; each takes a tenth of a second to two."""
+_LIKE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A row of the table."""
+
+    library: str
+    name: str
+    tensors: int
+    by_name: int
+    by_shape: int
+    heads: tuple[str, ...]
+    """Modules whose shape follows from the class count."""
+    modules: frozenset[str]
+    """The first parts of the trunk's names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Likeness:
+    """A model that the tensors may be of."""
+
+    library: str
+    name: str
+    kind: str
+    """equal: the trunk's names and shapes are; shapes: they are equal under other names; part: some are."""
+    matched: int
+    """Of the trunk's tensors, counters aside; with `shapes` by shape alone."""
+    of: int
+    classes: int | None = None
+    """Rows of the file's own last layer, where it has one."""
+
+
+def row_of(library: str, name: str, shapes: Shapes, classes: int) -> Architecture:
+    """The row of a model that was built for a number of classes that occurs nowhere else in it."""
+    kept = {tensor: shape for tensor, shape in shapes.items() if not tensor.endswith(COUNTER)}
+    changing = [tensor for tensor, shape in kept.items() if classes in shape]
+    trunk = {tensor: shape for tensor, shape in kept.items() if tensor not in changing}
+    return Architecture(
+        library=library,
+        name=name,
+        tensors=len(trunk),
+        by_name=_sum(_named(*item) for item in trunk.items()),
+        by_shape=_sum(map(_shaped, trunk.values())),
+        heads=tuple(dict.fromkeys(tensor.rpartition(".")[0] for tensor in changing)),
+        modules=frozenset(tensor.partition(".")[0] for tensor in trunk),
+    )
+
+
+def recognise(shapes: Shapes) -> list[Likeness]:
+    """Models of these tensors: those that are equal; else those equal by shape; else the most alike, best first.
+
+    Args:
+        shapes: every tensor's shape by its name, wrapper prefixes off.
+    """
+    kept = {name: shape for name, shape in shapes.items() if not name.endswith(COUNTER)}
+    rows = table()
+    return list(_equal(kept, rows)) or list(_equal_in_shape(kept, rows)) or _alike(kept, rows)
+
+
+@cache
+def table() -> tuple[Architecture, ...]:
+    lines = files("graft.models").joinpath(TABLE).read_text(encoding="utf-8").splitlines()
+    return tuple(_parsed(row) for row in csv.DictReader(line for line in lines if not line.startswith("#")))
+
+
+def written(row: Architecture) -> list[str]:
+    """The row as the table has it."""
+    sums = (f"{row.by_name:016x}", f"{row.by_shape:016x}")
+    return [row.library, row.name, str(row.tensors), *sums, " ".join(row.heads), " ".join(sorted(row.modules))]
+
+
+def _parsed(row: Mapping[str, str]) -> Architecture:
+    return Architecture(
+        library=row["library"],
+        name=row["name"],
+        tensors=int(row["tensors"]),
+        by_name=int(row["by_name"], 16),
+        by_shape=int(row["by_shape"], 16),
+        heads=tuple(row["heads"].split()),
+        modules=frozenset(row["modules"].split()),
+    )
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def _named(name: str, shape: Shape) -> int:
+    return _hash(f"{name} {shape}")
+
+
+@cache
+def _shaped(shape: Shape) -> int:
+    return _hash(str(shape))
+
+
+def _sum(hashes: Iterable[int]) -> int:
+    return sum(hashes) % _MODULUS
+
+
+def _equal(shapes: Shapes, rows: Sequence[Architecture]) -> Iterator[Likeness]:
+    whole = _sum(_named(*item) for item in shapes.items())
+    trunks: dict[tuple[str, ...], tuple[int, int, int | None]] = {}  # few heads occur, in hundreds of rows
+    for row in rows:
+        if row.heads not in trunks:
+            own = {name: shape for name, shape in shapes.items() if name.rpartition(".")[0] in row.heads}
+            without = (whole - _sum(_named(*item) for item in own.items())) % _MODULUS
+            classes = next((shape[0] for shape in own.values() if shape), None)
+            trunks[row.heads] = (len(shapes) - len(own), without, classes)
+        tensors, by_name, classes = trunks[row.heads]
+        if (tensors, by_name) == (row.tensors, row.by_name):
+            yield Likeness(
+                library=row.library, name=row.name, kind="equal", matched=tensors, of=tensors, classes=classes
+            )  # fmt: skip
+
+
+def _equal_in_shape(shapes: Shapes, rows: Sequence[Architecture]) -> Iterator[Likeness]:
+    """The last layer has another name here, so every linear layer is taken for it in turn."""
+    whole = _sum(map(_shaped, shapes.values()))
+    without: dict[tuple[int, int], int | None] = {(len(shapes), whole): None}
+    for name, weight in shapes.items():
+        bias = shapes.get(name.removesuffix("weight") + "bias") if name.endswith("weight") else None
+        if len(weight) == 2 and bias == weight[:1]:
+            rest = (whole - _shaped(weight) - _shaped(bias)) % _MODULUS
+            without[len(shapes) - 2, rest] = weight[0]
+    for row in rows:
+        key = (row.tensors, row.by_shape)
+        if key in without:
+            yield Likeness(
+                library=row.library, name=row.name, kind="shapes", matched=row.tensors, of=row.tensors,
+                classes=without[key],
+            )  # fmt: skip
+
+
+def _alike(shapes: Shapes, rows: Sequence[Architecture]) -> list[Likeness]:
+    """Models with the same top modules and about as many tensors, built and compared tensor by tensor."""
+    modules = {name.partition(".")[0] for name in shapes}
+
+    def promise(row: Architecture) -> float:
+        shared = len(modules & row.modules) / len(modules | row.modules)
+        return shared - abs(len(shapes) - row.tensors) / max(len(shapes), row.tensors)
+
+    likely = sorted((row for row in rows if promise(row) > 0), key=promise, reverse=True)[:_BUILT]
+    found = (_compared(shapes, row) for row in likely)
+    return sorted((each for each in found if each.matched >= _LIKE * each.of), key=lambda each: -each.matched / each.of)
+
+
+def _compared(shapes: Shapes, row: Architecture) -> Likeness:
+    from graft.config.choices import Library
+    from graft.models.backbones import construct
+
+    module = construct(Library(row.library), row.name, {}, num_classes=2, device="meta")
+    trunk = {
+        name: tuple(value.shape)
+        for name, value in module.state_dict().items()
+        if not name.endswith(COUNTER) and name.rpartition(".")[0] not in row.heads
+    }
+    further = sum(name not in trunk and name.rpartition(".")[0] not in row.heads for name in shapes)
+    matched = sum(shapes.get(name) == shape for name, shape in trunk.items())
+    return Likeness(library=row.library, name=row.name, kind="part", matched=matched, of=len(trunk) + further)

@@ -1,0 +1,103 @@
+"""What a donor holds, tensor by tensor, and what it most likely is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from graft.models.architectures import Likeness, recognise
+from graft.transfer import Donor
+from graft.transfer.names import common, strippings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding:
+    """One tensor."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+    nan: int
+    inf: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """A donor seen from inside. `to_dict()` is what `graft inspect --json` prints."""
+
+    source: str
+    format: str
+    container: str
+    prefix: str
+    """Of wrappers, in front of every name."""
+    sha256: str | None
+    remarks: tuple[str, ...]
+    tensors: tuple[Holding, ...]
+    architectures: tuple[Likeness, ...]
+
+    @property
+    def values(self) -> int:
+        return sum(prod(tensor.shape) for tensor in self.tensors)
+
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.bytes for tensor in self.tensors)
+
+    @property
+    def dtypes(self) -> dict[str, int]:
+        """Tensors of each dtype, the commonest first."""
+        return dict(Counter(tensor.dtype for tensor in self.tensors).most_common())
+
+    @property
+    def nan(self) -> int:
+        return sum(tensor.nan for tensor in self.tensors)
+
+    @property
+    def inf(self) -> int:
+        return sum(tensor.inf for tensor in self.tensors)
+
+    def to_dict(self) -> dict[str, Any]:
+        totals = {name: getattr(self, name) for name in ("values", "bytes", "dtypes", "nan", "inf")}
+        return asdict(self) | totals
+
+
+def contents(donor: Donor) -> Contents:
+    """Reads every tensor once, one at a time.
+
+    Raises:
+        InputError: A tensor cannot be read.
+    """
+    stripped = common(strippings(donor.infos))
+    shapes = {stripped.names[name]: info.shape for name, info in donor.infos.items()}
+    return Contents(
+        source=donor.source,
+        format=donor.format,
+        container=donor.container,
+        prefix=stripped.prefix,
+        sha256=donor.sha256,
+        remarks=tuple(donor.remarks),
+        tensors=tuple(_holding(donor, name) for name in donor.infos),
+        architectures=tuple(recognise(shapes)),
+    )
+
+
+def _holding(donor: Donor, name: str) -> Holding:
+    info, value = donor.infos[name], donor.read(name)
+    nan, inf = not_finite(value)
+    return Holding(
+        name=name, shape=info.shape, dtype=info.dtype, bytes=value.numel() * value.element_size(), nan=nan, inf=inf
+    )
+
+
+def not_finite(value: Tensor) -> tuple[int, int]:
+    """How many values are NaN and how many infinite."""
+    if not (value.is_floating_point() or value.is_complex()):
+        return 0, 0
+    wide = value.float() if value.element_size() == 1 else value  # float8 has no isnan
+    return int(torch.isnan(wide).sum()), int(torch.isinf(wide).sum())
