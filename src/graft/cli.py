@@ -21,6 +21,7 @@ class Command(Protocol):
 
 COMMANDS = {
     "inspect": ("graft.results.inspect", "look into a file of weights: names, shapes, what model it is of"),
+    "diff": ("graft.results.diff", "compare two sets of weights tensor by tensor"),
     "predict": ("graft.results.predict", "classify images with a run or an exported model"),
     "export": ("graft.results.formats", "write a run's weights for torchvision, timm, ONNX, torch.export"),
     "report": ("graft.results.report", "write a run's report.html again"),

@@ -59,6 +59,8 @@ def test_the_record_tells_classes_preprocessing_donor_and_origin(timm_model):
     assert record["build"]["name"] == "test_efficientnet"
     assert record["head"] == {"kind": "linear", "at": "classifier", "dropout": 0.0}
     assert record["classes"] == ["ant", "bee", "cicada"]
+    assert record["heads"] == ["classifier"]
+    assert record["stages"]["stem"] == ["conv_stem", "bn1"]
     assert record["preprocess"]["image_size"] == 64
     assert record["donor"] == {"source": "donor.pth", "sha256": "ab"}
     assert record["freeze"] == {"expression": "backbone"}

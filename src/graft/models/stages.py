@@ -64,6 +64,10 @@ class Stages:
                 return stage.name
         raise InputError(_unknown("a tensor of one of the stages", tensor, (*self.names, HEAD)))
 
+    def holds(self, tensor: str) -> bool:
+        """Whether a stage or the head covers a tensor."""
+        return any(covers(path, tensor) for path in self.heads) or any(stage.covers(tensor) for stage in self.trunk)
+
     def tensors(self, stage: str, names: Iterable[str]) -> tuple[str, ...]:
         """Those of `names` that belong to a stage (or to "head"), in their order."""
         self.index(stage)

@@ -58,6 +58,8 @@ def export(
         "build": dict(network.build),
         "head": dict(network.head),
         "classes": list(classes),
+        "stages": {stage.name: list(stage.prefixes) for stage in network.stages.trunk},
+        "heads": list(network.stages.heads),
         "preprocess": asdict(network.preprocess),
         "donor": dict(donor),
         "freeze": dict(freeze),
