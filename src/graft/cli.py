@@ -22,6 +22,7 @@ class Command(Protocol):
 COMMANDS = {
     "inspect": ("graft.results.inspect", "look into a file of weights: names, shapes, what model it is of"),
     "diff": ("graft.results.diff", "compare two sets of weights tensor by tensor"),
+    "transfer": ("graft.results.adapted", "write a donor's weights adapted to an architecture, without training"),
     "predict": ("graft.results.predict", "classify images with a run or an exported model"),
     "export": ("graft.results.formats", "write a run's weights for torchvision, timm, ONNX, torch.export"),
     "report": ("graft.results.report", "write a run's report.html again"),
