@@ -7,12 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import timm
-import torchvision
 
 from graft.config.choices import Library
 from graft.models.architectures import recognise, row_of, table
-from graft.models.backbones import construct
+from graft.models.backbones import construct, model_names
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "index_architectures.py"
 ROWS = {(row.library, row.name): row for row in table()}
@@ -40,14 +38,11 @@ def index() -> Callable:
     return module.index
 
 
-def test_the_table_has_every_model_of_both_libraries() -> None:
-    built_for = SCRIPT.parents[1].joinpath("src/graft/models/architectures.csv").read_text().splitlines()[0]
-    if built_for.startswith(f"# torchvision {torchvision.__version__.split('+')[0]}, timm {timm.__version__};"):
-        known = {library for library, _ in ROWS}
-        assert known == {"torchvision", "timm"}
-        assert {name for library, name in ROWS if library == "timm"} == set(timm.list_models())
-    assert len(ROWS) > 1300
+def test_the_table_holds_each_model_once_and_nearly_all_of_both_libraries() -> None:
     assert len(ROWS) == len(table())
+    for library in Library:
+        mine = {name for owner, name in ROWS if owner == library.value}
+        assert len(mine & set(model_names(library))) > 0.85 * len(model_names(library))
 
 
 @pytest.mark.parametrize("key", [("timm", "test_efficientnet"), ("torchvision", "squeezenet1_1"), ("timm", "test_vit")])
