@@ -118,7 +118,7 @@ LIMITS: dict[str, Limit] = {
     "backbone.published.preprocess.interpolation": one_of("bilinear", "bicubic", "nearest"),
     "backbone.published.preprocess.std": each(positive),
     "donor.sha256": Limit("64 hexadecimal digits", lambda value: bool(re.fullmatch(r"[0-9a-fA-F]{64}", value))),
-    "donor.match": one_of("name", "structure", "table"),
+    "donor.match": one_of("name", "structure", "table", "auto"),
     "donor.rename": rename,
     "donor.class_map": one_of("names"),
     "donor.keras.absent": each(one_of("gamma", "beta")),
