@@ -253,6 +253,7 @@ def _write_metrics(result: FitResult, clock: Clock, folder: Path) -> dict[str, A
         "accumulate": result.accumulate,
         "steps_skipped": result.steps_skipped,
         "confusion": result.confusion,
+        "profile": {name: round(share, 4) for name, share in result.profile.items()},
         "seconds": clock.seconds,
     }
     write_json(folder / "metrics.json", metrics)

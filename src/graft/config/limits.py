@@ -172,6 +172,7 @@ LIMITS: dict[str, Limit] = {
     "trainer.accelerator": one_of("auto", "cpu", "gpu"),
     "trainer.devices": at_least(1),
     "trainer.num_nodes": at_least(1),
+    "trainer.profiler": one_of("shares", "torch"),
     "trainer.strategy": one_of("auto", "ddp"),
     "trainer.precision": one_of("auto", "32-true", "bf16-mixed", "16-mixed"),
     "trainer.accumulate": at_least(1),

@@ -165,6 +165,8 @@ class TrainerConfig:
     """CPU threads. Null: torch's choice."""
     progress: bool = True
     """Show progress bars."""
+    profiler: str = "shares"
+    """shares: where the time went, in metrics.json. torch: a trace of each operation in the run's folder, slower."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from typing import Any, Protocol, cast
 import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.profilers import Profiler, PyTorchProfiler
 from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 
@@ -21,6 +22,7 @@ from graft.finetune.callbacks import Checkpoints, EpochLines, EpochRows, best_ro
 from graft.finetune.checkpoint import BEST, FOLDER, LAST, CheckpointFile, read_checkpoint
 from graft.finetune.metrics import Outputs, check_monitor
 from graft.finetune.module import FineTuning
+from graft.finetune.profile import Shares
 from graft.finetune.quiet import quiet_lightning
 from graft.finetune.recompute import recomputed
 from graft.finetune.resume import find_checkpoint, prepare
@@ -28,6 +30,8 @@ from graft.finetune.shrink import Beginning, free_memory, with_smaller_batches
 from graft.finetune.unfreeze import Phase
 from graft.processes import is_first
 from graft.stopping import StopSignals
+
+TRACED = 5  # steps in a trace of torch's profiler
 
 
 class Batches(Protocol):
@@ -80,6 +84,8 @@ class FitResult:
     """Frozen tensors that did not."""
     phases: tuple[Phase, ...]
     """As they came about."""
+    profile: dict[str, float]
+    """Shares of the training epochs' wall clock: data, forward, backward, … ; empty where torch's profiler ran."""
 
 
 def fit(
@@ -119,6 +125,7 @@ def fit(
     if is_first():
         prepare(path, folder / FOLDER, checkpoint)
     _lay_out_memory(tuning, trainer)
+    profiler = _profiler(trainer, folder)
     beginning = Beginning(tuning.network, tuning.watch.injected)
     data = cast(L.LightningDataModule, datamodule)
     with quiet_lightning(), _recomputing(tuning, trainer):
@@ -126,6 +133,7 @@ def fit(
         while True:
             lightning = make_trainer(
                 trainer, checkpoint, logger or LoggerConfig(), folder, console=console, signals=signals,
+                profiler=profiler,
                 states=len(tuning.schedule.states(tuning.steps_per_epoch, tuning.total_steps)),
             )  # fmt: skip
             try:
@@ -166,6 +174,7 @@ def fit(
         frozen_verified=verified,
         moved=tuple(sorted(tuning.watch.moved)),
         phases=tuple(tuning.phases),
+        profile=profiler.shares() if isinstance(profiler, Shares) else {},
     )
 
 
@@ -196,6 +205,7 @@ def make_trainer(
     console: Console,
     signals: StopSignals,
     states: int,
+    profiler: Profiler,
 ) -> L.Trainer:
     accelerator = _accelerator(config)
     callbacks: list[L.Callback] = [EpochRows(folder), Checkpoints(folder, checkpoint, signals)]
@@ -218,6 +228,7 @@ def make_trainer(
         logger=_loggers(logger, folder),
         callbacks=callbacks,
         plugins=[CheckpointFile()],
+        profiler=profiler,
         default_root_dir=folder,
     )
 
@@ -290,6 +301,18 @@ def _precision(config: TrainerConfig, accelerator: str) -> str:
     if config.precision != "auto":
         return config.precision
     return "bf16-mixed" if accelerator == "gpu" and torch.cuda.is_bf16_supported() else "32-true"
+
+
+def _profiler(config: TrainerConfig, folder: Path) -> Profiler:
+    """Shares cost nothing that can be measured; torch's own profiler slows the training and writes a trace."""
+    if config.profiler == "shares":
+        return Shares()
+    return PyTorchProfiler(
+        dirpath=folder,
+        filename="profile",
+        schedule=torch.profiler.schedule(wait=1, warmup=1, active=TRACED, repeat=1),
+        acc_events=True,
+    )
 
 
 def _loggers(config: LoggerConfig, folder: Path) -> Any:
