@@ -7,11 +7,9 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from graft.models.architectures import Likeness, recognise
 from graft.transfer import Donor
+from graft.transfer.finite import count_unsound, is_finite
 from graft.transfer.names import common, strippings
 
 
@@ -89,15 +87,7 @@ def contents(donor: Donor) -> Contents:
 
 def _holding(donor: Donor, name: str) -> Holding:
     info, value = donor.infos[name], donor.read(name)
-    nan, inf = not_finite(value)
+    nan, inf = (0, 0) if is_finite(value) else count_unsound(value)
     return Holding(
         name=name, shape=info.shape, dtype=info.dtype, bytes=value.numel() * value.element_size(), nan=nan, inf=inf
     )
-
-
-def not_finite(value: Tensor) -> tuple[int, int]:
-    """How many values are NaN and how many infinite."""
-    if not (value.is_floating_point() or value.is_complex()):
-        return 0, 0
-    wide = value.float() if value.element_size() == 1 else value  # float8 has no isnan
-    return int(torch.isnan(wide).sum()), int(torch.isinf(wide).sum())
