@@ -34,11 +34,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=60, help="no more kills after so long")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("overrides", nargs="*", help="further words of the run's command line")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        table = Harness(Path(place), arguments.workers, arguments.overrides, arguments.seed).kill(arguments.kills)
+        table = Harness(Path(place), arguments.workers, arguments.overrides, arguments.seed).kill(
+            arguments.kills, time.monotonic() + 60 * arguments.minutes
+        )
     print(as_text(table))
     raise SystemExit(0 if table["differing bits"].total() + table["unreadable checkpoints"].total() == 0 else 1)
 
@@ -54,12 +57,13 @@ class Harness:
         self.duration = time.perf_counter() - began
         self.expected = ending(place / "undisturbed")
 
-    def kill(self, kills: int) -> dict[str, Counter[str]]:
+    def kill(self, kills: int, until: float) -> dict[str, Counter[str]]:
         table = {column: Counter[str]() for column in ("kills", "resumes", "differing bits", "unreadable checkpoints")}
         runs, folder, last_kind = 0, self.place / "run-0", ""
         while True:
             again = folder.exists()
-            kind = KINDS[table["kills"].total() % len(KINDS)] if table["kills"].total() < kills else None
+            killed = table["kills"].total()
+            kind = KINDS[killed % len(KINDS)] if killed < kills and time.monotonic() < until else None
             code = self.live(folder, kind)
             print(
                 f"{table['kills'].total()} kills, {folder.name}: {kind or 'to the end'}, exit code {code}",
