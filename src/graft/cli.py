@@ -24,20 +24,23 @@ COMMANDS = {
     "diff": ("graft.results.diff", "compare two sets of weights tensor by tensor"),
     "transfer": ("graft.results.adapted", "write a donor's weights adapted to an architecture, without training"),
     "predict": ("graft.results.predict", "classify images with a run or an exported model"),
-    "export": ("graft.results.formats", "write a run's weights for torchvision, timm, ONNX, torch.export"),
+    "export": ("graft.results.formats", "write a run's weights for torchvision, timm, ONNX, torch.export, Keras"),
     "report": ("graft.results.report", "write a run's report.html again"),
+    "soup": ("graft.results.combine.soup", "average the weights of runs, all of them or those that help"),
+    "interpolate": ("graft.results.combine.interpolate", "walk from a donor's weights to a run's, keep the best point"),
+    "cka": ("graft.results.similarity.command", "compare two networks' stages by what they make of given images"),
     "cache": ("graft.data.cache_command", "list or prune the features and images that runs share on disk"),
     "benchmark": ("graft.benchmark", "time graft's way beside the plain one"),
 }
 
 
 def usage() -> str:
-    rows = "\n".join(f"  {name:10} {text}" for name, (_, text) in COMMANDS.items())
+    rows = "\n".join(f"  {name:11} {text}" for name, (_, text) in COMMANDS.items())
     return (
         "usage: graft COMMAND [arguments]      (graft COMMAND --help says more)\n\n"
         "Training is `python train.py …` in the repository (`python train.py --help`).\n"
         "`graft plan …` is `python train.py mode=plan …`.\n\n"
-        f"commands:\n  {'plan':10} show what a training command would do, and stop\n{rows}"
+        f"commands:\n  {'plan':11} show what a training command would do, and stop\n{rows}"
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,13 @@ def image_pixels(image: Image.Image, channels: int) -> np.ndarray[Any, np.dtype[
         return _convert(ImageOps.exif_transpose(image), "image", channels)
     except _DAMAGE as damage:
         raise Unreadable("image", str(damage) or type(damage).__name__) from damage
+
+
+@cache
+def suffixes() -> frozenset[str]:
+    """Ends of the names of files that may be images which are read here, with the dot, in lower case."""
+    registered = Image.registered_extensions().items()
+    return frozenset([".npy", *(suffix for suffix, kind in registered if kind in FORMATS)])
 
 
 def check_image(path: str, channels: int, *, thorough: bool) -> None:

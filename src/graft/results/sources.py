@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TextIO
 
 from graft.config.faults import InputError
+from graft.data.pixels import suffixes
 
-SUFFIXES = frozenset([".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"])
 STANDARD_INPUT = "-"
 
 
@@ -41,13 +41,13 @@ def image_paths(sources: Iterable[str], *, column: str = "path", stdin: TextIO |
 
 
 def is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()
+    return path.suffix.lower() in suffixes() and path.is_file()
 
 
 def _of_folder(folder: Path) -> list[str]:
     found = sorted(str(path) for path in folder.rglob("*") if is_image(path))
     if not found:
-        raise InputError(f"{folder}: expected images ({' '.join(sorted(SUFFIXES))}), received a folder without any")
+        raise InputError(f"{folder}: expected images ({' '.join(sorted(suffixes()))}), received a folder without any")
     return found
 
 

@@ -1,0 +1,134 @@
+"""Averages as networks, and the folder of the one that was chosen: a run's, less what only training writes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from graft.config.faults import InputError
+from graft.files import sha256, write_json
+from graft.results.combine.average import average
+from graft.results.combine.judge import Judge, figures
+from graft.results.combine.members import Member
+from graft.results.combine.statistics import moved_norms, recompute
+from graft.results.export import RECORD, WEIGHTS, made_by, separate_tensors, write_weights
+from graft.results.predictions import write_predictions
+
+
+class Mixer:
+    """Weighted averages of the members as one network, whose batch-norm statistics are those of its own activations."""
+
+    def __init__(self, members: Sequence[Member], judge: Judge) -> None:
+        self.states = [{name: value.cpu() for name, value in member.state.items()} for member in members]
+        self.judge = judge
+        self.network: nn.Module = copy.deepcopy(members[0].opened.module)
+
+    def equally(self, chosen: Sequence[int]) -> nn.Module:
+        return self.mix([(place in chosen) / len(chosen) for place in range(len(self.states))])
+
+    def mix(self, weights: Sequence[float]) -> nn.Module:
+        """The average with these weights; a member that has all of the weight comes back as it is, bit by bit."""
+        states = [state for state, weight in zip(self.states, weights, strict=True) if weight]
+        self.network.load_state_dict(average(states, [weight for weight in weights if weight]))
+        norms = moved_norms(self.network, states) if len(states) > 1 else ()
+        if norms:
+            self.network.to(self.judge.device)
+            recompute(self.network, norms, self.judge.training_images())
+        return self.network.eval()
+
+
+def check_free(output: Path) -> Path:
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"--output: expected a folder that does not exist yet, received {output}; try another name")
+    return output
+
+
+def write_combined(
+    output: Path,
+    members: Sequence[Member],
+    weights: Sequence[float],
+    judge: Judge,
+    *,
+    command: str,
+    record: dict[str, Any],
+    base: int,
+    test: bool,
+    say: Callable[[str], None],
+) -> None:
+    """model/, metrics.json and predictions.csv of an average, as `graft.load`, predict, export and report take them.
+
+    Args:
+        record: how the average came about, kept as `combined` in model.json.
+        base: the member to compare with, whose build, classes and preprocessing the average has.
+    """
+    network = Mixer(members, judge).mix(weights)
+    metrics: dict[str, float] = {}
+    compared = members[base]
+    parts = ["val", *(["test"] if test and judge.table.test else [])]
+    output.mkdir(parents=True, exist_ok=True)
+    for part in parts:
+        said = judge.said(network, part)
+        found, other = figures(said), figures(judge.said(compared.opened.module, part))
+        metrics.update({f"{part}/{name}": value for name, value in found.items()})
+        samples = judge.table.part(part)
+        write_predictions(
+            output, part, [sample.path for sample in samples], said[1].tolist(), said[0].tolist(),
+            classes=judge.table.classes,
+        )  # fmt: skip
+        say(
+            f"{part}: accuracy {found['accuracy']:.4f}, F1 {found['f1']:.4f}, loss {found['loss']:.4f}; "
+            f"{compared.name} alone {other['accuracy']:.4f}, {other['f1']:.4f}, {other['loss']:.4f}"
+        )
+        record[f"{part} of {compared.name}"] = other
+    _write_model(output / "model", network, members, weights, base, metrics, command, record)
+    write_json(output / "metrics.json", metrics)
+    say(f"written: {output}")
+
+
+def _write_model(
+    folder: Path,
+    network: nn.Module,
+    members: Sequence[Member],
+    weights: Sequence[float],
+    base: int,
+    metrics: dict[str, float],
+    command: str,
+    combined: dict[str, Any],
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_weights(separate_tensors(network), folder / WEIGHTS)
+    taken = [member for member, weight in zip(members, weights, strict=True) if weight]
+    write_json(
+        folder / RECORD,
+        {
+            **members[base].opened.record,
+            "made_by": made_by(),
+            "weights": {"file": WEIGHTS, "sha256": sha256(folder / WEIGHTS)},
+            "metrics": metrics,
+            "command": command,
+            "tensors": merged_certificate([dict(member.opened.record.get("tensors", {})) for member in taken]),
+            "combined": combined,
+        },
+    )
+
+
+def merged_certificate(certificates: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Of tensors averaged over several members: trained where any member trained it, of an origin where all agree."""
+    first = certificates[0].get("each", {})
+    each: dict[str, dict[str, Any]] = {}
+    counts: dict[str, int] = {}
+    for name in first:
+        entries = [certificate.get("each", {}).get(name, {}) for certificate in certificates]
+        origins, sources = {entry.get("origin") for entry in entries}, {entry.get("source") for entry in entries}
+        each[name] = {
+            "origin": origins.pop() if len(origins) == 1 else "several",
+            "source": sources.pop() if len(sources) == 1 else None,
+            "trained": any(entry.get("trained", True) for entry in entries),
+        }
+        pair = f"{each[name]['origin']}, {'trained' if each[name]['trained'] else 'untouched'}"
+        counts[pair] = counts.get(pair, 0) + 1
+    return {"summary": counts, "each": each}

@@ -1,0 +1,1 @@
+"""How alike two networks are inside: what their stages make of the same images."""
