@@ -1,6 +1,8 @@
 """graft export: what other tools open gives the same logits."""
 
 import argparse
+import subprocess
+import sys
 
 import pytest
 import timm
@@ -10,6 +12,7 @@ import torchvision
 from graft.config.faults import InputError, RunFailed
 from graft.config.schema import HeadConfig, HeadKind, Library
 from graft.results import formats
+from graft.results.agree import check_same
 from graft.results.load import load, open_model
 
 
@@ -69,7 +72,7 @@ def test_torch_export_runs_at_any_batch_size(timm_model, export_as, images):
 def test_an_export_that_differs_is_not_written(timm_model):
     opened = open_model(timm_model)
     with pytest.raises(RunFailed, match="nothing was written"):
-        formats.check_same(opened, lambda images: opened.module(images) + 0.01, "onnx")
+        check_same(opened, lambda images: opened.module(images) + 0.01, "onnx")
 
 
 def test_another_library_and_another_head_are_refused(
@@ -89,6 +92,24 @@ def test_a_file_where_a_folder_would_stand(timm_model, tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(InputError, match="expected a folder"):
         formats.run(parser.parse_args([str(timm_model), "--format", "timm", "--output", str(tmp_path / "taken")]))
+
+
+@pytest.mark.slow
+def test_onnx_runs_at_any_batch_size(timm_model, tmp_path, images):
+    import onnxruntime
+
+    path = tmp_path / "model.onnx"
+    code = "import sys; from graft.cli import main; sys.exit(main())"  # a process of its own: the exporter warns a lot
+    words = [sys.executable, "-c", code, "export", str(timm_model), "--format", "onnx", "--output", str(path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (entering,) = session.get_inputs()
+    assert entering.shape[1:] == [3, 64, 64]
+    assert isinstance(entering.shape[0], str)  # a name, not a number: any batch size
+    for count in (1, 2, 3):
+        (said,) = session.run(["logits"], {"images": images[:count].numpy()})
+        torch.testing.assert_close(torch.from_numpy(said), logits(load(timm_model), images[:count]), atol=1e-4, rtol=0)
 
 
 def test_onnx_names_the_packages_that_it_lacks(timm_model, export_as, monkeypatch):

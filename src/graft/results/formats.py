@@ -8,18 +8,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graft.config.faults import InputError, RunFailed
+from graft.config.faults import InputError
+from graft.results.agree import check_same, example_images
+from graft.results.keras.write import write_keras
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from graft.results.load import OpenedModel
 
 NAME = "export"
-HELP = "write a run's weights for torchvision, timm, ONNX, torch.export"
-CLOSE = 1e-4
-BATCHES = (1, 3)  # sizes at which an export must agree; neither is the one it was traced with
-TRACED = 2
+HELP = "write a run's weights for torchvision, timm, ONNX, torch.export, Keras"
+TRACED = 2  # images: another size than those with which an export is checked
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +28,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="safetensors",
         help="safetensors: a folder that graft.load opens (default); torchvision: a state dict (.pth) that the plain "
         "model loads strictly; timm: a folder for timm.create_model('local-dir:…'); onnx: a file, any batch size; "
-        "torch-export: a program (.pt2), any batch size",
+        "torch-export: a program (.pt2), any batch size; keras: a model of images N, H, W, C (.keras, or "
+        ".weights.h5 by the name of --output)",
     )
     parser.add_argument("--output", help="where to; by default beside the model, named after the format")
     parser.add_argument(
@@ -123,9 +122,10 @@ def write_onnx(opened: OpenedModel, path: Path) -> None:
             f"--format onnx: expected the packages onnx, onnxscript and onnxruntime, received: {error}; "
             "try pip install 'graft[onnx]'"
         ) from error
+    example = example_images(opened, TRACED)
     with atomic_path(path) as temporary:
         torch.onnx.export(
-            opened.module, (_images(opened, TRACED),), temporary, dynamo=True, external_data=False, verbose=False,
+            opened.module, (example,), temporary, dynamo=True, external_data=False, verbose=False,
             input_names=["images"], output_names=["logits"], dynamic_shapes=({0: torch.export.Dim("batch")},),
         )  # fmt: skip
         session = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
@@ -141,7 +141,7 @@ def write_torch_export(opened: OpenedModel, path: Path) -> None:
     from graft.files import atomic_path
 
     batch = ({0: torch.export.Dim("batch")},)
-    program = torch.export.export(opened.module, (_images(opened, TRACED),), dynamic_shapes=batch)
+    program = torch.export.export(opened.module, (example_images(opened, TRACED),), dynamic_shapes=batch)
     with atomic_path(path) as temporary:
         named = temporary.with_name(f"{temporary.name}.pt2")  # torch.export complains of other names
         try:
@@ -158,6 +158,7 @@ WRITERS: dict[str, tuple[str, Callable[[OpenedModel, Path], None]]] = {
     "timm": ("", write_timm),
     "onnx": (".onnx", write_onnx),
     "torch-export": (".pt2", write_torch_export),
+    "keras": (".keras", write_keras),
 }
 """Format to the file's suffix (none for a folder) and what writes it."""
 
@@ -178,25 +179,3 @@ def check_plain(opened: OpenedModel, library: str) -> None:
             f"--format {library}: expected the library's own last layer, received head={head['kind']}, which no plain "
             f"{build['name']} has; try --format onnx, torch-export or safetensors"
         )
-
-
-def check_same(opened: OpenedModel, exported: Callable[[Tensor], Tensor], name: str) -> None:
-    """Raises RunFailed unless the export gives the model's logits at every batch size."""
-    import torch
-
-    with torch.no_grad():
-        for size in BATCHES:
-            images = _images(opened, size)
-            difference = float((exported(images) - opened.module(images)).abs().max())
-            if not difference <= CLOSE:
-                raise RunFailed(
-                    f"--format {name}: expected logits within {CLOSE:g} of the model's, received a difference of "
-                    f"{difference:g} for {size} images; nothing was written"
-                )
-
-
-def _images(opened: OpenedModel, count: int) -> Tensor:
-    import torch
-
-    side, channels = opened.preprocess.settings.image_size, opened.preprocess.settings.channels
-    return torch.randn(count, channels, side, side, generator=torch.Generator().manual_seed(count))
