@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.loggers import Logger
 
 from graft.batch_size import with_batch_size
 from graft.clock import Clock
@@ -27,6 +28,7 @@ from graft.data.table import PARTS
 from graft.files import write_json
 from graft.finetune.fit import FitResult, fit
 from graft.finetune.freeze import unmoving
+from graft.finetune.loggers import make_loggers
 from graft.finetune.module import FineTuning
 from graft.models.cut import split
 from graft.models.inference import engine
@@ -38,6 +40,7 @@ from graft.results.drift import drift, write_drift
 from graft.results.export import export
 from graft.results.intervals import intervals
 from graft.results.predictions import write_predictions
+from graft.results.publish import announce, publish
 from graft.results.report import write_report
 from graft.stopping import StopSignals
 from graft.transfer import inject
@@ -87,14 +90,17 @@ def run(config: Config, folder: Path, overrides: Sequence[str], signals: StopSig
     )
     with clock("cache"):
         trained = _compute_features(plan, network, data)
+    loggers = make_loggers(config.logger, folder)
+    announce(loggers, config, plan.ledger.summary)
     with clock("fit"):
-        result = _fine_tune(plan, network, data, trained, folder, signals)
+        result = _fine_tune(plan, network, data, trained, folder, signals, loggers)
     if not is_first():
         return result.metrics.get(config.checkpoint.monitor)
     with clock("export"):
         _write_results(plan, network, result, injected, folder, overrides)
     metrics = _write_metrics(result, clock, folder)
     _write_report(folder)
+    publish(loggers, folder)
     say(_summary(metrics, folder))
     if result.frozen_verified is False:
         raise RunFailed(f"frozen tensors moved ({', '.join(result.moved[:5])}); do not trust the weights in {folder}")
@@ -184,6 +190,7 @@ def _fine_tune(
     trained: torch.nn.Module | None,
     folder: Path,
     signals: StopSignals | None,
+    loggers: Sequence[Logger],
 ) -> FitResult:
     config, table = plan.config, plan.table
     tuning = FineTuning(
@@ -193,7 +200,7 @@ def _fine_tune(
     )  # fmt: skip
     return fit(
         tuning, data, folder, trainer=config.trainer, checkpoint=config.checkpoint, resume=config.resume,
-        logger=config.logger, signals=signals,
+        loggers=loggers, signals=signals,
     )  # fmt: skip
 
 

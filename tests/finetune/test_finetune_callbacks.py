@@ -6,6 +6,7 @@ from rich.console import Console
 from graft.config.schema import CheckpointConfig, LoggerConfig
 from graft.finetune.callbacks import as_csv, best_row
 from graft.finetune.fit import fit
+from graft.finetune.loggers import make_loggers
 
 
 def said(tiny, folder, **console):
@@ -60,8 +61,8 @@ def test_rows_become_csv():
 
 def test_tensorboard_holds_a_point_an_epoch(tiny, tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    logger = LoggerConfig(tensorboard=True)
-    result = fit(tiny.tuning(), tiny.Data(), tmp_path, trainer=tiny.trainer(), logger=logger)
+    loggers = make_loggers(LoggerConfig(tensorboard=True), tmp_path)
+    result = fit(tiny.tuning(), tiny.Data(), tmp_path, trainer=tiny.trainer(), loggers=loggers)
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     points = events.Scalars("val/loss")

@@ -101,6 +101,7 @@ def test_read_back_it_gives_every_bit(tmp_path, name):
         check_bits(module, tmp_path / name, flatten)
 
 
+@pytest.mark.slow
 def test_a_timm_model_that_pads_as_tensorflow(tmp_path, export_network):
     backbone, head = (
         BackboneConfig(library=Library.timm, name="tf_efficientnet_lite0"),

@@ -11,6 +11,7 @@ from typing import Any
 from graft.config.duration import FORMS, parse_duration
 from graft.config.examples import example
 from graft.config.faults import Fault, InputError, nearest
+from graft.config.trackers import WANDB
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +185,8 @@ LIMITS: dict[str, Limit] = {
         lambda value: value.startswith(("val/", "train/")),
     ),
     "checkpoint.direction": one_of("min", "max"),
+    "logger.wandb": one_of(*WANDB),
+    "logger.project": Limit("a name", lambda value: bool(value.strip())),
 }
 
 

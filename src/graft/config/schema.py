@@ -187,6 +187,12 @@ class LoggerConfig:
 
     tensorboard: bool = False
     """Write TensorBoard files into the run's folder, beside metrics.csv."""
+    wandb: str = "off"
+    """Weights & Biases: off, offline (files in the run's folder, to be sent by `wandb sync`) or online."""
+    mlflow: str | None = None
+    """Where MLflow keeps its runs: a folder (plain files), a database (sqlite:///outputs/mlflow.db) or a server."""
+    project: str = "graft"
+    """The project of Weights & Biases, and MLflow's experiment, that the run belongs to."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -43,5 +43,5 @@ def stored_config(run: Path, *, needed: tuple[str, ...] = ()) -> Config:
         raise ConfigError(matter)
     if not needed:
         return cast(Config, OmegaConf.to_object(typed))
-    sections: dict[str, Any] = {name: OmegaConf.to_object(cast(Any, typed[name])) for name in needed}
+    sections: dict[str, Any] = {name: OmegaConf.to_object(typed[name]) for name in needed}
     return Config(seed=typed.seed, **sections)

@@ -13,7 +13,8 @@ from graft.config.examples import example
 from graft.config.faults import Fault
 from graft.config.keys import schema_keys
 from graft.config.references import place_of
-from graft.config.schema import AugmentConfig, CacheConfig
+from graft.config.schema import AugmentConfig, CacheConfig, LoggerConfig
+from graft.config.trackers import logger_faults
 
 Values = Mapping[str, Any]
 
@@ -247,6 +248,10 @@ def _caching(values: Values) -> Iterator[Fault]:
     yield from cache_faults(cache, AugmentConfig(**_section(values, "augment.")))
 
 
+def _loggers(values: Values) -> Iterator[Fault]:
+    yield from logger_faults(LoggerConfig(**_section(values, "logger.")))
+
+
 def _section(values: Values, prefix: str) -> dict[str, Any]:
     return {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
 
@@ -261,4 +266,5 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], ...] =
     (("trainer.compile", "trainer.recompute"), _recompute_uncompiled),
     (("data.val_fraction", "data.test_fraction"), _everything_held_out),
     (tuple(key for key in schema_keys() if key.startswith(("cache.", "augment."))), _caching),
+    (tuple(key for key in schema_keys() if key.startswith("logger.")), _loggers),
 )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Any, Protocol, cast
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler, PyTorchProfiler
 from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 
 from graft.config.faults import InputError, said
-from graft.config.schema import CheckpointConfig, LoggerConfig, TrainerConfig
+from graft.config.schema import CheckpointConfig, TrainerConfig
 from graft.finetune.callbacks import Checkpoints, EpochLines, EpochRows, best_row
 from graft.finetune.checkpoint import BEST, FOLDER, LAST, CheckpointFile, read_checkpoint
 from graft.finetune.metrics import Outputs, check_monitor
@@ -96,7 +95,7 @@ def fit(
     trainer: TrainerConfig,
     checkpoint: CheckpointConfig | None = None,
     resume: str = "auto",
-    logger: LoggerConfig | None = None,
+    loggers: Sequence[Logger] = (),
     console: Console | None = None,
     signals: StopSignals | None = None,
 ) -> FitResult:
@@ -132,7 +131,7 @@ def fit(
         start = path
         while True:
             lightning = make_trainer(
-                trainer, checkpoint, logger or LoggerConfig(), folder, console=console, signals=signals,
+                trainer, checkpoint, loggers, folder, console=console, signals=signals,
                 profiler=profiler,
                 states=len(tuning.schedule.states(tuning.steps_per_epoch, tuning.total_steps)),
             )  # fmt: skip
@@ -199,7 +198,7 @@ def _recomputing(tuning: FineTuning, trainer: TrainerConfig) -> AbstractContextM
 def make_trainer(
     config: TrainerConfig,
     checkpoint: CheckpointConfig,
-    logger: LoggerConfig,
+    loggers: Sequence[Logger],
     folder: Path,
     *,
     console: Console,
@@ -225,7 +224,7 @@ def make_trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
         inference_mode=False,
-        logger=_loggers(logger, folder),
+        logger=list(loggers) or False,
         callbacks=callbacks,
         plugins=[CheckpointFile()],
         profiler=profiler,
@@ -313,13 +312,3 @@ def _profiler(config: TrainerConfig, folder: Path) -> Profiler:
         schedule=torch.profiler.schedule(wait=1, warmup=1, active=TRACED, repeat=1),
         acc_events=True,
     )
-
-
-def _loggers(config: LoggerConfig, folder: Path) -> Any:
-    if not config.tensorboard:
-        return False
-    if importlib.util.find_spec("tensorboard") is None:
-        raise InputError(
-            "logger.tensorboard: expected the package tensorboard, received none; try pip install tensorboard"
-        )
-    return TensorBoardLogger(folder, name="tensorboard", version="")

@@ -10,12 +10,13 @@ from typing import Any
 from torch import nn
 
 from graft.config.faults import InputError
-from graft.files import sha256, write_json
+from graft.files import write_json
 from graft.results.combine.average import average
 from graft.results.combine.judge import Judge, figures
 from graft.results.combine.members import Member
 from graft.results.combine.statistics import moved_norms, recompute
-from graft.results.export import RECORD, WEIGHTS, made_by, separate_tensors, write_weights
+from graft.results.export import made_by, separate_tensors, write_folder
+from graft.results.intervals import intervals
 from graft.results.predictions import write_predictions
 
 
@@ -67,6 +68,7 @@ def write_combined(
     """
     network = Mixer(members, judge).mix(weights)
     metrics: dict[str, float] = {}
+    spans: dict[str, dict[str, float]] = {}
     compared = members[base]
     parts = ["val", *(["test"] if test and judge.table.test else [])]
     output.mkdir(parents=True, exist_ok=True)
@@ -74,6 +76,7 @@ def write_combined(
         said = judge.said(network, part)
         found, other = figures(said), figures(judge.said(compared.opened.module, part))
         metrics.update({f"{part}/{name}": value for name, value in found.items()})
+        spans.update({f"{part}/{name}": {"low": s.low, "high": s.high} for name, s in intervals(*said).items()})
         samples = judge.table.part(part)
         write_predictions(
             output, part, [sample.path for sample in samples], said[1].tolist(), said[0].tolist(),
@@ -84,7 +87,8 @@ def write_combined(
             f"{compared.name} alone {other['accuracy']:.4f}, {other['f1']:.4f}, {other['loss']:.4f}"
         )
         record[f"{part} of {compared.name}"] = other
-    _write_model(output / "model", network, members, weights, base, metrics, command, record)
+    told = {"metrics": metrics, "intervals": spans, "command": command, "combined": record}
+    _write_model(output / "model", network, members, weights, base, told)
     write_json(output / "metrics.json", metrics)
     say(f"written: {output}")
 
@@ -95,25 +99,17 @@ def _write_model(
     members: Sequence[Member],
     weights: Sequence[float],
     base: int,
-    metrics: dict[str, float],
-    command: str,
-    combined: dict[str, Any],
+    told: dict[str, Any],
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    write_weights(separate_tensors(network), folder / WEIGHTS)
     taken = [member for member, weight in zip(members, weights, strict=True) if weight]
-    write_json(
-        folder / RECORD,
-        {
-            **members[base].opened.record,
-            "made_by": made_by(),
-            "weights": {"file": WEIGHTS, "sha256": sha256(folder / WEIGHTS)},
-            "metrics": metrics,
-            "command": command,
-            "tensors": merged_certificate([dict(member.opened.record.get("tensors", {})) for member in taken]),
-            "combined": combined,
-        },
-    )
+    certificates = [dict(member.opened.record.get("tensors", {})) for member in taken]
+    record = {
+        **members[base].opened.record,
+        "made_by": made_by(),
+        **told,
+        "tensors": merged_certificate(certificates),
+    }
+    write_folder(folder, separate_tensors(network), record)
 
 
 def merged_certificate(certificates: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from graft.config.faults import InputError
 from graft.config.schema import Library
-from graft.config.stored import PLACE, stored_config
 from graft.models.backbones import construct
 from graft.models.derive import call_order, derive_stages
 from graft.models.stages import HEAD, Stages, declared_stages
@@ -25,15 +24,12 @@ Images = Callable[[Sequence[int]], Tensor]
 
 
 def stages_of(opened: OpenedModel) -> Stages:
-    """As the run's config declares them, where there is one that does; else read off the module tree."""
+    """As the model's record has them; read off the module tree where it is of a time before it had."""
     record = opened.record
+    if record.get("stages"):
+        return declared_stages(record["stages"], record["heads"])
     at = record["head"]["at"]
     heads = (at,) if isinstance(at, str) else tuple(at)
-    run = next((folder for folder in (opened.folder, opened.folder.parent) if (folder / PLACE).is_file()), None)
-    if run is not None:
-        declared = stored_config(run, needed=("backbone",)).backbone.stages
-        if declared:
-            return declared_stages(declared, heads)
     build = record["build"]
     bare = construct(
         Library(build["library"]), build["name"], build["kwargs"], num_classes=build["num_classes"],

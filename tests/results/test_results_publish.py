@@ -1,0 +1,154 @@
+"""Trackers are given the config, the ledger's summary, mistakes as images and the model; read back from their files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lightning.pytorch.loggers import Logger
+
+from graft.config.schema import (
+    BackboneConfig,
+    CacheConfig,
+    Config,
+    DataConfig,
+    DataKind,
+    Library,
+    LoggerConfig,
+    OptimizerConfig,
+    TrainerConfig,
+)
+from graft.files import write_json
+from graft.finetune.loggers import make_loggers
+from graft.results.predictions import write_predictions
+from graft.results.publish import announce, flat, publish
+
+CLASSES = ("ant", "bee", "cicada")
+LEDGER = {"copied": 3, "initialized": 2, "parameters_transferred_fraction": 0.75}
+
+
+def config() -> Config:
+    return Config(
+        seed=7,
+        backbone=BackboneConfig(library=Library.timm, name="test_efficientnet"),
+        optimizer=OptimizerConfig(name="adamw", lr=0.003),
+        data=DataConfig(kind=DataKind.folder),
+        cache=CacheConfig(),
+        trainer=TrainerConfig(max_epochs=2),
+    )
+
+
+@pytest.fixture
+def tracked(timm_model: Path, pictures: Path, tmp_path: Path) -> Callable[[LoggerConfig], Path]:
+    """A finished run's folder whose trackers were told everything; of six images the first two are mistakes."""
+
+    def track(wanted: LoggerConfig) -> Path:
+        run = tmp_path / "run"
+        shutil.copytree(timm_model, run / "model")
+        loggers: Sequence[Logger] = make_loggers(wanted, run)
+        announce(loggers, config(), LEDGER)
+        for logger in loggers:
+            logger.log_metrics({"val/loss": 0.5}, 10)
+        paths = [str(path) for path in sorted(pictures.rglob("*.png"))]
+        said = [[0.1, 0.8, 0.1], [0.05, 0.05, 0.9], *([[0.6, 0.2, 0.2]] * 4)]
+        write_predictions(run, "val", paths, [0] * 6, said, classes=CLASSES)
+        write_json(run / "metrics.json", {"val/accuracy": 4 / 6, "steps": 20, "frozen_verified": True})
+        publish(loggers, run)
+        return run
+
+    return track
+
+
+def test_keys_are_flat_with_dots() -> None:
+    values = flat({"data": {"kind": DataKind.folder, "root": None}, "seed": 1, "adapt": {}})
+    assert values == {"data.kind": "folder", "data.root": None, "seed": 1, "adapt": {}}
+
+
+def test_tensorboard_s_files_hold_it(tracked: Callable[[LoggerConfig], Path], pictures: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = tracked(LoggerConfig(tensorboard=True))
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"images": 0, "tensors": 0})
+    events.Reload()
+    assert [(point.step, point.value) for point in events.Scalars("val/loss")] == [(10, 0.5)]
+    assert [(point.step, round(point.value, 4)) for point in events.Scalars("final/val/accuracy")] == [(20, 0.6667)]
+    assert events.Tags()["images"] == ["mistakes/00", "mistakes/01"]  # the most confident first
+    shown = events.Images("mistakes/00")[0]
+    first = sorted(pictures.rglob("*.png"))[1]
+    assert (shown.width, shown.height) == (90, 70)
+    words = events.Tensors("mistakes/00/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert words == f"{first.name}: labelled ant, predicted cicada 0.90"
+    told = json.loads(events.Tensors("model/text_summary")[0].tensor_proto.string_val[0])
+    assert told["sha256"] == json.loads((run / "model" / "model.json").read_text())["weights"]["sha256"]
+    written = (run / "tensorboard" / "hparams.yaml").read_text()
+    assert "optimizer.lr: 0.003" in written
+    assert "ledger.copied: 3" in written
+
+
+@pytest.mark.slow
+def test_mlflow_s_store_holds_it(tracked: Callable[[LoggerConfig], Path], tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    run = tracked(LoggerConfig(mlflow=str(tmp_path / "store"), project="cells"))
+    client = MlflowClient((tmp_path / "store").as_uri())
+    experiment = client.get_experiment_by_name("cells")
+    assert experiment is not None
+    (kept,) = client.search_runs([experiment.experiment_id])
+    assert kept.info.status == "FINISHED"
+    assert kept.data.params["optimizer.lr"] == "0.003"
+    assert kept.data.params["ledger.copied"] == "3"
+    assert kept.data.metrics["val/loss"] == 0.5
+    assert kept.data.metrics["final/val/accuracy"] == pytest.approx(4 / 6)
+    assert kept.data.tags["mistakes.00"].endswith("labelled ant, predicted cicada 0.90")
+    files = {file.path for place in ("mistakes", "model") for file in client.list_artifacts(kept.info.run_id, place)}
+    assert files == {"mistakes/00.png", "mistakes/01.png", "model/model.json", "model/model.safetensors"}
+    stored = client.download_artifacts(kept.info.run_id, "model/model.safetensors", str(tmp_path))
+    assert Path(stored).read_bytes() == (run / "model" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_weights_and_biases_offline_keeps_it(tracked: Callable[[LoggerConfig], Path]) -> None:
+    run = tracked(LoggerConfig(wandb="offline", project="cells"))
+    (kept,) = (run / "wandb").glob("offline-run-*")
+    (log,) = kept.glob("run-*.wandb")
+    for told in (
+        b"optimizer.lr",
+        b"ledger.copied",
+        b"0.6666666666666666",
+        b"predicted cicada 0.90",
+        b"model.safetensors",
+    ):
+        assert told in log.read_bytes()
+    assert len(list((kept / "files" / "media" / "images").rglob("*.png"))) == 2
+
+
+def test_without_trackers_nothing_is_read(tmp_path: Path) -> None:
+    publish([], tmp_path / "nowhere")
+    assert make_loggers(LoggerConfig(), tmp_path) == []
+
+
+def test_a_mistake_whose_file_has_gone_is_left_out(tmp_path: Path) -> None:
+    write_predictions(tmp_path, "val", ["gone.png"], [0], [[0.1, 0.9]], classes=("ant", "bee"))
+    write_json(tmp_path / "metrics.json", {"steps": 1})
+
+    class Seen(Logger):
+        name, version = "seen", 0
+        rows: list[tuple[dict[str, float], int | None]]
+
+        def __init__(self) -> None:
+            self.rows = []
+
+        def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+            self.rows.append((metrics, step))
+
+        def log_hyperparams(self, params: object, *args: object, **kwargs: object) -> None:
+            pass
+
+    seen = Seen()
+    publish([seen], tmp_path)
+    assert seen.rows == [({"final/steps": 1.0}, 1)]
+    assert np.isfinite(seen.rows[0][0]["final/steps"])
