@@ -54,6 +54,8 @@ class ApplicationConfig:
     """Globs of Keras' tensors that the backbone has no place for (the statistics of an input layer, say)."""
     settled: list[str] = field(default_factory=list)
     """Hidden differences that this backbone does not have: padding, where it pads as TensorFlow does."""
+    flatten: dict[str, int] = field(default_factory=dict)
+    """As donor.keras.flatten, for files without a model config: what stands behind pooling has 0."""
     fold_bias: bool = False
     """Keras' convolutions have a bias in front of a batch-norm, and the backbone's have none."""
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)

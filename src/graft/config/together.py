@@ -50,8 +50,6 @@ class Matters:
     kinds: tuple[Any, ...]
 
 
-NO_PATHS = ("python:", "hf-hub:", "local-dir:")
-"""What a donor.path begins with that is no path of a file: a live module, a model on the hub or beside its config."""
 WITH_DONOR = tuple(kind for kind in DonorKind if kind is not DonorKind.none)
 
 MATTERS = (
@@ -145,8 +143,7 @@ def _plain(value: Any) -> Any:
 
 def _donor_exists(values: Values) -> Iterator[Fault]:
     path, kind = values["donor.path"], values["donor.kind"]
-    elsewhere = path and kind is DonorKind.file and str(path).startswith(NO_PATHS)
-    if path and not elsewhere and kind in (DonorKind.file, DonorKind.run, DonorKind.keras):
+    if path and kind in (DonorKind.file, DonorKind.run, DonorKind.keras):
         yield from _missing("donor.path", path, "a run's folder" if kind is DonorKind.run else "a file")
 
 

@@ -26,17 +26,25 @@ def inject(ledger: Ledger, donor: Donor, module: nn.Module | Target) -> None:
     _check_same_network(ledger, tensors)
     filled = [entry for entry in ledger.tensors if entry.source is not None or entry.chain is not None]
     memories = {_memory(tensor) for tensor in tensors.values()}
-    sound = donor.is_finite()
+    donor.look_ahead()
     staged: dict[str, Tensor] = {}
     for entry in filled:
         tensor = tensors[entry.target]
         _check_writable(entry.target, tensor)
-        read = None if entry.source is None else _read(entry.source, donor, sound=sound)
+        read = (
+            None
+            if entry.source is None
+            else _read(entry.source, donor, check=not donor.runs or entry.chain is not None)
+        )
         value = _checked(entry, _made(entry, read, tensor), tensor)
         if read is not None and _memory(read) in memories and read.data_ptr() != tensor.data_ptr():
             staged[entry.target] = value.clone()  # another target's write would change what was read
         elif donor.resident and entry.chain is None:
             staged[entry.target] = value
+    if donor.runs and not donor.is_finite():
+        for entry in filled:
+            if entry.source is not None:
+                _check_finite(f"donor {entry.source}", donor.read(entry.source))
     _check_ties(filled, donor, tensors)
     with torch.no_grad():
         for entry in filled:
@@ -55,11 +63,11 @@ def _value(entry: Entry, donor: Donor, tensor: Tensor) -> Tensor:
     return _made(entry, None if entry.source is None else donor.read(entry.source), tensor)
 
 
-def _read(name: str, donor: Donor, *, sound: bool) -> Tensor:
+def _read(name: str, donor: Donor, *, check: bool) -> Tensor:
     """A donor's value, finite and of the shape and dtype that its metadata promised.
 
     Args:
-        sound: All of the donor's values are known to be finite.
+        check: Look for values that are not finite here, rather than beside, in all of the donor at once.
     """
     read, promised = donor.read(name), donor.infos[name]
     received = info_of_tensor(read)
@@ -69,7 +77,7 @@ def _read(name: str, donor: Donor, *, sound: bool) -> Tensor:
             f"received {received.shape} {received.dtype}; try a fresh copy of the file"
         )
     check_has_values(name, read, "donor")
-    if not sound:
+    if check:
         _check_finite(f"donor {name}", read)
     return read
 

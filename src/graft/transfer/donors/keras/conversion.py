@@ -56,6 +56,7 @@ class Conversion:
         self.faults: list[str] = []
         self.remarks: list[str] = []
         self._file, self._graph, self._options = file, graph, options
+        self._flatten = [*options.flatten.items(), *application.flatten.items()]
         self._tensors: dict[str, _Tensor] = {}
         self._known: dict[str, Known] = {}
         for layer in held:
@@ -131,7 +132,7 @@ class Conversion:
         """
         if known.kind is not Kind.dense and known.kind not in NORMS:
             return None
-        told = next((count for glob, count in self._options.flatten.items() if fnmatchcase(name, glob)), None)
+        told = next((count for glob, count in self._flatten if fnmatchcase(name, glob)), None)
         if told is not None:
             return told or None
         if self._graph is None:
