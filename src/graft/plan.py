@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 from typing import Any, TypeVar
 
 from graft.config.caching import is_random
-from graft.config.choices import CacheKind
+from graft.config.choices import FIND, CacheKind, FreezeBatchNorm
 from graft.config.faults import InputError
 from graft.config.schema import Config
 from graft.data.cache import check_cut, estimate, row_count
 from graft.data.table import Table
 from graft.estimate import Memory, estimate_memory
-from graft.finetune.freeze import Frozen, unmoving
+from graft.finetune.freeze import Frozen, statistics, unmoving
 from graft.finetune.groups import Group, group_parameters
 from graft.finetune.optimizer import rate_factor
 from graft.finetune.rates import Rates
@@ -80,6 +80,23 @@ class Plan:
     steps_per_epoch: int
     total_steps: int
     remarks: tuple[str, ...]
+    rate_found: bool = False
+    """By a range test; else optimizer.lr is as it was given, or still to be found."""
+
+    @property
+    def finds_rate(self) -> bool:
+        """Whether optimizer.lr is to be found; until then every rate here is a multiple of it."""
+        return self.config.optimizer.lr == FIND
+
+    def with_rate(self, rate: float) -> Plan:
+        """The plan as it is once the rate has been found."""
+        optimizer = replace(self.config.optimizer, lr=rate)
+        return replace(
+            self,
+            config=replace(self.config, optimizer=optimizer),
+            groups=tuple(replace(group, lr=rate * group.factor) for group in self.groups),
+            rate_found=True,
+        )
 
     def rates(self, group: Group) -> list[tuple[float, float, float] | None]:
         """The group's first, highest and last learning rate in each phase; None where it is frozen."""
@@ -98,6 +115,8 @@ class Plan:
             "ledger": self.ledger.summary,
             "freeze": config.freeze,
             "unfreeze": config.unfreeze.kind.value,
+            "lr": None if self.finds_rate else config.optimizer.lr,
+            "lr_source": "to be found" if self.finds_rate else "found" if self.rate_found else "given",
             "epochs": config.trainer.max_epochs,
             "batch_size": config.data.batch_size,
             "steps_per_epoch": self.steps_per_epoch,
@@ -113,7 +132,7 @@ class Plan:
                     "parameters": group.parameters,
                     "factor": group.factor,
                     "weight_decay": group.weight_decay,
-                    "rates": self.rates(group),
+                    "rates": None if self.finds_rate else self.rates(group),
                 }
                 for group in self.groups
             ],
@@ -184,7 +203,8 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
     )
     states = schedule.states(steps_per_epoch, total_steps) if schedule else []
     frozen = [state.names for state in states]
-    groups = faults.attempt(lambda: group_parameters(network.module, network.stages, config.optimizer, frozen))
+    optimizer = replace(config.optimizer, lr=1.0) if config.optimizer.lr == FIND else config.optimizer
+    groups = faults.attempt(lambda: group_parameters(network.module, network.stages, optimizer, frozen))
     if ledger and schedule:
         faults.attempt(lambda: _check_not_random(ledger, frozenset.intersection(*frozen)))
     faults.settle()
@@ -193,7 +213,9 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
     assert curve is not None
     assert groups is not None
     phases = schedule.phases(steps_per_epoch, total_steps)
-    still = frozenset[str].intersection(*(unmoving(network.module, state, config.freeze_bn) for state in states))
+    still = frozenset[str].intersection(
+        *(unmoving(network.module, state, config.freeze_bn, heads=network.stages.heads) for state in states)
+    )
     cache = _plan_cache(config, table, network, still)
     trained = frozenset(name for group in groups for name in group.names)
     return Plan(
@@ -216,7 +238,11 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
         cache=cache,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
-        remarks=(*ledger.remarks, *schedule.unreached(steps_per_epoch, total_steps)),
+        remarks=(
+            *ledger.remarks,
+            *schedule.unreached(steps_per_epoch, total_steps),
+            *_policy(config, network, states),
+        ),
     )  # fmt: skip
 
 
@@ -268,6 +294,21 @@ def _plan_features(config: Config, table: Table, network: Network, never_trained
             f" the output of {cut}; try cache.max_gb={ceil(need / 1e9)}, cache.dtype=float16 or cache=none"
         )
     return CachePlan(kind=CacheKind.features, reason=f"output of {cut}, computed once per image", cut=cut, size=need)
+
+
+def _policy(config: Config, network: Network, states: Sequence[Frozen]) -> list[str]:
+    """What freeze_bn does that a person might not expect, or that it does nothing here."""
+    norms = statistics(network.module, but=network.stages.heads)
+    held = norms & frozenset[str]().union(*(state.names for state in states))
+    match config.freeze_bn:
+        case FreezeBatchNorm.none if held:
+            return [f"freeze_bn=none: {len(held)} batch-norm statistics of frozen stages move with the batches"]
+        case FreezeBatchNorm.none:
+            return ["freeze_bn=none has no effect: what is frozen has no batch-norm"]
+        case FreezeBatchNorm.all if not norms:
+            return ["freeze_bn=all has no effect: the backbone has no batch-norm"]
+        case _:
+            return []
 
 
 def _stage_rows(network: Network, first: Phase) -> tuple[StageRow, ...]:

@@ -86,7 +86,8 @@ def _phases(plan: Plan) -> str:
     steps = f"{plan.config.trainer.max_epochs} epochs of {plan.steps_per_epoch} steps"
     heads = [f"lr from epoch {phase.start_epoch:g}" for phase in plan.phases]
     rows = [("group", "parameters", "decay", *heads), *(_group_row(plan, group) for group in plan.groups)]
-    return f"frozen    over {steps}\n{_timeline(plan)}\n\n{columns(rows)}"
+    rate = "rate      optimizer.lr is to be found by a range test; below, multiples of it\n" if plan.finds_rate else ""
+    return f"frozen    over {steps}\n{_timeline(plan)}\n\n{rate}{columns(rows)}"
 
 
 def _timeline(plan: Plan) -> str:

@@ -30,6 +30,8 @@ from graft.finetune.fit import FitResult, fit
 from graft.finetune.freeze import unmoving
 from graft.finetune.loggers import make_loggers
 from graft.finetune.module import FineTuning
+from graft.finetune.range_test import range_test
+from graft.finetune.resume import find_checkpoint
 from graft.models.cut import split
 from graft.models.inference import engine
 from graft.models.network import Network, build_network
@@ -41,6 +43,7 @@ from graft.results.export import export
 from graft.results.intervals import intervals
 from graft.results.predictions import write_predictions
 from graft.results.publish import announce, publish
+from graft.results.rate_search import PLOT, recorded_rate, write_rate_search
 from graft.results.report import write_report
 from graft.stopping import StopSignals
 from graft.transfer import inject
@@ -90,15 +93,18 @@ def run(config: Config, folder: Path, overrides: Sequence[str], signals: StopSig
     )
     with clock("cache"):
         trained = _compute_features(plan, network, data)
+    if plan.finds_rate:
+        with clock("lr_find"):
+            plan = _find_rate(plan, network, data, trained, folder)
     loggers = make_loggers(config.logger, folder)
-    announce(loggers, config, plan.ledger.summary)
+    announce(loggers, plan.config, plan.ledger.summary)
     with clock("fit"):
         result = _fine_tune(plan, network, data, trained, folder, signals, loggers)
     if not is_first():
         return result.metrics.get(config.checkpoint.monitor)
     with clock("export"):
         _write_results(plan, network, result, injected, folder, overrides)
-    metrics = _write_metrics(result, clock, folder)
+    metrics = _write_metrics(plan, result, clock, folder)
     _write_report(folder)
     publish(loggers, folder)
     say(_summary(metrics, folder))
@@ -192,16 +198,37 @@ def _fine_tune(
     signals: StopSignals | None,
     loggers: Sequence[Logger],
 ) -> FitResult:
+    config = plan.config
+    return fit(
+        _tuning(plan, network, trained), data, folder, trainer=config.trainer, checkpoint=config.checkpoint,
+        resume=config.resume, loggers=loggers, signals=signals,
+    )  # fmt: skip
+
+
+def _tuning(plan: Plan, network: Network, trained: torch.nn.Module | None) -> FineTuning:
     config, table = plan.config, plan.table
-    tuning = FineTuning(
+    return FineTuning(
         network.module, network.stages, schedule=plan.schedule, optimizer=config.optimizer, scheduler=config.scheduler,
         classes=len(table.classes), loss=config.loss, freeze_bn=config.freeze_bn, class_counts=table.counts("train"),
         trained=trained, on_nan=config.trainer.on_nan, seed=config.seed,
     )  # fmt: skip
-    return fit(
-        tuning, data, folder, trainer=config.trainer, checkpoint=config.checkpoint, resume=config.resume,
-        loggers=loggers, signals=signals,
-    )  # fmt: skip
+
+
+def _find_rate(plan: Plan, network: Network, data: DataModule, trained: torch.nn.Module | None, folder: Path) -> Plan:
+    """The plan with the rate that a range test suggests, or that the run to go on with found."""
+    trainer, checkpoint = plan.config.trainer, find_checkpoint(plan.config.resume, folder, say)
+    if checkpoint is not None:
+        rate, how = recorded_rate(checkpoint, folder), "found before the run was interrupted"
+    else:
+        if trainer.threads:
+            torch.set_num_threads(trainer.threads)
+        found = range_test(_tuning(plan, network, trained), data.train_dataloader(), trainer)
+        write_rate_search(folder, found.to_dict())
+        rate, how = found.suggestion, f"found by a range test of {len(found.rates)} steps"
+    say(f"rate      optimizer.lr={rate:g}, {how} ({folder / PLOT})")
+    plan = plan.with_rate(rate)
+    write_json(folder / "plan.json", plan.to_dict())
+    return plan
 
 
 def _write_results(
@@ -234,6 +261,7 @@ def _write_results(
         freeze={
             "expression": config.freeze,
             "unfreeze": config.unfreeze.kind.value,
+            "frozen_statistics_moved": len(result.moved_statistics),
             "phases": [phase.to_dict() for phase in result.phases],
             "verified": result.frozen_verified,
         },
@@ -246,15 +274,18 @@ def _write_results(
     )
 
 
-def _write_metrics(result: FitResult, clock: Clock, folder: Path) -> dict[str, Any]:
+def _write_metrics(plan: Plan, result: FitResult, clock: Clock, folder: Path) -> dict[str, Any]:
     metrics: dict[str, Any] = {
         **result.metrics,
         "train/seconds": result.seconds,
         "train/images_per_second": result.images_per_second,
         "frozen_verified": result.frozen_verified,
+        "frozen_statistics_moved": len(result.moved_statistics),
         "phases": [phase.to_dict() for phase in result.phases],
         "epochs": result.epochs,
         "best_epoch": result.best_epoch,
+        "lr": plan.config.optimizer.lr,
+        "lr_found": plan.rate_found,
         "steps": result.steps,
         "batch_size": result.batch_size,
         "accumulate": result.accumulate,
@@ -283,5 +314,9 @@ def _summary(metrics: dict[str, Any], folder: Path) -> str:
     return (
         f"\n{part}: {figures}\n"
         f"best epoch {metrics['best_epoch'] + 1} of {metrics['epochs']}, {metrics['train/seconds']:.1f} s of training;"
-        f" {frozen[metrics['frozen_verified']]}\nrun: {folder}"
+        f" {frozen[metrics['frozen_verified']]}{_statistics(metrics['frozen_statistics_moved'])}\nrun: {folder}"
     )
+
+
+def _statistics(moved: int) -> str:
+    return f", but for {moved} batch-norm statistics that moved, as freeze_bn=none lets them" if moved else ""

@@ -70,11 +70,13 @@ def test_values_arrive_typed() -> None:
 
 WRONG = [
     # key=value, what is expected, what was received, what to type instead
-    ("optimizer.lr=abc", "a finite number above 0", "'abc'", "optimizer.lr=1e-3"),
-    ("optimizer.lr=-0.1", "a finite number above 0", "-0.1", "optimizer.lr=1e-3"),
-    ("optimizer.lr=0", "a finite number above 0", "0.0", "optimizer.lr=1e-3"),
-    ("optimizer.lr=inf", "a finite number above 0", "inf", "optimizer.lr=1e-3"),
-    ("optimizer.lr=nan", "a finite number above 0", "nan", "optimizer.lr=1e-3"),
+    ("optimizer.lr=abc", "a finite number above 0, or find", "'abc'", "optimizer.lr=1e-3"),
+    ("optimizer.lr=fnd", "a finite number above 0, or find", "'fnd'", "optimizer.lr=1e-3"),
+    ("optimizer.lr=true", "a finite number above 0, or find", "True", "optimizer.lr=1e-3"),
+    ("optimizer.lr=-0.1", "a finite number above 0, or find", "-0.1", "optimizer.lr=1e-3"),
+    ("optimizer.lr=0", "a finite number above 0, or find", "0", "optimizer.lr=1e-3"),
+    ("optimizer.lr=inf", "a finite number above 0, or find", "inf", "optimizer.lr=1e-3"),
+    ("optimizer.lr=nan", "a finite number above 0, or find", "nan", "optimizer.lr=1e-3"),
     ("optimizer.weight_decay=-1", "a finite number from 0 upward", "-1.0", "optimizer.weight_decay=0.0"),
     ("optimizer.lr_scale={layer4: -1}", "for each entry a finite number above 0", "{'layer4': -1.0}", "lr_scale={head"),
     ("optimizer.lr_scale={layer4: x}", "for each entry a finite number above 0", "{'layer4': 'x'}", "lr_scale={head"),

@@ -101,8 +101,29 @@ def test_with_freeze_bn_none_statistics_move_and_weights_do_not(tiny, tmp_path):
     mean, weight = module.layer1.bn.running_mean.clone(), module.layer1.conv.weight.clone()
     _, result = run(tiny, tmp_path, module=module, freeze="layer1-2", freeze_bn=FreezeBatchNorm.none)
     assert result.frozen_verified is True
+    assert set(result.moved_statistics) == {
+        f"{norm}.{name}"
+        for norm in ("bn1", "layer1.bn", "layer2.bn")
+        for name in ("running_mean", "running_var", "num_batches_tracked")
+    }
     assert not module.layer1.bn.running_mean.equal(mean)
     assert module.layer1.conv.weight.equal(weight)
+
+
+def test_with_freeze_bn_all_no_statistics_move_where_nothing_else_is_frozen(tiny, tmp_path):
+    module = tiny.network()
+    before = {name: value.clone() for name, value in module.named_buffers()}
+    _, result = run(tiny, tmp_path, module=module, freeze_bn=FreezeBatchNorm.all)
+    assert all(value.equal(before[name]) for name, value in module.named_buffers())
+    assert result.frozen_verified is True
+    assert result.moved_statistics == ()
+    assert "layer3.bn.running_mean" in result_watch(tiny, FreezeBatchNorm.all)
+
+
+def result_watch(tiny, policy):
+    tuning = tiny.tuning(freeze_bn=policy)
+    tuning.lay_out(steps_per_epoch=7, max_epochs=1)
+    return tuning.watch.injected
 
 
 def test_stages_thaw_on_time_and_stay_unmoved_until_then(tiny, tmp_path):

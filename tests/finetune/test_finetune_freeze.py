@@ -203,6 +203,19 @@ def test_batch_norm_policy(tiny, policy, training):
     assert "layer1.bn.weight" in unmoving(network, frozen, policy)
 
 
+def test_policy_all_keeps_the_statistics_of_stages_that_train_too(tiny):
+    network, frozen = frozen_tiny(tiny, policy=FreezeBatchNorm.all)
+    held = unmoving(network, frozen, FreezeBatchNorm.all, heads=tiny.stages.heads)
+    assert {"layer3.bn.running_mean", "layer3.bn.num_batches_tracked"} == held - frozen.names - {
+        "layer3.bn.running_var"
+    }
+    before = fingerprint(network, held)
+    network.train()
+    run_a_step(network)
+    assert fingerprint(network, held) == before
+    assert network.layer3.bn.weight.grad is not None
+
+
 def test_policy_all_leaves_the_heads_own_norm_alone():
     network = nn.Sequential(nn.BatchNorm1d(2), nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 2)))
     stages = Stages(trunk=(Stage("stem", ("0",)),), heads=("1",))

@@ -287,6 +287,45 @@ def test_a_checkpoint_of_another_run_is_refused(tiny, tmp_path, changes, message
         run(tiny, tmp_path, **changes)
 
 
+def damaged(folder, change):
+    path = folder / "checkpoints" / "last.ckpt"
+    saved = torch.load(path, weights_only=True)
+    change(saved)
+    torch.save(saved, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda saved: saved["state_dict"].update({"network.fc.weight": torch.zeros(5, 4)}),
+            r"\(1 tensors differ\):\n  network\.fc\.weight in shape \(3, 4\), not \(5, 4\)\ntry the configuration",
+        ),
+        (
+            lambda saved: saved["state_dict"].pop("network.bn1.running_var"),
+            r"network\.bn1\.running_var, which it lacks",
+        ),
+        (
+            lambda saved: saved["optimizer_states"][0]["state"]["fc.weight"].update(exp_avg=torch.zeros(3, 5)),
+            r"expected exp_avg of fc\.weight in shape \(3, 4\), received \(3, 5\)",
+        ),
+        (
+            lambda saved: saved["optimizer_states"][0]["state"].update({"fc.gain": {}}),
+            r"received that of fc\.gain",
+        ),
+        (
+            lambda saved: saved["optimizer_states"][0]["param_groups"][-1].update(params=["fc.gain"]),
+            r"received others \(head/no_decay differ\)",
+        ),
+    ],
+)
+def test_state_that_does_not_fit_is_refused_by_name(tiny, tmp_path, change, message):
+    run(tiny, tmp_path)
+    damaged(tmp_path, change)
+    with pytest.raises(InputError, match=message):
+        run(tiny, tmp_path)
+
+
 def test_a_checkpoint_of_another_donor_is_refused(tiny, tmp_path):
     changes = {"freeze": "layer1-2", "kind": UnfreezeKind.never, "unfreeze": {}}
     run(tiny, tmp_path, **changes)

@@ -103,6 +103,34 @@ def test_the_rates_show_each_phases_factor_and_what_thaws_warming_up():
     assert "0.0005 → 0.001" in text
 
 
+@pytest.mark.parametrize(
+    ("words", "remark"),
+    [
+        (("freeze_bn=none", "freeze=stem"), "freeze_bn=none: 3 batch-norm statistics of frozen stages move"),
+        (("freeze_bn=none", "freeze=none"), "freeze_bn=none has no effect: what is frozen has no batch-norm"),
+        (("freeze_bn=all", "freeze=none"), None),
+        (("freeze=none",), None),
+    ],
+)
+def test_a_norm_policy_that_surprises_is_remarked(words: tuple[str, ...], remark: str | None):
+    text = describe(plan_of(*words))
+    assert "freeze_bn" not in text if remark is None else remark in text
+
+
+def test_a_rate_to_be_found_is_said_so_and_then_put_in():
+    plan = plan_of("optimizer.lr=find", "optimizer.lr_scale={head: 2}", "scheduler=constant")
+    assert "optimizer.lr is to be found by a range test; below, multiples of it" in describe(plan)
+    told = plan.to_dict()
+    assert (told["lr"], told["lr_source"], told["groups"][0]["rates"]) == (None, "to be found", None)
+    found = plan.with_rate(0.003)
+    told = found.to_dict()
+    assert (told["lr"], told["lr_source"]) == (0.003, "found")
+    assert told["groups"][0]["rates"] == [pytest.approx((0.006, 0.006, 0.006))]
+    assert "to be found" not in describe(found)
+    assert plan.config.optimizer.lr == "find"
+    assert plan_of().to_dict()["lr_source"] == "given"
+
+
 def test_one_cycle_shows_its_peak():
     plan = plan_of("freeze=none", "scheduler=one_cycle", "optimizer.lr=0.01", "trainer.max_epochs=10")
     group = next(group for group in plan.groups if group.name == "layer4")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import Enum
 
+FIND = "find"  # optimizer.lr's one word beside numbers
+
 
 class Mode(Enum):
     train = "train"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from graft.config.choices import FIND
 from graft.config.duration import FORMS, parse_duration
 from graft.config.examples import example
 from graft.config.faults import Fault, InputError, nearest
@@ -92,6 +93,10 @@ def is_batch_size(value: Any) -> bool:
     return value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
 
 
+def is_rate(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
+
+
 def is_crop_scale(value: Any) -> bool:
     return len(value) == 2 and 0 < value[0] <= value[1] <= 1
 
@@ -142,7 +147,7 @@ LIMITS: dict[str, Limit] = {
     "unfreeze.min_delta": not_negative,
     "unfreeze.warmup": duration,
     "unfreeze.phase_factors": each(positive),
-    "optimizer.lr": positive,
+    "optimizer.lr": Limit(f"{positive.expected}, or find", lambda value: value == FIND or is_rate(value)),
     "optimizer.weight_decay": not_negative,
     "optimizer.lr_scale": each(positive),
     "optimizer.layer_decay": share_above_zero,

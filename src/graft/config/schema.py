@@ -99,8 +99,8 @@ class OptimizerConfig:
 
     name: str = MISSING
     """adamw, sgd, or any optimizer of timm's by its name."""
-    lr: float = MISSING
-    """Learning rate of the trunk (and of the head, unless lr_scale says otherwise)."""
+    lr: Any = MISSING
+    """Learning rate of the trunk (and of the head, unless lr_scale says otherwise). find: by a range test."""
     weight_decay: float = 0.0
     """Not applied to biases, norms and other one-dimensional parameters."""
     lr_scale: dict[str, float] = field(default_factory=dict)

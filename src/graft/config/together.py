@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from graft.config.caching import cache_faults
-from graft.config.choices import CacheKind, DataKind, DonorKind, HeadKind, SchedulerKind, Targets, UnfreezeKind
+from graft.config.choices import (
+    FIND,
+    CacheKind,
+    DataKind,
+    DonorKind,
+    HeadKind,
+    SchedulerKind,
+    Targets,
+    UnfreezeKind,
+)
 from graft.config.examples import example
 from graft.config.faults import Fault
 from graft.config.keys import schema_keys
@@ -221,6 +230,17 @@ def _verifiable(values: Values) -> Iterator[Fault]:
         )
 
 
+def _one_process_finds(values: Values) -> Iterator[Fault]:
+    processes = values["trainer.devices"] * values["trainer.num_nodes"]
+    if values["optimizer.lr"] == FIND and processes > 1:
+        yield Fault(
+            key="optimizer.lr",
+            expected="a number with several processes, which must train at one rate",
+            received=f"find with {processes} processes",
+            remedy="optimizer.lr=find with trainer.devices=1 first, then the number that it gives",
+        )
+
+
 def _everything_held_out(values: Values) -> Iterator[Fault]:
     if values["data.val_fraction"] + values["data.test_fraction"] >= 1:
         yield Fault(
@@ -261,6 +281,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], ...] =
     (("donor.kind", "unfreeze.kind", "freeze"), _random_features),
     (("unfreeze.kind", "freeze"), _nothing_to_thaw),
     (("trainer.compile", "trainer.recompute"), _recompute_uncompiled),
+    (("optimizer.lr", "trainer.devices", "trainer.num_nodes"), _one_process_finds),
     (("data.val_fraction", "data.test_fraction"), _everything_held_out),
     (tuple(key for key in schema_keys() if key.startswith(("cache.", "augment."))), _caching),
     (tuple(key for key in schema_keys() if key.startswith("logger.")), _loggers),

@@ -23,6 +23,8 @@ FOLDER = "checkpoints"
 LAST = "last.ckpt"
 PREVIOUS = "previous.ckpt"
 BEST = "best.ckpt"
+# Shaped as their parameter in every optimizer; what else one keeps (factored or preconditioned) has shapes of its own.
+MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
 PRIMITIVES = (str, int, float, bool, type(None), torch.Tensor)
 
 
@@ -148,9 +150,15 @@ def state_by_position(state: Mapping[str, Any], groups: Sequence[Group], module:
             " try the configuration that wrote it, or resume=never"
         )
     position_of = {name: position for position, name in enumerate(name for group in groups for name in group.names)}
+    if unknown := sorted(set(state["state"]) - set(position_of)):
+        raise InputError(
+            f"resume: expected optimizer state of this network's parameters, received that of {', '.join(unknown[:5])};"
+            " try resume=never"
+        )
     shapes = {name: parameter.shape for name, parameter in module.named_parameters(remove_duplicate=False)}
     for name, values in state["state"].items():
-        for key, value in values.items():
+        for key in MOMENTS:
+            value = values.get(key)
             if isinstance(value, torch.Tensor) and value.ndim and value.shape != shapes[name]:
                 raise InputError(
                     f"resume: expected {key} of {name} in shape {tuple(shapes[name])}, received"
@@ -161,6 +169,22 @@ def state_by_position(state: Mapping[str, Any], groups: Sequence[Group], module:
         "state": {position_of[name]: value for name, value in state["state"].items()},
         "param_groups": held,
     }
+
+
+def check_weights(saved: Mapping[str, torch.Tensor], present: Mapping[str, torch.Tensor]) -> None:
+    """Raises InputError, with what differs, unless both have the same names in the same shapes."""
+    lacking, foreign = sorted(set(present) - set(saved)), sorted(set(saved) - set(present))
+    other = [name for name in present if name in saved and saved[name].shape != present[name].shape]
+    if not (lacking or foreign or other):
+        return
+    told = [f"{name} in shape {tuple(present[name].shape)}, not {tuple(saved[name].shape)}" for name in other[:5]]
+    told += [f"{name}, which it lacks" for name in lacking[:5]] + [f"no {name}" for name in foreign[:5]]
+    count = len(lacking) + len(foreign) + len(other)
+    raise InputError(
+        f"resume: expected a checkpoint of this network, received one of another ({count} tensors differ):\n  "
+        + "\n  ".join(told)
+        + "\ntry the configuration that wrote it, resume=never, or another hydra.run.dir"
+    )
 
 
 def _positions(param_groups: Sequence[Mapping[str, Any]], groups: Sequence[Group]) -> dict[int, str]:

@@ -81,6 +81,8 @@ class FitResult:
     """Whether every frozen tensor kept every bit while it was frozen; None where nothing was frozen."""
     moved: tuple[str, ...]
     """Frozen tensors that did not."""
+    moved_statistics: tuple[str, ...]
+    """Batch-norm statistics that freeze_bn=none let move in stages that no phase trains."""
     phases: tuple[Phase, ...]
     """As they came about."""
     profile: dict[str, float]
@@ -172,6 +174,7 @@ def fit(
         resumed_from=path,
         frozen_verified=verified,
         moved=tuple(sorted(tuning.watch.moved)),
+        moved_statistics=tuple(sorted(tuning.watch.moved_statistics())),
         phases=tuple(tuning.phases),
         profile=profiler.shares() if isinstance(profiler, Shares) else {},
     )
@@ -206,17 +209,13 @@ def make_trainer(
     states: int,
     profiler: Profiler,
 ) -> L.Trainer:
-    accelerator = _accelerator(config)
     callbacks: list[L.Callback] = [EpochRows(folder), Checkpoints(folder, checkpoint, signals)]
     if config.progress:
         callbacks.insert(1, EpochLines(console))
     return L.Trainer(
+        **hardware(config),
         max_epochs=config.max_epochs,
-        accelerator=accelerator,
-        devices=config.devices,
-        num_nodes=config.num_nodes,
         strategy=_strategy(config, states),
-        precision=cast(Any, _precision(config, accelerator)),
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip_norm,
         use_distributed_sampler=False,
@@ -230,6 +229,17 @@ def make_trainer(
         profiler=profiler,
         default_root_dir=folder,
     )
+
+
+def hardware(config: TrainerConfig) -> dict[str, Any]:
+    """Lightning's arguments for where and in which precision a run trains."""
+    accelerator = _accelerator(config)
+    return {
+        "accelerator": accelerator,
+        "devices": config.devices,
+        "num_nodes": config.num_nodes,
+        "precision": _precision(config, accelerator),
+    }
 
 
 def _check(trainer: TrainerConfig, checkpoint: CheckpointConfig) -> None:

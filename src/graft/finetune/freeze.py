@@ -266,14 +266,30 @@ def check_tied(module: nn.Module, frozen: Frozen) -> None:
             )
 
 
-def unmoving(module: nn.Module, frozen: Frozen, freeze_bn: FreezeBatchNorm) -> frozenset[str]:
-    """The frozen tensors that keep every bit; with `freeze_bn=none` batch-norm statistics move and are left out."""
-    if freeze_bn is not FreezeBatchNorm.none:
-        return frozen.names
-    statistics = {
+def unmoving(
+    module: nn.Module, frozen: Frozen, freeze_bn: FreezeBatchNorm, *, heads: Sequence[str] = ()
+) -> frozenset[str]:
+    """The tensors that keep every bit under this freeze state.
+
+    With `freeze_bn=none` the frozen stages' batch-norm statistics move and are left out; with `all` those of the stages
+    that train stay too.
+    """
+    if freeze_bn is FreezeBatchNorm.none:
+        return frozen.names - statistics(module)
+    if freeze_bn is FreezeBatchNorm.all:
+        return frozen.names | statistics(module, but=heads)
+    return frozen.names
+
+
+def statistics(module: nn.Module, *, but: Sequence[str] = ()) -> frozenset[str]:
+    """Names of the batch-norms' buffers.
+
+    Args:
+        but: module paths that are left out.
+    """
+    return frozenset(
         f"{name}.{buffer}"
         for name, part in module.named_modules()
-        if isinstance(part, BATCH_NORMS)
+        if isinstance(part, BATCH_NORMS) and not any(covers(prefix, name) for prefix in but)
         for buffer, _ in part.named_buffers(recurse=False)
-    }
-    return frozen.names - statistics
+    )

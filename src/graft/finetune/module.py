@@ -15,7 +15,7 @@ from typing_extensions import override
 from graft.config.faults import InputError
 from graft.config.schema import FreezeBatchNorm, LossConfig, OnError, OptimizerConfig, SchedulerConfig
 from graft.data.sampling import derive
-from graft.finetune.checkpoint import state_by_name, state_by_position
+from graft.finetune.checkpoint import check_weights, state_by_name, state_by_position
 from graft.finetune.finite import Finite
 from graft.finetune.freeze import Frozen, apply_freeze, check_tied
 from graft.finetune.groups import Group, group_parameters
@@ -23,7 +23,7 @@ from graft.finetune.loss import Criterion, label_of
 from graft.finetune.metrics import Evaluation, Sums
 from graft.finetune.optimizer import build_optimizer, rate_factor
 from graft.finetune.progress import Clock, Watch
-from graft.finetune.rates import Rates, is_frozen
+from graft.finetune.rates import Rates
 from graft.finetune.settings import check_settings, settings
 from graft.finetune.shrink import resize_progress
 from graft.finetune.unfreeze import Phase, Schedule
@@ -94,7 +94,7 @@ class FineTuning(L.LightningModule):
         self.curve = rate_factor(
             self.scheduler_config, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps
         )
-        self.watch = Watch(self.network, states, self.freeze_bn)
+        self.watch = Watch(self.network, states, self.freeze_bn, self.stages.heads)
         self.finite = Finite(self.network, self.groups, self.on_nan, patience=steps_per_epoch)
         self.follow([])
         # Everything that ever trains requires gradients now, so that a distributed wrapper knows it; the first phase
@@ -157,23 +157,6 @@ class FineTuning(L.LightningModule):
         """The learning rate, before any group's factor, in optimizer step `step`."""
         return self.optimizer_config.lr * self.rates.base(step)
 
-    def rates_at(self, step: int) -> dict[str, float | None]:
-        """The rate of each stage in a step, of each of its rates where it has several; None where it is frozen."""
-        phase = self.watch.phase_at(step)
-        found: dict[str, float | None] = {}
-        for group in self.groups:
-            name = f"lr/{group.name.replace('/no_decay', '')}"
-            found[name] = None if is_frozen(group, phase) else self.rates.of(group, step)
-        return found
-
-    def set_rates(self, step: int) -> None:
-        """Gives the optimizer the rates of a step."""
-        for held, group in zip(self._optimizer().param_groups, self.groups, strict=True):
-            held["lr"] = self.rates.of(group, step)
-
-    def _optimizer(self) -> Optimizer:
-        return cast(Optimizer, self.optimizers(use_pl_optimizer=False))
-
     @override
     def on_fit_start(self) -> None:
         trained = self._unregistered[1]
@@ -197,7 +180,7 @@ class FineTuning(L.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         seed_noise(derive("step", self.seed, self.current_epoch, batch_idx, self.global_rank), self.device)
         self.enter_phase(self.global_step)
-        self.set_rates(self.global_step)
+        self.rates.apply(cast(Optimizer, self.optimizers(use_pl_optimizer=False)), self.groups, self.global_step)
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
             self.finite.before_step()
 
@@ -288,7 +271,7 @@ class FineTuning(L.LightningModule):
             "epoch": self.current_epoch,
             "step": self.global_step,
             "lr": self.rate_at(self.global_step - 1),
-            **self.rates_at(self.global_step - 1),
+            **self.rates.by_stage(self.groups, self.global_step - 1),
             "frozen": str(self.watch.phase_at(self.global_step - 1).frozen),
             **self.sums.figures("train", self._over_ranks(self.sums.values)),
             **self.row,
@@ -329,6 +312,7 @@ class FineTuning(L.LightningModule):
             raise InputError(
                 "resume: expected a checkpoint of graft's, received one without its state; try resume=never"
             )
+        check_weights(checkpoint["state_dict"], self.state_dict())
         check_settings(state["settings"], settings(self))
         checkpoint["optimizer_states"] = [
             state_by_position(saved, self.groups, self.network) for saved in checkpoint["optimizer_states"]

@@ -11,7 +11,7 @@ from torch import nn
 
 from graft.config.faults import InputError
 from graft.config.schema import FreezeBatchNorm
-from graft.finetune.freeze import Frozen, unmoving
+from graft.finetune.freeze import Frozen, statistics, unmoving
 from graft.finetune.unfreeze import Phase
 from graft.models.fingerprint import digests
 
@@ -56,13 +56,19 @@ class Watch:
         states: every freeze state that the training can come to; `phases` are set as far as they are decided.
     """
 
-    def __init__(self, network: nn.Module, states: Sequence[Frozen], freeze_bn: FreezeBatchNorm) -> None:
+    def __init__(
+        self, network: nn.Module, states: Sequence[Frozen], freeze_bn: FreezeBatchNorm, heads: Sequence[str] = ()
+    ) -> None:
         self.network = network
         self.phases: list[Phase] = []
         self.freeze_bn = freeze_bn
+        self.heads = heads
         self.moved: set[str] = set()
-        held = [unmoving(network, state, freeze_bn) for state in states]
+        held = [self._unmoving(state) for state in states]
         self.injected = digests(network, frozenset.intersection(*held))
+        always = frozenset.intersection(*(state.names for state in states))
+        self._statistics = digests(network, (always - frozenset(self.injected)) & statistics(network))
+        self._holds = any(held)
         self.phase: Phase | None = None
         self._digests: dict[str, str] = {}
         self._applied = False
@@ -76,7 +82,7 @@ class Watch:
         if self.phase is None or phase.start_step != self.phase.start_step:
             self.look()
             self.phase = phase
-            self._digests = digests(self.network, unmoving(self.network, phase.frozen, self.freeze_bn))
+            self._digests = digests(self.network, self._unmoving(phase.frozen))
             self._applied = False
         must_apply, self._applied = not self._applied, True
         return must_apply
@@ -86,11 +92,18 @@ class Watch:
         self.moved |= self._differing(self._digests)
 
     def verified(self) -> bool | None:
-        """Whether nothing frozen has moved; None where nothing was frozen."""
-        if not any(phase.frozen.names for phase in self.phases):
+        """Whether nothing frozen has moved, but for what freeze_bn lets move; None where nothing was frozen."""
+        if not self._holds:
             return None
         self.moved |= self._differing(self.injected)
         return not self.moved
+
+    def moved_statistics(self) -> set[str]:
+        """With freeze_bn=none: the batch-norm statistics that have moved though every phase freezes their stage."""
+        return self._differing(self._statistics)
+
+    def _unmoving(self, frozen: Frozen) -> frozenset[str]:
+        return unmoving(self.network, frozen, self.freeze_bn, heads=self.heads)
 
     def _differing(self, before: Mapping[str, str]) -> set[str]:
         now = digests(self.network, before)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch.optim import Optimizer
+
 from graft.finetune.groups import Group
 from graft.finetune.optimizer import Factor
 from graft.finetune.unfreeze import Phase
@@ -38,11 +40,25 @@ class Rates:
         for phase in self.phases:
             if phase.start_step > step:
                 break
-            if is_frozen(group, phase):
+            if group.names[0] in phase.frozen.names:  # a group freezes and thaws as a whole
                 since = None
             elif since is None:
                 since = phase.start_step
         return since
+
+    def by_stage(self, groups: Sequence[Group], step: int) -> dict[str, float | None]:
+        """The rate of each stage in a step, of each of its rates where it has several; None where it is frozen."""
+        return {
+            f"lr/{group.name.replace('/no_decay', '')}": None
+            if self.thawed_at(group, step) is None
+            else self.of(group, step)
+            for group in groups
+        }
+
+    def apply(self, optimizer: Optimizer, groups: Sequence[Group], step: int) -> None:
+        """Gives the optimizer, whose parameter groups these are, the rates of a step."""
+        for held, group in zip(optimizer.param_groups, groups, strict=True):
+            held["lr"] = self.of(group, step)
 
     def span(self, group: Group, phase: Phase) -> tuple[float, float, float] | None:
         """The group's first, highest and last rate in a phase; None where it is frozen."""
@@ -64,8 +80,3 @@ class Rates:
 
     def _phase_at(self, step: int) -> Phase:
         return next((phase for phase in reversed(self.phases) if phase.start_step <= step), self.phases[0])
-
-
-def is_frozen(group: Group, phase: Phase) -> bool:
-    """Of a group that freezes and thaws as a whole, as `group_parameters` makes them."""
-    return group.names[0] in phase.frozen.names

@@ -32,6 +32,8 @@ class RunRecord:
     """transfer.json"""
     drift: Json = field(default_factory=dict)
     """drift.json"""
+    lr_find: Json = field(default_factory=dict)
+    """lr_find.json"""
     model: Json = field(default_factory=dict)
     """model/model.json"""
     predictions: Mapping[str, Predictions] = field(default_factory=dict)
@@ -122,19 +124,21 @@ def read_run(folder: Path | str) -> RunRecord:
     said = folder / predictions.FILE
     return RunRecord(
         folder=folder,
-        metrics=_json(folder / "metrics.json"),
+        metrics=read_json(folder / "metrics.json"),
         history=_history(folder / "metrics.csv"),
-        plan=_json(folder / "plan.json"),
-        ledger=_json(folder / "transfer.json"),
-        drift=_json(folder / "drift.json"),
-        model=_json(folder / "model" / "model.json"),
+        plan=read_json(folder / "plan.json"),
+        ledger=read_json(folder / "transfer.json"),
+        drift=read_json(folder / "drift.json"),
+        lr_find=read_json(folder / "lr_find.json"),
+        model=read_json(folder / "model" / "model.json"),
         predictions=read_predictions(said) if said.is_file() else {},
         config=_text(folder / ".hydra" / "config.yaml"),
         overrides=_overrides(_text(folder / ".hydra" / "overrides.yaml")),
     )
 
 
-def _json(path: Path) -> Json:
+def read_json(path: Path) -> Json:
+    """A JSON object; empty where there is no such file. Raises InputError where it is damaged."""
     if not path.is_file():
         return {}
     try:

@@ -62,6 +62,24 @@ def curves(lines: Sequence[Line], label: str, *, y: str, mark: float | None = No
     return render(figure, label)
 
 
+def range_test(lines: Sequence[Line], label: str, *, mark: float) -> str:
+    """Losses over learning rates, these on a logarithmic scale; the last line is the one to look at.
+
+    Args:
+        mark: the rate that a vertical line marks.
+    """
+    figure, axes = _axes("learning rate", "loss")
+    axes.set_xscale("log")
+    axes.axvline(mark, color=MUTED, linestyle=":", linewidth=1.2)
+    for place, (name, xs, ys) in enumerate(lines):
+        last = place == len(lines) - 1
+        axes.plot(xs, ys, label=name, color=SERIES[0] if last else MUTED, linewidth=1.8 if last else 0.8)
+    low, start = min(lines[-1][2]), lines[-1][2][0]
+    axes.set_ylim(low - 0.3 * (start - low), start + 0.5 * (start - low))  # not up to where it diverged
+    _legend(axes, columns=len(lines))
+    return render(figure, label)
+
+
 def timeline(
     stages: Sequence[str], phases: Sequence[tuple[float, float, frozenset[str]]], label: str, *, ramp: float = 0
 ) -> str:

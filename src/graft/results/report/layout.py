@@ -98,7 +98,9 @@ def tiles(record: RunRecord, found: Mapping[str, Mapping[str, Interval]]) -> Htm
     verified = record.metrics.get("frozen_verified")
     if verified is not None:
         good = bool(verified)
-        note = "bit-identical to what was injected" if good else "a frozen tensor moved"
+        loose = int(record.metrics.get("frozen_statistics_moved") or 0)
+        kept = f"bit-identical but for {count(loose, 'statistic')}" if loose else "bit-identical to what was injected"
+        note = kept if good else "a frozen tensor moved"
         shown.append(tile("frozen tensors", "verified" if good else "moved", note, mark="good" if good else "bad"))
     speed = record.metrics.get("train/images_per_second")
     if isinstance(speed, int | float):

@@ -20,6 +20,7 @@ def learning(record: RunRecord) -> Html:
         _curves(record, "Loss", "loss", LOSSES),
         _curves(record, "Accuracy, F1, AUROC", "value", QUALITIES),
         _rates(record),
+        _range_test(record),
         _freeze(record),
     ))  # fmt: skip
     return section("Learning", element("div", drawn, class_="pair")) if drawn else Html("")
@@ -66,6 +67,19 @@ def _rates(record: RunRecord) -> Html:
         )
     drawn = figures.curves(lines[:MOST_RATES], "Learning rate of each stage per epoch.", y="learning rate")
     return figure("Learning rates", drawn, "At the end of each epoch, where the stage trains.")
+
+
+def _range_test(record: RunRecord) -> Html:
+    """What optimizer.lr=find tried."""
+    found = record.lr_find
+    if not found:
+        return Html("")
+    lines = [
+        (name, found["rates"], found[key]) for name, key in (("of each batch", "losses"), ("smoothed", "smoothed"))
+    ]
+    chosen = float(found["suggestion"])
+    drawn = figures.range_test(lines, f"Loss over the learning rate; {chosen:g} was chosen.", mark=chosen)
+    return figure("Range test", drawn, f"optimizer.lr={chosen:g} was found, where the smoothed loss falls fastest.")
 
 
 def _joined(stages: Sequence[str]) -> str:
