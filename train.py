@@ -15,10 +15,11 @@ from omegaconf import DictConfig
 from graft.config.again import command_to_go_on
 from graft.config.command_line import check_command_line
 from graft.config.compose import parse, register
-from graft.config.faults import InputError, RunFailed
+from graft.config.faults import InputError, reason_of
 from graft.config.help import help_text
 from graft.processes import is_first
 from graft.stopping import Stopped, StopSignals
+from graft.sweep.job import check_sweep, trial_of_this_job
 
 CONF = Path(__file__).resolve().parent / "conf"
 
@@ -29,17 +30,21 @@ def job(cfg: DictConfig) -> float | None:
     runtime = HydraConfig.get()
     folder, overrides = Path(runtime.runtime.output_dir), list(runtime.overrides.task)
     try:
-        config = parse(cfg)
-        from graft.run import run  # torch and lightning, which nothing above needs
+        with trial_of_this_job() as trial:
+            config = parse(cfg)
+            in_a_sweep = runtime.mode is RunMode.MULTIRUN
+            check_sweep(config.trainer, in_a_sweep)
+            from graft.inputs import kept_inputs  # torch and lightning, which nothing above needs
+            from graft.run import run
 
-        with StopSignals() as signals:
-            return run(config, folder, overrides, signals)
+            with StopSignals() as signals:
+                return run(config, folder, overrides, signals, trial, kept_inputs() if in_a_sweep else None)
     except Stopped as stopped:  # no error; it ends a sweep too
         code = _leave(stopped, folder, overrides)
     except Exception as error:  # the one place where every error ends: its reason is printed, its traceback on request
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        reason = str(error) if isinstance(error, InputError | RunFailed) else f"{type(error).__name__}: {error}"
+        reason = reason_of(error)
         print(reason, file=sys.stderr)
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             raise CompactHydraException(reason) from None  # the other runs of the sweep go on

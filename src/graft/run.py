@@ -17,21 +17,23 @@ from graft.batch_size import with_batch_size
 from graft.clock import Clock
 from graft.config.choices import CacheKind, Mode
 from graft.config.faults import InputError, RunFailed
-from graft.config.schema import Config
+from graft.config.schema import CheckpointConfig, Config
 from graft.data.cache import FeatureCache
 from graft.data.cache_folder import CacheFolder
 from graft.data.datamodule import DataModule
-from graft.data.datasets import load_table
 from graft.data.features import FeatureDataset, as_batched
 from graft.data.ingredients import Ingredients
 from graft.data.table import PARTS
 from graft.files import write_json
+from graft.finetune.callbacks import best_row
 from graft.finetune.fit import FitResult, fit
 from graft.finetune.freeze import unmoving
 from graft.finetune.loggers import make_loggers
 from graft.finetune.module import FineTuning
+from graft.finetune.pruning import Pruned, Watcher
 from graft.finetune.range_test import range_test
 from graft.finetune.resume import find_checkpoint
+from graft.inputs import Inputs
 from graft.models.cut import split
 from graft.models.inference import engine
 from graft.models.network import Network, build_network
@@ -47,29 +49,37 @@ from graft.results.rate_search import PLOT, recorded_rate, write_rate_search
 from graft.results.report import write_report
 from graft.stopping import StopSignals
 from graft.transfer import inject
-from graft.transfer.chosen import open_chosen
 from graft.transfer.donors.licence import licence_of
 from graft.transfer.verify import verify
 
 
-def run(config: Config, folder: Path, overrides: Sequence[str], signals: StopSignals | None = None) -> float | None:
-    """Carries out one run and returns the monitored figure, by which a sweep compares.
+def run(
+    config: Config,
+    folder: Path,
+    overrides: Sequence[str],
+    signals: StopSignals | None = None,
+    watcher: Watcher | None = None,
+    inputs: Inputs | None = None,
+) -> float | None:
+    """Carries out one run and returns the monitored figure.
 
     Args:
         signals: in force; one that comes ends the run in good order.
+        watcher: of a trial that may be stopped early; it is asked after each epoch.
+        inputs: where images and donor come from, if runs of this process share them.
 
     Raises:
         InputError: config, data or donor are wrong; nothing was started.
         RunFailed: it began and could not be finished.
         Stopped: a signal came; the same command in the same folder goes on.
     """
-    clock = Clock()
+    clock, inputs = Clock(), inputs or Inputs()
     _check_writable(folder)
     with clock("data"):
-        table = load_table(config.data)
+        table = inputs.table(config.data)
     with clock("plan"):
         config = with_batch_size(config, table, folder, say)
-        plan = make_plan(config, table, lambda: open_chosen(config))
+        plan = make_plan(config, table, lambda: inputs.donor(config))
     if is_first():
         write_json(folder / "plan.json", plan.to_dict())
     say(describe(plan))
@@ -80,7 +90,7 @@ def run(config: Config, folder: Path, overrides: Sequence[str], signals: StopSig
             config.backbone, config.head, num_classes=len(table.classes), channels=config.data.channels,
             image_size=config.data.image_size, crop_fraction=config.data.crop_fraction, seed=config.seed,
         )  # fmt: skip
-    with clock("transfer"), open_chosen(config) as donor:
+    with clock("transfer"), inputs.donor(config) as donor:
         inject(plan.ledger, donor, network.module)
         if config.donor.verify:
             proof = verify(config, plan.ledger, donor, network)
@@ -98,13 +108,16 @@ def run(config: Config, folder: Path, overrides: Sequence[str], signals: StopSig
             plan = _find_rate(plan, network, data, trained, folder)
     loggers = make_loggers(config.logger, folder)
     announce(loggers, plan.config, plan.ledger.summary)
-    with clock("fit"):
-        result = _fine_tune(plan, network, data, trained, folder, signals, loggers)
+    try:
+        with clock("fit"):
+            result = _fine_tune(plan, network, data, trained, folder, signals, loggers, watcher)
+    except Pruned as pruned:
+        return _write_pruned(pruned, config.checkpoint, clock, folder)
     if not is_first():
         return result.metrics.get(config.checkpoint.monitor)
     with clock("export"):
         _write_results(plan, network, result, injected, folder, overrides)
-    metrics = _write_metrics(plan, result, clock, folder)
+    metrics = _write_metrics(plan, network, result, clock, folder)
     _write_report(folder)
     publish(loggers, folder)
     say(_summary(metrics, folder))
@@ -197,11 +210,12 @@ def _fine_tune(
     folder: Path,
     signals: StopSignals | None,
     loggers: Sequence[Logger],
+    watcher: Watcher | None,
 ) -> FitResult:
     config = plan.config
     return fit(
         _tuning(plan, network, trained), data, folder, trainer=config.trainer, checkpoint=config.checkpoint,
-        resume=config.resume, loggers=loggers, signals=signals,
+        resume=config.resume, loggers=loggers, signals=signals, watcher=watcher,
     )  # fmt: skip
 
 
@@ -274,9 +288,10 @@ def _write_results(
     )
 
 
-def _write_metrics(plan: Plan, result: FitResult, clock: Clock, folder: Path) -> dict[str, Any]:
+def _write_metrics(plan: Plan, network: Network, result: FitResult, clock: Clock, folder: Path) -> dict[str, Any]:
     metrics: dict[str, Any] = {
         **result.metrics,
+        "parameters": sum(parameter.numel() for parameter in network.module.parameters()),
         "train/seconds": result.seconds,
         "train/images_per_second": result.images_per_second,
         "frozen_verified": result.frozen_verified,
@@ -296,6 +311,17 @@ def _write_metrics(plan: Plan, result: FitResult, clock: Clock, folder: Path) ->
     }
     write_json(folder / "metrics.json", metrics)
     return metrics
+
+
+def _write_pruned(pruned: Pruned, checkpoint: CheckpointConfig, clock: Clock, folder: Path) -> float:
+    """A trial that was stopped early leaves its figures and no model."""
+    best = best_row(pruned.history, checkpoint)
+    if is_first():
+        figures = {name: value for name, value in best.items() if "/" in name}
+        told = {**figures, "pruned": True, "epochs": len(pruned.history), "seconds": clock.seconds}
+        write_json(folder / "metrics.json", told)
+    say(f"\n{pruned}\nrun: {folder}")
+    return best[checkpoint.monitor]
 
 
 def _write_report(folder: Path) -> None:

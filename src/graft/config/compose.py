@@ -16,12 +16,14 @@ from graft.config.keras_images import preprocess_of_donor
 from graft.config.keys import nearest_keys, schema_keys
 from graft.config.limits import LIMITS, beyond_limits
 from graft.config.schema import Config
+from graft.config.sweep_name import register_sweep_name
 from graft.config.together import clashes
 
 
 def register() -> None:
     """Makes every key of the schema, with its default, the ground that conf/config.yaml composes on."""
     ConfigStore.instance().store("graft_schema", schema_node())
+    register_sweep_name()
 
 
 def schema_node() -> DictConfig:

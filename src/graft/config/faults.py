@@ -45,3 +45,8 @@ def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
 def said(error: BaseException) -> str:
     """What an exception says, on one line; its type where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a run ended: what graft says itself, or an error that it did not foresee, with its type."""
+    return str(error) if isinstance(error, InputError | RunFailed) else f"{type(error).__name__}: {error}"

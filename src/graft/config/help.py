@@ -31,6 +31,7 @@ COMMANDS = (
     ("python train.py donor=file donor.path=encoder.pt backbone=resnet18", "your weights"),
     ("python train.py experiment=solar_cells_finetune", "a recipe of conf/experiment/"),
     ("python train.py -m freeze=layer1,layer1-2 optimizer.lr=1e-4,3e-4", "a sweep: every combination"),
+    ("python train.py -m hydra/sweeper=bayes 'optimizer.lr=interval(1e-4, 1e-2)'", "a search by Optuna"),
 )
 
 MAIN_KEYS = (

@@ -22,6 +22,7 @@ from graft.finetune.checkpoint import BEST, FOLDER, LAST, CheckpointFile, read_c
 from graft.finetune.metrics import Outputs, check_monitor
 from graft.finetune.module import FineTuning
 from graft.finetune.profile import Shares
+from graft.finetune.pruning import Pruning, Watcher
 from graft.finetune.quiet import quiet_lightning
 from graft.finetune.recompute import recomputed
 from graft.finetune.resume import find_checkpoint, prepare
@@ -100,6 +101,7 @@ def fit(
     loggers: Sequence[Logger] = (),
     console: Console | None = None,
     signals: StopSignals | None = None,
+    watcher: Watcher | None = None,
 ) -> FitResult:
     """Trains, takes the best epoch's weights and evaluates them. Mutates the FineTuning's network.
 
@@ -111,6 +113,7 @@ def fit(
         InputError: a setting that cannot be met, or a checkpoint that does not belong to this run.
         RunFailed: the loss became NaN or infinite, or a checkpoint could not be written.
         Stopped: a signal came.
+        Pruned: the watcher had it stopped.
     """
     checkpoint, folder = checkpoint or CheckpointConfig(), Path(folder)
     console, signals = console or Console(stderr=True, quiet=not is_first()), signals or StopSignals()
@@ -134,7 +137,7 @@ def fit(
         while True:
             lightning = make_trainer(
                 trainer, checkpoint, loggers, folder, console=console, signals=signals,
-                profiler=profiler,
+                profiler=profiler, watcher=watcher,
                 states=len(tuning.schedule.states(tuning.steps_per_epoch, tuning.total_steps)),
             )  # fmt: skip
             try:
@@ -208,10 +211,13 @@ def make_trainer(
     signals: StopSignals,
     states: int,
     profiler: Profiler,
+    watcher: Watcher | None = None,
 ) -> L.Trainer:
     callbacks: list[L.Callback] = [EpochRows(folder), Checkpoints(folder, checkpoint, signals)]
     if config.progress:
         callbacks.insert(1, EpochLines(console))
+    if watcher is not None:
+        callbacks.append(Pruning(watcher))
     return L.Trainer(
         **hardware(config),
         max_epochs=config.max_epochs,

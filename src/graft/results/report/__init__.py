@@ -1,23 +1,10 @@
-"""`graft report RUN`: a run's folder as one self-contained page."""
+"""A run's folder as one self-contained page."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-NAME = "report"
-HELP = "write a run's report.html again"
 FILE = "report.html"
-
-
-def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder")
-
-
-def run(args: argparse.Namespace) -> int:
-    for folder in args.runs:
-        print(write_report(folder))
-    return 0
 
 
 def write_report(folder: Path | str) -> Path:

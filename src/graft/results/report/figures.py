@@ -42,7 +42,7 @@ def curves(lines: Sequence[Line], label: str, *, y: str, mark: float | None = No
     Args:
         mark: an epoch that a thin vertical line marks.
     """
-    figure, axes = _axes("epoch", y)
+    figure, axes = blank_axes("epoch", y)
     if mark is not None:
         axes.axvline(mark, color=MUTED, linestyle=":", linewidth=1.2)
     for place, (name, xs, ys) in enumerate(lines):
@@ -68,7 +68,7 @@ def range_test(lines: Sequence[Line], label: str, *, mark: float) -> str:
     Args:
         mark: the rate that a vertical line marks.
     """
-    figure, axes = _axes("learning rate", "loss")
+    figure, axes = blank_axes("learning rate", "loss")
     axes.set_xscale("log")
     axes.axvline(mark, color=MUTED, linestyle=":", linewidth=1.2)
     for place, (name, xs, ys) in enumerate(lines):
@@ -89,7 +89,7 @@ def timeline(
         phases: (start, end, frozen stages).
         ramp: how long the warm-up after each thaw lasts, which is drawn pale.
     """
-    figure, axes = _axes("epoch", "", height=0.62 + 0.26 * max(2, len(stages)))
+    figure, axes = blank_axes("epoch", "", height=0.62 + 0.26 * max(2, len(stages)))
     for row, stage in enumerate(stages):
         for start, end, still in _spans(stage, phases):
             full = start if still or not start else min(start + ramp, end)
@@ -147,7 +147,7 @@ def heat(matrix_KK: Any, label: str) -> str:
     rgba = np.zeros((*shares_KK.shape, 4))
     rgba[..., :3] = (0.20, 0.47, 0.85)  # seen well on white and on black; the share is its opacity
     rgba[..., 3] = shares_KK**0.5
-    figure, axes = _axes("predicted", "true", height=4.0)
+    figure, axes = blank_axes("predicted", "true", height=4.0)
     axes.imshow(rgba, interpolation="nearest", aspect="equal")
     axes.grid(visible=False)
     return render(figure, label)
@@ -176,7 +176,7 @@ def _figure(height: float) -> Figure:
     return figure
 
 
-def _axes(x: str, y: str, height: float = SIZE[1]) -> tuple[Figure, Axes]:
+def blank_axes(x: str, y: str, height: float = SIZE[1]) -> tuple[Figure, Axes]:
     figure = _figure(height)
     axes = figure.add_subplot()
     _style(axes, x, y)

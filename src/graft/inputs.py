@@ -1,0 +1,54 @@
+"""Where a run has its images and its donor from; the runs of one process may keep them for each other."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from functools import cache
+
+from graft.config.schema import BackboneConfig, Config, DataConfig, DonorConfig
+from graft.data.datasets import load_table
+from graft.data.table import Table
+from graft.transfer.chosen import open_chosen
+from graft.transfer.donor import Donor
+
+
+class Inputs:
+    """Read anew each time."""
+
+    def table(self, data: DataConfig) -> Table:
+        return load_table(data)
+
+    def donor(self, config: Config) -> Donor:
+        return open_chosen(config)
+
+
+class KeptInputs(Inputs):
+    """The latest of each is kept for the next run, as the trials of a sweep mostly have both in common."""
+
+    def __init__(self) -> None:
+        self._table: tuple[DataConfig, Table] | None = None
+        self._donor: tuple[DonorConfig, BackboneConfig, Donor] | None = None
+
+    def table(self, data: DataConfig) -> Table:
+        if self._table is None or self._table[0] != data:
+            self._table = deepcopy(data), super().table(data)
+        return self._table[1]
+
+    def donor(self, config: Config) -> Donor:
+        """The donor without what would close it."""
+        if self._donor is None or self._donor[:2] != (config.donor, config.backbone):
+            if self._donor is not None:
+                self._donor[2].close()
+            opened = super().donor(config)
+            if callable(opened.fingerprint):
+                opened.fingerprint = cache(opened.fingerprint)  # hashing a file takes as long as reading it
+            self._donor = deepcopy(config.donor), deepcopy(config.backbone), opened
+        donor = self._donor[2]
+        return replace(donor, closer=None, remarks=list(donor.remarks))
+
+
+@cache
+def kept_inputs() -> KeptInputs:
+    """Those of this process."""
+    return KeptInputs()

@@ -1,0 +1,100 @@
+"""A sweep's study as plain values: what its page shows, and what the best trial is looked up in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+RUNNING, COMPLETE, PRUNED, FAILED = "running", "complete", "pruned", "failed"
+STATES = (COMPLETE, PRUNED, FAILED, RUNNING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """A figure that a study is after."""
+
+    metric: str
+    direction: str
+    """min or max."""
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.direction}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRecord:
+    """One combination of choices, and what came of it."""
+
+    number: int
+    state: str
+    """One of STATES. Running is also one whose process was killed, until the sweep goes on."""
+    choices: Mapping[str, str]
+    """What this trial has that others have not: key to value, as Hydra's overrides write them."""
+    overrides: tuple[str, ...]
+    """All overrides, the common ones too."""
+    folder: Path
+    values: tuple[float, ...] = ()
+    """One an objective; of a pruned trial, the last one measured; of a failed one, none."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    steps: Mapping[int, float] = field(default_factory=dict)
+    """Epoch to the objective then, where a pruner watches."""
+    reason: str = ""
+    """Why it failed."""
+    began: float | None = None
+    ended: float | None = None
+    """Seconds since 1970."""
+    attempts: int = 0
+    """How often it was started: once, if nothing went wrong."""
+    again_of: int | None = None
+    """The failed trial that this one tries anew."""
+
+    @property
+    def seconds(self) -> float | None:
+        return self.ended - self.began if self.began is not None and self.ended is not None else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyRecord:
+    """A sweep's folder."""
+
+    folder: Path
+    command: tuple[str, ...]
+    objectives: tuple[Objective, ...]
+    trials: tuple[TrialRecord, ...]
+    importances: Mapping[str, float] = field(default_factory=dict)
+    """Key to its share of what moves the first objective; empty where that cannot be told."""
+
+    @property
+    def complete(self) -> tuple[TrialRecord, ...]:
+        return tuple(trial for trial in self.trials if trial.state == COMPLETE)
+
+    @property
+    def failed(self) -> tuple[TrialRecord, ...]:
+        """Those that no later trial has tried anew."""
+        again = {trial.again_of for trial in self.trials}
+        return tuple(trial for trial in self.trials if trial.state == FAILED and trial.number not in again)
+
+    @property
+    def best(self) -> tuple[TrialRecord, ...]:
+        """The best trial, of equals the earliest; with several objectives every trial that none other dominates."""
+        if len(self.objectives) == 1:
+            ranked = sorted(self.complete, key=lambda trial: (self.losses(trial), trial.number))
+            return tuple(ranked[:1])
+        losses = {trial.number: self.losses(trial) for trial in self.complete}
+        return tuple(
+            trial
+            for trial in self.complete
+            if not any(_dominates(other, losses[trial.number]) for other in losses.values())
+        )
+
+    def losses(self, trial: TrialRecord) -> tuple[float, ...]:
+        """The trial's values, signed so that less is better."""
+        return tuple(
+            value if objective.direction == "min" else -value
+            for value, objective in zip(trial.values, self.objectives, strict=True)
+        )
+
+
+def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))

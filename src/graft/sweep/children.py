@@ -1,0 +1,166 @@
+"""Trials in processes of their own: a crash costs one trial, and its reason is kept."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from graft.config.faults import InputError
+from graft.processes import RANKS
+from graft.stopping import SIGNALS
+from graft.sweep.attempt import Ended
+from graft.sweep.job import FAILURE_FILE, PARENT
+
+OUTPUT, ERRORS = "output.log", "errors.log"
+LAST_LINES = 6
+GRACE_SECONDS = 60
+"""To write a checkpoint after SIGTERM, before SIGKILL."""
+# Set by whoever launched this process as one of several; a trial's process is the first of its own.
+HANDED_DOWN = (*RANKS, "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(slots=True, kw_only=True)
+class Children:
+    """Starts trials' processes, several at once where several threads call.
+
+    Args:
+        timeout_min: minutes that a trial may take; null: as long as it likes.
+        devices: what CUDA_VISIBLE_DEVICES is set to, one entry a process; none: it is left alone.
+    """
+
+    timeout_min: float | None = None
+    devices: Sequence[str] = ()
+    _free: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)
+
+    def __post_init__(self) -> None:
+        for device in self.devices:
+            self._free.put(device)
+
+    def run(self, command: Sequence[str], folder: Path, env: Mapping[str, str]) -> Ended:
+        """Runs the command to its end; what it prints is added to two files in the trial's folder."""
+        if not self.devices:
+            return self._run(command, folder, env)
+        device = self._free.get()
+        try:
+            return self._run(command, folder, {**env, "CUDA_VISIBLE_DEVICES": device})
+        finally:
+            self._free.put(device)
+
+    def _run(self, command: Sequence[str], folder: Path, env: Mapping[str, str]) -> Ended:
+        folder.mkdir(parents=True, exist_ok=True)
+        inherited = {name: value for name, value in os.environ.items() if name not in HANDED_DOWN}
+        with open(folder / OUTPUT, "ab") as output, open(folder / ERRORS, "ab") as errors:
+            process = subprocess.Popen(
+                command,
+                env={**inherited, PARENT: str(os.getpid()), **env},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+            )
+            try:
+                code = process.wait(None if self.timeout_min is None else 60 * self.timeout_min)
+            except subprocess.TimeoutExpired:
+                _stop(process)
+                return Ended(reason=f"it took longer than hydra.launcher.timeout_min={self.timeout_min:g}")
+            except BaseException:
+                _stop(process)
+                raise
+        return ended(code, folder)
+
+
+def ended(code: int, folder: Path) -> Ended:
+    """What an exit code means, with the reason that the job left."""
+    if code == 0:
+        return Ended()
+    number = -code if code < 0 else code - 128
+    if number in SIGNALS:
+        return Ended(interrupted=True)
+    if code < 0:
+        name = signal.Signals(number).name
+        likely = ": out of memory, or by hand" if number == signal.SIGKILL else ""
+        return Ended(reason=f"its process was killed by {name}{likely}")
+    return Ended(reason=_said(folder) or f"its process ended with exit code {code}")
+
+
+def _said(folder: Path) -> str:
+    """The reason that the job wrote down; before it could write any, the last lines of standard error."""
+    try:
+        return (folder / FAILURE_FILE).read_text(encoding="utf-8").strip()
+    except OSError:
+        lines = (folder / ERRORS).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return "\n".join(lines[-LAST_LINES:])
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def repeated_command(overrides: Sequence[str], *, folder: Path, sweep: Path, number: int) -> list[str]:
+    """This process's command as a single run in a folder of its own, with other overrides.
+
+    A single run, since Lightning starts the processes of a distributed training by repeating the command: repeated, a
+    sweep's would be another sweep.
+    """
+    import __main__
+
+    spec = getattr(__main__, "__spec__", None)
+    program = ["-m", spec.name] if spec else [os.path.abspath(sys.argv[0])]
+    return [
+        *(sys.executable, *program, *_flags(sys.argv[1:])),
+        *(word for word in overrides if not word.startswith("hydra.mode=")),
+        *("hydra.mode=RUN", f"hydra.run.dir='{folder}'", f"hydra.sweep.dir='{sweep}'", f"hydra.job.num={number}"),
+    ]
+
+
+def _flags(words: Sequence[str]) -> list[str]:
+    """Those that say where the config is."""
+    from hydra._internal.utils import get_args_parser
+
+    known, _ = get_args_parser().parse_known_args(list(words))
+    named = {"--config-name": known.config_name, "--config-path": known.config_path, "--config-dir": known.config_dir}
+    return [word for flag, value in named.items() if value is not None for word in (flag, value)]
+
+
+def check_settings(*, n_jobs: Any, timeout_min: Any) -> None:
+    """Raises InputError unless `hydra.launcher` says what can be done."""
+    whole = isinstance(n_jobs, int) and not isinstance(n_jobs, bool)
+    if not whole or n_jobs < 1:
+        raise InputError(f"hydra.launcher.n_jobs: expected a whole number from 1 upward, received {n_jobs!r}")
+    number = isinstance(timeout_min, int | float) and not isinstance(timeout_min, bool)
+    if timeout_min is not None and not (number and timeout_min > 0):
+        raise InputError(f"hydra.launcher.timeout_min: expected minutes above 0, or null, received {timeout_min!r}")
+
+
+def visible_devices(wanted: Sequence[str | int] | None) -> list[str]:
+    """The GPUs to spread trials over: those named, else those that this process may see.
+
+    Raises:
+        InputError: there is none.
+    """
+    if wanted:
+        return [str(device) for device in wanted]
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        found = [device.strip() for device in given.split(",") if device.strip() not in ("", "-1")]
+    else:
+        import torch
+
+        found = [str(device) for device in range(torch.cuda.device_count())]
+    if not found:
+        raise InputError(
+            "hydra/launcher=gpus: expected a GPU, received a machine without one; try hydra/launcher=process, or"
+            " name them: hydra.launcher.devices=[0,1]"
+        )
+    return found

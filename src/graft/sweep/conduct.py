@@ -1,0 +1,74 @@
+"""A sweep from its settings to its summary: what the Hydra plugin calls."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from graft.config.faults import InputError
+from graft.files import write_json
+from graft.study_record import FAILED, RUNNING, StudyRecord
+from graft.sweep.paths import DESCRIPTION
+from graft.sweep.settings import SweepSettings
+from graft.sweep.space import Space
+
+if TYPE_CHECKING:
+    from graft.sweep.attempt import Launch
+
+NEEDED = "optuna"
+
+
+def check_optuna() -> None:
+    """Raises InputError where the ledger's library is not installed."""
+    if importlib.util.find_spec(NEEDED) is None:
+        raise InputError(
+            f"-m: expected the package {NEEDED}, in which a sweep keeps its trials, received none;"
+            " try pip install 'graft[sweep]', or hydra/sweeper=basic, which keeps none"
+        )
+
+
+def conduct(
+    folder: Path, settings: SweepSettings, space: Space, launch: Launch, *, slots: int, say: Callable[[str], None]
+) -> StudyRecord:
+    """Runs what the study lacks, and returns all of it.
+
+    Args:
+        slots: trials that `launch` runs at once.
+
+    Raises:
+        InputError: nothing was started.
+        Interrupted: the same command goes on.
+    """
+    from graft.sweep.engine import Sweep
+    from graft.sweep.ledger import TrialLedger
+    from graft.sweep.sources import Grid, Search
+    from graft.sweep.store import quiet
+    from graft.sweep.study import read_study
+
+    quiet()
+    ledger = TrialLedger(folder, settings.objectives, storage=settings.storage, study=settings.study)
+    known = ledger.trials()
+    again = [trial.number for trial in known if trial.state == FAILED] if settings.retry_failed else []
+    source = Search(space, settings, ledger.study, again) if settings.n_trials else Grid(space, again)
+    _describe(folder, settings, ledger.name)
+    done = sum(trial.state != RUNNING for trial in known)
+    say(f"sweep     {source.wanted} trials in {folder}{f', {done} of them done before' if done else ''}")
+    Sweep(ledger, source, launch, settings, say, slots).run()
+    return read_study(folder)
+
+
+def _describe(folder: Path, settings: SweepSettings, study: str) -> None:
+    """For the jobs of the trials, and for whoever reads the study later."""
+    description = {
+        "command": ["python", *(os.path.relpath(word) if place == 0 else word for place, word in enumerate(sys.argv))],
+        "objectives": [str(objective) for objective in settings.objectives],
+        "storage": settings.storage,
+        "study": study,
+        "pruner": settings.pruner,
+        "pruner_options": dict(settings.pruner_options),
+    }
+    write_json(folder / DESCRIPTION, description)

@@ -1,0 +1,188 @@
+"""The sweep: claim a trial, launch it, enter what came of it, until none is left.
+
+What a trial is worth stands in the files that its run leaves, and how its process ended is what the launcher says; so
+trials in this process, in processes of their own and on other machines are one and the same to the engine.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from graft.study_record import COMPLETE, FAILED, PRUNED, Objective
+from graft.sweep.attempt import Claim, Ended, Ending, Interrupted, Launch
+from graft.sweep.job import FAILURE_FILE
+from graft.sweep.ledger import Source, TrialLedger
+from graft.sweep.objectives import METRICS_FILE, read_metrics, values_of
+from graft.sweep.settings import SweepSettings
+
+POLL_SECONDS = 0.5
+SHOWN = 12  # overrides of a trial on one line
+
+
+@dataclass(slots=True)
+class Sweep:
+    """One process's work on a study.
+
+    Args:
+        slots: trials that the launcher runs at once.
+        say: takes a line for the person who waits.
+    """
+
+    ledger: TrialLedger
+    source: Source
+    launch: Launch
+    settings: SweepSettings
+    say: Callable[[str], None]
+    slots: int = 1
+    failures: int = 0
+    _stopped: bool = False
+
+    def run(self) -> None:
+        """Returns once the study has all its trials, or enough have failed.
+
+        Raises:
+            Interrupted: a trial was told to stop.
+        """
+        if self.slots == 1:
+            self._work()
+        else:
+            self._work_at_once()
+        if self._stopped and not self.gave_up:
+            raise Interrupted
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether so many trials failed that no further one begins."""
+        return self.settings.max_failures is not None and self.failures >= self.settings.max_failures
+
+    def _work_at_once(self) -> None:
+        errors: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                self._work()
+            except BaseException as error:  # raised again below, in the thread that waits
+                errors.append(error)
+                self._stopped = True
+
+        threads = [threading.Thread(target=work, name=f"trials-{slot}") for slot in range(self.slots)]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                thread.join()
+        except KeyboardInterrupt:  # the trials' processes have had the same signal, and save their state
+            self._stopped = True
+            for thread in threads:
+                thread.join()
+            raise
+        if errors:
+            raise errors[0]
+
+    def _work(self) -> None:
+        while not self._stopped:
+            claims = self._claims()
+            if claims:
+                self._look_after(claims)
+            elif self.ledger.others_run():
+                time.sleep(POLL_SECONDS)  # should another worker die, its trial is taken over
+            else:
+                return
+
+    def _claims(self) -> list[Claim]:
+        """Trials to launch together; what is over already, or hopeless, is entered on the way."""
+        claims: list[Claim] = []
+        while len(claims) < self.settings.batch and not self._stopped:
+            claim = self.ledger.claim(self.source)
+            if claim is None:
+                break
+            if not self._is_over(claim):
+                claims.append(claim)
+        return claims
+
+    def _is_over(self, claim: Claim) -> bool:
+        """A trial whose run ended while its sweep was dead, or that outlives no attempt."""
+        if claim.interruptions == 0 and claim.failures == 0:
+            return False
+        metrics = read_metrics(claim.folder)
+        if metrics is not None and metrics.get("frozen_verified") is not False:
+            ending = judge(metrics, self.ledger.objectives)
+            if ending.state != FAILED:
+                self._enter(claim, ending)
+                return True
+        if claim.interruptions > self.settings.max_interruptions:
+            reason = (
+                f"its process ended {claim.interruptions} times without a word (killed, or out of memory); try"
+                " hydra/launcher=process, where a crash costs one trial, or hydra.sweeper.max_interruptions"
+            )
+            self._enter(claim, Ending(state=FAILED, reason=reason))
+            return True
+        return False
+
+    def _look_after(self, claims: list[Claim]) -> None:
+        for claim in claims:
+            gone_on = ", goes on from where it stopped" if claim.attempts > 1 else ""
+            self.say(f"trial {claim.number}: {' '.join(claim.overrides[:SHOWN])}{gone_on}")
+            (claim.folder / METRICS_FILE).unlink(missing_ok=True)
+            (claim.folder / FAILURE_FILE).unlink(missing_ok=True)
+        try:
+            ends = self.launch(claims)
+        except BaseException:
+            for claim in claims:
+                self.ledger.leave(claim)
+            raise
+        for claim, ended in zip(claims, ends, strict=True):
+            self._settle(claim, ended)
+
+    def _settle(self, claim: Claim, ended: Ended) -> None:
+        if ended.interrupted:
+            self.ledger.leave(claim)
+            self._stopped = True
+            return
+        ending = self._ending(claim, ended)
+        if ending.state == FAILED:
+            self.ledger.failed(claim)
+            if claim.failures <= self.settings.retries:
+                self.say(f"trial {claim.number} failed: {ending.reason}\ntrial {claim.number} is tried again")
+                self.ledger.again(claim)
+                self._look_after([claim])
+                return
+        self._enter(claim, ending)
+
+    def _ending(self, claim: Claim, ended: Ended) -> Ending:
+        metrics = read_metrics(claim.folder)
+        if ended.reason:
+            return Ending(state=FAILED, metrics=metrics, reason=ended.reason)
+        if metrics is None:
+            return Ending(state=FAILED, reason=f"it ended without {METRICS_FILE}")
+        return judge(metrics, self.ledger.objectives)
+
+    def _enter(self, claim: Claim, ending: Ending) -> None:
+        self.ledger.finish(claim, ending)
+        if ending.state == FAILED:
+            self.failures += 1
+            self._stopped = self._stopped or self.gave_up
+        self.say(f"trial {claim.number} {outcome(ending, self.ledger.objectives)}")
+
+
+def judge(metrics: Mapping[str, Any], objectives: Sequence[Objective]) -> Ending:
+    """What a run that ended well is worth to the study."""
+    if metrics.get("pruned"):
+        return Ending(state=PRUNED, metrics=metrics)
+    values, lacking = values_of(metrics, objectives)
+    if lacking:
+        return Ending(state=FAILED, metrics=metrics, reason=lacking)
+    return Ending(state=COMPLETE, values=tuple(values), metrics=metrics)
+
+
+def outcome(ending: Ending, objectives: Sequence[Objective]) -> str:
+    if ending.state == FAILED:
+        return f"failed: {ending.reason}"
+    if ending.state == PRUNED:
+        return "was stopped early"
+    told = (f"{each.metric} {value:.6g}" for each, value in zip(objectives, ending.values, strict=True))
+    return f"is complete: {', '.join(told)}"

@@ -1,0 +1,121 @@
+"""A trial as the job that runs it sees it: who it is, whether to stop early, and where to say why it failed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graft.config.faults import InputError, nearest, reason_of
+from graft.config.schema import TrainerConfig
+from graft.files import write_text
+from graft.processes import RANKS, is_first
+from graft.sweep.locks import held
+from graft.sweep.paths import read_description, training_lock
+
+if TYPE_CHECKING:
+    import optuna
+
+TRIAL = "GRAFT_TRIAL"
+"""Environment variable: the sweep's folder, a colon, the trial's number."""
+PARENT = "GRAFT_PARENT"
+"""Environment variable: the process that must not be outlived."""
+FAILURE_FILE = "failure.txt"
+
+
+class SweepTrial:
+    """The trial that this process runs."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self.folder = folder
+        self.number = number
+        self.description = read_description(folder)
+        self._study: optuna.Study | None = None
+
+    def should_stop(self, step: int, figures: Mapping[str, Any]) -> bool:
+        """Enters the objective at this step, and asks the pruner. One process of a job asks, and tells the others."""
+        objective = str(self.description["objectives"][0]).rpartition(" ")[0]
+        if objective not in figures:
+            closest = nearest(objective, figures) or sorted(figures)
+            raise InputError(
+                f"hydra.sweeper.objectives: expected a metric of each epoch, which a pruner can watch, received"
+                f" {objective}; try {' or '.join(closest)}, or hydra.sweeper.pruner=none"
+            )
+        study = self._open()
+        storage = study._storage  # pyright: ignore[reportPrivateUsage]
+        identifier = storage.get_trial_id_from_study_id_trial_number(study._study_id, self.number)  # pyright: ignore[reportPrivateUsage]
+        if step not in storage.get_trial(identifier).intermediate_values:  # a resumed run repeats steps
+            storage.set_trial_intermediate_value(identifier, step, float(figures[objective]))
+        return study.pruner.prune(study, storage.get_trial(identifier))
+
+    def _open(self) -> optuna.Study:
+        """At the first question: a process that never asks never opens the store."""
+        if self._study is None:
+            import optuna
+
+            from graft.sweep.samplers import make_pruner
+            from graft.sweep.store import open_store, quiet
+
+            quiet()
+            told = self.description
+            self._study = optuna.load_study(
+                study_name=told["study"],
+                storage=open_store(self.folder, told["storage"]),
+                pruner=make_pruner(told["pruner"], told["pruner_options"]),
+            )
+        return self._study
+
+
+@contextmanager
+def trial_of_this_job() -> Generator[SweepTrial | None]:
+    """The trial that the environment names, held for as long as the job runs; None where no pruner watches it.
+
+    An error leaves its reason in the trial's folder, where the sweep finds it however the job was launched.
+    """
+    named = os.environ.get(TRIAL)
+    if not named:
+        yield None
+        return
+    path, _, number = named.rpartition(":")
+    folder = Path(path)
+    trial = SweepTrial(folder, int(number))
+    watched = trial if trial.description["pruner"] != "none" else None
+    if not is_first():
+        yield watched
+        return
+    if parent := os.environ.get(PARENT):
+        end_with(int(parent))
+    with held(training_lock(folder, int(number))):  # waits for a process that a killed sweep left behind
+        try:
+            yield watched
+        except Exception as error:
+            (folder / number).mkdir(parents=True, exist_ok=True)
+            write_text(folder / number / FAILURE_FILE, reason_of(error) + "\n")
+            raise
+
+
+def check_sweep(trainer: TrainerConfig, in_a_sweep: bool) -> None:
+    """Raises InputError where Lightning would start a further process by repeating the command of a whole sweep."""
+    several = trainer.devices * trainer.num_nodes > 1
+    launched = any(name in os.environ for name in RANKS)
+    if in_a_sweep and several and not launched:
+        raise InputError(
+            f"trainer.devices: expected 1 for trials in the sweep's own process, received {trainer.devices} on"
+            f" {trainer.num_nodes} machine(s); try hydra/launcher=process"
+        )
+
+
+def end_with(parent: int) -> None:
+    """Asks Linux for a SIGTERM when the process that started this one dies; elsewhere this one runs to its end."""
+    import ctypes
+    import signal
+    import sys
+
+    if sys.platform != "linux":
+        return
+    set_signal_of_parents_death = 1  # PR_SET_PDEATHSIG of prctl(2)
+    ctypes.CDLL(None).prctl(set_signal_of_parents_death, int(signal.SIGTERM), 0, 0, 0)
+    if os.getppid() != parent:  # it died before it could be asked for
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,77 @@
+"""What a trial is judged by: figures of the files that its run leaves."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from graft.config.faults import Fault, nearest
+from graft.study_record import Objective
+
+METRICS_FILE = "metrics.json"
+DIRECTIONS = ("min", "max")
+
+
+def read_objectives(written: Sequence[str]) -> tuple[list[Objective], list[Fault]]:
+    """["val/accuracy max", "parameters min"] as values, and what is wrong with them."""
+    found: list[Objective] = []
+    faults: list[Fault] = []
+    for entry in written:
+        metric, _, direction = str(entry).strip().rpartition(" ")
+        if not metric or direction not in DIRECTIONS:
+            expected, remedy = "a metric and min or max", f"'hydra.sweeper.objectives=[{entry} max]'"
+        elif metric.startswith("test/"):
+            expected = "a figure of the validation part: what is chosen on the test part is not tested by it"
+            remedy = f"'hydra.sweeper.objectives=[val/{metric.removeprefix('test/')} {direction}]'"
+        elif metric in {objective.metric for objective in found}:
+            expected, remedy = "each metric once", ""
+        else:
+            found.append(Objective(metric=metric.strip(), direction=direction))
+            continue
+        faults.append(
+            Fault(key="hydra.sweeper.objectives", expected=expected, received=repr(str(entry)), remedy=remedy)
+        )
+    if not written:
+        faults.append(Fault(key="hydra.sweeper.objectives", expected="at least one metric", received="none"))
+    return found, faults
+
+
+def read_metrics(folder: Path) -> dict[str, Any] | None:
+    """What the run in this folder measured, or None while it has not ended."""
+    try:
+        value = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def figures(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The plain finite numbers among the metrics."""
+    return {
+        name: float(value)
+        for name, value in metrics.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
+
+
+def values_of(metrics: Mapping[str, Any], objectives: Sequence[Objective]) -> tuple[list[float], str]:
+    """A value for each objective; or, where one is lacking, why."""
+    numbers = figures(metrics)
+    values: list[float] = []
+    for objective in objectives:
+        if objective.metric in numbers:
+            values.append(numbers[objective.metric])
+        elif objective.metric in metrics:
+            return [], f"{objective.metric} is {metrics[objective.metric]!r}, which is no finite number"
+        else:
+            closest = nearest(objective.metric, numbers) or sorted(numbers)
+            return [], (
+                f"hydra.sweeper.objectives: expected {objective.metric} in {METRICS_FILE}, received none; try "
+                f"{' or '.join(closest) or 'another metric'}"
+            )
+    return values, ""

@@ -1,0 +1,61 @@
+"""Optuna's samplers and pruners by name."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from optuna import pruners, samplers
+from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+
+from graft.config.faults import InputError, nearest
+
+SAMPLERS: dict[str, type[BaseSampler]] = {
+    "tpe": samplers.TPESampler,
+    "random": samplers.RandomSampler,
+    "cmaes": samplers.CmaEsSampler,
+    "qmc": samplers.QMCSampler,
+    "gp": samplers.GPSampler,
+}
+PRUNERS: dict[str, type[BasePruner]] = {
+    "none": pruners.NopPruner,
+    "median": pruners.MedianPruner,
+    "halving": pruners.SuccessiveHalvingPruner,
+    "hyperband": pruners.HyperbandPruner,
+    "wilcoxon": pruners.WilcoxonPruner,
+}
+# What Optuna would warn of at each trial: the first trials of a study are drawn one key at a time, by design.
+QUIET = {"cmaes": {"warn_independent_sampling": False}, "gp": {"warn_independent_sampling": False}}
+
+
+def make_sampler(name: str, options: Mapping[str, Any], *, seed: int, number: int) -> BaseSampler:
+    """The sampler of one trial. Its random numbers are a function of (seed, number), so that a study that was
+    interrupted goes on as it would have gone on."""
+    drawn = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    settings: dict[str, Any] = {"seed": drawn, **QUIET.get(name, {})}
+    if name == "qmc":  # one sequence, of which the store counts the points
+        settings = {"seed": seed, "scramble": True, "warn_independent_sampling": False}
+    return _make(SAMPLERS[name], {**settings, **options}, f"hydra.sweeper.sampler_options for {name}")
+
+
+def make_pruner(name: str, options: Mapping[str, Any]) -> BasePruner:
+    return _make(PRUNERS[name], dict(options), f"hydra.sweeper.pruner_options for {name}")
+
+
+def _make(kind: type[Any], settings: dict[str, Any], what: str) -> Any:
+    known = set(inspect.signature(kind).parameters)
+    for name in settings:
+        if name not in known:
+            closest = nearest(name, known) or sorted(known)
+            raise InputError(f"{what}: expected {', '.join(sorted(known))}, received {name}; try {closest[0]}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # QMC (3.0) and Wilcoxon (3.6) are still called so
+            return kind(**settings)
+    except (TypeError, ValueError, ImportError) as error:
+        raise InputError(f"{what}: expected values that Optuna takes, received {settings} ({error})") from error

@@ -1,0 +1,96 @@
+"""What `hydra.sweeper` says, as typed values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from graft.config.faults import ConfigError, Fault, nearest
+from graft.study_record import Objective
+from graft.sweep.objectives import read_objectives
+
+SAMPLERS = ("tpe", "random", "cmaes", "qmc", "gp")
+PRUNERS = ("none", "median", "halving", "hyperband", "wilcoxon")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepSettings:
+    """The keys of hydra/sweeper=grid and, with the last four, of hydra/sweeper=bayes."""
+
+    objectives: tuple[Objective, ...]
+    """What trials are judged by."""
+    storage: str | None = None
+    """Null: journal.log in the sweep's folder. Else a database's URL: sqlite:///FILE, postgresql://…"""
+    study: str | None = None
+    """The study's name in the store. Null: that of the sweep's folder."""
+    params: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Key to values, as an override writes them; the command line wins over it."""
+    max_failures: int | None = None
+    """No further trial begins once so many have failed. Null: all are tried."""
+    retries: int = 0
+    """Further attempts at a trial that fails; each goes on from the trial's checkpoint."""
+    retry_failed: bool = False
+    """Trials that failed when the sweep ran before are tried anew."""
+    max_interruptions: int = 10
+    """A trial during which the sweep was killed so often is failed instead of being started again."""
+    batch: int = 1
+    """Trials handed to the launcher at once; matters to those that submit several together."""
+    pruner: str = "none"
+    """Which trials are stopped early: none, median, halving, hyperband, wilcoxon."""
+    pruner_options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Arguments of Optuna's pruner of that name."""
+    n_trials: int | None = None
+    """Trials in the study, finished ones of earlier calls counted. Null: a grid, whose trials are its combinations."""
+    sampler: str = "tpe"
+    """How the next trial is chosen: tpe, random, cmaes, qmc, gp."""
+    sampler_options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Arguments of Optuna's sampler of that name."""
+    seed: int = 0
+    """Trial n of a study depends on the seed, on n and on the trials before it, on nothing else."""
+
+
+def read_settings(given: Mapping[str, Any]) -> SweepSettings:
+    """The plain values of `hydra.sweeper`, checked.
+
+    Raises:
+        ConfigError: with every fault.
+    """
+    objectives, faults = read_objectives(given.get("objectives") or [])
+    known = {each.name for each in fields(SweepSettings)}
+    values = {name: value for name, value in given.items() if name in known}
+    for name in ("params", "pruner_options", "sampler_options"):
+        values[name] = values.get(name) or {}
+    values["objectives"] = tuple(objectives)
+    faults += _faults(values)
+    if faults:
+        raise ConfigError(faults)
+    return SweepSettings(**values)
+
+
+WHOLE = {"n_trials": 1, "max_failures": 1, "retries": 0, "max_interruptions": 1, "batch": 1, "seed": 0}
+
+
+def _faults(values: Mapping[str, Any]) -> Iterator[Fault]:
+    for name, least in WHOLE.items():
+        value = values.get(name)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+            yield _fault(name, f"a whole number from {least} upward", value, f"hydra.sweeper.{name}={max(least, 1)}")
+    for name, choices in {"sampler": SAMPLERS, "pruner": PRUNERS}.items():
+        if name in values and values[name] not in choices:
+            closest = nearest(str(values[name]), choices, count=1) or choices[:1]
+            yield _fault(name, f"one of {', '.join(choices)}", values[name], f"hydra.sweeper.{name}={closest[0]}")
+    if not isinstance(values.get("retry_failed", False), bool):
+        yield _fault("retry_failed", "true or false", values["retry_failed"], "hydra.sweeper.retry_failed=true")
+    several = len(values["objectives"]) > 1
+    if several and values.get("pruner", "none") != "none":
+        yield _fault("pruner", "none with several objectives", values["pruner"], "hydra.sweeper.pruner=none")
+    if several and values.get("n_trials") and values.get("sampler") == "cmaes":
+        yield _fault("sampler", "another with several objectives", "cmaes", "hydra.sweeper.sampler=tpe")
+    for name, owner in {"pruner_options": "pruner", "sampler_options": "sampler"}.items():
+        if values[name] and values.get(owner) == "none":
+            yield _fault(name, f"nothing with {owner}=none, where it has no effect", values[name], f"another {owner}")
+
+
+def _fault(name: str, expected: str, received: object, remedy: str) -> Fault:
+    return Fault(key=f"hydra.sweeper.{name}", expected=expected, received=repr(received), remedy=remedy)

@@ -1,0 +1,159 @@
+"""What a sweep varies: Hydra's override grammar as the points of a grid or as Optuna's distributions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.errors import HydraException
+
+from graft.config.faults import ConfigError, Fault, InputError
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+NUMBERS_ONLY = ("cmaes", "qmc")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """The overrides of a sweep, divided."""
+
+    fixed: tuple[str, ...]
+    """As they were written: the same for every trial."""
+    swept: Mapping[str, Override]
+    """By key, with the sign of an addition (+key)."""
+
+    def overrides(self, choices: Mapping[str, str]) -> list[str]:
+        """All of one trial's."""
+        return [*self.fixed, *(f"{key}={value}" for key, value in choices.items())]
+
+
+def read_space(params: Mapping[str, Any], arguments: Iterable[str], parser: OverridesParser) -> Space:
+    """The command line's overrides over those of `hydra.sweeper.params`.
+
+    Raises:
+        InputError: an entry of params is not written as an override is.
+    """
+    fixed: dict[str, str] = {}
+    swept: dict[str, Override] = {}
+    for line in [*(f"{key}={value}" for key, value in params.items()), *arguments]:
+        try:
+            override = parser.parse_overrides([line])[0]
+        except HydraException as error:
+            raise InputError(
+                f"hydra.sweeper.params: expected values in Hydra's override syntax, received {line!r}"
+                f" ({str(error).splitlines()[0]}); try choice(…), range(…), interval(…) or tag(log, interval(…))"
+            ) from error
+        key = override.get_key_element()
+        fixed.pop(key, None)
+        swept.pop(key, None)
+        if override.is_sweep_override():
+            swept[key] = override
+        else:
+            fixed[key] = override.input_line or f"{key}={override.get_value_element_as_str()}"
+    return Space(fixed=tuple(fixed.values()), swept=swept)
+
+
+def points(space: Space) -> list[dict[str, str]]:
+    """Every combination, the last key's values changing fastest.
+
+    Raises:
+        InputError: a key is swept over an interval, which has no end of values.
+    """
+    faults = [
+        Fault(
+            key=key,
+            expected="values that can be counted, for a grid",
+            received=str(override.get_value_string()),
+            remedy=f"hydra/sweeper=bayes, or {key}=choice(…)",
+        )
+        for key, override in space.swept.items()
+        if not override.is_discrete_sweep()
+    ]
+    if faults:
+        raise ConfigError(faults)
+    values = [[str(value) for value in override.sweep_string_iterator()] for override in space.swept.values()]
+    return [dict(zip(space.swept, combination, strict=True)) for combination in product(*values)]
+
+
+def distributions(space: Space, sampler: str) -> dict[str, BaseDistribution]:
+    """Each swept key's, for Optuna: numbers from an interval or a range, texts from a choice or a glob.
+
+    Raises:
+        InputError: nothing is swept, a key's values are empty, or the sampler knows numbers only.
+    """
+    if not space.swept:
+        raise InputError(
+            "hydra/sweeper=bayes: expected a key to search over, received none;"
+            " try 'optimizer.lr=tag(log, interval(1e-5, 1e-2))'"
+        )
+    faults = list(_faults(space, sampler))
+    if faults:
+        raise ConfigError(faults)
+    return {key: _distribution(override) for key, override in space.swept.items()}
+
+
+def as_text(value: Any) -> str:
+    """A sampled value in the override grammar; a number keeps every digit."""
+    return value if isinstance(value, str) else repr(value)
+
+
+def _faults(space: Space, sampler: str) -> Iterator[Fault]:
+    for key, override in space.swept.items():
+        swept: Any = override.value()
+        tags: set[str] = getattr(swept, "tags", set())
+        received = str(override.get_value_string())
+        if unknown := tags - {"log"}:
+            yield Fault(key=key, expected="no tag but log", received=", ".join(sorted(unknown)))
+        elif tags and not override.is_interval_sweep():
+            remedy = f"{key}=tag(log, interval(…))"
+            yield Fault(key=key, expected="the tag log on an interval only", received=received, remedy=remedy)
+        elif tags and swept.start <= 0:
+            yield Fault(key=key, expected="an interval above 0 with the tag log", received=received)
+        elif _is_categorical(override):
+            if not any(True for _ in override.sweep_string_iterator()):
+                yield Fault(key=key, expected="at least one value", received=received)
+            elif sampler in NUMBERS_ONLY:
+                expected = f"an interval or a range with sampler={sampler}, which knows numbers only"
+                yield Fault(key=key, expected=expected, received=received, remedy="hydra.sweeper.sampler=tpe")
+
+
+def _is_categorical(override: Override) -> bool:
+    return not (override.is_interval_sweep() or override.is_range_sweep())
+
+
+def _distribution(override: Override) -> BaseDistribution:
+    from optuna.distributions import CategoricalDistribution
+
+    swept = override.value()
+    if isinstance(swept, IntervalSweep):
+        return _interval(swept)
+    if isinstance(swept, RangeSweep):
+        return _range(list(swept.range()), abs(swept.step))
+    return CategoricalDistribution([str(value) for value in override.sweep_string_iterator()])
+
+
+def _interval(swept: IntervalSweep) -> BaseDistribution:
+    """Both ends belong to it."""
+    from optuna.distributions import FloatDistribution, IntDistribution
+
+    assert swept.start is not None
+    assert swept.end is not None
+    log = "log" in swept.tags
+    if isinstance(swept.start, int) and isinstance(swept.end, int):
+        return IntDistribution(swept.start, swept.end, log=log)
+    return FloatDistribution(float(swept.start), float(swept.end), log=log)
+
+
+def _range(values: Sequence[float], step: float) -> BaseDistribution:
+    """Hydra's range leaves its stop out; Optuna's distributions have their end in them."""
+    from optuna.distributions import FloatDistribution, IntDistribution
+
+    if all(isinstance(value, int) for value in values):
+        return IntDistribution(int(min(values)), int(max(values)), step=int(step))
+    return FloatDistribution(float(min(values)), float(max(values)), step=float(step))

@@ -1,0 +1,131 @@
+"""hydra/sweeper=grid and hydra/sweeper=bayes: Hydra's door to graft.sweep. Hydra imports this at every start."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+
+class _LedgerSweeper(Sweeper):
+    """Both sweepers; they differ in where trials come from. Hydra passes over classes that are abstract, as this is."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = {
+            name: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            for name, value in settings.items()
+        }
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config = config
+        self.hydra_context = hydra_context
+        self.task_function = task_function
+
+    def _sweep(self, arguments: list[str]) -> None:
+        """Ends with the exit codes of a run: 1 where a trial failed, 2 where nothing was started, 130 where stopped."""
+        from graft.config.faults import InputError
+        from graft.sweep.attempt import Interrupted
+
+        try:
+            failed = self._conduct(arguments)
+        except InputError as error:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            print(error, file=sys.stderr)
+            raise SystemExit(2) from None
+        except (Interrupted, KeyboardInterrupt):
+            print("the sweep was stopped; the same command goes on", file=sys.stderr)
+            raise SystemExit(130) from None
+        if failed:
+            print(failed, file=sys.stderr)
+            raise SystemExit(1)
+
+    def _conduct(self, arguments: list[str]) -> str:
+        """The table of failures, or nothing."""
+        from graft.config.faults import InputError
+        from graft.reporting import write_study_page
+        from graft.sweep.conduct import check_optuna, conduct
+        from graft.sweep.settings import read_settings
+        from graft.sweep.space import points, read_space
+        from graft.sweep.summary import failures, summary
+
+        settings = read_settings(self.settings)
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        space = read_space(settings.params, arguments, parser)
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self.hydra_context, task_function=self.task_function, config=self.config
+        )
+        if OmegaConf.select(self.config, "mode") == "plan":
+            return self._plan([space.overrides(point) for point in points(space)])
+        check_optuna()
+        subfolder = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)["subdir"]
+        if subfolder != "${hydra.job.num}":
+            raise InputError(
+                f"hydra.sweep.subdir: expected ${{hydra.job.num}}, since trials are found by their number, received"
+                f" {subfolder}; try hydra.sweep.dir, or hydra/sweeper=basic"
+            )
+        folder = Path(str(self.config.hydra.sweep.dir)).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        slots = getattr(self.launcher, "slots", 1)
+        study = conduct(folder, settings, space, self._launch, slots=slots, say=_say)
+        _say(summary(study))
+        write_study_page(folder)
+        return failures(study)
+
+    def _launch(self, claims: Any) -> list[Any]:
+        from graft.sweep.job import TRIAL
+
+        jobs = [
+            [
+                *claim.overrides,
+                f"hydra.sweep.subdir={claim.number}",
+                f"+hydra.job.env_set.{TRIAL}='{claim.folder.parent}:{claim.number}'",
+            ]
+            for claim in claims
+        ]
+        return [_ended(job) for job in self.launcher.launch(jobs, initial_job_idx=claims[0].number)]
+
+    def _plan(self, jobs: list[list[str]]) -> str:
+        """Plans are printed, and are no trials."""
+        ends = [_ended(job) for job in self.launcher.launch(jobs, initial_job_idx=0)]
+        return "\n".join(ended.reason for ended in ends if ended.reason)
+
+
+class GridSweeper(_LedgerSweeper):
+    """Every combination of the values."""
+
+    def sweep(self, arguments: list[str]) -> None:
+        self.settings["n_trials"] = None
+        self._sweep(arguments)
+
+
+class BayesSweeper(_LedgerSweeper):
+    """A search by one of Optuna's samplers."""
+
+    def sweep(self, arguments: list[str]) -> None:
+        if self.settings["n_trials"] is None:  # which would be a grid
+            self.settings["n_trials"] = "null"
+        self._sweep(arguments)
+
+
+def _ended(job: JobReturn) -> Any:
+    from graft.sweep.attempt import Ended, Interrupted
+
+    if job.status == JobStatus.COMPLETED:
+        return Ended()
+    error = job._return_value
+    return Ended(reason=str(error) or type(error).__name__, interrupted=isinstance(error, Interrupted))
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

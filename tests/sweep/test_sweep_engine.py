@@ -1,0 +1,297 @@
+"""Trials are run once, whatever ends a process: the ledger and the engine, with jobs that only write a figure."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from graft.config.faults import InputError
+from graft.study_record import Objective, StudyRecord
+from graft.sweep.attempt import Claim, Ended, Interrupted
+from graft.sweep.conduct import conduct
+from graft.sweep.ledger import TrialLedger
+from graft.sweep.locks import FileLock
+from graft.sweep.paths import JOURNAL, training_lock
+from graft.sweep.settings import SweepSettings
+from graft.sweep.sources import Grid
+from graft.sweep.space import read_space
+from graft.sweep.study import read_study
+
+LOSS = (Objective(metric="loss", direction="min"),)
+LAUNCH = Callable[[Claim], str | None]
+
+# A process that works on a study. Arguments: this folder, the sweep's, settings, space, seconds that a trial takes.
+WORKER = """
+import json, sys, time
+from pathlib import Path
+sys.path.insert(0, str(Path(sys.argv[1])))
+from test_sweep_engine import LOSS, job, run
+from graft.sweep.settings import SweepSettings
+folder, seconds = Path(sys.argv[2]), float(sys.argv[5])
+settings, space = json.loads(sys.argv[3]), json.loads(sys.argv[4])
+run(folder, space, job(folder, seconds), SweepSettings(objectives=LOSS, **settings))
+"""
+
+
+def run(
+    folder: Path, space: Sequence[str], launch: LAUNCH, settings: SweepSettings | None = None, slots: int = 1
+) -> StudyRecord:
+    """A sweep of jobs that return why they failed, or None."""
+
+    def launched(claims: Sequence[Claim]) -> list[Ended]:
+        return [Ended(reason=launch(claim) or "") for claim in claims]
+
+    read = read_space({}, space, OverridesParser.create())
+    return conduct(folder, settings or SweepSettings(objectives=LOSS), read, launched, slots=slots, say=print)
+
+
+def job(folder: Path, seconds: float = 0.0) -> LAUNCH:
+    """Writes (x - 2)², and two lines into a log that all jobs share."""
+
+    def log(word: str, claim: Claim) -> None:
+        with open(folder.parent / "log", "a") as file:
+            file.write(f"{word} {claim.number} {claim.choices['x']}\n")
+
+    def launch(claim: Claim) -> None:
+        log("begin", claim)
+        time.sleep(seconds)
+        claim.folder.mkdir(parents=True, exist_ok=True)
+        log("end", claim)
+        written = claim.folder / "metrics.json"
+        written.write_text(json.dumps({"loss": (float(claim.choices["x"]) - 2) ** 2}))
+
+    return launch
+
+
+def logged(folder: Path, word: str) -> list[str]:
+    lines = (folder.parent / "log").read_text().splitlines()
+    return [line.split()[2] for line in lines if line.startswith(word)]
+
+
+def worker(folder: Path, settings: dict[str, object], space: Sequence[str], seconds: float) -> subprocess.Popen[bytes]:
+    words = [str(Path(__file__).parent), str(folder), json.dumps(settings), json.dumps(space), str(seconds)]
+    return subprocess.Popen([sys.executable, "-c", WORKER, *words], stdout=subprocess.DEVNULL)
+
+
+def test_a_grid_runs_each_combination_once_and_the_same_sweep_again_runs_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    study = run(folder, ["x=1,2,4", "seed=7"], job(folder))
+    assert [(trial.choices, trial.values, trial.state) for trial in study.trials] == [
+        ({"x": "1"}, (1.0,), "complete"), ({"x": "2"}, (0.0,), "complete"), ({"x": "4"}, (4.0,), "complete")
+    ]  # fmt: skip
+    assert study.trials[0].overrides == ("seed=7", "x=1")
+    assert [trial.number for trial in study.best] == [1]
+    assert run(folder, ["x=1,2,4", "seed=7"], job(folder)) == study
+    assert logged(folder, "begin") == ["1", "2", "4"]
+
+
+def test_a_grid_grows_with_its_command(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    run(folder, ["x=1,2"], job(folder))
+    study = run(folder, ["x=1,2,3"], job(folder))
+    assert [trial.choices["x"] for trial in study.trials] == ["1", "2", "3"]
+    assert logged(folder, "begin") == ["1", "2", "3"]
+
+
+def test_a_failed_trial_keeps_its_reason_and_the_others_go_on(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    good = job(folder)
+    study = run(folder, ["x=1,2,3"], lambda claim: "out of memory" if claim.choices["x"] == "2" else good(claim))
+    assert [trial.state for trial in study.trials] == ["complete", "failed", "complete"]
+    assert [(trial.number, trial.reason, trial.values) for trial in study.failed] == [(1, "out of memory", ())]
+    again = run(folder, ["x=1,2,3"], good)
+    assert [trial.state for trial in again.trials] == ["complete", "failed", "complete"]
+    mended = run(folder, ["x=1,2,3"], good, SweepSettings(objectives=LOSS, retry_failed=True))
+    assert [(trial.state, trial.again_of) for trial in mended.trials[3:]] == [("complete", 1)]
+    assert mended.failed == ()
+    assert [trial.number for trial in mended.best] == [3]
+
+
+def test_retries_and_max_failures(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    attempts: Counter[str] = Counter()
+    good = job(folder)
+
+    def launch(claim: Claim) -> str | None:
+        attempts[claim.choices["x"]] += 1
+        second = claim.choices["x"] == "2" and claim.attempts == 2
+        return good(claim) if second or claim.choices["x"] == "1" else "no"
+
+    settings = SweepSettings(objectives=LOSS, retries=1, max_failures=2)
+    study = run(folder, ["x=1,2,3,4,5"], launch, settings)
+    assert attempts == {"1": 1, "2": 2, "3": 2, "4": 2}
+    assert [(trial.state, trial.attempts) for trial in study.trials] == [
+        ("complete", 1), ("complete", 2), ("failed", 2), ("failed", 2)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("metrics", "reason"),
+    [
+        ({"loss": float("nan")}, "loss is nan, which is no finite number"),
+        ({"loss": "low"}, "loss is 'low', which is no finite number"),
+        ({"lost": 1.0}, "expected loss in metrics.json, received none; try lost"),
+        (None, "it ended without metrics.json"),
+    ],
+)
+def test_a_trial_without_its_figure_has_failed(tmp_path: Path, metrics: object, reason: str) -> None:
+    def launch(claim: Claim) -> None:
+        claim.folder.mkdir()
+        if metrics is not None:
+            (claim.folder / "metrics.json").write_text(json.dumps(metrics))
+
+    study = run(tmp_path / "sweep", ["x=1"], launch)
+    assert [trial.state for trial in study.trials] == ["failed"]
+    assert reason in study.trials[0].reason
+
+
+def test_a_stopped_trial_is_not_over(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    read = read_space({}, ["x=1,2"], OverridesParser.create())
+    settings = SweepSettings(objectives=LOSS)
+    with pytest.raises(Interrupted):
+        conduct(folder, settings, read, lambda claims: [Ended(interrupted=True)], slots=1, say=print)
+    assert [trial.state for trial in read_study(folder).trials] == ["running"]
+    study = run(folder, ["x=1,2"], job(folder))
+    assert [(trial.state, trial.attempts) for trial in study.trials] == [("complete", 2), ("complete", 1)]
+
+
+def test_a_trial_that_kills_its_sweep_each_time_is_given_up(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    ledger = TrialLedger(folder, LOSS)
+    grid = Grid(read_space({}, ["x=1,2"], OverridesParser.create()))
+    for _ in range(3):
+        claim = ledger.claim(grid)
+        assert claim is not None
+        assert claim.number == 0
+        claim.lock.release()  # as the kernel does for a process that dies
+    study = run(folder, ["x=1,2"], job(folder), SweepSettings(objectives=LOSS, max_interruptions=2))
+    assert [trial.state for trial in study.trials] == ["failed", "complete"]
+    assert "its process ended 3 times without a word" in study.trials[0].reason
+
+
+def test_a_trial_whose_job_outlives_its_sweep_is_not_run_beside_it_and_its_result_counts(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    ledger = TrialLedger(folder, LOSS)
+    grid = Grid(read_space({}, ["x=1,2"], OverridesParser.create()))
+    left = ledger.claim(grid)
+    assert left is not None
+    left.lock.release()
+    still = FileLock(training_lock(folder, 0))
+    still.acquire()
+    other = ledger.claim(grid)
+    assert other is not None
+    assert other.number == 1
+    other.lock.release()
+    (folder / "0").mkdir()
+    (folder / "0" / "metrics.json").write_text('{"loss": 5.0}')
+    still.release()
+    study = run(folder, ["x=1,2"], job(folder))
+    assert [(trial.state, trial.values) for trial in study.trials] == [("complete", (5.0,)), ("complete", (0.0,))]
+    assert logged(folder, "begin") == ["2"]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "cmaes", "qmc"])
+def test_a_search_that_was_cut_short_goes_on_as_it_would_have(tmp_path: Path, sampler: str) -> None:
+    space = ["x=interval(-5.0,5.0)", "y=range(0,9)"]
+    whole, halves = tmp_path / "a" / "sweep", tmp_path / "b" / "sweep"
+    whole.parent.mkdir()
+    halves.parent.mkdir()
+
+    def settings(trials: int) -> SweepSettings:
+        return SweepSettings(objectives=LOSS, n_trials=trials, sampler=sampler)
+
+    expected = run(whole, space, job(whole), settings(9))
+    for trials in (4, 5, 9):
+        study = run(halves, space, job(halves), settings(trials))
+        assert len(study.trials) == trials
+    assert [trial.choices for trial in study.trials] == [trial.choices for trial in expected.trials]
+    assert len({trial.choices["x"] for trial in study.trials}) == 9
+
+
+def test_a_choice_cannot_grow_amid_a_search(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    settings = SweepSettings(objectives=LOSS, n_trials=2)
+    run(folder, ["x=choice(1,2)"], job(folder), settings)
+    with pytest.raises(InputError, match=r"x: expected what the study has searched over until now"):
+        run(folder, ["x=choice(1,2,3)"], job(folder), SweepSettings(objectives=LOSS, n_trials=3))
+    with pytest.raises(InputError, match=r"objectives: expected those of the study in .* \(loss min\), received"):
+        run(folder, ["x=choice(1,2)"], job(folder), SweepSettings(objectives=(Objective(metric="f", direction="max"),)))
+
+
+def test_a_torn_last_line_of_the_journal_is_taken_off(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    study = run(folder, ["x=1,3"], job(folder))
+    with open(folder / JOURNAL, "ab") as journal:
+        journal.write(b'{"op_code":4,"worker_')
+    assert read_study(folder) == study
+    assert len(run(folder, ["x=1,2,3"], job(folder)).complete) == 3
+
+
+def test_a_database_keeps_the_trials_too_and_belongs_to_one_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    settings = SweepSettings(objectives=LOSS, storage=f"sqlite:///{tmp_path}/trials.db", study="mine")
+    run(folder, ["x=1,2"], job(folder), settings)
+    study = run(folder, ["x=1,2,3"], job(folder), settings)
+    assert [trial.values for trial in study.trials] == [(1.0,), (0.0,), (1.0,)]
+    assert not (folder / JOURNAL).exists()
+    with pytest.raises(InputError, match=r"belongs to another; try hydra\.sweeper\.study=NAME"):
+        run(tmp_path / "elsewhere", ["x=1"], job(folder), settings)
+
+
+def test_several_slots_share_the_work(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    began = time.perf_counter()
+    study = run(folder, ["x=range(0,8)"], job(folder, 0.4), slots=4)
+    assert time.perf_counter() - began < 8 * 0.4
+    assert sorted(logged(folder, "begin")) == [str(x) for x in range(8)]
+    assert len(study.complete) == 8
+
+
+def test_killed_three_times_and_started_again_each_trial_ends_once_with_the_same_best(tmp_path: Path) -> None:
+    space, settings = ["x=interval(-5.0,5.0)"], {"n_trials": 12}
+    whole, killed = tmp_path / "a" / "sweep", tmp_path / "b" / "sweep"
+    whole.parent.mkdir()
+    killed.parent.mkdir()
+    expected = run(whole, space, job(whole), SweepSettings(objectives=LOSS, n_trials=12))
+    chance = random.Random(0)
+    for kills in range(1, 4):
+        process = worker(killed, settings, space, 0.05)
+        while not (log := killed.parent / "log").exists() or log.read_text().count("begin") < 3 * kills:
+            time.sleep(0.005)
+        time.sleep(0.1 * chance.random())
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    assert worker(killed, settings, space, 0.0).wait() == 0
+    study = read_study(killed)
+    assert [trial.state for trial in study.trials] == ["complete"] * 12
+    assert [trial.choices for trial in study.trials] == [trial.choices for trial in expected.trials]
+    assert [trial.number for trial in study.best] == [trial.number for trial in expected.best]
+    assert [trial.values for trial in study.best] == [trial.values for trial in expected.best]
+    assert sum(trial.attempts for trial in study.trials) <= 12 + 3
+    assert set(Counter(logged(killed, "end")).values()) <= {1, 2}
+
+
+@pytest.mark.parametrize("trials", [30, pytest.param(200, marks=pytest.mark.slow)])
+def test_two_workers_on_one_journal_lose_no_trial_and_double_none(tmp_path: Path, trials: int) -> None:
+    folder = tmp_path / "sweep"
+    space = ["x=interval(-5.0,5.0)"]
+    settings = {"n_trials": trials, "sampler": "random"}
+    processes = [worker(folder, settings, space, 0.01) for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    study = read_study(folder)
+    assert [trial.number for trial in study.complete] == list(range(trials))
+    assert len(logged(folder, "begin")) == trials
+    assert sorted(logged(folder, "begin")) == sorted(logged(folder, "end"))
+    assert {trial.attempts for trial in study.trials} == {1}
