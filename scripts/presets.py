@@ -31,11 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="SEED")
     parser.add_argument("--folder", type=Path, default=Path("outputs/presets"), help="of the runs and the table")
     args, overrides = parser.parse_known_args(argv)
+    args.folder.mkdir(parents=True, exist_ok=True)
     rows: list[str] = []
     part = "test"
     for preset in args.presets:
-        words = [(f"experiment={preset}", f"seed={seed}", *overrides) for seed in args.seeds]
-        runs = [run(line, args.folder / preset / line[1]) for line in words]
+        runs = [
+            run((f"experiment={preset}", f"seed={seed}", *overrides), args.folder / preset / f"seed{seed}")
+            for seed in args.seeds
+        ]
         done = [record for record in runs if record is not None]
         rows.append(row(preset, done, failed=len(runs) - len(done)))
         part = done[0].judged if done else part

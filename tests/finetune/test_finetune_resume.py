@@ -326,6 +326,15 @@ def test_state_that_does_not_fit_is_refused_by_name(tiny, tmp_path, change, mess
         run(tiny, tmp_path)
 
 
+def test_an_optimizer_whose_state_has_shapes_of_its_own_goes_on(tiny, tmp_path):
+    """Adafactor keeps a row and a column for a matrix, and scalars."""
+    tune = {"optimizer": tiny.optimizer(name="adafactor", kwargs={"min_dim_size_to_factor": 1})}
+    first = run(tiny, tmp_path, **tune)
+    state = torch.load(first.last_path, weights_only=True)["optimizer_states"][0]["state"]
+    assert {value.ndim for value in state["fc.weight"].values() if isinstance(value, torch.Tensor)} == {0, 1}
+    assert run(tiny, tmp_path, **tune).metrics == first.metrics
+
+
 def test_a_checkpoint_of_another_donor_is_refused(tiny, tmp_path):
     changes = {"freeze": "layer1-2", "kind": UnfreezeKind.never, "unfreeze": {}}
     run(tiny, tmp_path, **changes)

@@ -22,7 +22,7 @@ def done(tmp_path: Path) -> Callable[..., Path]:
     """A finished run's folder, as far as the table reads it."""
 
     def write(preset: str, seed: int, accuracy: float, seconds: float = 90.0, overrides: tuple[str, ...] = ()) -> Path:
-        folder = tmp_path / preset / f"seed={seed}"
+        folder = tmp_path / preset / f"seed{seed}"
         (folder / ".hydra").mkdir(parents=True)
         words = [f"experiment={preset}", f"seed={seed}", *overrides]
         (folder / ".hydra" / "overrides.yaml").write_text("".join(f"- {word}\n" for word in words))
