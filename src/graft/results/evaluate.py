@@ -117,11 +117,39 @@ def bootstrap(
 ) -> Interval:
     """The percentile bootstrap over images of `accuracy`, `f1` or `auroc` [Efron & Tibshirani 1993].
 
-    A resample is a row of weights: how often it draws each image. Resamples where the metric is undefined do not count.
+    Resamples where the metric is undefined do not count.
     """
-    of_weights = _WEIGHTED[metric]
+    drawn = _resample(probabilities_NK, targets_N, metric, resamples, seed)
+    return _interval(_value(probabilities_NK, targets_N, metric), drawn, level)
+
+
+def paired_difference(
+    first_NK: Floats,
+    second_NK: Floats,
+    targets_N: Ints,
+    metric: str,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """How much better the first is than the second on the same images, each resample drawn once for both."""
+    value = _value(first_NK, targets_N, metric) - _value(second_NK, targets_N, metric)
+    first_R, second_R = (_resample(said, targets_N, metric, resamples, seed) for said in (first_NK, second_NK))
+    return _interval(value, first_R - second_R, level)
+
+
+def _value(probabilities_NK: Floats, targets_N: Ints, metric: str) -> float:
     images = len(targets_N)
-    value = float(of_weights(probabilities_NK, targets_N, np.ones((1, images)))[0]) if images else float("nan")
+    return float(_WEIGHTED[metric](probabilities_NK, targets_N, np.ones((1, images)))[0]) if images else float("nan")
+
+
+def _resample(probabilities_NK: Floats, targets_N: Ints, metric: str, resamples: int, seed: int) -> Floats:
+    """The metric on each resample; the seed alone decides which images are drawn.
+
+    A resample is a row of weights: how often it draws each image.
+    """
+    images = len(targets_N)
     generator = np.random.default_rng(seed)
     values: list[Floats] = []
     rows = max(1, BLOCK // max(images, 1))
@@ -130,8 +158,11 @@ def bootstrap(
         draws = generator.integers(0, images, size=(count, images))
         draws += np.arange(count)[:, None] * images
         weights_RN = np.bincount(draws.ravel(), minlength=count * images).reshape(count, images).astype(np.float64)
-        values.append(of_weights(probabilities_NK, targets_N, weights_RN))
-    drawn = np.concatenate(values) if values else np.empty(0)
+        values.append(_WEIGHTED[metric](probabilities_NK, targets_N, weights_RN))
+    return np.concatenate(values) if values else np.empty(0)
+
+
+def _interval(value: float, drawn: Floats, level: float) -> Interval:
     drawn = drawn[~np.isnan(drawn)]
     tail = (1 - level) / 2
     low, high = np.quantile(drawn, [tail, 1 - tail]) if len(drawn) else (float("nan"), float("nan"))

@@ -28,6 +28,20 @@ class Predictions:
     probabilities_NK: Floats
 
 
+def in_order_of(said: Predictions, other: Predictions) -> Predictions | None:
+    """The second's rows in the first's order; None where they are not about the same images and classes."""
+    place = {path: row for row, path in enumerate(other.paths)}
+    same_classes = said.probabilities_NK.shape[1] == other.probabilities_NK.shape[1]
+    if not same_classes or len(said.paths) != len(other.paths) or set(place) != set(said.paths):
+        return None
+    rows = [place[path] for path in said.paths]
+    if (other.targets_N[rows] != said.targets_N).any():
+        return None
+    return Predictions(
+        part=other.part, paths=said.paths, targets_N=said.targets_N, probabilities_NK=other.probabilities_NK[rows]
+    )
+
+
 def write_predictions(
     folder: Path | str,
     part: str,

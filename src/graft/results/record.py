@@ -15,6 +15,8 @@ from graft.results import predictions
 from graft.results.predictions import Predictions, read_predictions
 
 Json = dict[str, Any]
+CONTROLS = "controls"
+"""The folder in a run's where `graft controls` puts the runs that this one is held against."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,6 +44,8 @@ class RunRecord:
     """.hydra/config.yaml as text"""
     overrides: tuple[str, ...] = ()
     """.hydra/overrides.yaml"""
+    controls: Mapping[str, RunRecord] = field(default_factory=dict)
+    """The finished ones of `graft controls`, by name"""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -134,6 +138,9 @@ def read_run(folder: Path | str) -> RunRecord:
         predictions=read_predictions(said) if said.is_file() else {},
         config=_text(folder / ".hydra" / "config.yaml"),
         overrides=_overrides(_text(folder / ".hydra" / "overrides.yaml")),
+        controls={
+            path.parent.name: read_run(path.parent) for path in sorted((folder / CONTROLS).glob("*/metrics.json"))
+        },
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from graft.results.evaluate import Reliability
 
@@ -32,6 +32,7 @@ PAGE_COLOURS = {
 }
 SIZE = (4.6, 2.7)  # inches of 72 units: as wide as a phone, so that text of 9.5 units can be read there
 TEXT = 9.5
+MOST_TICKS = 6  # values that get a tick each
 
 Line = tuple[str, Sequence[float], Sequence[float]]  # label, x, y
 
@@ -80,6 +81,51 @@ def range_test(lines: Sequence[Line], label: str, *, mark: float) -> str:
     return render(figure, label)
 
 
+def overlay(lines: Sequence[Line], label: str, *, y: str, best: int | None = None) -> str:
+    """The same metric of many runs over the epochs: up to 6 each in its colour, more in grey behind the best one.
+
+    Args:
+        best: the place of the run to draw on top.
+    """
+    if len(lines) <= len(SERIES):
+        return curves(lines, label, y=y)
+    figure, axes = blank_axes("epoch", y)
+    others = [line for place, line in enumerate(lines) if place != best]
+    for place, (_, xs, ys) in enumerate(others):
+        axes.plot(xs, ys, color=MUTED, linewidth=0.9, alpha=0.55, label=None if place else "the others")
+    if best is not None:
+        name, xs, ys = lines[best]
+        axes.plot(xs, ys, color=SERIES[0], linewidth=2.2, label=f"best: {name}")
+        _legend(axes, columns=2)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    return render(figure, label)
+
+
+def points(xs: Sequence[Any], ys: Sequence[float], label: str, *, x: str, y: str, best: int | None = None) -> str:
+    """A figure of each run over one of its settings: numbers to scale, by powers of ten where they span several; words
+    side by side.
+
+    Args:
+        best: the place of the run that is drawn filled and larger.
+    """
+    figure, axes = blank_axes(x, y)
+    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in xs)
+    words = list(dict.fromkeys(str(value) for value in xs))
+    places = [float(value) for value in xs] if numeric else [float(words.index(str(value))) for value in xs]
+    if numeric and min(places) > 0 and max(places) >= 10 * min(places):
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+    if numeric and len(set(places)) <= MOST_TICKS:
+        axes.set_xticks(sorted(set(places)), [f"{place:g}" for place in sorted(set(places))])
+    elif not numeric:
+        axes.set_xticks(range(len(words)), [word if len(word) <= 14 else f"{word[:13]}…" for word in words])
+        axes.set_xlim(-0.5, len(words) - 0.5)
+    axes.scatter(places, ys, s=34, facecolors="none", edgecolors=SERIES[0], linewidths=1.4)
+    if best is not None:
+        axes.scatter([places[best]], [ys[best]], s=70, color=SERIES[1], zorder=3)
+    return render(figure, label)
+
+
 def timeline(
     stages: Sequence[str], phases: Sequence[tuple[float, float, frozenset[str]]], label: str, *, ramp: float = 0
 ) -> str:
@@ -105,7 +151,7 @@ def timeline(
                 linewidth=0.8,
             )
             if still:
-                axes.text((start + end) / 2, row, "frozen", ha="center", va="center", fontsize=TEXT - 1.5, color=MUTED)
+                axes.text((start + end) / 2, row, "frozen", ha="center", va="center", fontsize=TEXT - 0.5, color=MUTED)
     axes.set_yticks(range(len(stages)), stages)
     axes.invert_yaxis()
     axes.grid(visible=False)

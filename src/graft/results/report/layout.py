@@ -5,27 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from graft.results.evaluate import Interval, bootstrap, reliability
-from graft.results.predictions import Predictions
+from graft.results.evaluate import Interval, reliability
+from graft.results.intervals import METRICS, intervals
 from graft.results.record import RunRecord
+from graft.results.report.helped import controls
 from graft.results.report.learning import learning
 from graft.results.report.origin import data, origin, settings, time_spent
 from graft.results.report.page import Html, cell, document, element, join, section, table, tile
 from graft.results.report.quality import quality
 from graft.results.report.words import count, duration, percent, span
 
-METRICS = {"accuracy": "accuracy", "f1": "macro-F1", "auroc": "AUROC"}
-WORK = 400_000_000  # images × classes × resamples that a report may spend on one interval
-
 
 def lay_out(record: RunRecord) -> str:
     """The whole report of one run."""
-    found = {part: intervals(said) for part, said in record.predictions.items()}
+    found = {part: intervals(said.probabilities_NK, said.targets_N) for part, said in record.predictions.items()}
     title = f"{record.network or 'network'} on {record.dataset or 'its data'}"
     return document(
         title,
         join((lead(record), tiles(record, found))),
         figures(record, found),
+        controls([record]),
         learning(record),
         quality(record),
         origin(record),
@@ -34,16 +33,6 @@ def lay_out(record: RunRecord) -> str:
         settings(record),
         element("footer", f"Written by graft from the files in {record.folder.name}/."),
     )
-
-
-def intervals(said: Predictions) -> dict[str, Interval]:
-    """Each metric with its interval; fewer resamples for large parts, and no AUROC where it would take too long."""
-    cells = said.probabilities_NK.size
-    if not cells:
-        return {}
-    resamples = max(50, min(1000, WORK // cells))
-    wanted = [name for name in METRICS if name != "auroc" or cells <= WORK // 80]
-    return {name: bootstrap(said.probabilities_NK, said.targets_N, name, resamples=resamples) for name in wanted}
 
 
 def lead(record: RunRecord) -> Html:

@@ -71,7 +71,7 @@ def _every_tensor(tensors: Sequence[dict[str, Any]]) -> Html:
         for entry in tensors
     ]
     headers = ["target", "verdict", "shape", "dtype", "donor's name", "rule, reason"]
-    listed = table(headers, rows, caption="Every tensor of the network", numbers=False)
+    listed = table(headers, rows, caption="Every tensor of the network", numbers=False, sortable=True)
     return details(f"Every tensor ({len(rows):,})", element("div", listed, class_="tall"))
 
 

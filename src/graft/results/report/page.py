@@ -5,9 +5,11 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
+from graft.results.report.script import HASH, SCRIPT
 from graft.results.report.style import CSS
 
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # nothing is fetched, nothing runs
+# Nothing is fetched, and no script runs but our own.
+POLICY = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src '{HASH}'"
 
 
 class Html(str):
@@ -52,12 +54,20 @@ def figure(title: str, svg: str, caption: object = "") -> Html:
     return element("figure", element("h3", title), Html(svg), element("figcaption", caption) if caption else "")
 
 
-def table(headers: Sequence[object], rows: Iterable[Sequence[object]], *, caption: str, numbers: bool = True) -> Html:
+def table(
+    headers: Sequence[object],
+    rows: Iterable[Sequence[object]],
+    *,
+    caption: str,
+    numbers: bool = True,
+    sortable: bool = False,
+) -> Html:
     """A table that scrolls by itself when it is too wide; the first cell of a row is its header.
 
     Args:
         caption: read out, and shown above.
         numbers: align all columns but the first to the right.
+        sortable: a click on a column's name sorts by it, where scripts run.
     """
     head = element("tr", *(element("th", header, scope="col") for header in headers))
     body = [
@@ -66,19 +76,23 @@ def table(headers: Sequence[object], rows: Iterable[Sequence[object]], *, captio
         )
         for first, *rest in rows
     ]
-    inner = element("table", element("caption", caption), element("thead", head), element("tbody", *body))
+    parts = (element("caption", caption), element("thead", head), element("tbody", *body))
+    inner = element("table", *parts, class_="sortable" if sortable else None)
     kind = "scroll numbers" if numbers else "scroll"
     return element("div", inner, class_=kind, tabindex="0", role="region", aria_label=caption)
 
 
-def cell(value: object, *, style: str | None = None, class_: str | None = None) -> Html:
-    return element("td", value, style=style, class_=class_)
+def cell(
+    value: object, *, style: str | None = None, class_: str | None = None, sort: str | float | None = None
+) -> Html:
+    """A table's cell; `sort` is what it sorts by, where that is not its text."""
+    return element("td", value, style=style, class_=class_, data_sort=sort)
 
 
-def bar(share: float, value: object) -> Html:
+def bar(share: float, value: object, *, sort: float | None = None) -> Html:
     """A number with a bar of its share (0 to 1) behind it."""
     width = f"{100 * min(max(share, 0.0), 1.0):.1f}%"
-    return element("td", element("span", value), class_="bar", style=f"--share:{width}")
+    return element("td", element("span", value), class_="bar", style=f"--share:{width}", data_sort=sort)
 
 
 def details(summary: object, *children: object, open_: bool = False) -> Html:
@@ -97,7 +111,7 @@ def tile(name: str, value: object, note: object = "", *, mark: str | None = None
 
 
 def document(title: str, lead: object, *children: object) -> str:
-    """The whole file: one h1, no script, nothing fetched."""
+    """The whole file: one h1, one script, nothing fetched."""
     head = join((
         Html('<meta charset="utf-8">'),
         Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
@@ -107,7 +121,7 @@ def document(title: str, lead: object, *children: object) -> str:
         Html(f"<style>{CSS}</style>"),
     ))  # fmt: skip
     body = element("main", element("header", element("h1", title), lead), *children)
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>{body}</body></html>\n'
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>{body}<script>{SCRIPT}</script></body></html>\n'
 
 
 def _is_cell(value: object) -> bool:

@@ -89,12 +89,12 @@ def _per_class(confusion_KK: Ints, classes: Sequence[str]) -> Html:
         [
             name,
             *(bar(float(values[k]), f"{values[k]:.3f}") for values in (found.precision, found.recall, found.f1)),
-            f"{found.support[k]:,}",
-            f"{found.predicted[k]:,}",
+            *(cell(f"{number[k]:,}", sort=int(number[k])) for number in (found.support, found.predicted)),
         ]
         for k, name in enumerate(classes)
     ]
-    listed = table(["class", "precision", "recall", "F1", "images", "predicted"], rows, caption="Per class")
+    headers = ["class", "precision", "recall", "F1", "images", "predicted"]
+    listed = table(headers, rows, caption="Per class", sortable=True)
     return element("div", listed, class_="card tall")
 
 

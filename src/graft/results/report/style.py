@@ -18,7 +18,7 @@ header { border-top: 5px solid var(--accent); padding-top: 22px; }
 h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 8px; letter-spacing: -0.015em; overflow-wrap: anywhere; }
 h2 { font-size: 1.3rem; margin: 52px 0 14px; padding-top: 14px; border-top: 1px solid var(--line); }
 h3 { font-size: 1rem; margin: 0 0 8px; }
-p { margin: 0 0 12px; max-width: 72ch; }
+p { margin: 0 0 12px; max-width: 72ch; overflow-wrap: anywhere; }
 .lead { color: var(--muted); font-size: 1.06rem; }
 .muted, figcaption, .note { color: var(--muted); font-size: 0.875rem; }
 figcaption { margin-top: 6px; }
@@ -31,8 +31,8 @@ pre { background: var(--card); border: 1px solid var(--line); border-radius: 8px
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; }
 .tile dt { color: var(--muted); font-size: 0.875rem; }
 .tile dd { margin: 2px 0 0; }
-.tile strong { display: block; font-size: 1.65rem; line-height: 1.25; font-weight: 650; font-variant-numeric:
-  tabular-nums; }
+.tile strong { display: block; overflow-wrap: anywhere; font-size: 1.65rem; line-height: 1.25; font-weight: 650;
+  font-variant-numeric: tabular-nums; }
 .tile .note { display: block; }
 .tile.good strong { color: var(--good); }
 .tile.bad strong { color: var(--bad); }
@@ -50,7 +50,7 @@ caption { text-align: left; font-weight: 600; font-size: 1rem; padding: 0 0 8px;
 th, td { padding: 6px 10px; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
 thead th { color: var(--muted); font-weight: 500; }
 tbody th { font-weight: 500; }
-td small { color: var(--muted); display: block; }
+td small, th small { color: var(--muted); display: block; }
 .stacked > * + * { margin-top: 18px; }
 tbody tr:last-child > * { border-bottom: 0; }
 .numbers td, .numbers thead th:not(:first-child) { text-align: right; }
@@ -59,11 +59,18 @@ td.bar { background: linear-gradient(90deg, color-mix(in srgb, var(--c1) 26%, tr
   border-radius: 3px; }
 td.heat { text-align: center !important; min-width: 3.2em; }
 td.heat.hit { font-weight: 650; }
+th small { font-weight: 400; white-space: nowrap; }
+th button { all: unset; cursor: pointer; display: inline-block; padding: 2px 0; }
+th button::after { content: "\\2195"; margin-left: 0.35em; opacity: 0.55; }
+th[aria-sort="ascending"] button::after { content: "\\2191"; opacity: 1; }
+th[aria-sort="descending"] button::after { content: "\\2193"; opacity: 1; }
+th button:focus-visible { outline: 2px solid var(--accent); outline-offset: 3px; border-radius: 4px; }
 details { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 0 16px; margin: 12px
   0 0; }
 summary { cursor: pointer; padding: 11px 0; font-weight: 500; }
 summary:focus-visible, .scroll:focus-visible { outline: 2px solid var(--accent); outline-offset: 3px; border-radius:
   4px; }
+details + p { margin-top: 12px; }
 details > :last-child { margin-bottom: 14px; }
 .gallery { list-style: none; margin: 0; padding: 0; display: grid; grid-template-columns: repeat(auto-fill,
   minmax(150px, 1fr)); gap: 12px; }
@@ -101,6 +108,8 @@ footer { margin-top: 48px; color: var(--muted); font-size: 0.875rem; }
   figure, .card, .tile, .gallery li, tr { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
   .tall { max-height: none; }
+  th button::after { content: none; }
+  .scroll { overflow: visible; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 """

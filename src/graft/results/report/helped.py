@@ -1,0 +1,93 @@
+"""Whether transfer helped: the run against the same config from random weights and against a linear probe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graft.results.evaluate import Interval, paired_difference
+from graft.results.intervals import METRICS
+from graft.results.predictions import in_order_of
+from graft.results.record import RunRecord
+from graft.results.report.page import Html, cell, details, element, join, section, table
+
+RANDOM, PROBE = "random_init", "linear_probe"
+TOLD = {
+    RANDOM: ("random weights", "Transfer helped by", "Transfer hurt by", "No help of the transfer could be measured"),
+    PROBE: (
+        "a linear probe", "Training more than the head helped by", "Training more than the head hurt by",
+        "No help of training more than the head could be measured",
+    ),
+}  # fmt: skip
+NOTE = (
+    "Each control is the same command with the same seed, epochs and learning rate: random weights train whole, the "
+    "linear probe trains a new linear head on the frozen donor. The intervals resample the images, the same for both "
+    "sides; they do not tell what another seed or a learning rate of the control's own might give."
+)
+
+
+def controls(records: Sequence[RunRecord], names: Sequence[str] = ("",)) -> Html:
+    """Of each run that has controls: sentences and figures.
+
+    Args:
+        names: what to call each run, where there are several.
+    """
+    shown = [_of_run(record, name) for record, name in zip(records, names, strict=True) if record.controls]
+    return section("Did the transfer help?", *shown, element("p", NOTE, class_="muted")) if shown else Html("")
+
+
+def difference(record: RunRecord, control: RunRecord, metric: str) -> Interval | None:
+    """How much better the run is than its control on the judged part, paired by image; None where that is unknown."""
+    said, other = record.predictions.get(record.judged), control.predictions.get(record.judged)
+    matched = in_order_of(said, other) if said is not None and other is not None else None
+    if said is None or matched is None:
+        return None
+    return paired_difference(said.probabilities_NK, matched.probabilities_NK, said.targets_N, metric)
+
+
+def sentence(record: RunRecord, control: RunRecord, name: str) -> str:
+    """The measured answer: by how much, with its interval, and from what to what."""
+    part = record.judged
+    values = [each.metrics.get(f"{part}/accuracy") for each in (control, record)]
+    found = difference(record, control, "accuracy")
+    against, helped, hurt, unclear = TOLD[name]
+    ends = " to ".join(f"{value:.3f}" for value in values if isinstance(value, int | float))
+    if found is None:
+        return f"Against {against}, {part} accuracy went from {ends}; the images differ, so no interval is given."
+    low, high = 100 * found.low, 100 * found.high
+    span = f"95 % interval {low:+.1f} to {high:+.1f}"
+    if low <= 0 <= high:
+        return f"{unclear}: {part} accuracy changed by {100 * found.value:+.1f} points ({span}; {ends})."
+    by = f"{abs(100 * found.value):.1f} points of {part} accuracy"
+    return f"{helped if low > 0 else hurt} {by} ({span}): from {ends} with {against}."
+
+
+def _of_run(record: RunRecord, name: str) -> Html:
+    known = {each: record.controls[each] for each in (RANDOM, PROBE) if each in record.controls}
+    part = record.judged
+    rows = [
+        [title, _value(record, f"{part}/{metric}"), *(_against(record, control, metric) for control in known.values())]
+        for metric, title in METRICS.items()
+        if f"{part}/{metric}" in record.metrics
+    ]
+    headers = [part, "this run", *(TOLD[each][0] for each in known)]
+    caption = f"{name or 'This run'} and its controls; below, the run's gain"
+    return join((
+        element("h3", name) if name else "",
+        *(element("p", sentence(record, control, each)) for each, control in known.items()),
+        element("div", table(headers, rows, caption=caption), class_="card"),
+        *(details(f"Command: {TOLD[each][0]}", element("pre", element("code", control.command)))
+          for each, control in known.items()),
+    ))  # fmt: skip
+
+
+def _value(record: RunRecord, metric: str) -> Html:
+    value = record.metrics.get(metric)
+    return cell(f"{value:.3f}" if isinstance(value, int | float) else "–")
+
+
+def _against(record: RunRecord, control: RunRecord, metric: str) -> Html:
+    found = difference(record, control, metric)
+    value = control.metrics.get(f"{record.judged}/{metric}")
+    if found is None or not isinstance(value, int | float):
+        return _value(control, f"{record.judged}/{metric}")
+    return cell(join((f"{value:.3f}", element("small", f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"))))

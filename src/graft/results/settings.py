@@ -1,0 +1,63 @@
+"""What distinguishes runs: the settings in which their configs differ, and which run is the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import yaml
+
+from graft.results.record import RunRecord
+
+Settings = dict[str, Any]
+
+# Where and how a run was carried out, which does not change what it finds.
+CIRCUMSTANCES = (
+    "cache.", "checkpoint.every_n_steps", "data.num_workers", "logger.", "mode", "resume", "trainer.progress",
+    "trainer.threads",
+)  # fmt: skip
+FALLBACK = ("val/accuracy", "max")
+
+
+def settings_of(record: RunRecord) -> Settings:
+    """config.yaml as full keys and plain values."""
+    loaded = yaml.safe_load(record.config) if record.config else {}
+    return dict(_flat(cast(Mapping[str, Any], loaded), "")) if isinstance(loaded, dict) else {}
+
+
+def differing(all_settings: Sequence[Settings]) -> list[str]:
+    """The keys whose values differ, in the configs' order, circumstances left out."""
+    keys = dict.fromkeys(key for settings in all_settings for key in settings)
+    return [
+        key
+        for key in keys
+        if not key.startswith(CIRCUMSTANCES) and len({repr(settings.get(key)) for settings in all_settings}) > 1
+    ]
+
+
+def monitored(all_settings: Sequence[Settings]) -> tuple[str, str]:
+    """(metric, min or max) by which the runs chose their epoch; where they differ, accuracy on val."""
+    told = {(settings.get("checkpoint.monitor"), settings.get("checkpoint.direction")) for settings in all_settings}
+    metric, direction = told.pop() if len(told) == 1 else FALLBACK
+    return (str(metric), str(direction)) if metric and direction else FALLBACK
+
+
+def best(records: Sequence[RunRecord], metric: str, direction: str) -> int | None:
+    """The place of the run that is best on val; the first of equals; None where none has the figure."""
+    sign = 1 if direction == "min" else -1
+    known = [(sign * value, k) for k, record in enumerate(records) if (value := figure(record, metric)) is not None]
+    return min(known)[1] if known else None
+
+
+def figure(record: RunRecord, metric: str) -> float | None:
+    value = record.metrics.get(metric)
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in mapping.items():
+        if isinstance(value, dict):
+            yield from _flat(cast(Mapping[str, Any], value), f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

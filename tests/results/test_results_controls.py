@@ -1,0 +1,63 @@
+"""`graft controls`: what each control changes of the run's command, and what it never does."""
+
+from types import SimpleNamespace
+
+import pytest
+from tests.results.run_folder import write_run
+
+from graft.config.faults import InputError
+from graft.results.controls import control_overrides, is_linear_probe
+from graft.results.controls import run as controls_command
+
+OVERRIDES = [
+    "backbone=resnet50", "seed=3", "donor=file", "donor.path=x.pth", "donor.sha256=ab", "freeze=layer1-3", "mode=train",
+    "unfreeze=gradual", "unfreeze.every=2 epochs", "optimizer.lr=0.01", "+optimizer.lr_scale.layer4=0.1",
+    "head=mlp", "head.hidden=[64]", "resume=never", "freeze_bn=all",
+]  # fmt: skip
+
+
+def test_random_weights_keep_everything_but_donor_and_freeze():
+    assert control_overrides(OVERRIDES, {}, "random_init") == [
+        "backbone=resnet50", "seed=3", "optimizer.lr=0.01", "+optimizer.lr_scale.layer4=0.1", "head=mlp",
+        "head.hidden=[64]", "donor=none", "freeze=none", "unfreeze=never",
+    ]  # fmt: skip
+
+
+def test_a_linear_probe_keeps_the_donor_and_trains_a_linear_head():
+    settings = {"optimizer.lr_scale.layer4": 0.1, "optimizer.lr_scale.head": 2.0}
+    assert control_overrides(OVERRIDES, settings, "linear_probe") == [
+        "backbone=resnet50", "seed=3", "donor=file", "donor.path=x.pth", "donor.sha256=ab", "optimizer.lr=0.01",
+        "freeze_bn=all", "head=linear", "freeze=backbone", "unfreeze=never", "++optimizer.lr_scale.head=2.0",
+    ]  # fmt: skip
+
+
+def test_what_an_experiment_file_set_gives_way_too():
+    settings = {
+        "donor.kind": "file",
+        "donor.path": "it's.pth",
+        "donor.match": "structure",
+        "unfreeze.every": "3 epochs",
+    }
+    assert control_overrides(["experiment=mine", "cache=features", "cache.dtype=float16"], settings, "random_init") == [
+        "experiment=mine", "cache=features", "cache.dtype=float16", "donor=none", "freeze=none", "unfreeze=never",
+        "unfreeze.every='1 epoch'", "donor.path=null", "donor.match='name'",
+    ]  # fmt: skip
+    cached = control_overrides(["cache=features", "cache.dtype=float16"], {"cache.kind": "features"}, "random_init")
+    assert cached == ["donor=none", "freeze=none", "unfreeze=never", "cache=none"]
+
+
+def test_a_linear_probe_is_known_as_one():
+    probe = {"head.kind": "linear", "freeze": "backbone", "unfreeze.kind": "never"}
+    assert is_linear_probe(probe)
+    assert not is_linear_probe({**probe, "freeze": "layer1"})
+    assert not is_linear_probe({**probe, "unfreeze.kind": "lp_ft"})
+
+
+def test_an_unfinished_run_and_another_folder_are_refused(tmp_path, monkeypatch):
+    run = write_run(tmp_path / "run", pictures=False, settings={"seed": 0})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"expected train\.py in"):
+        controls_command(SimpleNamespace(run=str(run), only=None))
+    (run / "metrics.json").unlink()
+    with pytest.raises(InputError, match="expected a finished run"):
+        controls_command(SimpleNamespace(run=str(run), only=None))
