@@ -18,9 +18,9 @@ import torch
 from graft.config.schema import AUTO, Config
 from graft.data.table import Table
 from graft.estimate import estimate_memory
-from graft.finetune.unfreeze import make_schedule
 from graft.models.names import tensor_names
 from graft.models.network import build_network
+from graft.plan_methods import lora_of, schedule_of
 
 LARGEST = 256
 SHARE = 0.8  # of the free memory
@@ -50,13 +50,18 @@ def largest_batch(config: Config, table: Table, free: int) -> int:
         config.backbone, config.head, num_classes=len(table.classes), channels=config.data.channels,
         image_size=config.data.image_size, crop_fraction=config.data.crop_fraction, seed=config.seed, device="meta",
     )  # fmt: skip
+    method = config.method
+    if method.lora:
+        lora_of(config, network)
     names = tensor_names(network.module)
-    schedule = make_schedule(config.unfreeze, config.freeze, network.stages, names)
+    schedule = schedule_of(config, network)
+    copies = sum(map(bool, (method.l2_sp, method.ema, method.distill)))  # each keeps a network at most
     always = frozenset[str].intersection(*(moment.frozen.names for moment in schedule.moments))
     side = network.preprocess.image_size
     need = estimate_memory(
         network.module, (config.data.channels, side, side), batch_size=1, trainable=frozenset(names) - always,
         moments=1 if "sgd" in config.optimizer.name else 2,
+        beside=copies * sum(parameter.numel() for parameter in network.module.parameters()),
     )  # fmt: skip
     size, most = 1, min(LARGEST, len(table.train))
     while 2 * size <= most and need.total + SPARE * need.activations * 2 * size <= SHARE * free:

@@ -19,14 +19,22 @@ class Memory:
     gradients: int
     optimizer: int
     activations: int
+    methods: int = 0
+    """What methods keep beside the network: starting points, a mean of the weights, the donor."""
 
     @property
     def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations
+        return self.weights + self.gradients + self.optimizer + self.activations + self.methods
 
 
 def estimate_memory(
-    module: nn.Module, image_CHW: tuple[int, int, int], *, batch_size: int, trainable: Collection[str], moments: int
+    module: nn.Module,
+    image_CHW: tuple[int, int, int],
+    *,
+    batch_size: int,
+    trainable: Collection[str],
+    moments: int,
+    beside: int = 0,
 ) -> Memory:
     """Memory of a float32 step of `module` (on the meta device) at a batch size.
 
@@ -34,6 +42,7 @@ def estimate_memory(
         image_CHW: shape of one image.
         trainable: names of the parameters that train in the largest phase.
         moments: tensors that the optimizer keeps for each trainable parameter (AdamW: 2).
+        beside: numbers that methods keep.
     """
     parameters = dict(module.named_parameters())
     weights = sum(tensor.numel() for tensor in (*parameters.values(), *module.buffers()))
@@ -43,6 +52,7 @@ def estimate_memory(
         gradients=trained * FLOAT32,
         optimizer=trained * moments * FLOAT32,
         activations=activation_numbers(module, image_CHW, trainable) * FLOAT32 * batch_size,
+        methods=beside * FLOAT32,
     )
 
 

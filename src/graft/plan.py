@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from math import ceil
 from typing import Any, TypeVar
 
-from graft.config.caching import is_random
+from graft.config.caching import is_mixed, is_random
 from graft.config.choices import FIND, CacheKind, FreezeBatchNorm
 from graft.config.faults import InputError
 from graft.config.schema import Config
@@ -16,16 +16,20 @@ from graft.data.table import Table
 from graft.estimate import Memory, estimate_memory
 from graft.finetune.freeze import Frozen, statistics, unmoving
 from graft.finetune.groups import Group, group_parameters
+from graft.finetune.lora import plain_name
+from graft.finetune.methods import methods_in_words
 from graft.finetune.optimizer import rate_factor
 from graft.finetune.rates import Rates
-from graft.finetune.unfreeze import Phase, Schedule, make_schedule
+from graft.finetune.unfreeze import Phase, Schedule
 from graft.models.cut import split
 from graft.models.inference import frozen_prefix
 from graft.models.names import tensor_names
 from graft.models.network import Network, build_network
 from graft.models.stages import HEAD
+from graft.plan_methods import anchors_of, kept_beside, lora_of, schedule_of, teacher_of
 from graft.transfer import Donor, Ledger, Verdict, account_donor, target_of_module
 from graft.transfer.chosen import rules_for
+from graft.transfer.teacher import TeacherPlan
 from graft.transfer.verify import check_verifiable
 
 SHOWN_NAMES = 5
@@ -70,6 +74,12 @@ class Plan:
     decided: tuple[Frozen, ...]
     """The states that follow, when the training decides."""
     groups: tuple[Group, ...]
+    anchored: frozenset[str]
+    """The weights that method.l2_sp draws back to the donor's."""
+    lora: tuple[str, ...]
+    """Paths of the layers that method.lora adds to."""
+    teacher: TeacherPlan | None
+    """The donor's own network, which method.distill holds the network to."""
     timetable: Rates
     stages: tuple[StageRow, ...]
     trainable: int
@@ -97,6 +107,11 @@ class Plan:
             groups=tuple(replace(group, lr=rate * group.factor) for group in self.groups),
             rate_found=True,
         )
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """What is done beside plain fine-tuning, in words."""
+        return methods_in_words(self.config)
 
     def rates(self, group: Group) -> list[tuple[float, float, float] | None]:
         """The group's first, highest and last learning rate in each phase; None where it is frozen."""
@@ -141,6 +156,7 @@ class Plan:
                 "trainable": self.trainable,
                 "frozen": self.total - self.trainable,
             },
+            "methods": list(self.methods),
             "memory": {**asdict(self.memory), "total": self.memory.total},
             "cache": {**asdict(self.cache), "kind": self.cache.kind.value},
             "remarks": list(self.remarks),
@@ -188,25 +204,27 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
         config.backbone, config.head, num_classes=len(table.classes), channels=config.data.channels,
         image_size=config.data.image_size, crop_fraction=config.data.crop_fraction, seed=config.seed, device="meta",
     )  # fmt: skip
-    names = tensor_names(network.module)
     processes = config.trainer.devices * config.trainer.num_nodes
     batches = ceil(len(table.train) / (config.data.batch_size * processes))
     steps_per_epoch = ceil(batches / config.trainer.accumulate)
     total_steps = steps_per_epoch * config.trainer.max_epochs
     faults = _Faults()
     ledger = faults.attempt(lambda: _account(config, network, table, open_donor))
-    schedule = faults.attempt(
-        lambda: make_schedule(config.unfreeze, config.freeze, network.stages, names, checkpoint=config.checkpoint)
-    )
+    teacher = faults.attempt(lambda: teacher_of(config, network, ledger, open_donor)) if ledger else None
+    lora = faults.attempt(lambda: lora_of(config, network)) if config.method.lora else ()
+    schedule = faults.attempt(lambda: schedule_of(config, network))
     curve = faults.attempt(
         lambda: rate_factor(config.scheduler, steps_per_epoch=steps_per_epoch, total_steps=total_steps)
     )
     states = schedule.states(steps_per_epoch, total_steps) if schedule else []
     frozen = [state.names for state in states]
+    never = frozenset[str].intersection(*frozen) if frozen else frozenset[str]()
+    anchors = faults.attempt(lambda: anchors_of(config, network, ledger, never)) if ledger and schedule else None
+    anchors = anchors or frozenset[str]()
     optimizer = replace(config.optimizer, lr=1.0) if config.optimizer.lr == FIND else config.optimizer
-    groups = faults.attempt(lambda: group_parameters(network.module, network.stages, optimizer, frozen))
+    groups = faults.attempt(lambda: group_parameters(network.module, network.stages, optimizer, frozen, anchors))
     if ledger and schedule:
-        faults.attempt(lambda: _check_not_random(ledger, frozenset.intersection(*frozen)))
+        faults.attempt(lambda: _check_not_random(ledger, frozenset(plain_name(name) for name in never)))
     faults.settle()
     assert ledger is not None
     assert schedule is not None
@@ -227,6 +245,9 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
         phases=tuple(phases),
         decided=tuple(states[len(phases) :]),
         groups=tuple(groups),
+        anchored=anchors,
+        lora=lora or (),
+        teacher=teacher,
         timetable=Rates(curve, phases, schedule.warmup.steps(steps_per_epoch, total_steps)),
         stages=_stage_rows(network, phases[0]),
         trainable=sum(group.parameters for group in groups),
@@ -234,6 +255,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
         memory=estimate_memory(
             network.module, (config.data.channels, network.preprocess.image_size, network.preprocess.image_size),
             batch_size=config.data.batch_size, trainable=trained, moments=1 if "sgd" in config.optimizer.name else 2,
+            beside=kept_beside(config, network, trained, anchors, teacher),
         ),
         cache=cache,
         steps_per_epoch=steps_per_epoch,
@@ -282,6 +304,10 @@ def _plan_cache(config: Config, table: Table, network: Network, never_trained: f
 
 def _plan_features(config: Config, table: Table, network: Network, never_trained: frozenset[str]) -> CachePlan:
     cut = check_cut(frozen_prefix(network.stages, tensor_names(network.module), never_trained))
+    if config.method.distill:
+        raise InputError("the donor must see the images for method.distill")
+    if is_mixed(config.augment):
+        raise InputError("training images are mixed with each other before the cut")
     if config.cache.kind is CacheKind.auto and is_random(config.augment) and not config.cache.views:
         raise InputError("training images are augmented at random before the cut")
     prefix, _ = split(network.module, network.stages, cut)

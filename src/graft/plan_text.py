@@ -14,7 +14,7 @@ UNITS = ("", "k", "M", "G", "T")
 
 def describe(plan: Plan) -> str:
     """Several short tables: what is learnt from, the donor's account, stages, phases with their rates, memory."""
-    parts = [_data(plan), _donor(plan), _stages(plan), _phases(plan), _cost(plan)]
+    parts = [_data(plan), _donor(plan), _stages(plan), _phases(plan), _methods(plan), _cost(plan)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -119,14 +119,19 @@ def _rates(first: float, highest: float, last: float) -> str:
     return " → ".join(f"{rate:.2g}" for rate in known) if len(set(known)) > 1 else f"{first:.2g}"
 
 
+def _methods(plan: Plan) -> str:
+    return "\n".join(("methods   " if place == 0 else " " * 10) + line for place, line in enumerate(plan.methods))
+
+
 def _cost(plan: Plan) -> str:
     memory, cache = plan.memory, plan.cache
     kept = f"{cache.kind.value}: {cache.reason}" + (f", {size(cache.size)} on disk" if cache.size else "")
+    beside = f", methods {size(memory.methods)}" if memory.methods else ""
     cut = " (less with the cache)" if cache.kind is CacheKind.features else ""
     return (
         f"memory    about {size(memory.total)} a step: weights {size(memory.weights)},"
         f" gradients {size(memory.gradients)}, optimizer {size(memory.optimizer)},"
-        f" activations {size(memory.activations)}{cut}\n"
+        f" activations {size(memory.activations)}{cut}{beside}\n"
         f"cache     {kept}\n"
         f"trainer   {_trainer(plan.config.trainer)}"
     )

@@ -29,6 +29,7 @@ from graft.finetune.callbacks import best_row
 from graft.finetune.fit import FitResult, fit
 from graft.finetune.freeze import unmoving
 from graft.finetune.loggers import make_loggers
+from graft.finetune.lora import add_lora, merge, plain_name
 from graft.finetune.module import FineTuning
 from graft.finetune.pruning import Pruned, Watcher
 from graft.finetune.range_test import range_test
@@ -50,6 +51,7 @@ from graft.results.report import write_report
 from graft.stopping import StopSignals
 from graft.transfer import inject
 from graft.transfer.donors.licence import licence_of
+from graft.transfer.teacher import build_teacher
 from graft.transfer.verify import verify
 
 
@@ -95,9 +97,12 @@ def run(
         if config.donor.verify:
             proof = verify(config, plan.ledger, donor, network)
             say(f"verified  {proof}")
+        teacher = build_teacher(config, plan.teacher, donor) if plan.teacher else None
     if is_first():
         write_json(folder / "transfer.json", plan.ledger.to_dict())
     injected = _before_training(plan, network)
+    if plan.lora:
+        add_lora(network.module, plan.lora, config.method, seed=config.seed + 2)
     data = DataModule(
         table, config.data, config.augment, network.preprocess, seed=config.seed, cache=config.cache, say=say
     )
@@ -105,16 +110,18 @@ def run(
         trained = _compute_features(plan, network, data)
     if plan.finds_rate:
         with clock("lr_find"):
-            plan = _find_rate(plan, network, data, trained, folder)
+            plan = _find_rate(plan, network, data, trained, teacher, folder)
     loggers = make_loggers(config.logger, folder)
     announce(loggers, plan.config, plan.ledger.summary)
     try:
         with clock("fit"):
-            result = _fine_tune(plan, network, data, trained, folder, signals, loggers, watcher)
+            result = _fine_tune(plan, network, data, trained, teacher, folder, signals, loggers, watcher)
     except Pruned as pruned:
         return _write_pruned(pruned, config.checkpoint, clock, folder)
     if not is_first():
         return result.metrics.get(config.checkpoint.monitor)
+    if plan.lora:
+        merge(network.module, plan.lora, _example(network))
     with clock("export"):
         _write_results(plan, network, result, injected, folder, overrides)
     metrics = _write_metrics(plan, network, result, clock, folder)
@@ -128,7 +135,7 @@ def run(
 
 def _before_training(plan: Plan, network: Network) -> dict[str, torch.Tensor]:
     """What drift is measured from. What no phase trains is not copied: that it has not moved, a hash proves."""
-    trained = {name for group in plan.groups for name in group.names}
+    trained = {name for group in plan.groups for name in group.names} | {f"{path}.weight" for path in plan.lora}
     values = {name: value.detach() for name, value in network.module.named_parameters()}
     return {name: value.clone() if name in trained else value for name, value in values.items()}
 
@@ -170,9 +177,8 @@ def _compute_features(plan: Plan, network: Network, data: DataModule) -> torch.n
 def _features_after(
     cut: str, plan: Plan, network: Network, data: DataModule
 ) -> tuple[dict[str, FeatureDataset], torch.nn.Module]:
-    config, side = plan.config, network.preprocess.image_size
-    example = torch.rand(2, config.data.channels, side, side, generator=torch.Generator().manual_seed(0))
-    prefix, rest = split(network.module, network.stages, cut, example=example)  # proves the cut on the example
+    config = plan.config
+    prefix, rest = split(network.module, network.stages, cut, example=_example(network))  # proves the cut on it
     device = "cuda" if config.trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
     fast = engine(prefix, device=device)
     parts = {
@@ -192,6 +198,13 @@ def _features_after(
     return cache.build(fast, parts, ingredients, device=device, channels_last=config.trainer.channels_last), rest
 
 
+def _example(network: Network) -> torch.Tensor:
+    """Two images of noise [2, C, S, S], always the same."""
+    preprocess = network.preprocess
+    shape = (2, len(preprocess.mean), preprocess.image_size, preprocess.image_size)
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+
+
 def _progress(what: str):
     """A line that counts up, where somebody watches."""
 
@@ -207,6 +220,7 @@ def _fine_tune(
     network: Network,
     data: DataModule,
     trained: torch.nn.Module | None,
+    teacher: torch.nn.Module | None,
     folder: Path,
     signals: StopSignals | None,
     loggers: Sequence[Logger],
@@ -214,21 +228,31 @@ def _fine_tune(
 ) -> FitResult:
     config = plan.config
     return fit(
-        _tuning(plan, network, trained), data, folder, trainer=config.trainer, checkpoint=config.checkpoint,
+        _tuning(plan, network, trained, teacher), data, folder, trainer=config.trainer, checkpoint=config.checkpoint,
         resume=config.resume, loggers=loggers, signals=signals, watcher=watcher,
     )  # fmt: skip
 
 
-def _tuning(plan: Plan, network: Network, trained: torch.nn.Module | None) -> FineTuning:
+def _tuning(
+    plan: Plan, network: Network, trained: torch.nn.Module | None, teacher: torch.nn.Module | None
+) -> FineTuning:
     config, table = plan.config, plan.table
     return FineTuning(
         network.module, network.stages, schedule=plan.schedule, optimizer=config.optimizer, scheduler=config.scheduler,
         classes=len(table.classes), loss=config.loss, freeze_bn=config.freeze_bn, class_counts=table.counts("train"),
-        trained=trained, on_nan=config.trainer.on_nan, seed=config.seed,
+        method=config.method, anchored=plan.anchored, teacher=teacher, trained=trained, on_nan=config.trainer.on_nan,
+        seed=config.seed,
     )  # fmt: skip
 
 
-def _find_rate(plan: Plan, network: Network, data: DataModule, trained: torch.nn.Module | None, folder: Path) -> Plan:
+def _find_rate(
+    plan: Plan,
+    network: Network,
+    data: DataModule,
+    trained: torch.nn.Module | None,
+    teacher: torch.nn.Module | None,
+    folder: Path,
+) -> Plan:
     """The plan with the rate that a range test suggests, or that the run to go on with found."""
     trainer, checkpoint = plan.config.trainer, find_checkpoint(plan.config.resume, folder, say)
     if checkpoint is not None:
@@ -236,7 +260,7 @@ def _find_rate(plan: Plan, network: Network, data: DataModule, trained: torch.nn
     else:
         if trainer.threads:
             torch.set_num_threads(trainer.threads)
-        found = range_test(_tuning(plan, network, trained), data.train_dataloader(), trainer)
+        found = range_test(_tuning(plan, network, trained, teacher), data.train_dataloader(), trainer)
         write_rate_search(folder, found.to_dict())
         rate, how = found.suggestion, f"found by a range test of {len(found.rates)} steps"
     say(f"rate      optimizer.lr={rate:g}, {how} ({folder / PLOT})")
@@ -267,6 +291,7 @@ def _write_results(
     after = dict(network.module.named_parameters())
     write_drift(folder, drift(injected, after, network.stages.stage_of))
     frozen = (unmoving(network.module, phase.frozen, config.freeze_bn) for phase in result.phases)
+    never = {plain_name(name) for name in frozenset[str].intersection(*frozen)}
     export(
         network,
         folder / "model",
@@ -278,9 +303,10 @@ def _write_results(
             "frozen_statistics_moved": len(result.moved_statistics),
             "phases": [phase.to_dict() for phase in result.phases],
             "verified": result.frozen_verified,
+            "methods": list(plan.methods),
         },
         ledger=plan.ledger.to_dict(),
-        frozen=frozenset[str].intersection(*frozen),
+        frozen=never - {f"{path}.weight" for path in plan.lora},
         data={"kind": config.data.kind.value, **table.summary()},
         metrics=result.metrics,
         intervals=spans,

@@ -51,7 +51,7 @@ def hydra_here() -> Iterator[None]:
 def test_the_glob_found_the_groups() -> None:
     assert {"config", "donor/file", "hydra/job_logging/quiet"} <= {str(file) for file in FILES}
     assert {option.parts[0] for option in OPTIONS} == set(groups_of(CONF))
-    assert set(groups_of(CONF)) == (SCHEMA_GROUPS - {"loss", "checkpoint"}) | {"experiment"}
+    assert set(groups_of(CONF)) == (SCHEMA_GROUPS - {"loss", "checkpoint", "method"}) | {"experiment"}
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=str)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from graft.config.faults import InputError, RunFailed
-from graft.config.schema import SchedulerConfig, SchedulerKind, UnfreezeKind
+from graft.config.schema import MethodConfig, SchedulerConfig, SchedulerKind, UnfreezeKind
 from graft.finetune import checkpoint as checkpoint_file
 from graft.finetune.fit import fit
 from graft.finetune.module import FineTuning
@@ -78,6 +78,7 @@ def ending(folder):
                 "scheduler": saved["lr_schedulers"],
                 "history": state["history"],
                 "watch": state["watch"],
+                "mean": state.get("average"),
             }
         )
     return found
@@ -134,6 +135,17 @@ def test_stopped_amid_accumulated_batches(tiny, tmp_path, monkeypatch):
         with pytest.raises(Stopped):
             run(tiny, tmp_path / "stopped", accumulate=2)
     run(tiny, tmp_path / "stopped", accumulate=2)
+    assert ending(tmp_path / "stopped") == ending(tmp_path / "undisturbed")
+
+
+def test_stopped_with_a_mean_of_the_weights_and_l2_sp(tiny, tmp_path, monkeypatch):
+    methods = {"method": MethodConfig(ema=0.9, l2_sp=0.01), "anchored": frozenset({"layer2.conv.weight"})}
+    run(tiny, tmp_path / "undisturbed", **methods)
+    with monkeypatch.context() as patch:
+        stop_in(patch, "training_step", EPOCH + 3)
+        with pytest.raises(Stopped):
+            run(tiny, tmp_path / "stopped", **methods)
+    run(tiny, tmp_path / "stopped", **methods)
     assert ending(tmp_path / "stopped") == ending(tmp_path / "undisturbed")
 
 

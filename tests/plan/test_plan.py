@@ -201,3 +201,42 @@ def test_the_plan_is_json():
 )
 def test_counts_are_short(number: float, text: str):
     assert count(number) == text
+
+
+def test_methods_are_listed_and_what_they_keep_is_counted():
+    plan = plan_of("freeze=layer1-3", "method.l2_sp=0.1", "method.ema=0.9", "method.distill=1", "augment.mixup=0.2")
+    shown = describe(plan)
+    assert [line.split(" ")[0] for line in plan.methods] == ["L2-SP", "running", "distillation", "mixup,"]
+    assert all(line in shown for line in plan.methods)
+    assert {name.split(".")[0] for name in plan.anchored} == {"layer4"}  # of what trains
+    decayed = {name for group in plan.groups if group.weight_decay for name in group.names}
+    assert decayed == {"fc.weight"}
+    weights = {name: value.numel() for name, value in plan.network.module.named_parameters()}
+    teacher = 11_689_512  # the donor, with its head of 1000 classes
+    assert plan.memory.methods == 4 * (sum(weights[name] for name in plan.anchored) + plan.trainable + teacher)
+    assert plan.teacher is not None
+    assert (plan.teacher.network.classes, plan.teacher.head) == (1000, "fc")
+
+
+def test_l2_sp_with_nothing_that_moves_is_refused():
+    with pytest.raises(InputError, match=r"method\.l2_sp: expected weights of the donor's that train"):
+        plan_of("method.l2_sp=0.1")
+
+
+def test_lora_trains_beside_what_is_frozen():
+    plan = plan_of("method.lora=2")
+    assert len(plan.lora) == 20  # every convolution of a ResNet-18
+    names = {name for group in plan.groups for name in group.names}
+    assert all("lora" in name or name.startswith("fc.") for name in names)
+    assert len(names) == 2 * 20 + 2
+    assert plan.cache.cut is None
+    assert not any("lora" in entry.target for entry in plan.ledger.tensors)
+
+
+def test_bitfit_trains_biases_and_norms_of_what_is_thawed():
+    plan = plan_of("method.bitfit=true", "freeze=layer1-3")
+    names = {name for group in plan.groups for name in group.names}
+    assert names == {
+        *(f"layer4.{block}.bn{number}.{part}" for block in (0, 1) for number in (1, 2) for part in ("weight", "bias")),
+        "layer4.0.downsample.1.weight", "layer4.0.downsample.1.bias", "fc.weight", "fc.bias",
+    }  # fmt: skip

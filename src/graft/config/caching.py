@@ -17,6 +17,11 @@ def is_random(augment: AugmentConfig) -> bool:
     return any(getattr(augment, field.name) != getattr(off, field.name) for field in fields(augment))
 
 
+def is_mixed(augment: AugmentConfig) -> bool:
+    """Whether training images are mixed with each other."""
+    return bool(augment.mixup or augment.cutmix)
+
+
 def cache_faults(cache: CacheConfig, augment: AugmentConfig) -> list[Fault]:
     """What is wrong with the cache's options, each with what to type instead."""
     faults: list[Fault] = []
@@ -29,6 +34,10 @@ def cache_faults(cache: CacheConfig, augment: AugmentConfig) -> list[Fault]:
     if cache.kind is not CacheKind.features:
         if cache.views and cache.kind is not CacheKind.auto:
             faults.append(_fault("cache.views", "0 unless cache=features", str(cache.views), "cache=features"))
+    elif is_mixed(augment):
+        expected = "no mixing of images before the cut, where each image has stored features of its own"
+        remedy = "augment.mixup=0 augment.cutmix=0, or cache=none"
+        faults.append(_fault("cache", expected, f"mixup {augment.mixup:g}, cutmix {augment.cutmix:g}", remedy))
     elif is_random(augment) and cache.views == 0:
         expected = "no random augmentation before the cut, where each image has one stored feature"
         remedy = "augment=none, cache.views=8 (so many augmented views of each image are stored), or cache=none"

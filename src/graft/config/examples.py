@@ -11,6 +11,8 @@ from graft.config.keys import schema_keys
 # For keys whose default is null, empty or missing.
 EXAMPLES = {
     "augment.crop_scale": "[0.8,1.0]",
+    "backbone.drop_path": "0.1",
+    "backbone.drop_rate": "0.2",
     "backbone.published.preprocess.crop_fraction": "0.875",
     "data.crop_fraction": "1.0",
     "backbone.published.preprocess.image_size": "224",
@@ -34,6 +36,10 @@ EXAMPLES = {
     "donor.table": "{encoder.weight: conv1.weight}",
     "head.hidden": "[256]",
     "head.target": "package.module.Class",
+    "method.ema": "0.999",
+    "method.lora": "8",
+    "method.lora_alpha": "16",
+    "method.lora_targets": "[layer4.*]",
     "optimizer.layer_decay": "0.75",
     "optimizer.lr": "1e-3",
     "optimizer.lr_scale": "{head: 10}",

@@ -1,7 +1,8 @@
 """What a user may write: one typed dataclass a group, a docstring under each field.
 
 Hydra composes YAML, `compose.parse` turns it into these values, and every room gets its own part and nothing more.
-The network's groups stand in schema_network.py, those of the images in schema_images.py; import all of them from here.
+The network's groups stand in schema_network.py, those of the images in schema_images.py, methods in schema_methods.py;
+import all of them from here.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from graft.config.choices import (
     UnfreezeKind,
 )
 from graft.config.schema_images import AUTO, AugmentConfig, CacheConfig, DataConfig
+from graft.config.schema_methods import MethodConfig
 from graft.config.schema_network import (
     ApplicationConfig,
     BackboneConfig,
@@ -57,6 +59,7 @@ __all__ = [
     "Library",
     "LoggerConfig",
     "LossConfig",
+    "MethodConfig",
     "Mode",
     "OnError",
     "OptimizerConfig",
@@ -231,6 +234,8 @@ class Config:
     """The curve that the learning rates follow."""
     loss: LossConfig = field(default_factory=LossConfig)
     """Cross-entropy, and what is added to it."""
+    method: MethodConfig = field(default_factory=MethodConfig)
+    """How fine-tuning is held back or steadied."""
     data: DataConfig = field(default_factory=DataConfig)
     """The images and their classes."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)

@@ -70,6 +70,13 @@ class AugmentConfig:
     """Brightness and contrast, each by up to this share."""
     erase: float = 0.0
     """Probability of a random erased rectangle."""
+    mixup: float = 0.0
+    """Blends each image and target with another's, by a share from Beta(α, α); this is α (Zhang et al. 2018)."""
+    cutmix: float = 0.0
+    """Covers a box of each image with another's, and mixes the targets by area; α as for mixup (Yun et al. 2019).
+    With both, each is as likely."""
+    mix_per: str = "batch"
+    """mixup and cutmix: one share and box for a whole batch, or one per sample (batch or sample)."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -71,7 +71,11 @@ class BackboneConfig:
     name: str = MISSING
     """The model's name in its library."""
     kwargs: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of the library's constructor (drop_path_rate, aux_logits, …)."""
+    """Further arguments of the library's constructor (aux_logits, attention_dropout, …)."""
+    drop_path: float | None = None
+    """Stochastic depth: the rate at which the last block is skipped in training, rising to it (Huang et al. 2016)."""
+    drop_rate: float | None = None
+    """The backbone's own dropout, before its last layer or where else it has one (Srivastava et al. 2014)."""
     stages: dict[str, list[str]] = field(default_factory=dict)
     """Stage name to module-name prefixes, in forward order. Empty: derived from the module tree."""
     head: str | None = None

@@ -23,6 +23,7 @@ from graft.config.faults import Fault
 from graft.config.keys import schema_keys
 from graft.config.references import place_of
 from graft.config.schema import AugmentConfig, CacheConfig, LoggerConfig
+from graft.config.together_methods import METHOD_RULES
 from graft.config.trackers import logger_faults
 
 Values = Mapping[str, Any]
@@ -285,4 +286,5 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], ...] =
     (("data.val_fraction", "data.test_fraction"), _everything_held_out),
     (tuple(key for key in schema_keys() if key.startswith(("cache.", "augment."))), _caching),
     (tuple(key for key in schema_keys() if key.startswith("logger.")), _loggers),
+    *METHOD_RULES,
 )

@@ -9,12 +9,13 @@ import lightning
 import torch
 from torch.utils.data import Dataset
 
-from graft.config.caching import is_random
+from graft.config.caching import is_mixed, is_random
 from graft.config.choices import CacheKind
 from graft.config.schema_images import AugmentConfig, CacheConfig, DataConfig
 from graft.data.cache_folder import CacheFolder
 from graft.data.images import ImageFiles, ImageSource, store_images
 from graft.data.loader import KeyedImages, KeyedLoader, choose_workers, collate
+from graft.data.mixing import MixedImages, PairedBatchSampler
 from graft.data.sampling import KeyedBatchSampler
 from graft.data.table import PARTS, Table
 from graft.data.transforms import eval_transform, interpolation, resized_edge, train_transform
@@ -81,7 +82,8 @@ class DataModule(lightning.LightningDataModule):
         """A part's loader: shuffled and augmented for training, in order and whole for evaluation."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         samples = self.table.part(part)
-        sampler = KeyedBatchSampler(
+        mixed = train and is_mixed(self.augment)
+        sampler = (PairedBatchSampler if mixed else KeyedBatchSampler)(
             len(samples),
             self.batch_size,
             seed=self.seed,
@@ -92,9 +94,11 @@ class DataModule(lightning.LightningDataModule):
         )
         if self._stored is not None:
             datasets, collate_fn = self._stored
+            assert not mixed, "the plan stores no features where images are mixed"
             return KeyedLoader(datasets[part], sampler, pin_memory=self._on_gpu(), collate_fn=collate_fn)
+        images = self.images(part, augmented=train)
         return KeyedLoader(
-            self.images(part, augmented=train),
+            MixedImages(images, self.augment, classes=len(self.table.classes), seed=self.seed) if mixed else images,
             sampler,
             num_workers=self.workers(len(samples)),
             pin_memory=self._on_gpu(),

@@ -33,8 +33,15 @@ def derive(*values: int | str) -> int:
 @contextmanager
 def keyed_randomness(seed: int, key: Key) -> Generator[None]:
     """Within it, torch's CPU generator gives this seed's and key's numbers; after it, it goes on as before."""
+    with drawn_from(derive(seed, *key)):
+        yield
+
+
+@contextmanager
+def drawn_from(seed: int) -> Generator[None]:
+    """Within it, torch's CPU generator gives this seed's numbers; after it, it goes on as before."""
     before = torch.default_generator.get_state()
-    torch.default_generator.manual_seed(derive(seed, *key))
+    torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:
@@ -101,12 +108,16 @@ class KeyedBatchSampler:
         return math.ceil(self.length / (self.batch_size * self.world))
 
     def __iter__(self) -> Iterator[list[Key]]:
+        for _, whole in self.steps():
+            yield whole[self.rank :: self.world] or whole[:1]
+
+    def steps(self) -> Iterator[tuple[int, list[Key]]]:
+        """The epoch's steps from the first batch on: the keys of all processes together."""
         indices, draws = self.order(self.epoch)
         starts = self._starts()
         for step in range(self.first_batch, len(self)):
-            share = list(range(starts[step], starts[step + 1]))
-            share = share[self.rank :: self.world] or share[:1]
-            yield [Key(self.epoch, int(indices[place]), int(draws[place])) for place in share]
+            places = range(starts[step], starts[step + 1])
+            yield step, [Key(self.epoch, int(indices[place]), int(draws[place])) for place in places]
 
     def order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """An epoch's samples in order, for all processes together: indices, and which draw of its sample each is."""

@@ -20,7 +20,7 @@ from graft.config.schema import CheckpointConfig, TrainerConfig
 from graft.finetune.callbacks import Checkpoints, EpochLines, EpochRows, best_row
 from graft.finetune.checkpoint import BEST, FOLDER, LAST, CheckpointFile, read_checkpoint
 from graft.finetune.metrics import Outputs, check_monitor
-from graft.finetune.module import FineTuning
+from graft.finetune.module import STATE, FineTuning
 from graft.finetune.profile import Shares
 from graft.finetune.pruning import Pruning, Watcher
 from graft.finetune.quiet import quiet_lightning
@@ -267,7 +267,9 @@ def _lay_out_memory(tuning: FineTuning, trainer: TrainerConfig) -> None:
 
 def _take_best(tuning: FineTuning, folder: Path) -> Path:
     best = folder / FOLDER / BEST
-    tuning.load_state_dict(read_checkpoint(best)["state_dict"], strict=True)
+    saved = read_checkpoint(best)
+    tuning.load_state_dict(saved["state_dict"], strict=True)
+    tuning.methods.take(saved[STATE])
     return best
 
 

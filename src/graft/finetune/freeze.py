@@ -83,6 +83,11 @@ def without_stage(frozen: Frozen, stage: str, stages: Stages, tensor_names: Iter
     return _frozen(f"{frozen.expression} without {stage}", names, implied, stages, tuple(tensor_names))
 
 
+def with_names(frozen: Frozen, names: frozenset[str], stages: Stages, tensor_names: Iterable[str]) -> Frozen:
+    """The same state, under the same expression, with these tensors frozen and no others."""
+    return _frozen(frozen.expression, names, frozen.implied, stages, tuple(tensor_names))
+
+
 def _frozen(
     expression: str, frozen: frozenset[str], implied: tuple[str, ...], stages: Stages, names: Sequence[str]
 ) -> Frozen:

@@ -47,12 +47,17 @@ class Group:
 
 
 def group_parameters(
-    module: nn.Module, stages: Stages, optimizer: OptimizerConfig, frozen: Sequence[AbstractSet[str]] = ()
+    module: nn.Module,
+    stages: Stages,
+    optimizer: OptimizerConfig,
+    frozen: Sequence[AbstractSet[str]] = (),
+    undecayed: AbstractSet[str] = frozenset(),
 ) -> list[Group]:
     """Puts each parameter that ever trains into exactly one group, in forward order of the stages.
 
     Args:
         frozen: the names that each freeze state of the training freezes; what all of them freeze is left out.
+        undecayed: names without weight decay, besides biases, norms and their like.
 
     Raises:
         InputError: a rate or factor out of range, an lr_scale key that matches nothing that trains, or no parameter
@@ -60,7 +65,7 @@ def group_parameters(
     """
     _check(optimizer)
     never_trained = _in_all(frozen)
-    no_decay = _without_decay(module)
+    no_decay = without_decay(module) | undecayed
     used: set[str] = set()
     parts: dict[str, list[tuple[bool, ...]]] = {}
     members: dict[tuple[str, int, bool, float], list[tuple[str, int]]] = {}
@@ -135,7 +140,7 @@ def _decay(stage: str, stages: Stages, layer_decay: float | None) -> float:
     return layer_decay ** (len(stages.names) - stages.names.index(stage))
 
 
-def _without_decay(module: nn.Module) -> set[str]:
+def without_decay(module: nn.Module) -> set[str]:
     """Biases, norms and other parameters of one dimension."""
     of_norms = {
         f"{prefix}.{name}" if prefix else name

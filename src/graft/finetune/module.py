@@ -13,13 +13,21 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from graft.config.faults import InputError
-from graft.config.schema import FreezeBatchNorm, LossConfig, OnError, OptimizerConfig, SchedulerConfig
+from graft.config.schema import (
+    FreezeBatchNorm,
+    LossConfig,
+    MethodConfig,
+    OnError,
+    OptimizerConfig,
+    SchedulerConfig,
+)
 from graft.data.sampling import derive
 from graft.finetune.checkpoint import check_weights, state_by_name, state_by_position
 from graft.finetune.finite import Finite
 from graft.finetune.freeze import Frozen, apply_freeze, check_tied
 from graft.finetune.groups import Group, group_parameters
 from graft.finetune.loss import Criterion, label_of
+from graft.finetune.methods import Methods
 from graft.finetune.metrics import Evaluation, Sums
 from graft.finetune.optimizer import build_optimizer, rate_factor
 from graft.finetune.progress import Clock, Watch
@@ -43,6 +51,8 @@ class FineTuning(L.LightningModule):
     Args:
         trained: the part of the network behind the cut, which shares its parameters; takes "features" batches.
         class_counts: training images a class, for loss.class_weights=balanced.
+        anchored: the parameters that method.l2_sp draws back to where they are now.
+        teacher: the donor's own network, for method.distill.
     """
 
     def __init__(
@@ -57,6 +67,9 @@ class FineTuning(L.LightningModule):
         loss: LossConfig | None = None,
         freeze_bn: FreezeBatchNorm = FreezeBatchNorm.frozen,
         class_counts: Sequence[int] | None = None,
+        method: MethodConfig | None = None,
+        anchored: frozenset[str] = frozenset(),
+        teacher: nn.Module | None = None,
         trained: nn.Module | None = None,
         on_nan: OnError = OnError.stop,
         seed: int = 0,
@@ -82,6 +95,8 @@ class FineTuning(L.LightningModule):
         self.decisions: list[int] = []
         self.groups: list[Group] = []
         self.steps_per_epoch = self.total_steps = self.batches_per_epoch = 0
+        self.methods = Methods(method or MethodConfig(), network, anchored=anchored, teacher=teacher, head=stages.head)
+        self.anchored = anchored
         self._unregistered = (network, trained)  # in a tuple, or the shared parameters would get second names
 
     def lay_out(self, *, steps_per_epoch: int, max_epochs: int) -> None:
@@ -89,7 +104,7 @@ class FineTuning(L.LightningModule):
         self.steps_per_epoch, self.total_steps = steps_per_epoch, steps_per_epoch * max_epochs
         states = self.schedule.states(self.steps_per_epoch, self.total_steps)
         self.groups = group_parameters(
-            self.network, self.stages, self.optimizer_config, [state.names for state in states]
+            self.network, self.stages, self.optimizer_config, [state.names for state in states], self.anchored
         )
         self.curve = rate_factor(
             self.scheduler_config, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps
@@ -104,6 +119,7 @@ class FineTuning(L.LightningModule):
         never = self.schedule.never_trained(self.steps_per_epoch, self.total_steps)
         always = Frozen(expression="", names=never, stages=())
         apply_freeze(self.network, always, self.freeze_bn, heads=self.stages.heads)
+        self.methods.lay_out(self._unregistered[1], self.watch.injected.keys())
 
     def follow(self, decisions: Sequence[int]) -> None:
         """Phases and rates as the schedule's decisions so far make them."""
@@ -137,14 +153,17 @@ class FineTuning(L.LightningModule):
 
     @override
     def forward(self, image: Tensor) -> Tensor:
-        if self.channels_last and image.ndim == 4:
-            image = image.contiguous(memory_format=torch.channels_last)
-        return self._unregistered[0](image)
+        return self.logits({"image": image})
 
-    def logits(self, batch: Batch) -> Tensor:
+    def logits(self, batch: Batch, *, averaged: bool = False) -> Tensor:
+        """Of the network, or of the mean of its weights where one is kept."""
+        mean = self.methods.average if averaged else None
+        network, trained = self._unregistered if mean is None else mean.modules
         if "features" not in batch:
-            return self(batch["image"])
-        trained = self._unregistered[1]
+            image = batch["image"]
+            if self.channels_last and image.ndim == 4:
+                image = image.contiguous(memory_format=torch.channels_last)
+            return network(image)
         assert trained is not None, "batches of features need the part of the network behind the cut"
         return trained(batch["features"])
 
@@ -162,6 +181,7 @@ class FineTuning(L.LightningModule):
         trained = self._unregistered[1]
         if trained is not None:
             trained.to(self.device)
+        self.methods.to(self.device, channels_last=self.channels_last)
         self.finite.scaled = self.trainer.precision == "16-mixed"
         self.sums.values = self.sums.values.to(self.device)
 
@@ -191,10 +211,12 @@ class FineTuning(L.LightningModule):
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        logits = self.logits(batch)
+        with self.methods.listening():
+            logits = self.logits(batch)
         loss = self.criterion(logits.float(), batch["target"])
         self.sums.add(loss.detach(), logits, label_of(batch), leave_out=self.on_nan is OnError.skip)
-        return self.finite.seen(loss * self._weight(len(batch["target"])))
+        loss = loss + self.methods.of_batch(batch)
+        return self.finite.seen(loss * self._weight(len(batch["target"])) + self.methods.of_weights())
 
     def _weight(self, images: int) -> Tensor | float:
         """What makes the average over processes the average over all their images, of which this one has so many."""
@@ -207,6 +229,11 @@ class FineTuning(L.LightningModule):
     @override
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         self.finite.judge(self.global_step)
+
+    @override
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.methods.after_step()  # before any callback saves a checkpoint
 
     @override
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
@@ -223,6 +250,8 @@ class FineTuning(L.LightningModule):
         self.check_finite()
         self.clock.go("evaluation")
         self.evaluation("val").reset(self.device)
+        if self.methods.average is not None:
+            self.methods.average.agree()
 
     @override
     def on_test_epoch_start(self) -> None:
@@ -250,7 +279,7 @@ class FineTuning(L.LightningModule):
 
     def _evaluate(self, part: str, batch: Batch) -> None:
         # The loss is the plain cross-entropy, so that runs with other weights or smoothing compare.
-        logits = self.logits(batch)
+        logits = self.logits(batch, averaged=True)
         loss = F.cross_entropy(logits.float(), batch["target"])
         self.evaluation(part).update(loss, logits, label_of(batch), batch["index"])
 
@@ -303,6 +332,7 @@ class FineTuning(L.LightningModule):
             "finite": self.finite.state(),
             "position": list(self.position()),
             "batches": [self.batches_per_epoch, self.trainer.accumulate_grad_batches],
+            **self.methods.state(),
         }
 
     @override
@@ -329,6 +359,7 @@ class FineTuning(L.LightningModule):
         self.watch.restore(state["watch"])
         self.finite.restore(state["finite"])
         self.clock.restore(state["clock"])
+        self.methods.restore(state)
 
 
 def seed_noise(seed: int, device: torch.device) -> None:

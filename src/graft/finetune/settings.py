@@ -26,6 +26,7 @@ def settings(tuning: FineTuning) -> dict[str, Any]:
         "unfreeze.phase_factors and unfreeze.warmup": [*schedule.factors, str(schedule.warmup)],
         "optimizer": f"{optimizer.name} {sorted(optimizer.kwargs.items())}",
         "loss": [loss.label_smoothing, loss.class_weights.value],
+        **tuning.methods.settings(),
     }
 
 

@@ -14,6 +14,7 @@ from graft.config.faults import InputError, nearest, said
 from graft.config.schema import BackboneConfig, HeadConfig, HeadKind, Library
 from graft.models.backbones import construct, size_kwargs
 from graft.models.derive import call_order, derive_heads, derive_stages
+from graft.models.dropping import drop_kwargs
 from graft.models.heads import describe_head, install_head
 from graft.models.names import tensor_names
 from graft.models.preprocess import Preprocess, preprocess_for
@@ -65,6 +66,7 @@ def build_network(
     preprocess = preprocess_for(backbone, channels=channels, image_size=image_size, crop_fraction=crop_fraction)
     library, name = backbone.library, backbone.name
     kwargs = {**size_kwargs(library, name, preprocess.image_size), **backbone.kwargs}
+    kwargs |= drop_kwargs(backbone, kwargs)
     build = {
         "library": library.value,
         "name": name,

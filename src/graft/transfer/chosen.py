@@ -16,6 +16,8 @@ from graft.transfer.donors.published import open_published, published_classes
 from graft.transfer.rules import Rules, rules_of
 from graft.transfer.target import target_of_module
 
+OWN_HEAD = "the donor's own head"
+
 
 def open_chosen(config: Config) -> Donor:
     """Opens the donor; for donor=none, one that holds nothing and says so.
@@ -51,7 +53,7 @@ def rules_for(config: Config, network: Network, classes: Sequence[str]) -> Rules
     elif config.head.kind is not HeadKind.none:
         heads = [glob for path in network.stages.heads for glob in (path, f"{path}.*")]
         skip = dict.fromkeys(heads, "new head")
-        ignore.update(dict.fromkeys(heads, "the donor's own head"))
+        ignore.update(dict.fromkeys(heads, OWN_HEAD))
     return rules_of(
         config.donor,
         seed=config.seed,

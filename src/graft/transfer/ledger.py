@@ -116,6 +116,11 @@ class Ledger:
         return {entry.target: entry for entry in self.tensors}
 
     @property
+    def filled(self) -> frozenset[str]:
+        """The target tensors whose values are the donor's, adapted ones included."""
+        return frozenset(entry.target for entry in self.tensors if entry.source is not None)
+
+    @property
     def summary(self) -> dict[str, Any]:
         """Counts per verdict and status, and the share of the target's parameters that came from the donor."""
         verdicts = Counter(entry.verdict for entry in self.tensors)

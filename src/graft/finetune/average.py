@@ -1,0 +1,82 @@
+"""A running mean of the weights along the training, which is evaluated, chosen by and exported in their place."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+
+
+class Average:
+    """Exponential moving average: after each step w̄ ← d·w̄ + (1 − d)·w [Polyak & Juditsky 1992; Tarvainen & Valpola
+    2017], with d = min(decay, (1 + n) / (10 + n)) in step n, so that the start is forgotten in short trainings too.
+
+    A network of its own, so that the trained one is never disturbed. Statistics of batch-norm are averaged like
+    weights; counters are taken over.
+
+    Args:
+        trained: the part of the network behind a cut, which shares its tensors.
+        still: tensors that never move; parameters among them are shared with the network.
+    """
+
+    def __init__(self, network: nn.Module, trained: nn.Module | None, decay: float, still: Collection[str]) -> None:
+        self.decay = decay
+        self.steps = 0
+        shared: dict[int, Any] = {id(value): value for name, value in network.named_parameters() if name in still}
+        self.modules: tuple[nn.Module, nn.Module | None] = copy.deepcopy((network, trained), shared)
+        for module in self.modules:
+            if module is not None:
+                module.eval()
+        self.names = [name for name in _tensors(network) if name not in still]
+
+    def to(self, device: torch.device, memory_format: torch.memory_format) -> None:
+        for module in self.modules:
+            if module is not None:
+                module.to(device=device, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Takes in the network's present weights."""
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        self.steps += 1
+        present, mean = _tensors(network), _tensors(self.modules[0])
+        for name in self.names:
+            if mean[name].is_floating_point():
+                mean[name].lerp_(present[name], 1 - decay)
+            else:
+                mean[name].copy_(present[name])
+
+    def agree(self) -> None:
+        """Of several processes, whose batch-norms saw different images, all take the first one's statistics."""
+        if distributed.is_available() and distributed.is_initialized():
+            for _, value in self.modules[0].named_buffers():
+                distributed.broadcast(value, 0)
+
+    @torch.no_grad()
+    def write_to(self, network: nn.Module) -> None:
+        """Gives the network the mean's values."""
+        present, mean = _tensors(network), _tensors(self.modules[0])
+        for name in self.names:
+            present[name].copy_(mean[name])
+
+    def state(self) -> dict[str, Any]:
+        mean = _tensors(self.modules[0])
+        return {"steps": self.steps, "tensors": {name: mean[name].detach() for name in self.names}}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes up a checkpoint's state."""
+        self.steps = state["steps"]
+        mean = _tensors(self.modules[0])
+        saved: Mapping[str, Tensor] = state["tensors"]
+        assert set(saved) == set(self.names), "a checkpoint of the same run"
+        for name, value in saved.items():
+            mean[name].copy_(value)
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, each once."""
+    return {**dict(module.named_parameters()), **dict(module.named_buffers())}

@@ -1,0 +1,51 @@
+"""L2-SP: weights are drawn to where the donor left them, rather than to zero [Li, Grandvalet & Davoine 2018]."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from graft.finetune.groups import without_decay
+from graft.models.fingerprint import fingerprint
+from graft.models.stages import HEAD, Stages
+
+
+class Anchors:
+    """The penalty α/2 · ‖w − w⁰‖², w⁰ being the values that the weights have when this is made.
+
+    The paper adds β/2 · ‖w‖² for the new layers: that is optimizer.weight_decay, which the groups apply to those alone.
+
+    Args:
+        names: the weights drawn back; those that do not train at the moment add nothing.
+        strength: α.
+    """
+
+    def __init__(self, network: nn.Module, names: Collection[str], strength: float) -> None:
+        self.strength = strength
+        self.pairs = [
+            (parameter, parameter.detach().clone()) for name, parameter in network.named_parameters() if name in names
+        ]
+        self.identity = fingerprint(network, names)
+
+    def to(self, device: torch.device) -> None:
+        self.pairs = [(parameter, start.to(device)) for parameter, start in self.pairs]
+
+    def __call__(self) -> Tensor | float:
+        """A scalar; its gradient is α (w − w⁰)."""
+        distances = [(weight - start).square().sum() for weight, start in self.pairs if weight.requires_grad]
+        return torch.stack(distances).sum() * (self.strength / 2) if distances else 0.0
+
+
+def anchored(network: nn.Module, stages: Stages, filled: Iterable[str]) -> frozenset[str]:
+    """The names that L2-SP draws back: the trunk's weights that a donor filled.
+
+    Biases and norms are left alone by it, as they are by weight decay.
+
+    Args:
+        filled: the tensors with a donor's values.
+    """
+    parameters = {name for name, _ in network.named_parameters()}
+    penalised = parameters.intersection(filled) - without_decay(network)
+    return frozenset(name for name in penalised if stages.stage_of(name) != HEAD)

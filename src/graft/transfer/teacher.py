@@ -1,0 +1,95 @@
+"""The donor as it was, its own head included, built beside the network: what distillation holds the network to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from graft.config.choices import HeadKind
+from graft.config.faults import InputError
+from graft.config.schema import Config, HeadConfig
+from graft.models.network import Network, build_network
+from graft.models.stages import covers
+from graft.transfer.chosen import OWN_HEAD, rules_for
+from graft.transfer.donor import Donor
+from graft.transfer.inject import inject
+from graft.transfer.ledger import Ledger
+from graft.transfer.match import account_donor
+from graft.transfer.target import target_of_module
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherPlan:
+    """The donor's network on the meta device, and where each of its tensors comes from."""
+
+    network: Network
+    ledger: Ledger
+
+    @property
+    def head(self) -> str:
+        """Path of the donor's last layer."""
+        return self.network.stages.head
+
+
+def plan_teacher(config: Config, network: Network, ledger: Ledger, donor: Donor) -> TeacherPlan:
+    """The donor's network, without values.
+
+    Args:
+        ledger: the account of the network's own tensors.
+
+    Raises:
+        InputError: unless the donor fills the backbone and its own head, and that head fits the network's trunk.
+    """
+    head = network.stages.head
+    if network.stages.heads != (head,) or network.head.get("pool"):
+        raise InputError(
+            f"method.distill: expected a head in the place of the donor's, received head={config.head.kind.value} of"
+            f" {config.backbone.name}, which begins elsewhere; try head=linear"
+        )
+    classes = _classes(ledger, donor, head)
+    own = replace(config, head=HeadConfig(kind=HeadKind.none))
+    teacher = build_network(
+        config.backbone, own.head, num_classes=classes, channels=config.data.channels,
+        image_size=config.data.image_size, crop_fraction=config.data.crop_fraction, device="meta",
+    )  # fmt: skip
+    if teacher.stages.heads != (head,):
+        raise InputError(
+            f"method.distill: expected a head at {teacher.stages.head}, where the donor's is, received one at"
+            f" {head}; try head=linear"
+        )
+    account = account_donor(donor, target_of_module(teacher.module), rules_for(own, teacher, ()))
+    empty = [entry.target for entry in account.tensors if entry.source is None]
+    if empty:
+        raise InputError(
+            f"method.distill: expected a donor that fills its whole network, received none for {', '.join(empty[:5])};"
+            " try method.distill=0, or fewer donor.skip and donor.ignore"
+        )
+    return TeacherPlan(network=teacher, ledger=account)
+
+
+def _classes(ledger: Ledger, donor: Donor, head: str) -> int:
+    """How many classes the donor's own head tells apart."""
+    left_out = (
+        entry.source
+        for entry in ledger.donor_tensors
+        if not entry.used and (entry.reason == OWN_HEAD or entry.reason.startswith(f"its target {head}."))
+    )
+    taken = (entry.source for entry in ledger.tensors if entry.source is not None and covers(head, entry.target))
+    rows = {donor.infos[name].shape[0] for name in (*left_out, *taken) if donor.infos[name].shape}
+    if len(rows) != 1:
+        raise InputError(
+            f"method.distill: expected a donor with a head of its own, as its outputs are what is kept, received one"
+            f" {'with several' if rows else 'without'}; try another donor, or method.l2_sp, which needs none"
+        )
+    return rows.pop()
+
+
+def build_teacher(config: Config, planned: TeacherPlan, donor: Donor) -> nn.Module:
+    """The donor's network with its values, frozen and in eval mode."""
+    network = build_network(
+        config.backbone, HeadConfig(kind=HeadKind.none), num_classes=planned.network.classes,
+        channels=config.data.channels, image_size=config.data.image_size, crop_fraction=config.data.crop_fraction,
+    )  # fmt: skip
+    inject(planned.ledger, donor, network.module)
+    return network.module.eval().requires_grad_(False)

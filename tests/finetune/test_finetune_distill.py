@@ -1,0 +1,70 @@
+"""Distillation from the donor's own outputs: its value, what it moves, and that it keeps what would be forgotten."""
+
+import copy
+
+import pytest
+import torch
+
+from graft.config.schema import MethodConfig
+from graft.finetune.distill import Distillation
+from graft.finetune.fit import fit
+
+IMAGES = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def teacher_of(network, tiny, classes=7):
+    """The same trunk with a head for other classes."""
+    teacher = tiny.network(classes)
+    head = {name: value for name, value in teacher.state_dict().items() if name.startswith("fc.")}
+    teacher.load_state_dict({**network.state_dict(), **head})
+    return teacher.eval().requires_grad_(False)
+
+
+def test_the_penalty_is_the_papers_between_the_donors_head_on_both_trunks(tiny):
+    network = tiny.network().eval()
+    teacher = teacher_of(network, tiny)
+    distillation = Distillation(network, teacher, "fc", strength=0.5, temperature=2.0)
+    with distillation.listening():
+        network(IMAGES)
+    assert distillation.penalty(IMAGES).item() == pytest.approx(0, abs=1e-6)
+    with torch.no_grad():
+        network.layer3.conv.weight.add_(0.3)
+    student = copy.deepcopy(network)
+    student.fc = teacher.fc
+    with torch.no_grad():
+        p, q = ((logits / 2).softmax(1) for logits in (teacher(IMAGES), student(IMAGES)))
+    expected = 0.5 * 4 * (p * (p / q).log()).sum(1).mean()
+    with distillation.listening():
+        network(IMAGES)
+    penalty = distillation.penalty(IMAGES)
+    assert penalty.item() == pytest.approx(float(expected), rel=1e-4)
+    penalty.backward()
+    assert float(network.layer3.conv.weight.grad.norm()) > 0
+    assert network.fc.weight.grad is None  # the new head has no part in it
+    assert all(value.grad is None for value in teacher.parameters())
+
+
+def test_no_hook_and_no_tensor_is_left_on_the_network(tiny):
+    network = tiny.network()
+    names = set(network.state_dict())
+    distillation = Distillation(network, teacher_of(network, tiny), "fc", 1.0, 2.0)
+    with pytest.raises(RuntimeError), distillation.listening():
+        network(IMAGES[:, :1])
+    assert not network.fc._forward_pre_hooks
+    assert set(network.state_dict()) == names
+
+
+def test_it_keeps_the_donors_outputs_nearer_to_what_they_were(tiny, tmp_path):
+    def forgotten(strength):
+        network = tiny.network()
+        teacher = teacher_of(network, tiny)
+        tuning = tiny.tuning(network, method=MethodConfig(distill=strength), teacher=teacher if strength else None)
+        fit(tuning, tiny.Data(), tmp_path / str(strength), trainer=tiny.trainer())
+        student = copy.deepcopy(network).eval()
+        student.fc = teacher.fc
+        images = torch.stack([tiny.Images(9, seed=2)[(0, index)]["image"] for index in range(9)])
+        with torch.no_grad():
+            p, q = teacher(images).softmax(1), student(images).softmax(1)
+        return float((p * (p / q).log()).sum(1).mean())
+
+    assert forgotten(20.0) < 0.5 * forgotten(0.0)
