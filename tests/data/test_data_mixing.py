@@ -14,7 +14,7 @@ from graft.config.choices import CacheKind, DataKind
 from graft.config.schema_images import AugmentConfig, CacheConfig, DataConfig
 from graft.data.datamodule import DataModule
 from graft.data.datasets import load_table
-from graft.data.mixing import Mix, PairedBatchSampler, draw_mix
+from graft.data.mixing import Mix, MixedImages, PairedBatchSampler, draw_mix
 from graft.data.sampling import Key, drawn_from
 from graft.models.preprocess import Preprocess
 
@@ -107,6 +107,17 @@ def test_a_mixture_depends_on_seed_epoch_and_sample_alone(root, per):
     rest = {int(index): batch["target"][place] for batch in resumed for place, index in enumerate(batch["index"])}
     assert rest
     assert all(found[index][1] == target.numpy().tobytes() for index, target in rest.items())
+
+
+def test_another_seed_mixes_the_same_pair_otherwise(root):
+    data = module(root, mixup=1.0)
+    (pair,) = next(iter(PairedBatchSampler(10, 1)))
+    pair = pair._replace(partner=Key(0, 9))  # of the other class
+    shares = [
+        MixedImages(data.images("train"), data.augment, classes=2, seed=seed).__getitems__([pair])[0]["target"].tolist()
+        for seed in (0, 0, 1)
+    ]
+    assert shares[0] == shares[1] != shares[2]
 
 
 @pytest.mark.parametrize(("per", "shares"), [("batch", 3), ("sample", 10)])
