@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import ceil
-from typing import Any, TypeVar
+from typing import Any
 
 from graft.config.caching import is_mixed, is_random
 from graft.config.choices import FIND, CacheKind, FreezeBatchNorm
-from graft.config.faults import InputError
+from graft.config.faults import Faults, InputError
 from graft.config.schema import Config
 from graft.data.cache import check_cut, estimate, row_count
 from graft.data.table import Table
@@ -33,7 +33,6 @@ from graft.transfer.teacher import TeacherPlan
 from graft.transfer.verify import check_verifiable
 
 SHOWN_NAMES = 5
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,24 +172,6 @@ class Plan:
         }
 
 
-class _Faults:
-    """Runs the checks that can still be run, and raises once with everything that they said."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def attempt(self, check: Callable[[], T]) -> T | None:
-        try:
-            return check()
-        except InputError as error:
-            self.texts.append(str(error))
-            return None
-
-    def settle(self) -> None:
-        if self.texts:
-            raise InputError("\n".join(self.texts))
-
-
 def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> Plan:
     """Computes the plan.
 
@@ -208,7 +189,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
     batches = ceil(len(table.train) / (config.data.batch_size * processes))
     steps_per_epoch = ceil(batches / config.trainer.accumulate)
     total_steps = steps_per_epoch * config.trainer.max_epochs
-    faults = _Faults()
+    faults = Faults()
     ledger = faults.attempt(lambda: _account(config, network, table, open_donor))
     teacher = faults.attempt(lambda: teacher_of(config, network, ledger, open_donor)) if ledger else None
     lora = faults.attempt(lambda: lora_of(config, network)) if config.method.lora else ()

@@ -11,3 +11,9 @@ RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 def is_first() -> bool:
     """Whether this process speaks and writes: it is alone, or the first of several."""
     return all(os.environ.get(name, "0") == "0" for name in RANKS)
+
+
+def say(line: str) -> None:
+    """Prints a line once, however many processes there are."""
+    if is_first():
+        print(line, flush=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class InputError(ValueError):
@@ -35,6 +38,24 @@ class ConfigError(InputError):
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)
         super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+class Faults:
+    """Runs the checks that can still be run, and raises once with everything that they said."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def attempt(self, check: Callable[[], T]) -> T | None:
+        try:
+            return check()
+        except InputError as error:
+            self.texts.append(str(error))
+            return None
+
+    def settle(self) -> None:
+        if self.texts:
+            raise InputError("\n".join(self.texts))
 
 
 def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:

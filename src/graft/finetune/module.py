@@ -29,6 +29,7 @@ from graft.finetune.groups import Group, group_parameters
 from graft.finetune.loss import Criterion, label_of
 from graft.finetune.methods import Methods
 from graft.finetune.metrics import Evaluation, Sums
+from graft.finetune.noise import seed_noise
 from graft.finetune.optimizer import build_optimizer, rate_factor
 from graft.finetune.progress import Clock, Watch
 from graft.finetune.rates import Rates
@@ -360,10 +361,3 @@ class FineTuning(L.LightningModule):
         self.finite.restore(state["finite"])
         self.clock.restore(state["clock"])
         self.methods.restore(state)
-
-
-def seed_noise(seed: int, device: torch.device) -> None:
-    """Seeds what dropout and its like draw from. (torch.manual_seed queues a call for every GPU never used.)"""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)

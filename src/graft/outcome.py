@@ -1,0 +1,137 @@
+"""What a run leaves in its folder: predictions, drift, the model, the figures, the report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graft.clock import Clock
+from graft.config.faults import InputError
+from graft.config.schema import CheckpointConfig
+from graft.files import write_json
+from graft.finetune.callbacks import best_row
+from graft.finetune.fit import FitResult
+from graft.finetune.freeze import unmoving
+from graft.finetune.lora import plain_name
+from graft.finetune.pruning import Pruned
+from graft.models.network import Network
+from graft.plan import Plan
+from graft.processes import is_first, say
+from graft.results.drift import drift, write_drift
+from graft.results.export import export
+from graft.results.intervals import intervals
+from graft.results.predictions import write_predictions
+from graft.results.report import write_report
+from graft.transfer.donors.licence import licence_of
+
+
+def write_results(
+    plan: Plan,
+    network: Network,
+    result: FitResult,
+    injected: dict[str, torch.Tensor],
+    folder: Path,
+    overrides: Sequence[str],
+) -> None:
+    config, table = plan.config, plan.table
+    spans: dict[str, dict[str, Any]] = {}
+    for part, outputs in result.outputs.items():
+        samples = [table.part(part)[index] for index in outputs.index.tolist()]
+        write_predictions(
+            folder, part, [sample.path for sample in samples], outputs.label.tolist(), outputs.probabilities.tolist(),
+            classes=table.classes,
+        )  # fmt: skip
+        for name, interval in intervals(outputs.probabilities.double().numpy(), outputs.label.numpy()).items():
+            if isfinite(interval.low):  # a metric can be undefined in every resample; JSON has no word for that
+                spans[f"{part}/{name}"] = asdict(interval)
+    after = dict(network.module.named_parameters())
+    write_drift(folder, drift(injected, after, network.stages.stage_of))
+    frozen = (unmoving(network.module, phase.frozen, config.freeze_bn) for phase in result.phases)
+    never = {plain_name(name) for name in frozenset[str].intersection(*frozen)}
+    export(
+        network,
+        folder / "model",
+        classes=table.classes,
+        donor={**plan.ledger.donor, "licence": licence_of(config)},
+        freeze={
+            "expression": config.freeze,
+            "unfreeze": config.unfreeze.kind.value,
+            "frozen_statistics_moved": len(result.moved_statistics),
+            "phases": [phase.to_dict() for phase in result.phases],
+            "verified": result.frozen_verified,
+            "methods": list(plan.methods),
+        },
+        ledger=plan.ledger.to_dict(),
+        frozen=never - {f"{path}.weight" for path in plan.lora},
+        data={"kind": config.data.kind.value, **table.summary()},
+        metrics=result.metrics,
+        intervals=spans,
+        command=shlex.join(["python", "train.py", *overrides]),
+    )
+
+
+def write_metrics(plan: Plan, network: Network, result: FitResult, clock: Clock, folder: Path) -> dict[str, Any]:
+    metrics: dict[str, Any] = {
+        **result.metrics,
+        "parameters": sum(parameter.numel() for parameter in network.module.parameters()),
+        "train/seconds": result.seconds,
+        "train/images_per_second": result.images_per_second,
+        "frozen_verified": result.frozen_verified,
+        "frozen_statistics_moved": len(result.moved_statistics),
+        "phases": [phase.to_dict() for phase in result.phases],
+        "epochs": result.epochs,
+        "best_epoch": result.best_epoch,
+        "lr": plan.config.optimizer.lr,
+        "lr_found": plan.rate_found,
+        "steps": result.steps,
+        "batch_size": result.batch_size,
+        "accumulate": result.accumulate,
+        "steps_skipped": result.steps_skipped,
+        "confusion": result.confusion,
+        "profile": {name: round(share, 4) for name, share in result.profile.items()},
+        "seconds": clock.seconds,
+    }
+    write_json(folder / "metrics.json", metrics)
+    return metrics
+
+
+def write_pruned(pruned: Pruned, checkpoint: CheckpointConfig, clock: Clock, folder: Path) -> float:
+    """A trial that was stopped early leaves its figures and no model."""
+    best = best_row(pruned.history, checkpoint)
+    if is_first():
+        figures = {name: value for name, value in best.items() if "/" in name}
+        told = {**figures, "pruned": True, "epochs": len(pruned.history), "seconds": clock.seconds}
+        write_json(folder / "metrics.json", told)
+    say(f"\n{pruned}\nrun: {folder}")
+    return best[checkpoint.monitor]
+
+
+def write_page(folder: Path) -> None:
+    try:
+        write_report(folder)
+    except (InputError, OSError) as error:
+        print(f"report.html was not written: {error}", file=sys.stderr)
+
+
+def summary(metrics: dict[str, Any], folder: Path) -> str:
+    part = "test" if "test/accuracy" in metrics else "val"
+    figures = ", ".join(
+        f"{name} {metrics[f'{part}/{name}']:.4f}" for name in ("accuracy", "f1", "auroc") if f"{part}/{name}" in metrics
+    )
+    frozen = {True: "frozen tensors verified", False: "FROZEN TENSORS MOVED", None: "nothing was frozen"}
+    return (
+        f"\n{part}: {figures}\n"
+        f"best epoch {metrics['best_epoch'] + 1} of {metrics['epochs']}, {metrics['train/seconds']:.1f} s of training;"
+        f" {frozen[metrics['frozen_verified']]}{_statistics(metrics['frozen_statistics_moved'])}\nrun: {folder}"
+    )
+
+
+def _statistics(moved: int) -> str:
+    return f", but for {moved} batch-norm statistics that moved, as freeze_bn=none lets them" if moved else ""
