@@ -18,7 +18,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Stopped(BaseException):
-    """A signal ended the run in good order. No error, so that no `except Exception` takes it for one.
+    """A signal ended the run in good order. Not an Exception, so that nothing takes it for an error.
 
     Args:
         where: how far the run had come, in words.

@@ -87,7 +87,8 @@ def write_run(
             Image.fromarray(generator.integers(0, 255, (40, 50), dtype=np.uint8)).save(path)
     targets = generator.integers(0, len(classes), images)
     probabilities = generator.dirichlet(np.ones(len(classes)), images)
-    for row, target in zip(probabilities[: round(hits * images)], targets, strict=False):
+    hit = round(hits * images)
+    for row, target in zip(probabilities[:hit], targets[:hit], strict=True):
         best = row.argmax()
         row[best], row[target] = row[target], row[best]
     for part in ("val", "test"):
