@@ -109,7 +109,8 @@ class _Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self._in = tag
-        assert tag not in ("script", "link")
+        assert tag != "link"
+        assert "src" not in dict(attrs)
         if tag == "svg":
             self.drawings.append(str(dict(attrs)["aria-label"]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import MISSING
+from enum import Enum
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -28,12 +29,24 @@ def register() -> None:
 
 def schema_node() -> DictConfig:
     """The schema as plain values: types are checked once, by `parse`, which can then report every fault together."""
-    node = OmegaConf.create(OmegaConf.to_container(OmegaConf.structured(Config), enum_to_str=True))
-    assert isinstance(node, DictConfig)
+    values: dict[str, Any] = {}
+    for key in schema_keys().values():
+        *above, name = key.name.split(".")
+        section = values
+        for each in above:
+            section = section[each]
+        section[name] = {} if key.is_group else _plain(key.default)
+    node = OmegaConf.create(values)
     for key in schema_keys().values():
         if key.is_open:
             OmegaConf.set_struct(OmegaConf.select(node, key.name), False)
     return node
+
+
+def _plain(default: Any) -> Any:
+    if default is MISSING:
+        return "???"
+    return default.value if isinstance(default, Enum) else default
 
 
 def parse(cfg: DictConfig) -> Config:
