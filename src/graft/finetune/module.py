@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-import lightning as L
 import torch
-import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 from typing_extensions import override
@@ -23,12 +21,13 @@ from graft.config.schema import (
 )
 from graft.data.sampling import derive
 from graft.finetune.checkpoint import check_weights, state_by_name, state_by_position
+from graft.finetune.evaluating import Batch, Evaluating
 from graft.finetune.finite import Finite
 from graft.finetune.freeze import Frozen, apply_freeze, check_tied
 from graft.finetune.groups import Group, group_parameters
 from graft.finetune.loss import Criterion, label_of
 from graft.finetune.methods import Methods
-from graft.finetune.metrics import Evaluation, Sums
+from graft.finetune.metrics import Sums
 from graft.finetune.noise import seed_noise
 from graft.finetune.optimizer import build_optimizer, rate_factor
 from graft.finetune.progress import Clock, Watch
@@ -38,16 +37,14 @@ from graft.finetune.shrink import resize_progress
 from graft.finetune.unfreeze import Phase, Schedule
 from graft.models.stages import Stages
 
-Batch = dict[str, Tensor]
 STATE = "graft"
 NAN_CHECK_EVERY = 50  # batches between looks at what a GPU has noted
 
 
-class FineTuning(L.LightningModule):
+class FineTuning(Evaluating):
     """Trains `network` under a freeze schedule. Mutates it: weights, requires_grad and training mode.
 
-    A batch holds "image" [B, C, H, W] (or "features", which enter at the cut), "target" ([B] classes or [B, K]
-    probabilities), "index" ([B]), and may hold "label" ([B] hard labels; else derived from the target).
+    A batch holds "image" [B, C, H, W], or "features", which enter at the cut; the rest as `Evaluating` says.
 
     Args:
         trained: the part of the network behind the cut, which shares its parameters; takes "features" batches.
@@ -75,7 +72,7 @@ class FineTuning(L.LightningModule):
         on_nan: OnError = OnError.stop,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(classes)
         self.network = network
         self.stages = stages
         self.schedule = schedule
@@ -84,14 +81,11 @@ class FineTuning(L.LightningModule):
         self.freeze_bn = freeze_bn
         self.on_nan = on_nan
         self.seed = seed
-        self.classes = classes
         self.channels_last = False
         self.criterion = Criterion(loss or LossConfig(), class_counts)
-        self.evaluations = nn.ModuleDict({part: Evaluation(part, classes) for part in ("val", "test")})
         self.sums = Sums()
         self.clock = Clock()
         self.history: list[dict[str, Any]] = []
-        self.row: dict[str, float] = {}
         self.phases: list[Phase] = []
         self.decisions: list[int] = []
         self.groups: list[Group] = []
@@ -250,49 +244,17 @@ class FineTuning(L.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self.check_finite()
         self.clock.go("evaluation")
-        self.evaluation("val").reset(self.device)
+        super().on_validation_epoch_start()
         if self.methods.average is not None:
             self.methods.average.agree()
 
     @override
-    def on_test_epoch_start(self) -> None:
-        self.evaluation("test").reset(self.device)
-
-    @override
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate("val", batch)
-
-    @override
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._evaluate("test", batch)
-
-    @override
-    def on_validation_epoch_end(self) -> None:
-        self.row = self._figures("val")
-
-    @override
-    def on_test_epoch_end(self) -> None:
-        self.row = self._figures("test")
+    def evaluated_logits(self, batch: Batch) -> Tensor:
+        return self.logits(batch, averaged=True)
 
     @override
     def on_validation_model_train(self) -> None:
         self.train()
-
-    def _evaluate(self, part: str, batch: Batch) -> None:
-        # The loss is the plain cross-entropy, so that runs with other weights or smoothing compare.
-        logits = self.logits(batch, averaged=True)
-        loss = F.cross_entropy(logits.float(), batch["target"])
-        self.evaluation(part).update(loss, logits, label_of(batch), batch["index"])
-
-    def evaluation(self, part: str) -> Evaluation:
-        return cast(Evaluation, self.evaluations[part])
-
-    def _figures(self, part: str) -> dict[str, float]:
-        evaluation = self.evaluation(part)
-        return evaluation.figures(self._over_ranks(evaluation.loss.values))
-
-    def _over_ranks(self, values: Tensor) -> Tensor:
-        return cast(Tensor, self.trainer.strategy.reduce(values.clone(), reduce_op="sum"))
 
     def finish_epoch(self) -> dict[str, Any]:
         """The epoch's row, added to the history."""
@@ -303,7 +265,7 @@ class FineTuning(L.LightningModule):
             "lr": self.rate_at(self.global_step - 1),
             **self.rates.by_stage(self.groups, self.global_step - 1),
             "frozen": str(self.watch.phase_at(self.global_step - 1).frozen),
-            **self.sums.figures("train", self._over_ranks(self.sums.values)),
+            **self.sums.figures("train", self.over_ranks(self.sums.values)),
             **self.row,
             "seconds": seconds,
             "images_per_second": images / seconds if seconds else 0.0,

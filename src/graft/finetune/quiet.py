@@ -19,6 +19,7 @@ MESSAGES = (
     r".*Ignoring these classes in macro-average",
     r"find_unused_parameters=True was specified in DDP constructor",  # the last phase may train everything
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of torch
+    r"The `srun` command is available on your system",  # a run on the login node is meant
     r"Experiment logs directory .* exists and is not empty",
 )
 

@@ -1,0 +1,74 @@
+"""The evaluating half of the LightningModule: a pass over the validation or the test part becomes a row of figures."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import lightning as L
+import torch.nn.functional as F
+from torch import Tensor, nn
+from typing_extensions import override
+
+from graft.finetune.loss import label_of
+from graft.finetune.metrics import Evaluation
+
+Batch = dict[str, Tensor]
+
+
+class Evaluating(L.LightningModule):
+    """Evaluates what `evaluated_logits` says; the last pass's figures are `row`.
+
+    A batch holds "target" ([B] classes or [B, K] probabilities), "index" ([B]), and may hold "label" ([B] hard labels;
+    else derived from the target), beside what the network takes.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.evaluations = nn.ModuleDict({part: Evaluation(part, classes) for part in ("val", "test")})
+        self.row: dict[str, float] = {}
+
+    def evaluated_logits(self, batch: Batch) -> Tensor:
+        """Of the network as it would be exported."""
+        return self(batch["image"])
+
+    @override
+    def on_validation_epoch_start(self) -> None:
+        self.evaluation("val").reset(self.device)
+
+    @override
+    def on_test_epoch_start(self) -> None:
+        self.evaluation("test").reset(self.device)
+
+    @override
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("val", batch)
+
+    @override
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("test", batch)
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        self.row = self._figures("val")
+
+    @override
+    def on_test_epoch_end(self) -> None:
+        self.row = self._figures("test")
+
+    def evaluation(self, part: str) -> Evaluation:
+        return cast(Evaluation, self.evaluations[part])
+
+    def over_ranks(self, values: Tensor) -> Tensor:
+        """The sum over all processes."""
+        return cast(Tensor, self.trainer.strategy.reduce(values.clone(), reduce_op="sum"))
+
+    def _evaluate(self, part: str, batch: Batch) -> None:
+        # The loss is the plain cross-entropy, so that runs with other weights or smoothing compare.
+        logits = self.evaluated_logits(batch)
+        loss = F.cross_entropy(logits.float(), batch["target"])
+        self.evaluation(part).update(loss, logits, label_of(batch), batch["index"])
+
+    def _figures(self, part: str) -> dict[str, float]:
+        evaluation = self.evaluation(part)
+        return evaluation.figures(self.over_ranks(evaluation.loss.values))
