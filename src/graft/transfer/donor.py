@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cache
 from types import TracebackType
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from graft.transfer.finite import are_finite
 from graft.transfer.ledger import TensorInfo, TransferError
-from graft.transfer.settings import Layer, layers_of
+from graft.transfer.settings import UNKNOWN, layers_of
 
 
 @dataclass(slots=True, kw_only=True)
@@ -107,17 +109,23 @@ def donor_of_module(module: nn.Module, *, source: str | None = None) -> Donor:
     donor = donor_of_mapping(tensors, source=source or type(module).__name__, format="module")
     donor.module = module
     donor.remarks += [f"{name}: not a tensor; left out" for name in state if name not in tensors]
-    layers = layers_of(module)
+    layers = layers_of(module.modules())
     donor.infos = {
         name: replace(info, epsilon=layer.epsilon, settings=layer.settings)
         for name, info in donor.infos.items()
-        for layer in [layers.get(id(tensors[name]), Layer())]
+        for layer in [layers.get(id(tensors[name]), UNKNOWN)]
     }
     return donor
 
 
 def info_of_tensor(value: Tensor) -> TensorInfo:
-    return TensorInfo(shape=tuple(value.shape), dtype=str(value.dtype).removeprefix("torch."))
+    return TensorInfo(shape=tuple(value.shape), dtype=dtype_name(value.dtype))
+
+
+@cache
+def dtype_name(dtype: torch.dtype) -> str:
+    """torch's name without the `torch.`."""
+    return str(dtype).removeprefix("torch.")
 
 
 def check_has_values(name: str, value: Tensor, whose: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from graft.transfer.donor import Donor, check_has_values, info_of_tensor
+from graft.transfer.donor import Donor, check_has_values, dtype_name
 from graft.transfer.finite import count_unsound, is_finite
 from graft.transfer.ledger import Entry, Ledger, TransferError
 from graft.transfer.target import Target, target_of_module
@@ -70,11 +70,10 @@ def _read(name: str, donor: Donor, *, check: bool) -> Tensor:
         check: Look for values that are not finite here, rather than beside, in all of the donor at once.
     """
     read, promised = donor.read(name), donor.infos[name]
-    received = info_of_tensor(read)
-    if (received.shape, received.dtype) != (promised.shape, promised.dtype):
+    if read.shape != promised.shape or dtype_name(read.dtype) != promised.dtype:
         raise TransferError(
             f"donor {name}: expected {promised.shape} {promised.dtype} as its file says, "
-            f"received {received.shape} {received.dtype}; try a fresh copy of the file"
+            f"received {tuple(read.shape)} {dtype_name(read.dtype)}; try a fresh copy of the file"
         )
     check_has_values(name, read, "donor")
     if check:
@@ -129,7 +128,8 @@ def _check_writable(name: str, tensor: Tensor) -> None:
         raise TransferError(
             f"target: {name!r} was made in inference mode and is read-only; try building the target outside it"
         )
-    if any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)):
+    sides = zip(tensor.stride(), tensor.shape, strict=True)
+    if not tensor.is_contiguous() and any(stride == 0 and size > 1 for stride, size in sides):
         raise TransferError(
             f"target: {name!r} is an expanded view whose elements share memory; try .contiguous() for it"
         )

@@ -51,7 +51,10 @@ def strippings(names: Collection[str]) -> list[Stripped]:
 
 def _without_front(level: Stripped) -> Stripped | None:
     """One wrapper less, the one that most names carry; None where none does or two names would become one."""
-    carried = {wrapper: sum(_carries(name, wrapper) for name in level.names.values()) for wrapper in WRAPPERS}
+    wrapped = [name for name in level.names.values() if name.startswith(WRAPPERS)]
+    if not wrapped:
+        return None
+    carried = {wrapper: sum(_carries(name, wrapper) for name in wrapped) for wrapper in WRAPPERS}
     wrapper = max(WRAPPERS, key=lambda each: carried[each])
     names = {full: name[len(wrapper) :] if _carries(name, wrapper) else name for full, name in level.names.items()}
     if not carried[wrapper] or len(set(names.values())) < len(names):
@@ -60,7 +63,8 @@ def _without_front(level: Stripped) -> Stripped | None:
 
 
 def _without_inner(level: Stripped) -> Stripped | None:
-    names = {full: name.replace(f".{INNER}", ".") for full, name in level.names.items()}
+    inner = f".{INNER}"
+    names = {full: name.replace(inner, ".") for full, name in level.names.items()}
     if names == level.names or len(set(names.values())) < len(names):
         return None
     return Stripped(level.prefix, names, inner=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,13 +23,17 @@ class Layer:
     settings: Settings = ()
 
 
-def layers_of(module: nn.Module) -> dict[int, Layer]:
+UNKNOWN = Layer()
+"""Of a tensor that stands for no layer."""
+
+
+def layers_of(modules: Iterable[nn.Module]) -> dict[int, Layer]:
     """By the identity of the tensor that stands for the layer: a batch norm's running_var, else its weight."""
-    return dict(_layers(module))
+    return dict(_layers(modules))
 
 
-def _layers(module: nn.Module) -> Iterator[tuple[int, Layer]]:
-    for child in module.modules():
+def _layers(modules: Iterable[nn.Module]) -> Iterator[tuple[int, Layer]]:
+    for child in modules:
         own: dict[str, Any] = {**child.__dict__.get("_parameters", {}), **child.__dict__.get("_buffers", {})}
         carrier = own.get("running_var")
         carrier = own.get("weight") if carrier is None else carrier

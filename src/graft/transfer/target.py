@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd  # pyright: ignore[reportPrivateUsage]
 from torch.nn.parameter import is_lazy
 
-from graft.transfer.donor import info_of_tensor
+from graft.transfer.donor import dtype_name
 from graft.transfer.ledger import TensorInfo, TransferError
-from graft.transfer.settings import Layer, layers_of
+from graft.transfer.settings import UNKNOWN, layers_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,9 @@ def target_of_module(module: object) -> Target:
         )
     state = module.state_dict(keep_vars=True)
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
-    parameters, buffers, transposed = _owned(module)
-    layers = layers_of(module)
+    modules = list(module.modules())
+    parameters, buffers, transposed = _owned(modules)
+    layers = layers_of(modules)
     infos: dict[str, TensorInfo] = {}
     for name, value in tensors.items():
         if is_lazy(value):
@@ -50,19 +52,20 @@ def target_of_module(module: object) -> Target:
                 f"target: {name!r} in the state dict of {type(module).__name__} is made by a hook and is no "
                 "parameter or buffer; try the transfer into the sub-module that owns it"
             )
-        info = info_of_tensor(value)
-        layer = layers.get(id(value), Layer())
+        layer = layers.get(id(value), UNKNOWN)
         infos[name] = TensorInfo(
-            info.shape, info.dtype, id(value) in buffers, id(value) in transposed, layer.epsilon, layer.settings
-        )
+            tuple(value.shape), dtype_name(value.dtype), id(value) in buffers, id(value) in transposed,
+            layer.epsilon, layer.settings,
+        )  # fmt: skip
     remarks = [f"{name}: extra state that is no tensor; left as it is" for name in state if name not in tensors]
     return Target(tensors, infos, _ties(tensors), remarks)
 
 
-def _owned(module: nn.Module) -> tuple[set[int], set[int], set[int]]:
+def _owned(modules: Sequence[nn.Module]) -> tuple[set[int], set[int], set[int]]:
     """Identities of the parameters, the buffers, and the weights of transposed convolutions."""
-    transposed = {id(child.weight) for child in module.modules() if isinstance(child, _ConvTransposeNd)}
-    return set(map(id, module.parameters())), set(map(id, module.buffers())), transposed
+    parameters = {id(value) for child in modules for value in child.parameters(recurse=False)}
+    buffers = {id(value) for child in modules for value in child.buffers(recurse=False)}
+    return parameters, buffers, {id(child.weight) for child in modules if isinstance(child, _ConvTransposeNd)}
 
 
 def _ties(tensors: dict[str, Tensor]) -> dict[str, str]:

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from graft.transfer.donor import Donor
+from graft.transfer.donor import Donor, dtype_name
 from graft.transfer.donors.refusal import DAMAGE, first_line, refused
 from graft.transfer.ledger import TensorInfo
 
@@ -51,9 +51,11 @@ def open_safetensors(path: Path) -> Donor:
         raise refused(path, expected=WHAT, received=f"a damaged one ({first_line(error)})") from error
     start = file.numel() - max(entry["data_offsets"][1] for entry in header.values())
 
+    whole = _Mapped(file)
+
     def read(name: str) -> Tensor:
         entry = header[name]
-        return _view(file, _DTYPES[entry["dtype"]], start + entry["data_offsets"][0], entry["shape"])
+        return whole.view(_DTYPES[entry["dtype"]], start + entry["data_offsets"][0], entry["shape"])
 
     return Donor(
         source=str(path),
@@ -62,19 +64,35 @@ def open_safetensors(path: Path) -> Donor:
         reader=read,
         resident=True,
         remarks=_layout_remarks(metadata),
-        runs=_runs(file, start, header),
+        runs=_runs(whole, start, header),
     )
 
 
-def _view(file: Tensor, dtype: torch.dtype, begin: int, shape: Sequence[int]) -> Tensor:
-    """A tensor on the file's own memory; a copy where its writer did not align it."""
-    if begin % dtype.itemsize:
-        return file[begin : begin + prod(shape) * dtype.itemsize].clone().view(dtype).view(shape)
-    strides = [prod(shape[axis + 1 :]) for axis in range(len(shape))]
-    return torch.empty(0, dtype=dtype).set_(file.untyped_storage(), begin // dtype.itemsize, shape, strides)
+class _Mapped:
+    """A file in memory, and the whole of it as each dtype: from there a tensor is one step away."""
+
+    def __init__(self, file: Tensor) -> None:
+        self._file = file
+        self._typed: dict[torch.dtype, Tensor] = {}
+
+    def view(self, dtype: torch.dtype, begin: int, shape: Sequence[int]) -> Tensor:
+        """A tensor on the file's own memory; a copy where its writer did not align it.
+
+        Args:
+            begin: in bytes.
+        """
+        if begin % dtype.itemsize:
+            return self._file[begin : begin + prod(shape) * dtype.itemsize].clone().view(dtype).view(shape)
+        if dtype not in self._typed:
+            self._typed[dtype] = self._file[: self._file.numel() // dtype.itemsize * dtype.itemsize].view(dtype)
+        strides, step = [1] * len(shape), 1
+        for axis in range(len(shape) - 1, 0, -1):
+            step *= shape[axis]
+            strides[axis - 1] = step
+        return self._typed[dtype].as_strided(shape, strides, begin // dtype.itemsize)
 
 
-def _runs(file: Tensor, start: int, header: Mapping[str, Any]) -> list[Tensor]:
+def _runs(file: _Mapped, start: int, header: Mapping[str, Any]) -> list[Tensor]:
     """The floating-point tensors, those of one dtype that lie side by side joined into one long view."""
     runs: list[tuple[torch.dtype, int, int]] = []
     for entry in sorted(header.values(), key=lambda entry: entry["data_offsets"]):
@@ -84,7 +102,7 @@ def _runs(file: Tensor, start: int, header: Mapping[str, Any]) -> list[Tensor]:
         else:
             runs.append((dtype, begin, end))
     return [
-        _view(file, dtype, start + begin, [(end - begin) // dtype.itemsize])
+        file.view(dtype, start + begin, [(end - begin) // dtype.itemsize])
         for dtype, begin, end in runs
         if dtype.is_floating_point or dtype.is_complex
     ]
@@ -152,7 +170,7 @@ def _checked(path: Path, name: str, dtype: torch.dtype, shape: Sequence[int], le
             expected=f"{prod(shape) * dtype.itemsize} bytes for {name} of shape {list(shape)}",
             received=f"{length}",
         )
-    return TensorInfo(shape=tuple(shape), dtype=str(dtype).removeprefix("torch."))
+    return TensorInfo(shape=tuple(shape), dtype=dtype_name(dtype))
 
 
 def _layout_remarks(metadata: Any) -> list[str]:
