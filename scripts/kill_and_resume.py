@@ -18,6 +18,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,8 @@ class Harness:
         self.place, self.moments = place, random.Random(seed)
         self.overrides = [*words(make_inputs(place)), f"data.num_workers={workers}", *overrides]
         began = time.perf_counter()
-        assert self.live(place / "undisturbed", None) == 0, "the undisturbed run failed"
+        if self.live(place / "undisturbed", None) != 0:
+            raise SystemExit((place / "undisturbed.log").read_text())
         self.duration = time.perf_counter() - began
         self.expected = ending(place / "undisturbed")
 
@@ -93,6 +95,9 @@ class Harness:
             try:
                 run_here(folder, self.overrides, kind, moment)
                 code = 0
+            except BaseException:  # os._exit below would leave it unsaid
+                traceback.print_exc()
+                raise
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()

@@ -26,7 +26,12 @@ HEAD = "| preset | {part} accuracy | of each seed | trainable parameters | time 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--presets", nargs="+", default=PRESETS, metavar="NAME", help="options of experiment=; all of them"
+        "--presets",
+        nargs="+",
+        default=PRESETS,
+        choices=PRESETS,
+        metavar="NAME",
+        help="options of experiment=; all of them",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="SEED")
     parser.add_argument("--folder", type=Path, default=Path("outputs/presets"), help="of the runs and the table")
