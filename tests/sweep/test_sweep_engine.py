@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -49,8 +49,9 @@ def run(
 ) -> StudyRecord:
     """A sweep of jobs that return why they failed, or None."""
 
-    def launched(claims: Sequence[Claim]) -> list[Ended]:
-        return [Ended(reason=launch(claim) or "") for claim in claims]
+    def launched(claims: Sequence[Claim]) -> Iterator[tuple[Claim, Ended]]:
+        for claim in claims:
+            yield claim, Ended(reason=launch(claim) or "")
 
     read = read_space({}, space, OverridesParser.create())
     return conduct(folder, settings or SweepSettings(objectives=LOSS), read, launched, slots=slots, say=print)
@@ -161,7 +162,7 @@ def test_a_stopped_trial_is_not_over(tmp_path: Path) -> None:
     read = read_space({}, ["x=1,2"], OverridesParser.create())
     settings = SweepSettings(objectives=LOSS)
     with pytest.raises(Interrupted):
-        conduct(folder, settings, read, lambda claims: [Ended(interrupted=True)], slots=1, say=print)
+        conduct(folder, settings, read, lambda claims: [(claims[0], Ended(interrupted=True))], slots=1, say=print)
     assert [trial.state for trial in read_study(folder).trials] == ["running"]
     study = run(folder, ["x=1,2"], job(folder))
     assert [(trial.state, trial.attempts) for trial in study.trials] == [("complete", 2), ("complete", 1)]
@@ -257,6 +258,71 @@ def test_several_slots_share_the_work(tmp_path: Path) -> None:
     assert time.perf_counter() - began < 8 * 0.4
     assert sorted(logged(folder, "begin")) == [str(x) for x in range(8)]
     assert len(study.complete) == 8
+
+
+def test_trials_launched_together_are_entered_as_they_end_and_those_that_fail_are_tried_again(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    good, told = job(folder), list[list[str]]()
+
+    def launched(claims: Sequence[Claim]) -> Iterator[tuple[Claim, Ended]]:
+        for claim in reversed(claims):
+            fails = claim.choices["x"] == "2" and claim.attempts == 1
+            yield claim, Ended(reason="no" if fails else good(claim) or "")
+            told.append([trial.state for trial in read_study(folder).trials])
+
+    read = read_space({}, ["x=1,2,3"], OverridesParser.create())
+    settings = SweepSettings(objectives=LOSS, retries=1)
+    study = conduct(folder, settings, read, launched, slots=1, say=print, batch=5)
+    assert [(trial.state, trial.attempts) for trial in study.trials] == [
+        ("complete", 1),
+        ("complete", 2),
+        ("complete", 1),
+    ]
+    assert told == [
+        ["running", "running", "complete"], ["running", "running", "complete"], ["complete", "running", "complete"],
+        ["complete"] * 3,
+    ]  # fmt: skip
+
+
+def test_jobs_that_live_elsewhere_are_left_then_taken_up_and_counted_once(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    read = read_space({}, ["x=1,2"], OverridesParser.create())
+    settings = SweepSettings(objectives=LOSS, max_interruptions=1)
+    submitted: set[int] = set()
+    good = job(folder)
+
+    def launched(claims: Sequence[Claim], over: bool) -> Iterator[tuple[Claim, Ended]]:
+        for claim in claims:
+            if claim.number not in submitted:
+                submitted.add(claim.number)
+                good(claim)
+            yield claim, Ended(elsewhere=not over)
+
+    def go_on(over: bool) -> StudyRecord:
+        return conduct(
+            folder, settings, read, lambda claims: launched(claims, over), slots=1, say=print, waits=over,
+            has_job=lambda claim: claim.number in submitted,
+        )  # fmt: skip
+
+    for _ in range(3):  # more often than a trial may be interrupted
+        assert [(trial.state, trial.attempts) for trial in go_on(over=False).trials] == [("running", 1)] * 2
+    assert [(trial.state, trial.values, trial.attempts) for trial in go_on(over=True).trials] == [
+        ("complete", (1.0,), 1), ("complete", (0.0,), 1)
+    ]  # fmt: skip
+    assert logged(folder, "begin") == ["1", "2"]
+
+
+def test_a_launcher_that_cannot_begin_costs_no_attempt(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    read = read_space({}, ["x=1"], OverridesParser.create())
+
+    def refused(claims: Sequence[Claim]) -> Iterator[tuple[Claim, Ended]]:
+        raise InputError("no such partition")
+
+    for _ in range(2):
+        with pytest.raises(InputError, match="no such partition"):
+            conduct(folder, SweepSettings(objectives=LOSS), read, refused, slots=1, say=print)
+    assert [trial.attempts for trial in run(folder, ["x=1"], lambda claim: "no").trials] == [1]
 
 
 def test_killed_three_times_and_started_again_each_trial_ends_once_with_the_same_best(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,12 +48,17 @@ class Ended:
     """Why it failed; empty where it did not."""
     interrupted: bool = False
     """It was told to stop and has kept its state: it is not over."""
+    elsewhere: bool = False
+    """Its job lives on without this process: it is not over, and whoever comes next takes it up."""
 
 
 class Launch(Protocol):
-    """Runs these trials to their end. With several slots it is called from several threads at once."""
+    """Runs these trials, and yields each with its end as it comes.
 
-    def __call__(self, claims: Sequence[Claim]) -> Sequence[Ended]: ...
+    With several slots it is called from several threads at once.
+    """
+
+    def __call__(self, claims: Sequence[Claim]) -> Iterable[tuple[Claim, Ended]]: ...
 
 
 class Interrupted(Exception):

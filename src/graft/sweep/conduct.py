@@ -17,7 +17,7 @@ from graft.sweep.settings import SweepSettings
 from graft.sweep.space import Space
 
 if TYPE_CHECKING:
-    from graft.sweep.attempt import Launch
+    from graft.sweep.attempt import Claim, Launch
 
 NEEDED = "optuna"
 
@@ -32,12 +32,24 @@ def check_optuna() -> None:
 
 
 def conduct(
-    folder: Path, settings: SweepSettings, space: Space, launch: Launch, *, slots: int, say: Callable[[str], None]
+    folder: Path,
+    settings: SweepSettings,
+    space: Space,
+    launch: Launch,
+    *,
+    slots: int,
+    say: Callable[[str], None],
+    batch: int = 1,
+    has_job: Callable[[Claim], bool] = lambda claim: False,
+    waits: bool = True,
 ) -> StudyRecord:
     """Runs what the study lacks, and returns all of it.
 
     Args:
-        slots: trials that `launch` runs at once.
+        slots: threads from which `launch` may be called at once.
+        batch: trials that it takes in one call, where the settings do not say.
+        has_job: as in `engine.Sweep`.
+        waits: as in `engine.Sweep`.
 
     Raises:
         InputError: nothing was started.
@@ -57,7 +69,10 @@ def conduct(
     _describe(folder, settings, ledger.name)
     done = sum(trial.state != RUNNING for trial in known)
     say(f"sweep     {source.wanted} trials in {folder}{f', {done} of them done before' if done else ''}")
-    Sweep(ledger, source, launch, settings, say, slots).run()
+    Sweep(
+        ledger, source, launch, settings, say,
+        slots=slots, batch=settings.batch or batch, has_job=has_job, waits=waits,
+    ).run()  # fmt: skip
     return read_study(folder)
 
 

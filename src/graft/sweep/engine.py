@@ -9,9 +9,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from graft.config.faults import InputError
 from graft.study_record import COMPLETE, FAILED, PRUNED, Objective
 from graft.sweep.attempt import Claim, Ended, Ending, Interrupted, Launch
 from graft.sweep.job import FAILURE_FILE
@@ -28,8 +29,12 @@ class Sweep:
     """One process's work on a study.
 
     Args:
-        slots: trials that the launcher runs at once.
         say: takes a line for the person who waits.
+        slots: threads from which the launcher is called at once.
+        batch: trials that it is given in one call.
+        has_job: whether a job of the trial's lives without this process, or its end is not entered yet; the launcher
+            takes it up instead of beginning another.
+        waits: for the jobs that live without this process.
     """
 
     ledger: TrialLedger
@@ -38,11 +43,15 @@ class Sweep:
     settings: SweepSettings
     say: Callable[[str], None]
     slots: int = 1
+    batch: int = 1
+    has_job: Callable[[Claim], bool] = lambda claim: False
+    waits: bool = True
     failures: int = 0
     _stopped: bool = False
+    _elsewhere: set[int] = field(default_factory=set[int])
 
     def run(self) -> None:
-        """Returns once the study has all its trials, or enough have failed.
+        """Returns once the study has all its trials, or enough have failed; or what is left lives elsewhere.
 
         Raises:
             Interrupted: a trial was told to stop.
@@ -88,19 +97,25 @@ class Sweep:
             claims = self._claims()
             if claims:
                 self._look_after(claims)
-            elif self.ledger.others_run():
+            elif self.waits and self.ledger.others_run():
                 time.sleep(POLL_SECONDS)  # should another worker die, its trial is taken over
             else:
                 return
+            if self._elsewhere and self.settings.n_trials:
+                return  # a search learns from these before it chooses the next
 
     def _claims(self) -> list[Claim]:
         """Trials to launch together; what is over already, or hopeless, is entered on the way."""
         claims: list[Claim] = []
-        while len(claims) < self.settings.batch and not self._stopped:
-            claim = self.ledger.claim(self.source)
+        while len(claims) < self.batch and not self._stopped:
+            claim = self.ledger.claim(self.source, self._elsewhere)
             if claim is None:
                 break
-            if not self._is_over(claim):
+            if self.has_job(claim):
+                self.ledger.not_begun(claim)
+                claims.append(claim)
+            elif not self._is_over(claim):
+                self._begin(claim)
                 claims.append(claim)
         return claims
 
@@ -123,35 +138,54 @@ class Sweep:
             return True
         return False
 
-    def _look_after(self, claims: list[Claim]) -> None:
-        for claim in claims:
-            gone_on = ", goes on from where it stopped" if claim.attempts > 1 else ""
-            self.say(f"trial {claim.number}: {' '.join(claim.overrides[:SHOWN])}{gone_on}")
-            (claim.folder / METRICS_FILE).unlink(missing_ok=True)
-            (claim.folder / FAILURE_FILE).unlink(missing_ok=True)
-        try:
-            ends = self.launch(claims)
-        except BaseException:
-            for claim in claims:
-                self.ledger.leave(claim)
-            raise
-        for claim, ended in zip(claims, ends, strict=True):
-            self._settle(claim, ended)
+    def _begin(self, claim: Claim) -> None:
+        gone_on = ", goes on from where it stopped" if claim.attempts > 1 else ""
+        self.say(f"trial {claim.number}: {' '.join(claim.overrides[:SHOWN])}{gone_on}")
+        (claim.folder / METRICS_FILE).unlink(missing_ok=True)
+        (claim.folder / FAILURE_FILE).unlink(missing_ok=True)
 
-    def _settle(self, claim: Claim, ended: Ended) -> None:
-        if ended.interrupted:
+    def _look_after(self, claims: Sequence[Claim]) -> None:
+        """Launches them, and those of them again that fail and have attempts left."""
+        held = {claim.number: claim for claim in claims}
+        try:
+            while claims:
+                again: list[Claim] = []
+                for claim, ended in self.launch(claims):
+                    if self._settle(claim, ended):
+                        del held[claim.number]
+                    else:
+                        again.append(claim)
+                    if self._stopped:
+                        return
+                for claim in again:
+                    self.ledger.again(claim)
+                    self._begin(claim)
+                claims = again
+            assert not held, f"the launcher said nothing of {sorted(held)}"
+        except InputError:
+            for claim in held.values():
+                self.ledger.not_begun(claim)
+            raise
+        finally:
+            for claim in held.values():
+                self.ledger.leave(claim)
+
+    def _settle(self, claim: Claim, ended: Ended) -> bool:
+        """Whether the trial is let go; otherwise it is to be tried again."""
+        if ended.interrupted or ended.elsewhere:
             self.ledger.leave(claim)
-            self._stopped = True
-            return
+            self._stopped = self._stopped or ended.interrupted
+            if ended.elsewhere:
+                self._elsewhere.add(claim.number)
+            return True
         ending = self._ending(claim, ended)
         if ending.state == FAILED:
             self.ledger.failed(claim)
             if claim.failures <= self.settings.retries:
                 self.say(f"trial {claim.number} failed: {ending.reason}\ntrial {claim.number} is tried again")
-                self.ledger.again(claim)
-                self._look_after([claim])
-                return
+                return False
         self._enter(claim, ending)
+        return True
 
     def _ending(self, claim: Claim, ended: Ended) -> Ending:
         metrics = read_metrics(claim.folder)

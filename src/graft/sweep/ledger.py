@@ -9,7 +9,7 @@ locks was left by a process that is dead, and whoever comes next takes it over, 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -82,11 +82,13 @@ class TrialLedger:
             self._check_place(storage)
         self._id = self.store.get_study_id_from_name(self.name)
 
-    def claim(self, source: Source) -> Claim | None:
+    def claim(self, source: Source, passed_over: Collection[int] = ()) -> Claim | None:
         """The next trial: one that was left half-done, else a new one, else None."""
         with held(self._choosing):
             for trial in self._frozen():
-                if not trial.state.is_finished() and (lock := self._free(trial.number)):
+                if trial.state.is_finished() or trial.number in passed_over:
+                    continue
+                if lock := self._free(trial.number):
                     return self._begin(trial, source, lock)
             proposal = source.propose(self.trials())
             if proposal is None:
@@ -120,6 +122,11 @@ class TrialLedger:
         values = list(ending.values) if ending.state == COMPLETE else None
         self.study.tell(claim.number, values, state=ENDS[ending.state])
         claim.lock.release()
+
+    def not_begun(self, claim: Claim) -> None:
+        """Takes back the attempt that the claim counts: its job runs already, or none could be started."""
+        claim.attempts -= 1
+        self._set(claim.number, ATTEMPTS, claim.attempts)
 
     def leave(self, claim: Claim) -> None:
         """Lets go of a trial that is not over: whoever comes next goes on with it."""

@@ -34,8 +34,8 @@ class SweepSettings:
     """Trials that failed when the sweep ran before are tried anew."""
     max_interruptions: int = 10
     """A trial during which the sweep was killed so often is failed instead of being started again."""
-    batch: int = 1
-    """Trials handed to the launcher at once; matters to those that submit several together."""
+    batch: int | None = None
+    """Trials handed to the launcher at once. Null: as many as it submits together, one with most."""
     pruner: str = "none"
     """Which trials are stopped early: none, median, halving, hyperband, wilcoxon."""
     pruner_options: Mapping[str, Any] = field(default_factory=dict[str, Any])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,24 +77,35 @@ class _LedgerSweeper(Sweeper):
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
-        slots = getattr(self.launcher, "slots", 1)
-        study = conduct(folder, settings, space, self._launch, slots=slots, say=_say)
+        grid = settings.n_trials is None
+        study = conduct(
+            folder, settings, space, self._launch, slots=getattr(self.launcher, "slots", 1), say=_say,
+            **(self.launcher.queueing(grid=grid) if hasattr(self.launcher, "queueing") else {}),
+        )  # fmt: skip
         _say(summary(study))
         write_study_page(folder)
         return failures(study)
 
-    def _launch(self, claims: Any) -> list[Any]:
+    def _launch(self, claims: Any) -> Iterator[tuple[Any, Any]]:
+        """One after the other, but for a launcher that submits several together."""
         from graft.sweep.job import TRIAL
 
-        jobs = [
-            [
+        jobs = {
+            claim.number: [
                 *claim.overrides,
                 f"hydra.sweep.subdir={claim.number}",
                 f"+hydra.job.env_set.{TRIAL}='{claim.folder.parent}:{claim.number}'",
             ]
             for claim in claims
-        ]
-        return [_ended(job) for job in self.launcher.launch(jobs, initial_job_idx=claims[0].number)]
+        }
+        if hasattr(self.launcher, "each"):
+            numbered = {claim.number: claim for claim in claims}
+            for number, ended in self.launcher.each(jobs):
+                yield numbered[number], ended
+        else:
+            for claim in claims:
+                (job,) = self.launcher.launch([jobs[claim.number]], initial_job_idx=claim.number)
+                yield claim, _ended(job)
 
     def _plan(self, jobs: list[list[str]]) -> str:
         """Plans are printed, and are no trials."""
