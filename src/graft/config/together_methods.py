@@ -20,14 +20,14 @@ def _l2_sp(values: Values) -> Iterator[Fault]:
         "0 with donor=none, as there is no donor to be drawn to": values["donor.kind"] is DonorKind.none,
         "0 with method.lora, under which the donor's weights do not move": values["method.lora"] is not None,
     }
+    yield from _refused("method.l2_sp", reasons, values)
+
+
+def _refused(key: str, reasons: dict[str, bool], values: Values) -> Iterator[Fault]:
+    """A fault for each reason, in the words of what is expected instead, that holds against a weight above 0."""
     for expected, holds in reasons.items():
         if holds:
-            yield Fault(
-                key="method.l2_sp",
-                expected=expected,
-                received=str(values["method.l2_sp"]),
-                remedy="method.l2_sp=0",
-            )
+            yield Fault(key=key, expected=expected, received=str(values[key]), remedy=f"{key}=0")
 
 
 def _classes_counted_twice(values: Values) -> Iterator[Fault]:
@@ -79,14 +79,7 @@ def _distill(values: Values) -> Iterator[Fault]:
         "0 with trainer.compile, which hides the features that its head is put on": values["trainer.compile"],
         "0 with freeze=backbone, under which the donor's outputs cannot change": still and not values["method.lora"],
     }
-    for expected, holds in reasons.items():
-        if holds:
-            yield Fault(
-                key="method.distill",
-                expected=expected,
-                received=str(values["method.distill"]),
-                remedy="method.distill=0",
-            )
+    yield from _refused("method.distill", reasons, values)
 
 
 def _bitfit(values: Values) -> Iterator[Fault]:
