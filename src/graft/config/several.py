@@ -12,13 +12,16 @@ from graft.config.schema import AUTO
 
 IN_PROCESS = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 """The launcher that runs a sweep's jobs one after the other in the process that was started."""
+LEDGER = "hydra_plugins.graft_sweep."
+"""Where the sweepers are that keep a ledger of trials."""
 
 
 def faults_of_several(cfg: DictConfig, overrides: Sequence[str], *, multirun: bool) -> Iterator[Fault]:
     """Faults of a composed config with more than one process.
 
     Lightning starts the further processes by repeating the command. With -m that would be the whole sweep in each of
-    them; torchrun starts all processes of a command alike, and each runs every job.
+    them. torchrun starts all processes of a command alike: each would be a worker of the sweep with trials of its own,
+    waiting in its first collective for the others, which never come.
     """
     processes = cfg.trainer.devices * cfg.trainer.num_nodes
     if processes > 1 and cfg.data.batch_size == AUTO:
@@ -35,8 +38,16 @@ def faults_of_several(cfg: DictConfig, overrides: Sequence[str], *, multirun: bo
                 key="trainer.devices",
                 expected="1 with -m, where every further process would repeat the whole sweep",
                 received=f"{cfg.trainer.devices}",
-                remedy=f"torchrun --nproc-per-node={cfg.trainer.devices} train.py -m … hydra.sweep.dir=FOLDER",
+                remedy="hydra/launcher=process",
             )
+        return
+    if multirun and started > 1 and cfg.hydra.sweeper._target_.startswith(LEDGER):
+        yield Fault(
+            key="-m",
+            expected="one process for the sweep, which starts those of each trial itself",
+            received=f"{started} processes of torchrun's",
+            remedy=f"python train.py -m hydra/launcher=process trainer=ddp trainer.devices={started} …",
+        )
         return
     if processes != started:
         nodes = cfg.trainer.num_nodes

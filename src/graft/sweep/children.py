@@ -23,7 +23,10 @@ LAST_LINES = 6
 GRACE_SECONDS = 60
 """To write a checkpoint after SIGTERM, before SIGKILL."""
 # Set by whoever launched this process as one of several; a trial's process is the first of its own.
-HANDED_DOWN = (*RANKS, "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+HANDED_DOWN = (
+    *RANKS,
+    *("GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"),
+)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,0 +1,21 @@
+"""Where a run's time goes: the second run of a process has imported nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+CODE = """
+from graft.clock import Clock
+first, second = Clock(), Clock()
+with second("fit"):
+    pass
+with second("fit"):
+    pass
+print(sorted(first.seconds), sorted(second.seconds), first.seconds["import"] > 0)
+"""
+
+
+def test_importing_counts_in_the_first_run_of_a_process_only() -> None:
+    said = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert said.strip() == "['import'] ['fit'] True"
