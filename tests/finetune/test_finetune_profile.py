@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from graft.finetune.fit import fit
@@ -55,6 +57,18 @@ def test_what_belongs_to_no_share_does_not_count():
 def test_an_action_that_broke_off_is_ended_by_the_one_around_it():
     shares = profiled("run_training_epoch", "val_next", 1.0, "/run_training_epoch", 9.0)
     assert shares.seconds == {"evaluation": 1.0}
+
+
+def test_an_action_ends_with_its_block_however_that_ends():
+    hand = Hand()
+    shares = Shares(hand)
+    with suppress(ValueError), shares.profile("backward") as name:
+        hand.time += 2.0
+        raise ValueError
+    hand.time += 5.0
+    with shares.profile("validation_step"):
+        hand.time += 1.0
+    assert (name, shares.seconds) == ("backward", {"backward": 2.0, "evaluation": 1.0})
 
 
 def fitted(tiny, folder, **settings):

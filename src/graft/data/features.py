@@ -75,8 +75,12 @@ class FeatureDataset(Dataset[dict[str, torch.Tensor]]):
 
     def __getitems__(self, keys: Sequence[tuple[int, ...]]) -> dict[str, torch.Tensor]:
         """The whole batch: features [B, …] and each column [B, …]."""
-        turns, indices = torch.tensor([(key[0] + sum(key[2:]), key[1]) for key in keys], dtype=torch.int64).unbind(1)
-        rows = self.rows[turns % self.views, indices]
+        indices = torch.tensor([key[1] for key in keys], dtype=torch.int64)
+        if self.views == 1:
+            rows = self.rows[0].index_select(0, indices)
+        else:
+            turns = torch.tensor([key[0] + sum(key[2:]) for key in keys], dtype=torch.int64)
+            rows = self.rows[turns % self.views, indices]
         features = unpack(self.entry.tensor.index_select(0, rows)).to(self.dtype)
         features = features if self.channels_last else features.contiguous()
         return {

@@ -59,6 +59,9 @@ class Finite:
         Raises:
             RunFailed: not finite, with trainer.on_nan=stop.
         """
+        if self._waits_for_nothing() and self._is_fine():
+            self._bad_loss, self._in_a_row = None, 0
+            return True
         bad = self._verdict()  # [1 + groups], bool
         self._bad_loss = None
         if bad.device.type != "cpu" and self.on_nan is OnError.stop:
@@ -95,6 +98,15 @@ class Finite:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.skipped, self._in_a_row = state["skipped"], state["in_a_row"]
+
+    def _waits_for_nothing(self) -> bool:
+        """Whether a look at a value is free."""
+        return self._bad_loss is not None and self._bad_loss.device.type == "cpu" and not self.scaled
+
+    def _is_fine(self) -> bool:
+        """Whether loss and gradients are finite, in one look at all groups together."""
+        grads = [parameter.grad for held in self._members for parameter in held if parameter.grad is not None]
+        return not bool(self._bad_loss) and bool(torch.isfinite(get_total_norm(grads, math.inf)))
 
     def _verdict(self) -> Tensor:
         assert self._bad_loss is not None, "a step has at least one batch"

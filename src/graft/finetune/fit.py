@@ -21,6 +21,7 @@ from graft.finetune.callbacks import Checkpoints, EpochLines, EpochRows, best_ro
 from graft.finetune.checkpoint import BEST, FOLDER, LAST, CheckpointFile, read_checkpoint
 from graft.finetune.metrics import Outputs, check_monitor
 from graft.finetune.module import STATE, FineTuning
+from graft.finetune.no_gpu import known_to_be_none
 from graft.finetune.profile import Shares
 from graft.finetune.pruning import Pruning, Watcher
 from graft.finetune.quiet import quiet_lightning
@@ -132,7 +133,7 @@ def fit(
     profiler = _profiler(trainer, folder)
     beginning = Beginning(tuning.network, tuning.watch.injected)
     data = cast(L.LightningDataModule, datamodule)
-    with quiet_lightning(), _recomputing(tuning, trainer):
+    with quiet_lightning(), known_to_be_none(), _recomputing(tuning, trainer):
         start = path
         while True:
             lightning = make_trainer(
