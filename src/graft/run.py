@@ -29,7 +29,7 @@ from graft.plan import Plan, make_plan
 from graft.plan_text import describe
 from graft.precompute import compute_features, example_of
 from graft.processes import is_first, say
-from graft.results.publish import announce, publish
+from graft.results.publish import announce, publish, told_how_it_ends
 from graft.results.rate_search import PLOT, recorded_rate, write_rate_search
 from graft.stopping import StopSignals
 from graft.transfer import inject
@@ -96,7 +96,7 @@ def run(
     loggers = make_loggers(config.logger, folder)
     announce(loggers, plan.config, plan.ledger.summary)
     try:
-        with clock("fit"):
+        with clock("fit"), told_how_it_ends(loggers):
             result = _fine_tune(plan, network, data, trained, teacher, folder, signals, loggers, watcher)
     except Pruned as pruned:
         return write_pruned(pruned, config.checkpoint, clock, folder)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from lightning.pytorch.loggers import Logger
 
+from graft.config.faults import RunFailed
 from graft.config.schema import (
     BackboneConfig,
     CacheConfig,
@@ -24,8 +27,10 @@ from graft.config.schema import (
 )
 from graft.files import write_json
 from graft.finetune.loggers import make_loggers
+from graft.finetune.pruning import Pruned
 from graft.results.predictions import write_predictions
-from graft.results.publish import announce, flat, publish
+from graft.results.publish import announce, flat, publish, told_how_it_ends
+from graft.stopping import Stopped
 
 CLASSES = ("ant", "bee", "cicada")
 LEDGER = {"copied": 3, "initialized": 2, "parameters_transferred_fraction": 0.75}
@@ -126,6 +131,54 @@ def test_weights_and_biases_offline_keeps_it(tracked: Callable[[LoggerConfig], P
     ):
         assert told in log.read_bytes()
     assert len(list((kept / "files" / "media" / "images").rglob("*.png"))) == 2
+
+
+def ends(loggers: Sequence[Logger], error: BaseException) -> None:
+    """A training that breaks off after one epoch, as Lightning leaves its trackers."""
+    announce(loggers, config(), LEDGER)
+    with suppress(type(error)), told_how_it_ends(loggers):
+        for logger in loggers:
+            logger.log_metrics({"val/loss": 0.5}, 10)
+            logger.finalize("failed")
+        raise error
+
+
+def test_a_training_that_breaks_off_says_its_state_to_tensorboard(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    broken = {"pruned": Pruned([]), "stopped": Stopped(signal.SIGTERM), "failed": RunFailed("NaN")}
+    for state, error in broken.items():
+        ends(make_loggers(LoggerConfig(tensorboard=True), tmp_path / state), error)
+        events = EventAccumulator(str(tmp_path / state / "tensorboard"), size_guidance={"tensors": 0})
+        events.Reload()
+        assert events.Tensors("state/text_summary")[0].tensor_proto.string_val == [state.encode()]
+        assert [point.value for point in events.Scalars("val/loss")] == [0.5]
+        assert "optimizer.lr: 0.003" in (tmp_path / state / "tensorboard" / "hparams.yaml").read_text()
+
+
+@pytest.mark.slow
+def test_mlflow_does_not_take_an_early_end_for_a_failure(tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    wanted = LoggerConfig(mlflow=str(tmp_path / "store"), project="cells")
+    for error in (Pruned([]), RunFailed("NaN")):
+        ends(make_loggers(wanted, tmp_path / type(error).__name__), error)
+    client = MlflowClient((tmp_path / "store").as_uri())
+    experiment = client.get_experiment_by_name("cells")
+    assert experiment is not None
+    kept = client.search_runs([experiment.experiment_id])
+    assert {run.info.run_name: (run.info.status, run.data.tags["state"]) for run in kept} == {
+        "Pruned": ("KILLED", "pruned"), "RunFailed": ("FAILED", "failed")
+    }  # fmt: skip
+    assert all(run.info.end_time for run in kept)
+
+
+@pytest.mark.slow
+def test_the_next_trial_of_a_process_has_a_run_of_its_own_with_weights_and_biases(tmp_path: Path) -> None:
+    for name in ("0", "1"):
+        ends(make_loggers(LoggerConfig(wandb="offline", project="cells"), tmp_path / name), Pruned([]))
+        (log,) = (tmp_path / name / "wandb").glob("offline-run-*/run-*.wandb")
+        assert b"pruned" in log.read_bytes()
 
 
 def test_without_trackers_nothing_is_read(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
@@ -14,12 +15,17 @@ from numpy.typing import NDArray
 
 from graft.config.schema import Config
 from graft.data.pixels import Unreadable, read_pixels
+from graft.finetune.pruning import Pruned
+from graft.processes import is_first
 from graft.results.predictions import Predictions
 from graft.results.record import RunRecord, read_run
 from graft.results.report.gallery import mistakes
+from graft.stopping import Stopped
 
 Picture = tuple[str, NDArray[Any]]
 """What it shows in words, and its pixels, uint8 [H, W, 3]."""
+PRUNED, STOPPED, FAILED = "pruned", "stopped", "failed"
+MLFLOW = {PRUNED: "KILLED", STOPPED: "KILLED", FAILED: "FAILED"}
 
 
 def announce(loggers: Sequence[Logger], config: Config, ledger: Mapping[str, Any]) -> None:
@@ -27,6 +33,38 @@ def announce(loggers: Sequence[Logger], config: Config, ledger: Mapping[str, Any
     values = flat({**asdict(config), "ledger": dict(ledger)})
     for logger in loggers:
         logger.log_hyperparams(values)
+
+
+@contextmanager
+def told_how_it_ends(loggers: Sequence[Logger]) -> Generator[None]:
+    """Around a training: where it does not come to its end, the trackers' runs do, with the state.
+
+    A run of Weights & Biases that is left open would take in what the process's next trial logs.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if is_first():
+            _close(loggers, PRUNED if isinstance(error, Pruned) else STOPPED if isinstance(error, Stopped) else FAILED)
+        raise
+
+
+def _close(loggers: Sequence[Logger], state: str) -> None:
+    for logger in loggers:
+        match logger:
+            case TensorBoardLogger():
+                logger.experiment.add_text("state", state)
+                logger.finalize("success")  # which writes the hyperparameters too
+            case WandbLogger():
+                experiment: Any = logger.experiment
+                experiment.summary["state"] = state
+                experiment.finish(exit_code=int(state == FAILED))
+            case MLFlowLogger():
+                assert logger.run_id is not None
+                logger.experiment.set_tag(logger.run_id, "state", state)
+                logger.finalize(MLFLOW[state])
+            case _:
+                logger.finalize(state)
 
 
 def publish(loggers: Sequence[Logger], folder: Path) -> None:
