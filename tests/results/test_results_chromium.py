@@ -209,4 +209,10 @@ def test_on_paper_nothing_is_cut_off(open_page: Opens):
         ".filter((box) => box.scrollHeight > box.clientHeight + 1).length"
     )
     assert cut == 0
+    side_by_side = page.evaluate(
+        "() => [...document.querySelectorAll('.pair')].map((pair) =>"
+        "[...pair.children].slice(0, 2).map((part) => part.getBoundingClientRect().width))"
+    )
+    assert side_by_side
+    assert all(one == pytest.approx(other, abs=1) for one, other in side_by_side)
     assert page.pdf().startswith(b"%PDF")

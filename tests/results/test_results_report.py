@@ -14,8 +14,8 @@ from graft.config.faults import InputError
 from graft.files import write_json
 from graft.results.record import read_run
 from graft.results.report import write_report
-from graft.results.report.page import element, text
-from graft.results.report.words import count, duration, percent
+from graft.results.report.page import bar, breakable, element, text
+from graft.results.report.words import count, duration, percent, stretches
 
 VOID = {"meta", "img", "br", "wbr"}
 
@@ -181,6 +181,19 @@ def test_words():
     ]
     assert [percent(p) for p in (0, 1, 0.5, 0.99991, 0.0001)] == ["0 %", "100 %", "50.0 %", "99.991 %", "0.010 %"]
     assert (count(1, "class"), count(1200, "class")) == ("1 class", "1,200 classes")
+    order = ["stem", "layer1", "layer2", "layer3", "head"]
+    assert stretches({"layer1", "stem", "layer2"}, order) == "stem to layer2"
+    assert stretches({"layer2", "stem", "head"}, order) == "stem, layer2, head"
+    assert (stretches({"layer3", "head"}, order), stretches(set(), order)) == ("layer3, head", "nothing")
+
+
+def test_a_long_name_may_break_behind_its_dots_and_nowhere_else():
+    assert breakable("blocks.3.<w>") == "blocks.<wbr>3.<wbr>&lt;w&gt;"
+
+
+def test_nothing_is_underlined_where_the_share_is_nothing():
+    assert bar(0, "unmoved") == "<td>unmoved</td>"
+    assert bar(0.5, "5 s").startswith('<td class="bar" style="--share:50.0%"')
 
 
 def test_the_timeline_says_each_phases_factor_and_the_warm_up(source):

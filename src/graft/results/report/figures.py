@@ -183,6 +183,7 @@ def reliability_diagram(found: Reliability, label: str) -> str:
     lower.bar(centres[filled], found.count[filled], width[filled], color=MUTED, alpha=0.6)
     lower.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=2))
     lower.set_xlim(0, 1)
+    lower.tick_params(axis="x", pad=7)  # its first label would touch the other axis's
     return render(figure, label)
 
 

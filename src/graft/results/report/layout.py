@@ -13,7 +13,7 @@ from graft.results.report.learning import learning
 from graft.results.report.origin import data, origin, settings, time_spent
 from graft.results.report.page import Html, cell, document, element, join, section, table, tile
 from graft.results.report.quality import quality
-from graft.results.report.words import count, duration, percent, span
+from graft.results.report.words import count, duration, percent, span, stretches
 
 
 def lay_out(record: RunRecord) -> str:
@@ -60,7 +60,7 @@ def _frozen(record: RunRecord) -> str:
     stages = phases[0].get("frozen_stages", [])
     if not stages:
         return "Nothing was frozen." if len(phases) == 1 else "Nothing was frozen at the start."
-    return f"Frozen{' at the start' if len(phases) > 1 else ''}: {', '.join(stages)}."
+    return f"Frozen{' at the start' if len(phases) > 1 else ''}: {stretches(stages, record.stages)}."
 
 
 def _length(record: RunRecord) -> str:

@@ -8,6 +8,7 @@ from math import nan
 from graft.results.record import RunRecord
 from graft.results.report import figures
 from graft.results.report.page import Html, element, figure, join, section
+from graft.results.report.words import stretches
 
 LOSSES = ("val/loss", "train/loss")
 QUALITIES = ("val/accuracy", "train/accuracy", "val/f1", "val/auroc")
@@ -91,7 +92,7 @@ def _freeze(record: RunRecord) -> Html:
     if not phases or not stages:
         return Html("")
     told = "; ".join(
-        f"{'at first' if not start else f'after {start:g} epochs'}: {_list([s for s in stages if s in frozen])}"
+        f"{'at first' if not start else f'after {start:g} epochs'}: {stretches(frozen, stages)}"
         for start, _, frozen in phases
     )
     drawn = figures.timeline(stages, phases, f"Frozen stages. {told}.", ramp=record.thaw_warmup)
@@ -109,7 +110,3 @@ def _further(record: RunRecord) -> Iterator[str]:
         yield f"Every learning rate: {told}."
     if record.thaw_warmup:
         yield f"Pale: what has thawed comes to its learning rate, in {record.thaw_warmup:g} epochs."
-
-
-def _list(stages: Sequence[str]) -> str:
-    return ", ".join(stages) or "nothing"

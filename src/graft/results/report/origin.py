@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from graft.results.record import RunRecord
-from graft.results.report.page import Html, bar, details, element, join, section, table
+from graft.results.report.page import Html, bar, breakable, details, element, join, section, table
 from graft.results.report.words import count, duration, percent
 
 VERDICTS = {"copied": "--c3", "renamed": "--c1", "adapted": "--c4", "initialized": "--c2"}
@@ -94,7 +94,7 @@ def _drift(record: RunRecord) -> Html:
             row["stage"],
             bar(row["change"] / largest, percent(row["change"]) if row["change"] else "unmoved"),
             f"{row['moved']:,} of {row['tensors']:,}",
-            f"{row['largest']} ({percent(row['largest_change'])})" if row["change"] else "–",
+            join((breakable(row["largest"]), f" ({percent(row['largest_change'])})")) if row["change"] else "–",
         ]
         for row in stages
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 
 from graft.results.report.script import HASH, SCRIPT
@@ -34,6 +35,11 @@ def element(name: str, *children: object, **attributes: object) -> Html:
 
 def join(parts: Iterable[object]) -> Html:
     return Html("".join(text(part) for part in parts))
+
+
+def breakable(name: str) -> Html:
+    """A tensor's or file's name, which may go on in the next line behind a dot or a slash."""
+    return Html(re.sub(r"(?<=[./])(?=.)", "<wbr>", html.escape(name)))
 
 
 def image(source: str, alt: str) -> Html:
@@ -90,7 +96,9 @@ def cell(
 
 
 def bar(share: float, value: object, *, sort: float | None = None) -> Html:
-    """A number with a bar of its share (0 to 1) behind it."""
+    """A number with a bar of its share (0 to 1) beneath it."""
+    if share <= 0:
+        return cell(value, sort=sort)
     width = f"{100 * min(max(share, 0.0), 1.0):.1f}%"
     return element("td", element("span", value), class_="bar", style=f"--share:{width}", data_sort=sort)
 

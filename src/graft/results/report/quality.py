@@ -54,8 +54,7 @@ def _confusion(confusion_KK: Ints, classes: Sequence[str]) -> Html:
         [name, *(_heat(int(confusion_KK[i, j]), float(shares[i, j]), i == j) for j in range(len(classes)))]
         for i, name in enumerate(classes)
     ]
-    caption = "Confusion matrix: true by rows, predicted by columns"
-    return element("div", table(["true \\ predicted", *classes], rows, caption=caption), class_="card")
+    return element("div", table(["true \\ predicted", *classes], rows, caption="Confusion matrix"), class_="card")
 
 
 def _heat(number: int, share: float, hit: bool) -> Html:

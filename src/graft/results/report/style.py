@@ -47,21 +47,20 @@ figure svg { display: block; width: 100%; height: auto; }
 .tall { max-height: 460px; overflow: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; font-size: 1rem; padding: 0 0 8px; }
-th, td { padding: 6px 10px; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
-thead th { color: var(--muted); font-weight: 500; }
+th, td { padding: 6px 8px; text-align: left; border-bottom: 1px solid var(--line); vertical-align: top; }
+thead th { color: var(--muted); font-weight: 500; font-size: 0.84rem; }
 tbody th { font-weight: 500; }
 td small, th small { color: var(--muted); display: block; }
 .stacked > * + * { margin-top: 18px; }
 tbody tr:last-child > * { border-bottom: 0; }
 .numbers td, .numbers thead th:not(:first-child) { text-align: right; }
-td.bar { background: linear-gradient(90deg, color-mix(in srgb, var(--c1) 26%, transparent) var(--share), transparent
-  var(--share));
-  border-radius: 3px; }
+td.bar { background: linear-gradient(90deg, var(--c1) var(--share), transparent var(--share)) left bottom / 100% 3px
+  no-repeat; }
 td.heat { text-align: center !important; min-width: 3.2em; }
 td.heat.hit { font-weight: 650; }
 th small { font-weight: 400; white-space: nowrap; }
 th button { all: unset; cursor: pointer; display: inline-block; padding: 2px 0; }
-th button::after { content: "\\2195"; margin-left: 0.35em; opacity: 0.55; }
+th button::after { content: "\\2195"; margin-left: 0.15em; opacity: 0.55; }
 th[aria-sort="ascending"] button::after { content: "\\2191"; opacity: 1; }
 th[aria-sort="descending"] button::after { content: "\\2193"; opacity: 1; }
 th button:focus-visible { outline: 2px solid var(--accent); outline-offset: 3px; border-radius: 4px; }
@@ -99,14 +98,21 @@ footer { margin-top: 48px; color: var(--muted); font-size: 0.875rem; }
   figure, .card { padding: 13px 12px; }
   .gallery { grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: 9px; }
 }
+@page { margin: 14mm 12mm; }
 @media print {
   :root { --page: #fff; --card: #fff; --ink: #000; --muted: #444; --line: #bbb; --accent: #1f6b4a; --good:
     #1b7044; --bad: #b3261e;
     --c1: #2563b8; --c2: #b8560b; --c3: #27805a; --c4: #7c4dbd; --c5: #b02f6c; --c6: #0b7a86; }
   body { font-size: 11pt; }
   main { max-width: none; padding: 0; }
+  h2 { margin-top: 30px; }
+  .tiles { grid-template-columns: repeat(3, 1fr); }
+  .pair { grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 12px; }
+  .gallery { grid-template-columns: repeat(6, 1fr); gap: 8px; }
   figure, .card, .tile, .gallery li, tr { break-inside: avoid; }
-  h2, h3 { break-after: avoid; }
+  h2, h3, h2 + p { break-after: avoid; }
+  table { font-size: 0.8rem; }
+  thead th { font-size: 0.75rem; }
   .tall { max-height: none; }
   th button::after { content: none; }
   .scroll { overflow: visible; }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Sequence
 
 
 def duration(seconds: float) -> str:
@@ -28,6 +29,18 @@ def count(number: float, noun: str) -> str:
     """1 epoch, 2 epochs, 1,200 images."""
     plural = noun if number == 1 else {"class": "classes"}.get(noun, f"{noun}s")
     return f"{number:,.0f} {plural}"
+
+
+def stretches(chosen: Collection[str], order: Sequence[str]) -> str:
+    """Names in their order, three or more neighbours as `first to last`; `nothing` for none."""
+    told: list[list[str]] = [[]]
+    for name in order:
+        if name in chosen:
+            told[-1].append(name)
+        elif told[-1]:
+            told.append([])
+    parts = [f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(run) for run in told if run]
+    return ", ".join(parts) or "nothing"
 
 
 def span(low: float, high: float) -> str:
