@@ -27,6 +27,7 @@ from graft.processes import is_first, say
 from graft.results.drift import drift, write_drift
 from graft.results.export import export
 from graft.results.intervals import intervals
+from graft.results.latency import latency_ms
 from graft.results.predictions import write_predictions
 from graft.results.report import write_report
 from graft.transfer.donors.licence import licence_of
@@ -78,9 +79,16 @@ def write_results(
 
 
 def write_metrics(plan: Plan, network: Network, result: FitResult, clock: Clock, folder: Path) -> dict[str, Any]:
+    """Once the model is exported, whose latency is measured where that is asked for."""
+    latency: dict[str, float] = {}
+    if plan.config.trainer.latency:
+        gpu = plan.config.trainer.accelerator != "cpu" and torch.cuda.is_available()
+        with clock("latency"):
+            latency["latency_ms"] = latency_ms(folder / "model", device="cuda" if gpu else "cpu")
     metrics: dict[str, Any] = {
         **result.metrics,
         "parameters": sum(parameter.numel() for parameter in network.module.parameters()),
+        **latency,
         "train/seconds": result.seconds,
         "train/images_per_second": result.images_per_second,
         "frozen_verified": result.frozen_verified,

@@ -10,9 +10,10 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from graft.config.faults import ConfigError, InputError
 from graft.config.sweep_name import sweep_name
+from graft.sweep.objectives import read_objectives
 from graft.sweep.samplers import make_pruner, make_sampler
 from graft.sweep.settings import read_settings
-from graft.sweep.space import Space, as_text, distributions, points, read_space
+from graft.sweep.space import Space, as_text, distributions, measuring, points, read_space
 
 
 def space(*words: str, **params: Any) -> Space:
@@ -26,6 +27,17 @@ def test_a_grid_is_the_product_of_its_values_in_the_order_written() -> None:
         {"freeze": "layer1-2", "seed": "0"}, {"freeze": "layer1-2", "seed": "1"},
     ]  # fmt: skip
     assert read.overrides({"seed": "1"}) == ["backbone=resnet18", "seed=1"]
+
+
+def test_what_trials_are_judged_by_is_measured() -> None:
+    objectives, _ = read_objectives(["val/accuracy max", "latency_ms min"])
+    read = measuring(space("freeze=a,b", "seed=3"), objectives)
+    assert read.fixed == ("seed=3", "trainer.latency=true")
+    assert measuring(read, objectives) == read
+    assert measuring(read_space({}, ["seed=3"], OverridesParser.create()), objectives[:1]).fixed == ("seed=3",)
+    for word in ("trainer.latency=false", "trainer.latency=true,false"):
+        with pytest.raises(InputError, match=r"trainer.latency: expected true, as trials are judged by latency_ms"):
+            measuring(space(word), objectives)
 
 
 def test_a_list_is_one_value_and_keeps_its_quotes() -> None:

@@ -170,6 +170,8 @@ class TrainerConfig:
     """Show progress bars."""
     profiler: str = "shares"
     """shares: where the time went, in metrics.json. torch: a trace of each operation in the run's folder, slower."""
+    latency: bool = False
+    """metrics.json has latency_ms: what the exported network takes for one image on the device that trained it."""
 
 
 @dataclass(slots=True, kw_only=True)

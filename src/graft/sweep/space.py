@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,14 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
 from graft.config.faults import ConfigError, Fault, InputError
+from graft.study_record import Objective
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 NUMBERS_ONLY = ("cmaes", "qmc")
+SWITCHES = {"latency_ms": "trainer.latency"}
+"""Figure of metrics.json to the key without which a run does not measure it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,28 @@ def read_space(params: Mapping[str, Any], arguments: Iterable[str], parser: Over
         else:
             fixed[key] = override.input_line or f"{key}={override.get_value_element_as_str()}"
     return Space(fixed=tuple(fixed.values()), swept=swept)
+
+
+def measuring(space: Space, objectives: Iterable[Objective]) -> Space:
+    """The space whose runs also measure what they do only where it is asked for, and are judged by here.
+
+    Raises:
+        InputError: that is switched off.
+    """
+    fixed = list(space.fixed)
+    for objective in objectives:
+        switch = SWITCHES.get(objective.metric)
+        if switch is None:
+            continue
+        written = [line for line in (*fixed, *space.swept) if line.lstrip("+").split("=")[0] == switch]
+        if any(line.partition("=")[2].lower() != "true" for line in written):
+            raise InputError(
+                f"{switch}: expected true, as trials are judged by {objective.metric}, received {written[0]}; leave it"
+                " out: it is switched on where it is an objective"
+            )
+        if not written:
+            fixed.append(f"{switch}=true")
+    return replace(space, fixed=tuple(fixed))
 
 
 def points(space: Space) -> list[dict[str, str]]:

@@ -56,12 +56,12 @@ class _LedgerSweeper(Sweeper):
         from graft.reporting import write_study_page
         from graft.sweep.conduct import check_optuna, conduct
         from graft.sweep.settings import read_settings
-        from graft.sweep.space import points, read_space
+        from graft.sweep.space import measuring, points, read_space
         from graft.sweep.summary import failures, summary
 
         settings = read_settings(self.settings)
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        space = read_space(settings.params, arguments, parser)
+        space = measuring(read_space(settings.params, arguments, parser), settings.objectives)
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.hydra_context, task_function=self.task_function, config=self.config
         )
