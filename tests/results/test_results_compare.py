@@ -155,6 +155,8 @@ def test_the_report_says_by_how_much_transfer_helped(controlled):
     assert found.value == pytest.approx(gain[0] - gain[1])
     told = sentence(record, record.controls["random_init"], "random_init")
     assert told.startswith(f"Transfer helped by {100 * found.value:.1f} points of test accuracy (95 % interval +")
+    before, after = (each.metrics["test/accuracy"] for each in (record.controls["random_init"], record))
+    assert told.endswith(f": {before:.3f} with random weights, {after:.3f} in this run.")
     told = sentence(record, record.controls["linear_probe"], "linear_probe")
     assert told.startswith("No help of training more than the head could be measured: test accuracy changed by +0.0")
     report_command(SimpleNamespace(folders=[str(controlled)], out=None))

@@ -47,18 +47,17 @@ def difference(record: RunRecord, control: RunRecord, metric: str) -> Interval |
 def sentence(record: RunRecord, control: RunRecord, name: str) -> str:
     """The measured answer: by how much, with its interval, and from what to what."""
     part = record.judged
-    values = [each.metrics.get(f"{part}/accuracy") for each in (control, record)]
+    before, after = (_written(each.metrics.get(f"{part}/accuracy")) for each in (control, record))
     found = difference(record, control, "accuracy")
     against, helped, hurt, unclear = TOLD[name]
-    ends = " to ".join(f"{value:.3f}" for value in values if isinstance(value, int | float))
+    ends = f"{before} with {against}, {after} in this run"
     if found is None:
-        return f"Against {against}, {part} accuracy went from {ends}; the images differ, so no interval is given."
-    low, high = 100 * found.low, 100 * found.high
-    span = f"95 % interval {low:+.1f} to {high:+.1f}"
-    if low <= 0 <= high:
-        return f"{unclear}: {part} accuracy changed by {100 * found.value:+.1f} points ({span}; {ends})."
+        return f"{part} accuracy: {ends}; the images differ, so no interval is given."
+    span = f"95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f}"
+    if found.low <= 0 <= found.high:
+        return f"{unclear}: {part} accuracy changed by {100 * found.value:+.1f} points ({span}): {ends}."
     by = f"{abs(100 * found.value):.1f} points of {part} accuracy"
-    return f"{helped if low > 0 else hurt} {by} ({span}): from {ends} with {against}."
+    return f"{helped if found.low > 0 else hurt} {by} ({span}): {ends}."
 
 
 def _of_run(record: RunRecord, name: str) -> Html:
@@ -81,8 +80,11 @@ def _of_run(record: RunRecord, name: str) -> Html:
 
 
 def _value(record: RunRecord, metric: str) -> Html:
-    value = record.metrics.get(metric)
-    return cell(f"{value:.3f}" if isinstance(value, int | float) else "–")
+    return cell(_written(record.metrics.get(metric)))
+
+
+def _written(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, int | float) else "–"
 
 
 def _against(record: RunRecord, control: RunRecord, metric: str) -> Html:
