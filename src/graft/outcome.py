@@ -104,6 +104,7 @@ def write_metrics(plan: Plan, network: Network, result: FitResult, clock: Clock,
         "steps_skipped": result.steps_skipped,
         "confusion": result.confusion,
         "profile": {name: round(share, 4) for name, share in result.profile.items()},
+        "prefix": result.prefix,
         "seconds": clock.seconds,
     }
     write_json(folder / "metrics.json", metrics)

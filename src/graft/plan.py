@@ -7,25 +7,22 @@ from dataclasses import asdict, dataclass, replace
 from math import ceil
 from typing import Any
 
-from graft.config.caching import is_mixed, is_random
-from graft.config.choices import FIND, CacheKind, FreezeBatchNorm
+from graft.config.choices import FIND, FreezeBatchNorm
 from graft.config.faults import Faults, InputError
 from graft.config.schema import Config
-from graft.data.cache import check_cut, estimate, row_count
 from graft.data.table import Table
 from graft.estimate import Memory, estimate_memory
-from graft.finetune.freeze import Frozen, statistics, unmoving
+from graft.finetune.freeze import Frozen, statistics
 from graft.finetune.groups import Group, group_parameters
 from graft.finetune.lora import plain_name
 from graft.finetune.methods import methods_in_words
 from graft.finetune.optimizer import rate_factor
 from graft.finetune.rates import Rates
 from graft.finetune.unfreeze import Phase, Schedule
-from graft.models.cut import split
-from graft.models.inference import frozen_prefix
 from graft.models.names import tensor_names
 from graft.models.network import Network, build_network
 from graft.models.stages import HEAD
+from graft.plan_cache import CachePlan, plan_cache
 from graft.plan_methods import anchors_of, kept_beside, lora_of, schedule_of, teacher_of
 from graft.transfer import Donor, Ledger, Verdict, account_donor, target_of_module
 from graft.transfer.chosen import rules_for
@@ -44,18 +41,6 @@ class StageRow:
     buffers: int
     frozen: bool
     """At the start."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CachePlan:
-    """What is computed once, and what it takes on disk."""
-
-    kind: CacheKind
-    reason: str
-    cut: str | None = None
-    """The last stage whose output is kept."""
-    size: int = 0
-    """Bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +142,7 @@ class Plan:
             },
             "methods": list(self.methods),
             "memory": {**asdict(self.memory), "total": self.memory.total},
-            "cache": {**asdict(self.cache), "kind": self.cache.kind.value},
+            "cache": self.cache.to_dict(),
             "remarks": list(self.remarks),
         }
 
@@ -212,10 +197,8 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
     assert curve is not None
     assert groups is not None
     phases = schedule.phases(steps_per_epoch, total_steps)
-    still = frozenset[str].intersection(
-        *(unmoving(network.module, state, config.freeze_bn, heads=network.stages.heads) for state in states)
-    )
-    cache = _plan_cache(config, table, network, still)
+    decided = tuple(states[len(phases) :])
+    cache = plan_cache(config, table, network, phases, decided, steps_per_epoch=steps_per_epoch)
     trained = frozenset(name for group in groups for name in group.names)
     return Plan(
         config=config,
@@ -224,7 +207,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
         ledger=ledger,
         schedule=schedule,
         phases=tuple(phases),
-        decided=tuple(states[len(phases) :]),
+        decided=decided,
         groups=tuple(groups),
         anchored=anchors,
         lora=lora or (),
@@ -269,38 +252,6 @@ def _check_not_random(ledger: Ledger, never_trained: frozenset[str]) -> None:
             f"freeze: expected frozen weights to come from a donor, received {len(random)} random tensors that no phase"
             f" would train ({shown}); try freeze=none, or a donor that fills them"
         )
-
-
-def _plan_cache(config: Config, table: Table, network: Network, never_trained: frozenset[str]) -> CachePlan:
-    """cache=features says what it takes or why it cannot be; cache=auto takes it where it can be, and says why not."""
-    if config.cache.kind not in (CacheKind.features, CacheKind.auto):
-        return CachePlan(kind=config.cache.kind, reason="as configured")
-    try:
-        return _plan_features(config, table, network, never_trained)
-    except InputError as reason:
-        if config.cache.kind is CacheKind.features:
-            raise
-        return CachePlan(kind=CacheKind.none, reason=str(reason).split("; try")[0].removeprefix("cache=features: "))
-
-
-def _plan_features(config: Config, table: Table, network: Network, never_trained: frozenset[str]) -> CachePlan:
-    cut = check_cut(frozen_prefix(network.stages, tensor_names(network.module), never_trained))
-    if config.method.distill:
-        raise InputError("the donor must see the images for method.distill")
-    if is_mixed(config.augment):
-        raise InputError("training images are mixed with each other before the cut")
-    if config.cache.kind is CacheKind.auto and is_random(config.augment) and not config.cache.views:
-        raise InputError("training images are augmented at random before the cut")
-    prefix, _ = split(network.module, network.stages, cut)
-    size = network.preprocess.image_size
-    rows = row_count(train=len(table.train), others=len(table.val) + len(table.test), views=config.cache.views)
-    need = estimate(prefix, (config.data.channels, size, size), rows=rows, dtype=config.cache.dtype)
-    if need > config.cache.max_gb * 1e9:
-        raise InputError(
-            f"cache: expected at most cache.max_gb={config.cache.max_gb:g}, received a need of {need / 1e9:.1f} GB for"
-            f" the output of {cut}; try cache.max_gb={ceil(need / 1e9)}, cache.dtype=float16 or cache=none"
-        )
-    return CachePlan(kind=CacheKind.features, reason=f"output of {cut}, computed once per image", cut=cut, size=need)
 
 
 def _policy(config: Config, network: Network, states: Sequence[Frozen]) -> list[str]:

@@ -132,9 +132,16 @@ def _cost(plan: Plan) -> str:
         f"memory    about {size(memory.total)} a step: weights {size(memory.weights)},"
         f" gradients {size(memory.gradients)}, optimizer {size(memory.optimizer)},"
         f" activations {size(memory.activations)}{cut}{beside}\n"
-        f"cache     {kept}\n"
+        f"cache     {kept}\n{_prefix(plan)}"
         f"trainer   {_trainer(plan.config.trainer)}"
     )
+
+
+def _prefix(plan: Plan) -> str:
+    """How a frozen prefix runs, where images go through it while training."""
+    cache, epochs = plan.cache, plan.config.trainer.max_epochs
+    served = sum(kept.epochs[1] - kept.epochs[0] if kept.epochs else epochs for kept in cache.kept)
+    return f"prefix    frozen stages run on images {cache.prefix}\n" if cache.prefix and served < epochs else ""
 
 
 def _trainer(trainer: TrainerConfig) -> str:

@@ -15,51 +15,58 @@ from graft.data.features import FeatureDataset, as_batched
 from graft.data.ingredients import Ingredients
 from graft.data.table import PARTS
 from graft.models.cut import split
-from graft.models.inference import engine
+from graft.models.inference import engine, fast_precision
 from graft.models.network import Network
 from graft.plan import Plan
+from graft.plan_cache import Kept
 from graft.plan_text import size
 from graft.processes import say
 
 
-def compute_features(plan: Plan, network: Network, data: DataModule) -> torch.nn.Module | None:
-    """Where the plan has a cut: the frozen prefix's output of every image, and the part of the network behind it."""
-    config, cut = plan.config, plan.cache.cut
-    if cut is None:
-        return None
-    try:
-        features, rest = _features_after(cut, plan, network, data)
-    except InputError as reason:
-        if config.cache.kind is not CacheKind.auto:
-            raise
-        say(f"cache     none after all: {reason}")
-        return None
-    data.use_stored(features, as_batched)
-    return rest
+def compute_features(plan: Plan, network: Network, data: DataModule) -> dict[str, torch.nn.Module]:
+    """For each stage whose output the plan keeps: computes it for every image; the part of the network behind it.
+
+    The data serves the first phase's features until it is told otherwise (`DataModule.serve`).
+    """
+    stored: dict[str, dict[str, FeatureDataset]] = {}
+    behind: dict[str, torch.nn.Module] = {}
+    for kept in plan.cache.kept:
+        try:
+            stored[kept.cut], behind[kept.cut] = _features_after(kept, plan, network, data)
+        except InputError as reason:
+            if plan.config.cache.kind is not CacheKind.auto:
+                raise
+            say(f"cache     not of {kept.cut} after all: {reason}")
+    data.use_stored(stored, as_batched)
+    return behind
 
 
 def _features_after(
-    cut: str, plan: Plan, network: Network, data: DataModule
+    kept: Kept, plan: Plan, network: Network, data: DataModule
 ) -> tuple[dict[str, FeatureDataset], torch.nn.Module]:
-    config = plan.config
+    config, cut = plan.config, kept.cut
     prefix, rest = split(network.module, network.stages, cut, example=example_of(network))  # proves the cut on it
     device = "cuda" if config.trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
-    fast = engine(prefix, device=device)
+    running, how = prefix, "plain"
+    if config.trainer.engine:
+        running = engine(prefix, precision=fast_precision(device, config.trainer.precision), device=device)
+        how = running.description
     parts = {
         name: data.images(name, augmented=name == "train" and config.cache.views > 0)
         for name in PARTS
         if plan.table.part(name)
     }
     ingredients = Ingredients.of(
-        prefix, network, cut=cut, cache=config.cache, augment=config.augment, seed=config.seed, engine=fast.description
+        prefix, network, cut=cut, cache=config.cache, augment=config.augment, seed=config.seed, engine=how
     )
     cache = FeatureCache(
         CacheFolder(config.cache.dir, max_gb=config.cache.max_gb, say=say),
         batch_size=config.data.batch_size,
         num_workers=data.workers(len(plan.table.train)),
-        progress=_progress(f"features after {cut}, {size(plan.cache.size)}"),
+        progress=_progress(f"features after {cut}, {size(kept.size)}"),
     )
-    return cache.build(fast, parts, ingredients, device=device, channels_last=config.trainer.channels_last), rest
+    channels_last = config.trainer.channels_last
+    return cache.build(running.to(device), parts, ingredients, device=device, channels_last=channels_last), rest
 
 
 def example_of(network: Network) -> torch.Tensor:

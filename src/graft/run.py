@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ from graft.inputs import Inputs
 from graft.models.network import Network, build_network
 from graft.outcome import summary, write_metrics, write_page, write_pruned, write_results
 from graft.plan import Plan, make_plan
+from graft.plan_cache import runs_engine
 from graft.plan_text import describe
 from graft.precompute import compute_features, example_of
 from graft.processes import is_first, say
@@ -89,15 +90,15 @@ def run(
         table, config.data, config.augment, network.preprocess, seed=config.seed, cache=config.cache, say=say
     )
     with clock("cache"):
-        trained = compute_features(plan, network, data)
+        behind = compute_features(plan, network, data)
     if plan.finds_rate:
         with clock("lr_find"):
-            plan = _find_rate(plan, network, data, trained, teacher, folder)
+            plan = _find_rate(plan, network, data, behind, teacher, folder)
     loggers = make_loggers(config.logger, folder)
     announce(loggers, plan.config, plan.ledger.summary)
     try:
         with clock("fit"), told_how_it_ends(loggers):
-            result = _fine_tune(plan, network, data, trained, teacher, folder, signals, loggers, watcher)
+            result = _fine_tune(plan, network, data, behind, teacher, folder, signals, loggers, watcher)
     except Pruned as pruned:
         return write_pruned(pruned, config.checkpoint, clock, folder)
     if not is_first():
@@ -139,7 +140,7 @@ def _fine_tune(
     plan: Plan,
     network: Network,
     data: DataModule,
-    trained: torch.nn.Module | None,
+    behind: Mapping[str, torch.nn.Module],
     teacher: torch.nn.Module | None,
     folder: Path,
     signals: StopSignals | None,
@@ -147,21 +148,23 @@ def _fine_tune(
     watcher: Watcher | None,
 ) -> FitResult:
     config = plan.config
+    tuning = _tuning(plan, network, behind, teacher)
+    data.serve(tuning.kept_at)
     return fit(
-        _tuning(plan, network, trained, teacher), data, folder, trainer=config.trainer, checkpoint=config.checkpoint,
+        tuning, data, folder, trainer=config.trainer, checkpoint=config.checkpoint,
         resume=config.resume, loggers=loggers, signals=signals, watcher=watcher,
     )  # fmt: skip
 
 
 def _tuning(
-    plan: Plan, network: Network, trained: torch.nn.Module | None, teacher: torch.nn.Module | None
+    plan: Plan, network: Network, behind: Mapping[str, torch.nn.Module], teacher: torch.nn.Module | None
 ) -> FineTuning:
     config, table = plan.config, plan.table
     return FineTuning(
         network.module, network.stages, schedule=plan.schedule, optimizer=config.optimizer, scheduler=config.scheduler,
         classes=len(table.classes), loss=config.loss, freeze_bn=config.freeze_bn, class_counts=table.counts("train"),
-        method=config.method, anchored=plan.anchored, teacher=teacher, trained=trained, on_nan=config.trainer.on_nan,
-        seed=config.seed,
+        method=config.method, anchored=plan.anchored, teacher=teacher, behind=behind, on_nan=config.trainer.on_nan,
+        engine=runs_engine(config), precision=config.trainer.precision, seed=config.seed,
     )  # fmt: skip
 
 
@@ -169,7 +172,7 @@ def _find_rate(
     plan: Plan,
     network: Network,
     data: DataModule,
-    trained: torch.nn.Module | None,
+    behind: Mapping[str, torch.nn.Module],
     teacher: torch.nn.Module | None,
     folder: Path,
 ) -> Plan:
@@ -180,7 +183,7 @@ def _find_rate(
     else:
         if trainer.threads:
             torch.set_num_threads(trainer.threads)
-        found = range_test(_tuning(plan, network, trained, teacher), data.train_dataloader(), trainer)
+        found = range_test(_tuning(plan, network, behind, teacher), data.train_dataloader(), trainer)
         write_rate_search(folder, found.to_dict())
         rate, how = found.suggestion, f"found by a range test of {len(found.rates)} steps"
     say(f"rate      optimizer.lr={rate:g}, {how} ({folder / PLOT})")

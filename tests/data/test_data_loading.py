@@ -162,6 +162,30 @@ def test_a_loader_resumes_at_the_next_batch(root, workers):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
+def test_kept_features_serve_the_epochs_they_hold_for(root, workers):
+    """The same keys in the same order, from the features or from the images, and a state that either can take up."""
+
+    class Features(torch.utils.data.Dataset):
+        def __getitems__(self, keys):
+            return {"features": torch.tensor([float(key[1]) for key in keys]), "index": torch.tensor(keys)[:, 1]}
+
+    data, plain = module(root, num_workers=workers), module(root)
+    data.use_stored({"deep": {"train": Features(), "val": Features()}}, lambda items: items)
+    loader, images = data.train_dataloader(), plain.train_dataloader()
+    assert {batch["cut"] for batch in loader} == {"deep"}, "until it is told, it serves the first that there is"
+    data.serve(lambda epoch: "deep" if epoch in (0, 2) else None)
+    for epoch in range(3):
+        for each in (loader, images):
+            each.sampler.set_epoch(epoch)
+        served, expected = list(loader), list(images)
+        assert [("features" in batch, "image" in batch) for batch in served] == [(epoch != 1, epoch == 1)] * 4
+        assert [batch["index"].tolist() for batch in served] == [batch["index"].tolist() for batch in expected]
+    loader.load_state_dict({"epoch": 2, "batch": 3})
+    assert [batch["index"].tolist() for batch in loader] == [served[3]["index"].tolist()]
+    assert ["features" in batch for batch in data.val_dataloader()] == [True, True]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_goes_missing_fails_the_run_by_name(root, workers):
     data = module(root, num_workers=workers)
     loader = data.train_dataloader()

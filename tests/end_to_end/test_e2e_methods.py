@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 from collections.abc import Callable
@@ -67,3 +68,41 @@ def test_bitfit_beside_distillation_and_mixup(train: Train, images: Path, donor:
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["frozen_verified"] is True
     for said in ("methods   distillation 1 at temperature 2", "BitFit", "mixup, share from Beta(0.2, 0.2)"):
         assert said in done.stdout
+
+
+def test_lp_ft_trains_its_head_from_kept_features_and_then_on_images(
+    train: Train, images: Path, donor: Path, tmp_path: Path
+):
+    rows = {}
+    for name, words in {
+        "kept": ("cache=auto", f"cache.dir={tmp_path / 'cache'}"),
+        "plain": ("cache=none", "trainer.engine=false"),
+    }.items():
+        done = train(
+            "experiment=lp_ft", "unfreeze.start=2 epochs", "optimizer=sgd", "donor=file", f"donor.path={donor}", *words,
+            f"data.root={images}", *SMALL,
+            "trainer.max_epochs=3", "trainer.precision=32-true", f"hydra.run.dir={tmp_path / name}",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        with open(tmp_path / name / "metrics.csv") as file:
+            rows[name] = [[float(row["train/loss"]), float(row["val/loss"])] for row in csv.DictReader(file)]
+    plan = json.loads((tmp_path / "kept" / "plan.json").read_text())
+    assert [(kept["cut"], kept["epochs"]) for kept in plan["cache"]["kept"]] == [("layer4", [0, 2])]
+    assert len(list((tmp_path / "cache").glob("*.graft"))) == 1
+    metrics = json.loads((tmp_path / "kept" / "metrics.json").read_text())
+    assert metrics["frozen_verified"] is True
+    assert metrics["prefix"] == {}  # no epoch with frozen stages saw an image
+    assert rows["kept"] == [pytest.approx(row, abs=1e-4) for row in rows["plain"]]
+
+
+def test_varied_images_go_through_the_engine(train: Train, images: Path, donor: Path, tmp_path: Path):
+    done = train(
+        "freeze=layer1-3", "augment=light", "donor=file", f"donor.path={donor}", f"data.root={images}", *SMALL,
+        "trainer.precision=32-true",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "prefix    frozen stages run on images without autograd, batch-norm folded, channels-last" in done.stdout
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["prefix"] == {"layer3": "folded, float32"}
+    assert metrics["frozen_verified"] is True
+    assert {name.split(".")[0] for name in moved(donor, tmp_path / "run")} == {"layer4"}

@@ -6,6 +6,7 @@ import torch
 from graft.config.schema import MethodConfig, UnfreezeKind
 from graft.finetune.average import Average
 from graft.finetune.fit import fit
+from graft.finetune.route import Route
 
 
 def moved(network, by):
@@ -17,7 +18,7 @@ def moved(network, by):
 def test_the_mean_follows_its_recursion_with_a_decay_that_rises_to_its_bound(tiny):
     network = tiny.network()
     start = network.layer2.conv.weight.detach().clone()
-    average = Average(network, None, 0.15, still=())
+    average = Average(Route(network, tiny.stages), 0.15, still=())
     expected, value = start.clone(), start.clone()
     for step, by in enumerate((1.0, -0.5, 2.0)):
         moved(network, by)
@@ -25,17 +26,17 @@ def test_the_mean_follows_its_recursion_with_a_decay_that_rises_to_its_bound(tin
         decay = (0.1, 0.15, 0.15)[step]  # 1/10, then 2/11 would be more than the bound
         expected = decay * expected + (1 - decay) * value
         average.update(network)
-    assert torch.allclose(average.modules[0].layer2.conv.weight, expected, atol=1e-6)
+    assert torch.allclose(average.network.layer2.conv.weight, expected, atol=1e-6)
     assert average.steps == 3
 
 
 def test_statistics_of_batch_norm_are_averaged_and_counters_taken_over(tiny):
     network = tiny.network()
-    average = Average(network, None, 0.9, still=())
+    average = Average(Route(network, tiny.stages), 0.9, still=())
     network.bn1.running_var.fill_(11.0)
     network.bn1.num_batches_tracked.fill_(7)
     average.update(network)  # decay 0.1
-    mean = average.modules[0]
+    mean = average.network
     assert torch.allclose(mean.bn1.running_var, torch.full((4,), 0.1 * 1 + 0.9 * 11))
     assert int(mean.bn1.num_batches_tracked) == 7
     assert not mean.training
@@ -43,9 +44,9 @@ def test_statistics_of_batch_norm_are_averaged_and_counters_taken_over(tiny):
 
 def test_what_never_moves_is_shared_and_stays(tiny):
     network = tiny.network()
-    average = Average(network, None, 0.9, still={"conv1.weight", "conv1.bias", "bn1.running_mean"})
-    assert average.modules[0].conv1.weight is network.conv1.weight
-    assert average.modules[0].fc.weight is not network.fc.weight
+    average = Average(Route(network, tiny.stages), 0.9, still={"conv1.weight", "conv1.bias", "bn1.running_mean"})
+    assert average.network.conv1.weight is network.conv1.weight
+    assert average.network.fc.weight is not network.fc.weight
     assert {"conv1.weight", "conv1.bias", "bn1.running_mean"}.isdisjoint(average.names)
 
 
@@ -72,8 +73,8 @@ def test_a_run_is_judged_by_the_mean_and_ends_with_it(tiny, tmp_path):
 def test_the_mean_of_a_part_behind_a_cut_uses_the_means_own_tensors(tiny):
     network = tiny.network()
     part = torch.nn.Sequential(network.layer3, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), network.fc)
-    average = Average(network, part, 0.5, still=())
-    mean, behind = average.modules
+    average = Average(Route(network, tiny.stages, {"layer2": part}), 0.5, still=())
+    mean, behind = average.network, average.route.behind["layer2"]
     assert behind[0] is mean.layer3
     assert behind[3].weight is mean.fc.weight
 

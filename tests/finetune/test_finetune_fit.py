@@ -181,7 +181,7 @@ def test_features_enter_at_the_cut(tiny, tmp_path):
             return loader
 
     before = module.layer3.conv.weight.clone(), module.layer2.conv.weight.clone()
-    tuning = tiny.tuning(module, freeze="layer1-2", trained=behind)
+    tuning = tiny.tuning(module, freeze="layer1-2", behind={"layer2": behind})
     result = fit(tuning, Features(), tmp_path, trainer=tiny.trainer())
     assert not module.layer3.conv.weight.equal(before[0])
     assert module.layer2.conv.weight.equal(before[1])

@@ -81,7 +81,7 @@ def test_features_enter_at_the_cut(tiny):
     """The copy trains its own part behind the cut, not the run's."""
     network = tiny.network()
     behind = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(1), network.fc)
-    tuning = tiny.tuning(network, freeze="backbone", trained=behind)
+    tuning = tiny.tuning(network, freeze="backbone", behind={"layer3": behind})
     before = copy.deepcopy(network.state_dict())
     label = torch.arange(8) % 3
     features = torch.randn(8, 4, 4, 4) + label[:, None, None, None]

@@ -68,6 +68,6 @@ def test_only_the_blocks_inputs_are_kept_where_something_trains():
 
 def test_it_is_refused_where_the_network_is_cut(tiny, tmp_path):
     module = tiny.network()
-    tuning = tiny.tuning(module, freeze="backbone", trained=nn.Sequential(nn.Flatten(), module.fc))
+    tuning = tiny.tuning(module, freeze="backbone", behind={"layer3": nn.Sequential(nn.Flatten(), module.fc)})
     with pytest.raises(InputError, match=r"trainer\.recompute: expected cache=none"):
         fit(tuning, tiny.Data(), tmp_path, trainer=tiny.trainer(recompute=True))

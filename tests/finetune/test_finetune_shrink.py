@@ -39,7 +39,7 @@ def run(tiny, folder, images=None, after=0, batch_size=4, accumulate=1, every=2,
     network = still(tiny)
     tuning = tiny.tuning(network, freeze="layer1")
     if images:
-        tuning._unregistered = (Small(network, images, after), None)
+        tuning.route._whole = Small(network, images, after)
     data = tiny.Data(batch_size=batch_size, train=train)
     trainer = tiny.trainer(accumulate=accumulate, **changes)
     result = fit(tuning, data, folder, trainer=trainer, checkpoint=tiny.checkpoint(every_n_steps=every))

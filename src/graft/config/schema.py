@@ -160,6 +160,9 @@ class TrainerConfig:
     """stop at a step whose loss or gradients are NaN or infinite, or skip it: left out, and counted in metrics.json."""
     channels_last: bool = True
     """Keep image tensors channels-last in memory, which is faster on most devices."""
+    engine: bool = True
+    """Frozen leading stages run without autograd, batch-norm folded, and in bf16 where the device has units for it and
+    precision is not 32-true; false: as the network is."""
     recompute: bool = False
     """Activation checkpointing of the stages that train: less memory, about a third more time; needs cache=none."""
     compile: bool = False

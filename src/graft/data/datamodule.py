@@ -14,7 +14,7 @@ from graft.config.choices import CacheKind
 from graft.config.schema_images import AugmentConfig, CacheConfig, DataConfig
 from graft.data.cache_folder import CacheFolder
 from graft.data.images import ImageFiles, ImageSource, store_images
-from graft.data.loader import KeyedImages, KeyedLoader, choose_workers, collate
+from graft.data.loader import KeyedImages, KeyedLoader, Stored, choose_workers, collate
 from graft.data.mixing import MixedImages, PairedBatchSampler
 from graft.data.sampling import KeyedBatchSampler
 from graft.data.table import PARTS, Table
@@ -56,7 +56,9 @@ class DataModule(lightning.LightningDataModule):
         self.batch_size = data.batch_size
         """Loaders made after it is set go by it."""
         self._sources: dict[str, ImageSource] = {}
-        self._stored: tuple[Mapping[str, Dataset[Any]], Callable[[Any], Any]] | None = None
+        self._stored: Mapping[str, Mapping[str, Dataset[Any]]] = {}
+        self._collate_stored: Callable[[Any], Any] = collate
+        self._serve: Callable[[int], str | None] = lambda epoch: next(iter(self._stored), None)
 
     def prepare_data(self) -> None:
         """Fill the image cache, in one process, before the others open it."""
@@ -74,9 +76,26 @@ class DataModule(lightning.LightningDataModule):
             transform, random = eval_transform(self.preprocess), False
         return KeyedImages(self._sources[part], samples, transform, seed=self.seed, random=random)
 
-    def use_stored(self, datasets: Mapping[str, Dataset[Any]], collate_fn: Callable[[Any], Any]) -> None:
-        """From the next loader on, batches come from these datasets by part, under the same keys, without workers."""
-        self._stored = (datasets, collate_fn)
+    def use_stored(self, datasets: Mapping[str, Mapping[str, Dataset[Any]]], collate_fn: Callable[[Any], Any]) -> None:
+        """From the next loader on, batches come from these datasets, under the same keys and without workers.
+
+        Args:
+            datasets: stage whose output is kept, and by part its features. Until `serve` says otherwise, the first.
+        """
+        self._stored, self._collate_stored = datasets, collate_fn
+
+    def serve(self, cut_of: Callable[[int], str | None]) -> None:
+        """An epoch's batches come from the features of the stage that this gives for it; where it gives none, images.
+
+        Validation and test go by the epoch behind which they stand, so after training by one that is not trained.
+        """
+        self._serve = cut_of
+
+    def _stored_of(self, part: str, epoch: int) -> Stored | None:
+        cut = self._serve(epoch)
+        if cut is None:
+            return None
+        return self._stored[cut][part], lambda items: {**self._collate_stored(items), "cut": cut}
 
     def loader(self, part: str, *, train: bool = False) -> KeyedLoader:
         """A part's loader: shuffled and augmented for training, in order and whole for evaluation."""
@@ -92,10 +111,7 @@ class DataModule(lightning.LightningDataModule):
             rank=rank,
             world=world,
         )
-        if self._stored is not None:
-            datasets, collate_fn = self._stored
-            assert not mixed, "the plan stores no features where images are mixed"
-            return KeyedLoader(datasets[part], sampler, pin_memory=self._on_gpu(), collate_fn=collate_fn)
+        assert not (mixed and self._stored), "the plan stores no features where images are mixed"
         images = self.images(part, augmented=train)
         return KeyedLoader(
             MixedImages(images, self.augment, classes=len(self.table.classes), seed=self.seed) if mixed else images,
@@ -103,6 +119,7 @@ class DataModule(lightning.LightningDataModule):
             num_workers=self.workers(len(samples)),
             pin_memory=self._on_gpu(),
             collate_fn=collate,
+            stored=lambda epoch: self._stored_of(part, epoch),
         )
 
     def train_dataloader(self) -> KeyedLoader:

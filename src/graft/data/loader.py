@@ -18,6 +18,8 @@ from graft.data.table import Sample
 from graft.data.transforms import Transform
 
 Batch = dict[str, torch.Tensor]
+Stored = tuple[Dataset[Any], Callable[[Any], Any]]
+"""Kept features, and what makes a batch of what they give for a list of keys."""
 _FEW = 128  # images that are decoded before a worker has started
 
 
@@ -95,6 +97,7 @@ class KeyedLoader:
 
     Args:
         collate_fn: what makes a batch of what the dataset gives for a list of keys.
+        stored: gives for an epoch what its batches come from instead, in this process; None: from `dataset`.
     """
 
     def __init__(
@@ -105,15 +108,20 @@ class KeyedLoader:
         num_workers: int = 0,
         pin_memory: bool = False,
         collate_fn: Callable[[Any], Any] = collate,
+        stored: Callable[[int], Stored | None] = lambda epoch: None,
     ) -> None:
         self.dataset, self.batch_sampler = dataset, batch_sampler
         self.batch_size = batch_sampler.batch_size
         self._handed_out = 0
-        self._loader: DataLoader[Any] = DataLoader(
+        self._stored, self._pin = stored, pin_memory
+        self._loader = self._over(dataset, collate_fn, num_workers)
+
+    def _over(self, dataset: Dataset[Any], collate_fn: Callable[[Any], Any], num_workers: int = 0) -> DataLoader[Any]:
+        return DataLoader(
             dataset,
-            batch_sampler=batch_sampler,  # pyright: ignore[reportArgumentType] - its keys are tuples, torch's type says int
+            batch_sampler=self.batch_sampler,  # pyright: ignore[reportArgumentType] - its keys are tuples, torch's type says int
             num_workers=num_workers,
-            pin_memory=pin_memory,
+            pin_memory=self._pin,
             collate_fn=collate_fn,
             persistent_workers=num_workers > 0,
             generator=torch.Generator(),  # of its own: the training's random numbers are not drawn on
@@ -135,7 +143,8 @@ class KeyedLoader:
     def __iter__(self) -> Iterator[Any]:
         """Raises RunFailed at a batch with an image that cannot be read."""
         self._handed_out = self.batch_sampler.first_batch
-        for batch in self._loader:
+        stored = self._stored(self.batch_sampler.epoch)
+        for batch in self._loader if stored is None else self._over(*stored):
             if isinstance(batch, Unreadable):
                 raise _failed(batch)
             self._handed_out += 1

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+from graft.finetune.route import Route
+
 
 class Average:
     """Exponential moving average: after each step w̄ ← d·w̄ + (1 − d)·w [Polyak & Juditsky 1992; Tarvainen & Valpola
@@ -18,31 +20,32 @@ class Average:
     weights; counters are taken over.
 
     Args:
-        trained: the part of the network behind a cut, which shares its tensors.
+        route: of the network, with what lies behind its cuts, which shares its tensors.
         still: tensors that never move; parameters among them are shared with the network.
     """
 
-    def __init__(self, network: nn.Module, trained: nn.Module | None, decay: float, still: Collection[str]) -> None:
+    def __init__(self, route: Route, decay: float, still: Collection[str]) -> None:
         self.decay = decay
         self.steps = 0
-        shared: dict[int, Any] = {id(value): value for name, value in network.named_parameters() if name in still}
-        self.modules: tuple[nn.Module, nn.Module | None] = copy.deepcopy((network, trained), shared)
-        for module in self.modules:
-            if module is not None:
-                module.eval()
-        self.names = [name for name in _tensors(network) if name not in still]
+        parameters = route.network.named_parameters()
+        shared: dict[int, Any] = {id(value): value for name, value in parameters if name in still}
+        self.network, behind = copy.deepcopy((route.network, route.behind), shared)
+        self.route = Route(self.network, route.stages, behind)
+        for module in (self.network, *behind.values()):
+            module.eval()
+        self.names = [name for name in _tensors(self.network) if name not in still]
 
     def to(self, device: torch.device, memory_format: torch.memory_format) -> None:
-        for module in self.modules:
-            if module is not None:
-                module.to(device=device, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
+        self.route.channels_last = memory_format is torch.channels_last
+        for module in (self.network, *self.route.behind.values()):
+            module.to(device=device, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
         """Takes in the network's present weights."""
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
-        present, mean = _tensors(network), _tensors(self.modules[0])
+        present, mean = _tensors(network), _tensors(self.network)
         for name in self.names:
             if mean[name].is_floating_point():
                 mean[name].lerp_(present[name], 1 - decay)
@@ -52,25 +55,25 @@ class Average:
     def agree(self) -> None:
         """Of several processes, whose batch-norms saw different images, all take the first one's statistics."""
         if distributed.is_available() and distributed.is_initialized():
-            for _, value in self.modules[0].named_buffers():
+            for _, value in self.network.named_buffers():
                 distributed.broadcast(value, 0)
 
     @torch.no_grad()
     def write_to(self, network: nn.Module) -> None:
         """Gives the network the mean's values."""
-        present, mean = _tensors(network), _tensors(self.modules[0])
+        present, mean = _tensors(network), _tensors(self.network)
         for name in self.names:
             present[name].copy_(mean[name])
 
     def state(self) -> dict[str, Any]:
-        mean = _tensors(self.modules[0])
+        mean = _tensors(self.network)
         return {"steps": self.steps, "tensors": {name: mean[name].detach() for name in self.names}}
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Any]) -> None:
         """Takes up a checkpoint's state."""
         self.steps = state["steps"]
-        mean = _tensors(self.modules[0])
+        mean = _tensors(self.network)
         saved: Mapping[str, Tensor] = state["tensors"]
         assert set(saved) == set(self.names), "a checkpoint of the same run"
         for name, value in saved.items():

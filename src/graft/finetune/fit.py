@@ -89,6 +89,8 @@ class FitResult:
     """As they came about."""
     profile: dict[str, float]
     """Shares of the training epochs' wall clock: data, forward, backward, … ; empty where torch's profiler ran."""
+    prefix: dict[str, str]
+    """How frozen prefixes were computed on images, by the stage that ends them."""
 
 
 def fit(
@@ -181,6 +183,7 @@ def fit(
         moved_statistics=tuple(sorted(tuning.watch.moved_statistics())),
         phases=tuple(tuning.phases),
         profile=profiler.shares() if isinstance(profiler, Shares) else {},
+        prefix=dict(tuning.route.taken),
     )
 
 
@@ -259,16 +262,17 @@ def _check(trainer: TrainerConfig, checkpoint: CheckpointConfig) -> None:
 
 
 def _lay_out_memory(tuning: FineTuning, trainer: TrainerConfig) -> None:
-    tuning.channels_last = trainer.channels_last
+    tuning.route.channels_last = trainer.channels_last
     if trainer.channels_last:
         tuning.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if trainer.compile:
-        tuning.compile_forward()
+        tuning.route.compile()
 
 
 def _take_best(tuning: FineTuning, folder: Path) -> Path:
     best = folder / FOLDER / BEST
     saved = read_checkpoint(best)
+    tuning.route.leave()
     tuning.load_state_dict(saved["state_dict"], strict=True)
     tuning.methods.take(saved[STATE])
     return best

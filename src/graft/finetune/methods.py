@@ -13,6 +13,7 @@ from graft.config.schema import ClassWeights, Config, MethodConfig
 from graft.finetune.average import Average
 from graft.finetune.distill import Distillation
 from graft.finetune.l2_sp import Anchors
+from graft.finetune.route import Route
 
 
 class Methods:
@@ -42,15 +43,15 @@ class Methods:
             self.distillation = Distillation(network, teacher, head, config.distill, config.distill_temperature)
         self.average: Average | None = None
 
-    def lay_out(self, trained: nn.Module | None, still: Collection[str]) -> None:
+    def lay_out(self, route: Route, still: Collection[str]) -> None:
         """Called once, before training.
 
         Args:
-            trained: the part of the network behind a cut.
+            route: how batches go through the network.
             still: tensors that never move.
         """
         if self.config.ema is not None:
-            self.average = Average(self.network, trained, self.config.ema, still)
+            self.average = Average(route, self.config.ema, still)
 
     def to(self, device: torch.device, *, channels_last: bool) -> None:
         if self.anchors is not None:

@@ -23,7 +23,7 @@ from graft.data.sampling import derive
 from graft.finetune.checkpoint import check_weights, state_by_name, state_by_position
 from graft.finetune.evaluating import Batch, Evaluating
 from graft.finetune.finite import Finite
-from graft.finetune.freeze import Frozen, apply_freeze, check_tied
+from graft.finetune.freeze import Frozen, apply_freeze, check_tied, unmoving
 from graft.finetune.groups import Group, group_parameters
 from graft.finetune.loss import Criterion, label_of
 from graft.finetune.methods import Methods
@@ -32,6 +32,7 @@ from graft.finetune.noise import seed_noise
 from graft.finetune.optimizer import build_optimizer, rate_factor
 from graft.finetune.progress import Clock, Watch
 from graft.finetune.rates import Rates
+from graft.finetune.route import Route
 from graft.finetune.settings import check_settings, settings
 from graft.finetune.shrink import resize_progress
 from graft.finetune.unfreeze import Phase, Schedule
@@ -47,7 +48,9 @@ class FineTuning(Evaluating):
     A batch holds "image" [B, C, H, W], or "features", which enter at the cut; the rest as `Evaluating` says.
 
     Args:
-        trained: the part of the network behind the cut, which shares its parameters; takes "features" batches.
+        behind: by the stage that ends a prefix whose features are kept, the part of the network behind it, which shares
+            its parameters; takes "features" batches.
+        engine: run the prefix that a phase freezes as an engine.
         class_counts: training images a class, for loss.class_weights=balanced.
         anchored: the parameters that method.l2_sp draws back to where they are now.
         teacher: the donor's own network, for method.distill.
@@ -68,7 +71,9 @@ class FineTuning(Evaluating):
         method: MethodConfig | None = None,
         anchored: frozenset[str] = frozenset(),
         teacher: nn.Module | None = None,
-        trained: nn.Module | None = None,
+        behind: Mapping[str, nn.Module] | None = None,
+        engine: bool = False,
+        precision: str = "auto",
         on_nan: OnError = OnError.stop,
         seed: int = 0,
     ) -> None:
@@ -81,7 +86,6 @@ class FineTuning(Evaluating):
         self.freeze_bn = freeze_bn
         self.on_nan = on_nan
         self.seed = seed
-        self.channels_last = False
         self.criterion = Criterion(loss or LossConfig(), class_counts)
         self.sums = Sums()
         self.clock = Clock()
@@ -92,7 +96,7 @@ class FineTuning(Evaluating):
         self.steps_per_epoch = self.total_steps = self.batches_per_epoch = 0
         self.methods = Methods(method or MethodConfig(), network, anchored=anchored, teacher=teacher, head=stages.head)
         self.anchored = anchored
-        self._unregistered = (network, trained)  # in a tuple, or the shared parameters would get second names
+        self.route = Route(network, stages, behind, fast=engine, precision=precision)
 
     def lay_out(self, *, steps_per_epoch: int, max_epochs: int) -> None:
         """Fixes the timeline: phases, groups and what never trains. Called once, before training."""
@@ -114,7 +118,7 @@ class FineTuning(Evaluating):
         never = self.schedule.never_trained(self.steps_per_epoch, self.total_steps)
         always = Frozen(expression="", names=never, stages=())
         apply_freeze(self.network, always, self.freeze_bn, heads=self.stages.heads)
-        self.methods.lay_out(self._unregistered[1], self.watch.injected.keys())
+        self.methods.lay_out(self.route, self.watch.injected.keys())
 
     def follow(self, decisions: Sequence[int]) -> None:
         """Phases and rates as the schedule's decisions so far make them."""
@@ -127,23 +131,29 @@ class FineTuning(Evaluating):
     @property
     def is_cut(self) -> bool:
         """Whether training begins behind a cut, on kept features."""
-        return self._unregistered[1] is not None
+        return bool(self.route.behind)
+
+    def kept_at(self, epoch: int) -> str | None:
+        """The deepest stage with kept features that no step up to that epoch's end moves; None: none.
+
+        For an epoch behind the last one: that no phase has moved, so that its features hold for any epoch's weights.
+        """
+        stop = (epoch + 1) * self.steps_per_epoch
+        states = [phase.frozen for phase in self.phases if phase.start_step < stop]
+        return self.route.kept_within(frozenset.intersection(*(self._unmoving(state) for state in states)))
+
+    def _unmoving(self, frozen: Frozen) -> frozenset[str]:
+        return unmoving(self.network, frozen, self.freeze_bn, heads=self.stages.heads)
 
     def forget(self) -> None:
         """Back to before training, but for the network's weights."""
         self.history, self.row, self.sums, self.clock = [], {}, Sums(), Clock()
-
-    def compile_forward(self) -> None:
-        network, trained = self._unregistered
-        compiled = cast(nn.Module, torch.compile(network))
-        self._unregistered = (compiled, cast(nn.Module, torch.compile(trained)) if trained is not None else None)
+        self.route.leave()
 
     @override
     def train(self, mode: bool = True) -> FineTuning:
         super().train(mode)
-        trained = self._unregistered[1]
-        if trained is not None:
-            trained.train(mode)  # its own containers; the layers are the network's
+        self.route.train(mode)
         return self
 
     @override
@@ -153,14 +163,7 @@ class FineTuning(Evaluating):
     def logits(self, batch: Batch, *, averaged: bool = False) -> Tensor:
         """Of the network, or of the mean of its weights where one is kept."""
         mean = self.methods.average if averaged else None
-        network, trained = self._unregistered if mean is None else mean.modules
-        if "features" not in batch:
-            image = batch["image"]
-            if self.channels_last and image.ndim == 4:
-                image = image.contiguous(memory_format=torch.channels_last)
-            return network(image)
-        assert trained is not None, "batches of features need the part of the network behind the cut"
-        return trained(batch["features"])
+        return (self.route if mean is None else mean.route)(batch)
 
     @override
     def configure_optimizers(self) -> Optimizer:
@@ -173,10 +176,8 @@ class FineTuning(Evaluating):
 
     @override
     def on_fit_start(self) -> None:
-        trained = self._unregistered[1]
-        if trained is not None:
-            trained.to(self.device)
-        self.methods.to(self.device, channels_last=self.channels_last)
+        self.route.to(self.device)
+        self.methods.to(self.device, channels_last=self.route.channels_last)
         self.finite.scaled = self.trainer.precision == "16-mixed"
         self.sums.values = self.sums.values.to(self.device)
 
@@ -203,6 +204,10 @@ class FineTuning(Evaluating):
         phase = self.watch.phase_at(step)
         if self.watch.enter(phase):
             apply_freeze(self.network, phase.frozen, self.freeze_bn, heads=self.stages.heads)
+        self._take_route(phase)
+
+    def _take_route(self, phase: Phase) -> None:
+        self.route.enter(phase.start_step, lambda: self._unmoving(phase.frozen))
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -245,6 +250,8 @@ class FineTuning(Evaluating):
         self.check_finite()
         self.clock.go("evaluation")
         super().on_validation_epoch_start()
+        if self.trainer.state.fn == "fit":  # a resumed run may have entered the next phase before it evaluates
+            self._take_route(self.watch.phase_at(self.global_step - 1))
         if self.methods.average is not None:
             self.methods.average.agree()
 

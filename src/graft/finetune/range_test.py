@@ -132,7 +132,7 @@ def _probe(tuning: FineTuning, trainer: TrainerConfig) -> FineTuning:
     probe.follow([])
     probe.on_nan = OnError.skip  # the sweep ends itself where the loss breaks down
     probe.finite = Finite(probe.network, [], probe.on_nan, patience=STEPS)
-    probe.channels_last = trainer.channels_last
+    probe.route.channels_last = trainer.channels_last
     if trainer.channels_last:
         probe.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return probe

@@ -42,8 +42,14 @@ def frozen_prefix(stages: Stages, names: Iterable[str], frozen: Collection[str])
     return last
 
 
-def fast_precision(device: torch.device | str = "cpu") -> torch.dtype:
-    """bfloat16 where the device multiplies matrices of it in hardware, else float32."""
+def fast_precision(device: torch.device | str = "cpu", asked: str = "auto") -> torch.dtype:
+    """bfloat16 where the device multiplies matrices of it in hardware, else float32.
+
+    Args:
+        asked: `trainer.precision`; who asks for 32-true gets float32 in the frozen prefix as well.
+    """
+    if asked == "32-true":
+        return torch.float32
     if torch.device(device).type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     capabilities = torch.cpu.get_capabilities()
@@ -78,7 +84,8 @@ class Engine(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         layout = torch.channels_last if image.ndim == 4 else torch.contiguous_format
         pieces = image.split(self.micro_batch or len(image))
-        outputs = [self.folded(piece.to(self.precision, memory_format=layout)).float() for piece in pieces]
+        with torch.autocast(image.device.type, enabled=False):  # its precision is its own, whatever the training's
+            outputs = [self.folded(piece.to(self.precision, memory_format=layout)).float() for piece in pieces]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 

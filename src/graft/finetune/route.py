@@ -1,0 +1,161 @@
+"""How a batch goes through the network: whole, or the frozen prefix as an engine and what lies behind it as it is.
+
+Nothing here owns a tensor of the network's: what lies behind a cut shares them, and an engine is a copy that is thrown
+away when its prefix may have moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from graft.config.faults import InputError
+from graft.models.cut import split
+from graft.models.inference import Engine, engine, fast_precision, frozen_prefix
+from graft.models.names import tensor_names
+from graft.models.stages import Stages
+
+# How far an engine's features may be from the prefix's, over the largest of them.
+TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+WHOLE = "the network as it is"
+
+
+class Route:
+    """Takes batches of images or of kept features to logits.
+
+    Args:
+        behind: what lies behind kept features, by the stage that their prefix ends with. It shares the network's
+            tensors and takes batches with "features" (and "cut", that stage's name, where there are several).
+        fast: whether the prefix that a phase freezes runs as an engine on images.
+        precision: `trainer.precision`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        stages: Stages,
+        behind: Mapping[str, nn.Module] | None = None,
+        *,
+        fast: bool = False,
+        precision: str = "auto",
+    ) -> None:
+        self.network, self.stages, self.behind = network, stages, dict(behind or {})
+        self.fast, self.precision = fast, precision
+        self.channels_last = False
+        self.taken: dict[str, str] = {}
+        """Stage that ended a frozen prefix, and how that prefix was computed."""
+        self._span: tuple[int, str | None] = (-1, None)
+        self._halves: tuple[nn.Module, nn.Module] | None = None
+        self._compiled: Callable[[nn.Module], nn.Module] = _as_it_is
+        self._whole = network
+        self._parts = self.behind
+
+    def compile(self) -> None:
+        """From now on through torch.compile."""
+        self._compiled = lambda module: cast(nn.Module, torch.compile(module))
+        self._whole = self._compiled(self.network)
+        self._parts = {cut: self._compiled(part) for cut, part in self.behind.items()}
+        self._halves = None
+
+    def to(self, device: torch.device) -> None:
+        """What tracing put down in the parts behind cuts goes along with the network."""
+        for part in self.behind.values():
+            part.to(device)
+
+    def train(self, mode: bool) -> None:
+        """The parts' own containers; their layers are the network's."""
+        for part in (*self.behind.values(), *((self._halves or ())[1:])):
+            part.train(mode)
+
+    def enter(self, start: int, unmoving: Callable[[], Collection[str]]) -> None:
+        """Goes over to the phase that starts at that step.
+
+        Args:
+            unmoving: gives the tensors that keep every bit in it.
+        """
+        if not self.fast or start == self._span[0]:
+            return
+        cut = frozen_prefix(self.stages, tensor_names(self.network), unmoving())
+        if cut != self._span[1]:
+            self._halves = None
+        self._span = (start, cut)
+
+    def kept_within(self, unmoving: Collection[str]) -> str | None:
+        """The deepest stage with kept features whose prefix is made of these tensors."""
+        cut = frozen_prefix(self.stages, tensor_names(self.network), unmoving) if self.behind else None
+        depth = -1 if cut is None else self.stages.index(cut)
+        return max(
+            (kept for kept in self.behind if self.stages.index(kept) <= depth), key=self.stages.index, default=None
+        )
+
+    @property
+    def cut(self) -> str | None:
+        """The last stage that the engine of this phase computes; None where it has none."""
+        return self._span[1]
+
+    def leave(self) -> None:
+        """The network's values change: what was made of them is forgotten."""
+        self._span, self._halves = (-1, None), None
+
+    def __call__(self, batch: Mapping[str, Any]) -> Tensor:
+        if "features" in batch:
+            assert self._parts, "batches of features need the part of the network behind the cut"
+            cut = batch["cut"] if "cut" in batch else next(iter(self._parts))
+            return self._parts[cut](batch["features"])
+        image = cast(Tensor, batch["image"])
+        if self.channels_last and image.ndim == 4:
+            image = image.contiguous(memory_format=torch.channels_last)
+        halves = self._engine_and_rest(image)
+        if halves is None:
+            return self._whole(image)
+        running, rest = halves
+        features = running(image)
+        return rest(features if self.channels_last else features.contiguous())
+
+    def _engine_and_rest(self, image: Tensor) -> tuple[nn.Module, nn.Module] | None:
+        """Made at the phase's first batch of images, on which they are proven."""
+        cut = self._span[1]
+        if cut is None or self.taken.get(cut, "").startswith(WHOLE):
+            return None
+        if self._halves is None:
+            try:
+                running, rest = halves_at(cut, self.network, self.stages, image[:2], self.precision)
+            except InputError as reason:
+                self.taken[cut] = f"{WHOLE}: {reason}"
+                return None
+            self.taken[cut] = running.description
+            running.folded = self._compiled(running.folded)
+            self._halves = running, self._compiled(rest)
+        return self._halves
+
+
+def halves_at(
+    cut: str, network: nn.Module, stages: Stages, example: Tensor, precision: str
+) -> tuple[Engine, nn.Module]:
+    """An engine of the prefix that ends with that stage, and what lies behind it.
+
+    Args:
+        example: images, to prove both on.
+
+    Raises:
+        InputError: the network cannot be cut there, or the engine computes something else.
+    """
+    prefix, rest = split(network, stages, cut, example=example)
+    if rest.inputs != 1:
+        raise InputError(f"cut: expected one tensor to cross the cut after {cut}, received {rest.inputs}")
+    running = engine(prefix, precision=fast_precision(example.device, precision), device=example.device)
+    with torch.no_grad(), torch.autocast(example.device.type, enabled=False):
+        expected, received = prefix(example.float()), running(example)
+    difference = float((expected - received).abs().max() / expected.abs().max().clamp(min=1e-12))
+    if not difference <= TOLERANCES[running.precision]:
+        raise InputError(
+            f"cut: expected the same features from the folded prefix, received values off by {difference:.2g}"
+        )
+    return running, rest
+
+
+def _as_it_is(module: nn.Module) -> nn.Module:
+    return module
