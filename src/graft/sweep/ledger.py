@@ -74,6 +74,7 @@ class TrialLedger:
         self.objectives = tuple(objectives)
         self.name = study or folder.name
         self._choosing = folder / LOCKS / "choosing"
+        self._over: list[TrialRecord] = []  # the first so many trials, as far as they are over
         folder.mkdir(parents=True, exist_ok=True)
         with held(self._choosing):
             self.store = open_store(folder, storage)
@@ -133,7 +134,11 @@ class TrialLedger:
         claim.lock.release()
 
     def trials(self) -> list[TrialRecord]:
-        return [record_of(trial, self.folder) for trial in self._frozen()]
+        """All of them. One that is over does not change any more, so that each is read once."""
+        found = self._frozen()
+        while len(self._over) < len(found) and found[len(self._over)].state.is_finished():
+            self._over.append(record_of(found[len(self._over)], self.folder))
+        return [*self._over, *(record_of(trial, self.folder) for trial in found[len(self._over) :])]
 
     def _frozen(self) -> list[FrozenTrial]:
         return self.store.get_all_trials(self._id, deepcopy=False)
@@ -170,7 +175,7 @@ class TrialLedger:
             choices = source.choose(self.study, trial)
             self._set(trial.number, OVERRIDES, source.space.overrides(choices))
             self._set(trial.number, CHOICES, choices)
-        record = record_of(self.study.trials[trial.number], self.folder)
+        record = record_of(self.store.get_trial(trial._trial_id), self.folder)  # pyright: ignore[reportPrivateUsage]
         claim = Claim(
             number=record.number,
             choices=record.choices,

@@ -48,12 +48,13 @@ class Grid:
         self.again = set(again)
 
     def propose(self, trials: Sequence[TrialRecord]) -> Proposal | None:
+        latest = {frozenset(trial.choices.items()): trial for trial in trials}
         for point in self.points:
-            same = [trial for trial in trials if trial.choices == point]
-            if not same:
+            last = latest.get(frozenset(point.items()))
+            if last is None:
                 return Proposal(choices=point)
-            if same[-1].state == FAILED and same[-1].number in self.again:
-                return Proposal(choices=point, again_of=same[-1].number)
+            if last.state == FAILED and last.number in self.again:
+                return Proposal(choices=point, again_of=last.number)
         return None
 
     def choose(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, str]:
