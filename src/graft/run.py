@@ -148,7 +148,7 @@ def _fine_tune(
     watcher: Watcher | None,
 ) -> FitResult:
     config = plan.config
-    tuning = _tuning(plan, network, behind, teacher)
+    tuning = tuning_of(plan, network, behind, teacher)
     data.serve(tuning.kept_at)
     return fit(
         tuning, data, folder, trainer=config.trainer, checkpoint=config.checkpoint,
@@ -156,7 +156,7 @@ def _fine_tune(
     )  # fmt: skip
 
 
-def _tuning(
+def tuning_of(
     plan: Plan, network: Network, behind: Mapping[str, torch.nn.Module], teacher: torch.nn.Module | None
 ) -> FineTuning:
     config, table = plan.config, plan.table
@@ -183,7 +183,7 @@ def _find_rate(
     else:
         if trainer.threads:
             torch.set_num_threads(trainer.threads)
-        found = range_test(_tuning(plan, network, behind, teacher), data.train_dataloader(), trainer)
+        found = range_test(tuning_of(plan, network, behind, teacher), data.train_dataloader(), trainer)
         write_rate_search(folder, found.to_dict())
         rate, how = found.suggestion, f"found by a range test of {len(found.rates)} steps"
     say(f"rate      optimizer.lr={rate:g}, {how} ({folder / PLOT})")

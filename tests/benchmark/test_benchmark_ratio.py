@@ -1,48 +1,57 @@
-"""The benchmark's arithmetic, and the command on a small model."""
+"""The benchmark's arithmetic: turns, ratios, promises, and what is said of them."""
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
-from graft.benchmark import exceeded
+from graft.benchmark.case import Against, Comparison, Limit, Measure, Measured, Way
+from graft.benchmark.measure import exceeded, measure
 from graft.benchmark.memory import peak_extra
 from graft.benchmark.ratio import interleave, quartiles
-from graft.cli import dispatch
-from graft.config.faults import InputError
+from graft.benchmark.table import table
 
 
-def test_ways_take_turns_and_the_warm_up_is_not_counted() -> None:
+def told(values: Sequence[float], processor: Sequence[float] = (), **beside: float) -> Measure:
+    """A way that comes to these values, one after the other."""
+    given: Iterator[tuple[float, float | None]] = iter(zip(values, processor or [None] * len(values), strict=True))
+
+    def measured() -> Measured:
+        value, seconds = next(given)
+        return Measured(value=value, processor=seconds, beside=beside)
+
+    return measured
+
+
+def comparison(ours: Measure, other: Measure, limit: Limit | None, **changes: Any) -> Comparison:
+    return Comparison(
+        what="a thing", ours=Way(name="ours", measure=ours),
+        others=[Against(way=Way(name="other", measure=other), limit=limit)], **changes,
+    )  # fmt: skip
+
+
+def test_ways_take_turns_each_repeat_begins_with_the_next_and_the_warm_up_is_not_counted() -> None:
     order: list[str] = []
-    now = 0.0
 
-    def advance(name: str, by: float) -> None:
-        nonlocal now
-        order.append(name)
-        now += by
+    def way(name: str) -> Measure:
+        def measured() -> Measured:
+            order.append(name)
+            return Measured(value=float(len(order)))
 
-    found = interleave(
-        lambda: advance("ours", 3.0), lambda: advance("plain", 2.0), repeats=4, warm_up=1, clock=lambda: now
-    )
-    assert order == ["plain", "ours", "ours", "plain"] * 2 + ["plain", "ours"]
-    assert found.ours == [3.0] * 4
-    assert found.reference == [2.0] * 4
-    assert found.ratio == (1.5, 1.5, 1.5)
+        return measured
+
+    found = interleave([way("a"), way("b"), way("c")], repeats=3, warm_up=1)
+    assert order == ["a", "b", "c", "b", "c", "a", "c", "a", "b", "a", "b", "c"]
+    assert [[turn.value for turn in turns] for turns in found] == [[6, 8, 10], [4, 9, 11], [5, 7, 12]]
 
 
 def test_a_disturbance_of_both_leaves_the_ratio() -> None:
-    durations: Iterator[float] = iter([1, 2, 20, 10, 1, 2])  # plain, ours; then ours, plain: a tenfold disturbance
-    now = 0.0
-
-    def advance() -> None:
-        nonlocal now
-        now += next(durations)
-
-    assert interleave(advance, advance, repeats=3, warm_up=0, clock=lambda: now).ratio == (2.0, 2.0, 2.0)
+    figures = measure(comparison(told([2, 20, 2]), told([1, 10, 1]), Limit(factor=3)), repeats=3)
+    assert figures["others"][0]["ratio"] == 2.0
+    assert figures["others"][0]["ratio_quartiles"] == [2.0, 2.0]
 
 
 def test_quartiles() -> None:
@@ -50,13 +59,63 @@ def test_quartiles() -> None:
     assert quartiles([7.0]) == (7.0, 7.0, 7.0)
 
 
-def test_limits_that_are_exceeded_are_named() -> None:
-    figures = {"ratio": 1.4, "limit": 1.3, "peak_extra_over_size": {"ours": 1.0}, "memory_limit": 1.2}
-    assert exceeded(figures) == ["a ratio of 1.40 over 1.3"]
-    assert exceeded({**figures, "ratio": 1.3, "peak_extra_over_size": {}}) == []
-    assert exceeded({**figures, "ratio": 1.3, "peak_extra_over_size": {"ours": 1.5}}) == [
-        "1.50 times the size in memory over 1.2"
-    ]
+@pytest.mark.parametrize(
+    ("limit", "ours", "other", "ratio", "kept"),
+    [
+        (Limit(factor=1.3), 1.4, 1.0, 1.4, False),
+        (Limit(factor=1.3), 1.3, 1.0, 1.3, True),
+        (Limit(factor=15, faster=True), 2.0, 30.0, 15.0, True),
+        (Limit(factor=15, faster=True), 2.0, 29.0, 14.5, False),
+        (Limit(factor=1.5, plus=0.5), 2.0, 1.0, 1.5, True),
+        (Limit(factor=1.5, plus=0.5), 2.5, 1.0, 2.0, False),
+        (None, 2.0, 3.0, 1.5, None),
+    ],
+)
+def test_a_promise_is_kept_or_not(
+    limit: Limit | None, ours: float, other: float, ratio: float, kept: bool | None
+) -> None:
+    figures = measure(comparison(told([ours]), told([other]), limit), repeats=1)
+    assert figures["others"][0]["ratio"] == pytest.approx(ratio)
+    assert figures["others"][0]["kept"] is kept
+    assert len(exceeded(figures)) == (kept is False)
+
+
+def test_a_repeat_may_have_several_turns() -> None:
+    figures = measure(comparison(told(range(7)), told(range(1, 8)), None, turns=3, warm_up=1), repeats=2)
+    assert figures["ours"]["values"] == [1, 2, 3, 4, 5, 6]
+    assert figures["turns"] == 6
+
+
+def test_processor_time_has_a_ratio_of_its_own_where_both_tell_it() -> None:
+    promise = Limit(factor=1.0, faster=True)
+    both = measure(comparison(told([1], [0.5]), told([3], [2.0]), promise), repeats=1)
+    assert both["others"][0]["ratio_of_processor_time"] == 4.0
+    one = measure(comparison(told([1]), told([3], [2.0]), promise), repeats=1)
+    assert one["others"][0]["ratio_of_processor_time"] is None
+
+
+def test_the_table_says_figures_ratio_promise_and_what_was_reached() -> None:
+    figures = measure(
+        comparison(
+            told([0.002, 0.004], [0.001, 0.001], accuracy=0.875), told([0.3, 0.3]), Limit(factor=80, faster=True)
+        ),
+        repeats=2,
+    )
+    text = table(figures)
+    assert "ours" in text
+    assert "3 ms" in text
+    assert "2.5 ms to 3.5 ms" in text
+    assert "accuracy 0.875" in text
+    assert "112 (this / ours)" in text
+    assert "at least 80" in text
+    assert "NOT KEPT" not in text
+    assert "NOT KEPT" in table(measure(comparison(told([1]), told([3]), Limit(factor=0.3)), repeats=1))
+
+
+def test_bytes_are_said_as_such() -> None:
+    figures = measure(comparison(told([1.5e9]), told([3e9]), Limit(factor=0.5), unit="bytes"), repeats=1)
+    assert "1.5 GB" in table(figures)
+    assert figures["others"][0]["kept"]
 
 
 def test_peak_memory_counts_what_is_gone_again() -> None:
@@ -67,23 +126,3 @@ def test_peak_memory_counts_what_is_gone_again() -> None:
         assert 0.9 * size < peak < 1.5 * size
     else:
         assert peak is None
-
-
-def test_the_command_measures_and_writes_every_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "figures.json"
-    assert dispatch(["benchmark", "transfer", "--model", "squeezenet1_1", "--repeats", "3", "--json", str(file)]) == 0
-    figures = json.loads(file.read_text())
-    assert len(figures["ours"]["seconds"]) == len(figures["reference"]["seconds"]) == 3
-    assert figures["limit"] == 1.3
-    assert 0.2 < figures["ratio"] < 50
-    said = capsys.readouterr().out
-    assert f"{figures['ratio']:.2f}" in said
-    assert "load_file + load_state_dict" in said
-
-
-@pytest.mark.parametrize(
-    ("words", "said"), [(["--repeats", "0"], "--repeats 15"), (["--model", "resnet5"], "resnet50")]
-)
-def test_mistakes_are_answered(words: list[str], said: str) -> None:
-    with pytest.raises(InputError, match=said):
-        dispatch(["benchmark", "transfer", *words])

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from graft.benchmark.case import Case
+from graft.benchmark.case import Against, Comparison, Limit, Measured, Way, timed
+from graft.benchmark.memory import peak_extra
 from graft.config.faults import InputError, nearest
 
-TIME_LIMIT = 1.3
-MEMORY_LIMIT = 1.2
+REPEATS = 15
+TIME = Limit(factor=1.3)
+MEMORY = Limit(factor=1.2)
 
 
-def make(model: str, folder: Path) -> Case:
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="resnet50", help="a model of torchvision's (default: %(default)s)")
+
+
+def make(args: argparse.Namespace, folder: Path) -> Sequence[Comparison]:
     """A safetensors file of a torchvision model, into another instance of it.
 
     Raises:
@@ -22,6 +30,7 @@ def make(model: str, folder: Path) -> Case:
 
     from graft.transfer import transfer
 
+    model: str = args.model
     known = models.list_models(module=models)
     if model not in known:
         near = nearest(model, known) or ["resnet50"]
@@ -30,13 +39,40 @@ def make(model: str, folder: Path) -> Case:
     options = {"init_weights": False} if model in ("googlenet", "inception_v3") else {}
     save_file(models.get_model(model, weights=None, **options).state_dict(), file)
     target = models.get_model(model, weights=None, **options)
-    return Case(
-        what=f"{model} from safetensors, {file.stat().st_size / 1e6:.1f} MB, into a live model",
-        ours=lambda: transfer(file, target),
-        reference=lambda: target.load_state_dict(load_file(file), strict=True),
-        ours_name="graft.transfer",
-        reference_name="load_file + load_state_dict",
-        limit=TIME_LIMIT,
-        size=file.stat().st_size,
-        memory_limit=MEMORY_LIMIT,
+    size = file.stat().st_size
+    what = f"{model} from safetensors, {size / 1e6:.1f} MB, into a live model"
+
+    def ours() -> object:
+        return transfer(file, target)
+
+    def plain() -> object:
+        return target.load_state_dict(load_file(file), strict=True)
+
+    names = "graft.transfer", "load_file + load_state_dict"
+    times = Comparison(
+        what=what,
+        ours=Way(name=names[0], measure=timed(ours)),
+        others=[Against(way=Way(name=names[1], measure=timed(plain)), limit=TIME)],
+        warm_up=2,
     )
+    if peak_extra(lambda: None) is None:
+        return [times]  # memory is told on Linux only
+    memory = Comparison(
+        what=f"{what}, peak extra memory",
+        ours=Way(name=names[0], measure=_peak(ours)),
+        others=[
+            Against(way=Way(name="the file's size", measure=lambda: Measured(value=size)), limit=MEMORY),
+            Against(way=Way(name=names[1], measure=_peak(plain))),
+        ],
+        unit="bytes",
+    )
+    return [times, memory]
+
+
+def _peak(call: Callable[[], object]) -> Callable[[], Measured]:
+    def measure() -> Measured:
+        peak = peak_extra(call)
+        assert peak is not None, "asked before"
+        return Measured(value=peak)
+
+    return measure
