@@ -57,3 +57,13 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(
     names: dict[str, object] = {"__name__": page.stem}
     for number, code in enumerate(blocks(page, "python"), start=1):
         exec(compile(code, f"{page.name}, block {number}", "exec"), names)
+
+
+def test_every_adapter_has_its_row() -> None:
+    from graft.transfer.adapt import ADAPTERS
+
+    page = (ROOT / "docs" / "donors.md").read_text(encoding="utf-8")
+    table = page[page.index("| adapter |") :].split("\n\n")[0]
+    first_cells = [line.split("|")[1] for line in table.splitlines()[2:]]
+    named = [name for cell in first_cells for name in re.findall(r"`([^`]+)`", cell)]
+    assert sorted(named) == sorted(ADAPTERS)

@@ -12,6 +12,7 @@ from torch import nn
 
 from graft import TransferError, transfer
 from graft.config.faults import InputError
+from graft.models.fingerprint import fingerprint
 
 
 def net() -> nn.Sequential:
@@ -36,6 +37,26 @@ def test_a_path_is_a_donor(tmp_path: Path, suffix: str, kind: type) -> None:
     assert all(torch.equal(value, donor.state_dict()[name]) for name, value in target.state_dict().items())
     assert ledger.to_dict()["donor"]["source"] == str(path)
     assert ledger.to_dict()["donor"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_live_tensors_have_a_hash_of_their_own_that_stays() -> None:
+    donor = net()
+    ledger = transfer(donor, net())
+    digest = ledger.to_dict()["donor"]["sha256"]
+    assert digest == fingerprint(donor)
+    assert transfer(dict(donor.state_dict()), net()).sha256 == digest
+    with torch.no_grad():
+        donor[0].bias[0] += 1
+    assert ledger.sha256 == digest
+    assert transfer(donor, net()).sha256 == fingerprint(donor) != digest
+
+
+def test_the_hash_of_a_layer_is_of_what_it_held_before() -> None:
+    """Even where the transfer itself overwrites it: both layers share their memory."""
+    first, second = nn.Linear(2, 2), nn.Linear(2, 2)
+    second.bias = first.bias
+    before = fingerprint(first)
+    assert transfer(first, second, match="name").sha256 == before
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])

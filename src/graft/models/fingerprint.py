@@ -20,7 +20,7 @@ def fingerprint(module: nn.Module, names: Iterable[str] | None = None) -> str:
 def digests(module: nn.Module, names: Iterable[str]) -> dict[str, str]:
     """sha256 of each named tensor's dtype, shape and values' bytes; memory layout does not enter."""
     held = tensors(module)
-    return {name: _digest(held[name]) for name in sorted(names)}
+    return {name: digest(held[name]) for name in sorted(names)}
 
 
 def combined(digest_by_name: Mapping[str, str]) -> str:
@@ -28,7 +28,8 @@ def combined(digest_by_name: Mapping[str, str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _digest(tensor: torch.Tensor) -> str:
+def digest(tensor: torch.Tensor) -> str:
+    """sha256 of one tensor's dtype, shape and values' bytes."""
     plain = tensor.detach().cpu().contiguous()
     sha = hashlib.sha256(f"{plain.dtype} {tuple(plain.shape)} ".encode())
     sha.update(memoryview(cast(Any, plain.reshape(-1).view(torch.uint8).numpy())))

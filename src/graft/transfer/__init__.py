@@ -77,7 +77,8 @@ def transfer(
         seed: For fresh values; each tensor's depend on it and on the tensor's name alone.
 
     Returns:
-        The ledger: `str()` is a table, `to_dict()` has transfer.json's form.
+        The ledger: `str()` is a table, `to_dict()` has transfer.json's form. Its sha256 is the file's; of live tensors,
+        which takes longer than the transfer itself, one over their names, dtypes, shapes and values.
 
     Raises:
         TransferError: A ValueError that lists everything unexplained; the target is untouched.
@@ -96,6 +97,8 @@ def transfer(
         source.look_ahead()
         receiver = target_of_module(target)
         ledger = account_donor(source, receiver, rules)
+        if ledger.fingerprint is None:
+            ledger.fingerprint = source.hash_values()  # now: live values are their owner's, who may change them
         inject(ledger, source, receiver)
     return ledger
 

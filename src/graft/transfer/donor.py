@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from graft.models.fingerprint import combined, digest
 from graft.transfer.finite import are_finite
 from graft.transfer.ledger import TensorInfo, TransferError
 from graft.transfer.settings import UNKNOWN, layers_of
@@ -58,6 +59,10 @@ class Donor:
     @property
     def sha256(self) -> str | None:
         return self.fingerprint() if callable(self.fingerprint) else self.fingerprint
+
+    def hash_values(self) -> str:
+        """One SHA-256 over names, dtypes, shapes and values: what a live module has in place of a file's."""
+        return combined({name: digest(self.read(name)) for name in self.infos})
 
     def close(self) -> None:
         if self.closer is not None:

@@ -7,7 +7,6 @@ import importlib
 from torch import nn
 
 from graft.config.faults import InputError, nearest
-from graft.models.fingerprint import fingerprint
 from graft.transfer.donor import Donor, donor_of_module
 
 SCHEME = "python:"
@@ -41,5 +40,5 @@ def open_imported(reference: str) -> Donor:
     if not isinstance(made, nn.Module):
         raise InputError(f"donor.path: expected {reference} to give an nn.Module, received {type(made).__name__}")
     donor = donor_of_module(made, source=reference)
-    donor.fingerprint = fingerprint(made, donor.infos)
+    donor.fingerprint = donor.hash_values()
     return donor
