@@ -72,6 +72,8 @@ def test_statistics_are_the_mean_over_the_batches_of_what_enters():
     module = Normed()
     with torch.no_grad():
         module.first.running_mean.fill_(3.0)
+        module.second.running_mean.fill_(7.0)
+        module.second.num_batches_tracked.fill_(100)  # a member's, which must not weigh in
     generator = torch.Generator().manual_seed(0)
     batches = [torch.randn(8, 2, generator=generator), torch.randn(8, 2, generator=generator), torch.zeros(1, 2)]
     assert recompute(module, ["second"], batches) == 16

@@ -15,6 +15,7 @@ from graft.cli import dispatch
 from graft.config.faults import InputError
 from graft.config.schema import HeadConfig, HeadKind, Library
 from graft.results.combine.judge import Judge
+from graft.results.combine.members import open_members, shared_data, shared_trunk
 from graft.results.record import read_run
 
 CLASSES = ("ant", "bee", "cicada")
@@ -170,6 +171,34 @@ def test_runs_that_differ_in_the_head_alone_share_what_enters_it(
     soup, first = weights(tmp_path / "a"), weights(runs[0])
     assert torch.equal(soup["classifier.weight"], 2 * first["classifier.weight"])  # of once, twice and three times
     assert all(torch.equal(soup[name], value) for name, value in first.items() if not name.startswith("classifier"))
+
+
+def test_networks_that_differ_in_their_trunks_share_nothing(runs):
+    first, second = open_members([str(run) for run in runs[:2]])
+    assert shared_trunk([first, second]) is None
+    assert shared_trunk([first, first]) == "classifier"
+
+
+class Followed(torch.nn.Module):
+    """Something comes behind the head, so that what enters the head does not tell the logits."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(3, 3)
+        torch.nn.init.constant_(self.head.weight, weight)
+
+    def forward(self, images_NCHW: torch.Tensor) -> torch.Tensor:
+        return self.head(images_NCHW.mean((2, 3))).cumsum(1)
+
+
+def test_what_enters_a_head_is_not_kept_where_something_follows_it(runs):
+    members = open_members([str(runs[0])])
+    data, seed = shared_data(members)
+    settings = members[0].opened.preprocess.settings
+    judge = Judge(data, settings, seed=seed, device=torch.device("cpu"), head="head")
+    for weight in (0.5, 1.5):
+        network = Followed(weight)
+        np.testing.assert_allclose(judge.said(network)[0], plainly(judge, network, "val")[0], atol=1e-6)
 
 
 def plainly(judge: Judge, network: torch.nn.Module, part: str):

@@ -69,10 +69,20 @@ def test_torch_export_runs_at_any_batch_size(timm_model, export_as, images):
         torch.testing.assert_close(program(images[:count]), expected, atol=1e-5, rtol=0)
 
 
-def test_an_export_that_differs_is_not_written(timm_model):
+@pytest.mark.parametrize("wrong", [1, 3])
+def test_an_export_that_differs_at_either_batch_size_is_not_written(timm_model, wrong):
     opened = open_model(timm_model)
-    with pytest.raises(RunFailed, match="nothing was written"):
-        check_same(opened, lambda images: opened.module(images) + 0.01, "onnx")
+    with pytest.raises(RunFailed, match=f"a difference of 0.01.* for {wrong} images; nothing was written"):
+        check_same(opened, lambda images: opened.module(images) + 0.01 * (len(images) == wrong), "onnx")
+
+
+def test_a_model_is_not_written_over_itself(timm_model):
+    opened = open_model(timm_model)
+    before = (timm_model / "model.json").read_bytes()
+    for write in (formats.write_safetensors, formats.write_timm):
+        with pytest.raises(InputError, match="expected another folder than the model's own"):
+            write(opened, timm_model)
+    assert (timm_model / "model.json").read_bytes() == before
 
 
 def test_another_library_and_another_head_are_refused(

@@ -47,6 +47,12 @@ def config() -> Config:
     )
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service of Weights & Biases has 30 s to start, which a machine that is busy with other tests may exceed."""
+    monkeypatch.setenv("WANDB__SERVICE_WAIT", "300")
+
+
 @pytest.fixture
 def tracked(timm_model: Path, pictures: Path, tmp_path: Path) -> Callable[[LoggerConfig], Path]:
     """A finished run's folder whose trackers were told everything; of six images the first two are mistakes."""
