@@ -19,6 +19,7 @@ from graft.config.faults import InputError, said
 from graft.config.schema import CheckpointConfig, TrainerConfig
 from graft.finetune.callbacks import Checkpoints, EpochLines, EpochRows, best_row
 from graft.finetune.checkpoint import BEST, FOLDER, LAST, CheckpointFile, read_checkpoint
+from graft.finetune.lost import told_when_lost
 from graft.finetune.metrics import Outputs, check_monitor
 from graft.finetune.module import STATE, FineTuning
 from graft.finetune.no_gpu import known_to_be_none
@@ -135,7 +136,7 @@ def fit(
     profiler = _profiler(trainer, folder)
     beginning = Beginning(tuning.network, tuning.watch.injected)
     data = cast(L.LightningDataModule, datamodule)
-    with quiet_lightning(), known_to_be_none(), _recomputing(tuning, trainer):
+    with quiet_lightning(), known_to_be_none(), _recomputing(tuning, trainer), told_when_lost(folder):
         start = path
         while True:
             lightning = make_trainer(
