@@ -1,0 +1,70 @@
+"""Who chooses a trial is alone while it does."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from typing_extensions import override
+
+from graft.study_record import Objective, TrialRecord
+from graft.sweep.attempt import Claim, Ending
+from graft.sweep.ledger import TrialLedger
+from graft.sweep.sources import Grid, Proposal
+from graft.sweep.space import read_space
+
+LOSS = (Objective(metric="loss", direction="min"),)
+
+
+class Pondering(Grid):
+    """Knows the trials there are, and takes its time."""
+
+    entered, go = threading.Event(), threading.Event()
+
+    @override
+    def propose(self, trials: Sequence[TrialRecord]) -> Proposal | None:
+        self.entered.set()
+        assert self.go.wait(20)
+        return super().propose(trials)
+
+
+def test_while_one_worker_chooses_the_others_wait_and_choose_another_trial(tmp_path: Path) -> None:
+    space = read_space({}, ["x=1,2"], OverridesParser.create())
+    claims: list[Claim] = []
+
+    def choose(source: Grid) -> None:
+        claim = TrialLedger(tmp_path / "sweep", LOSS).claim(source)
+        assert claim is not None
+        claims.append(claim)
+
+    TrialLedger(tmp_path / "sweep", LOSS)  # opening it takes the same lock
+    slow = threading.Thread(target=choose, args=[Pondering(space)])
+    quick = threading.Thread(target=choose, args=[Grid(space)])
+    slow.start()
+    assert Pondering.entered.wait(20)
+    quick.start()
+    quick.join(0.5)
+    waited = quick.is_alive()
+    Pondering.go.set()
+    slow.join()
+    quick.join()
+    assert waited
+    assert [(claim.number, claim.choices["x"]) for claim in claims] == [(0, "1"), (1, "2")]
+    for claim in claims:
+        claim.lock.release()
+
+
+def test_a_trial_is_read_anew_until_it_is_over(tmp_path: Path) -> None:
+    ledger = TrialLedger(tmp_path / "sweep", LOSS)
+    grid = Grid(read_space({}, ["x=1,2,3"], OverridesParser.create()))
+    claims = [ledger.claim(grid) for _ in range(3)]
+    assert [trial.state for trial in ledger.trials()] == ["running"] * 3
+    for claim, value in ((claims[1], 5.0), (claims[0], 4.0), (claims[2], 6.0)):
+        assert claim is not None
+        ledger.finish(claim, Ending(state="complete", values=(value,), metrics={"loss": value}))
+        assert ledger.trials() == TrialLedger(tmp_path / "sweep", LOSS).trials()
+    assert [(trial.state, trial.values) for trial in ledger.trials()] == [
+        ("complete", (4.0,)), ("complete", (5.0,)), ("complete", (6.0,))
+    ]  # fmt: skip
