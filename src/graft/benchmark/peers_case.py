@@ -30,7 +30,8 @@ def make(args: argparse.Namespace, folder: Path) -> Iterator[Comparison]:
     others = [
         Against(way=Way(name=PEERS[name].text, measure=epoch(name, task)), limit=LIMIT)
         for name in chosen(args.peers, task.library)
-        if name != "optimised"  # it has no defaults of its own: `graft benchmark harness` is the comparison with it
+        # The optimised loop has no defaults of its own; unless it is named, `harness` is the comparison with it.
+        if name != "optimised" or args.peers != "all"
     ]
     yield Comparison(
         what=f"{args.backbone}, everything trains, {args.images} images, the training pass of the second epoch",
