@@ -19,47 +19,57 @@ from graft.benchmark.peers.stopwatch import Stopwatch
 from graft.benchmark.task import Outcome, Task
 
 
+class Loop:
+    """Its step, which a benchmark can call by itself."""
+
+    def __init__(self, task: Task, classes: int) -> None:
+        self.model, self.criterion = network_of(task, classes), nn.CrossEntropyLoss()
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer: optim.Optimizer = (
+            optim.SGD(trained, lr=0.001, momentum=0.9) if task.own_defaults else optim.Adam(trained, lr=task.lr)
+        )
+
+    def step(self, inputs: torch.Tensor, labels: torch.Tensor, *, training: bool = True) -> tuple[float, int]:
+        """The batch's loss, over all its images, and how many of them it got right."""
+        if training:
+            self.optimizer.zero_grad()
+        with torch.set_grad_enabled(training):
+            outputs = self.model(inputs)
+            _, predicted = torch.max(outputs, 1)
+            loss = self.criterion(outputs, labels)
+            if training:
+                loss.backward()
+                self.optimizer.step()
+        return loss.item() * len(inputs), int(torch.sum(predicted == labels))
+
+
 def train(task: Task, weights: Path) -> Outcome:
     torch.set_num_threads(task.threads)
     loaders = {part: loader(task, part) for part in ("train", "val")}
-    classes = len(loaders["train"].dataset.classes)  # pyright: ignore[reportAttributeAccessIssue]
-    model = network_of(task, classes)
-    criterion = nn.CrossEntropyLoss()
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer: optim.Optimizer = (
-        optim.SGD(trained, lr=0.001, momentum=0.9) if task.own_defaults else optim.Adam(trained, lr=task.lr)
-    )
-    scheduler = lr_scheduler.StepLR(optimizer, step_size=7, gamma=0.1)
+    loop = Loop(task, len(loaders["train"].dataset.classes))  # pyright: ignore[reportAttributeAccessIssue]
+    scheduler = lr_scheduler.StepLR(loop.optimizer, step_size=7, gamma=0.1)
     watch = Stopwatch()
     for _ in range(task.epochs):
         watch.begin()
-        _pass(model, loaders["train"], criterion, optimizer)
+        _pass(loop, loaders["train"], training=True)
         if task.own_defaults:
             scheduler.step()
         watch.trained()
-        _pass(model, loaders["val"], criterion, None)
+        _pass(loop, loaders["val"], training=False)
         watch.evaluated()
-    torch.save(model.state_dict(), weights)
+    torch.save(loop.model.state_dict(), weights)
     watch.saved()
-    accuracy = _pass(model, loader(task, last_part(task)), criterion, None)
+    accuracy = _pass(loop, loader(task, last_part(task)), training=False)
     return watch.outcome(accuracy=accuracy, images=len(loaders["train"].dataset))  # pyright: ignore[reportArgumentType]
 
 
-def _pass(model: nn.Module, batches: Any, criterion: nn.Module, optimizer: optim.Optimizer | None) -> float:
+def _pass(loop: Loop, batches: Any, *, training: bool) -> float:
     """The share of the images that it got right."""
-    model.train(optimizer is not None)
+    loop.model.train(training)
     running_loss, running_corrects, images = 0.0, 0, 0
     for inputs, labels in batches:
-        if optimizer is not None:
-            optimizer.zero_grad()
-        with torch.set_grad_enabled(optimizer is not None):
-            outputs = model(inputs)
-            _, predicted = torch.max(outputs, 1)
-            loss = criterion(outputs, labels)
-            if optimizer is not None:
-                loss.backward()
-                optimizer.step()
-        running_loss += loss.item() * len(inputs)
-        running_corrects += int(torch.sum(predicted == labels))
+        loss, corrects = loop.step(inputs, labels, training=training)
+        running_loss += loss
+        running_corrects += corrects
         images += len(inputs)
     return running_corrects / images
