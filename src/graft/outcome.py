@@ -13,7 +13,9 @@ from typing import Any
 import torch
 
 from graft.clock import Clock
+from graft.config.choices import TaskKind
 from graft.config.faults import InputError
+from graft.config.figures import FIGURES, LOSS
 from graft.config.schema import CheckpointConfig
 from graft.files import write_json
 from graft.finetune.callbacks import best_row
@@ -46,10 +48,11 @@ def write_results(
     for part, outputs in result.outputs.items():
         samples = [table.part(part)[index] for index in outputs.index.tolist()]
         write_predictions(
-            folder, part, [sample.path for sample in samples], outputs.label.tolist(), outputs.probabilities.tolist(),
-            classes=table.classes,
+            folder, part, [sample.path for sample in samples], outputs.label.tolist(), outputs.answers.tolist(),
+            classes=table.classes, task=plan.task.kind,
         )  # fmt: skip
-        for name, interval in intervals(outputs.probabilities.double().numpy(), outputs.label.numpy()).items():
+        measured = intervals(outputs.answers.double().numpy(), outputs.label.numpy(), plan.task.kind)
+        for name, interval in measured.items():
             if isfinite(interval.low):  # a metric can be undefined in every resample; JSON has no word for that
                 spans[f"{part}/{name}"] = asdict(interval)
     after = dict(network.module.named_parameters())
@@ -60,6 +63,7 @@ def write_results(
         network,
         folder / "model",
         classes=table.classes,
+        task=plan.task.record(),
         donor={**plan.ledger.donor, "licence": licence_of(config)},
         freeze={
             "expression": config.freeze,
@@ -86,7 +90,7 @@ def write_metrics(plan: Plan, network: Network, result: FitResult, clock: Clock,
         with clock("latency"):
             latency["latency_ms"] = latency_ms(folder / "model", device="cuda" if gpu else "cpu")
     metrics: dict[str, Any] = {
-        **result.metrics,
+        **result.figures,
         "parameters": sum(parameter.numel() for parameter in network.module.parameters()),
         **latency,
         "train/seconds": result.seconds,
@@ -102,7 +106,7 @@ def write_metrics(plan: Plan, network: Network, result: FitResult, clock: Clock,
         "batch_size": result.batch_size,
         "accumulate": result.accumulate,
         "steps_skipped": result.steps_skipped,
-        "confusion": result.confusion,
+        **({"confusion": result.confusion} if result.confusion else {}),
         "profile": {name: round(share, 4) for name, share in result.profile.items()},
         "prefix": result.prefix,
         "seconds": clock.seconds,
@@ -129,10 +133,12 @@ def write_page(folder: Path) -> None:
         print(f"report.html was not written: {error}", file=sys.stderr)
 
 
-def summary(metrics: dict[str, Any], folder: Path) -> str:
-    part = "test" if "test/accuracy" in metrics else "val"
+def summary(metrics: dict[str, Any], task: TaskKind, folder: Path) -> str:
+    part = "test" if f"test/{LOSS.name}" in metrics else "val"
     figures = ", ".join(
-        f"{name} {metrics[f'{part}/{name}']:.4f}" for name in ("accuracy", "f1", "auroc") if f"{part}/{name}" in metrics
+        f"{figure.title} {metrics[f'{part}/{figure.name}']:.4f}"
+        for figure in FIGURES[task]
+        if f"{part}/{figure.name}" in metrics
     )
     frozen = {True: "frozen tensors verified", False: "FROZEN TENSORS MOVED", None: "nothing was frozen"}
     return (

@@ -24,6 +24,7 @@ from graft.models.network import Network, build_network
 from graft.models.stages import HEAD
 from graft.plan_cache import CachePlan, plan_cache
 from graft.plan_methods import anchors_of, kept_beside, lora_of, schedule_of, teacher_of
+from graft.tasks import Task, task_of
 from graft.transfer import Donor, Ledger, Verdict, account_donor, target_of_module
 from graft.transfer.chosen import rules_for
 from graft.transfer.teacher import TeacherPlan
@@ -49,6 +50,8 @@ class Plan:
 
     config: Config
     table: Table
+    task: Task
+    """What labels and outputs mean."""
     network: Network
     """On the meta device: names and shapes without values."""
     ledger: Ledger
@@ -108,6 +111,7 @@ class Plan:
             "backbone": config.backbone.name,
             "head": {"kind": config.head.kind.value, "at": list(self.network.stages.heads)},
             "classes": list(self.table.classes),
+            "task": self.task.record(),
             "data": {"kind": config.data.kind.value, **self.table.summary()},
             "preprocess": asdict(self.network.preprocess),
             "donor": self.ledger.donor,
@@ -175,6 +179,8 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
     steps_per_epoch = ceil(batches / config.trainer.accumulate)
     total_steps = steps_per_epoch * config.trainer.max_epochs
     faults = Faults()
+    task = task_of(config.data.task, table.classes, table.labels_of("train"))
+    faults.attempt(lambda: task.criterion(config.loss))
     ledger = faults.attempt(lambda: _account(config, network, table, open_donor))
     teacher = faults.attempt(lambda: teacher_of(config, network, ledger, open_donor)) if ledger else None
     lora = faults.attempt(lambda: lora_of(config, network)) if config.method.lora else ()
@@ -203,6 +209,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
     return Plan(
         config=config,
         table=table,
+        task=task,
         network=network,
         ledger=ledger,
         schedule=schedule,

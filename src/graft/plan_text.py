@@ -46,10 +46,9 @@ def columns(rows: Iterable[Sequence[str]]) -> str:
 def _data(plan: Plan) -> str:
     table, config = plan.table, plan.config
     parts = ", ".join(f"{len(table.part(name)):,} {name}" for name in ("train", "val", "test") if table.part(name))
-    shown = ", ".join(table.classes[:6]) + (" …" if len(table.classes) > 6 else "")
     preprocess = plan.network.preprocess
     lines = [
-        f"data      {config.data.kind.value}: {parts} images; {len(table.classes)} classes ({shown})",
+        f"data      {config.data.kind.value}: {parts} images; {plan.task.described()}",
         f"images    {preprocess.image_size} pixels, {preprocess.interpolation}, mean {_numbers(preprocess.mean)},"
         f" std {_numbers(preprocess.std)}; augment {config.augment.name}",
     ]

@@ -32,6 +32,7 @@ from graft.precompute import compute_features, example_of
 from graft.processes import is_first, say
 from graft.results.publish import announce, publish, told_how_it_ends
 from graft.results.rate_search import PLOT, recorded_rate, write_rate_search
+from graft.resumable import shared
 from graft.stopping import StopSignals
 from graft.transfer import inject
 from graft.transfer.teacher import build_teacher
@@ -102,7 +103,7 @@ def run(
     except Pruned as pruned:
         return write_pruned(pruned, config.checkpoint, clock, folder)
     if not is_first():
-        return result.metrics.get(config.checkpoint.monitor)
+        return result.figures[config.checkpoint.monitor]
     if plan.lora:
         merge(network.module, plan.lora, example_of(network))
     with clock("export"):
@@ -110,7 +111,7 @@ def run(
     metrics = write_metrics(plan, network, result, clock, folder)
     write_page(folder)
     publish(loggers, folder)
-    say(summary(metrics, folder))
+    say(summary(metrics, plan.task.kind, folder))
     if result.frozen_verified is False:
         raise RunFailed(f"frozen tensors moved ({', '.join(result.moved[:5])}); do not trust the weights in {folder}")
     return metrics[config.checkpoint.monitor]
@@ -159,12 +160,12 @@ def _fine_tune(
 def tuning_of(
     plan: Plan, network: Network, behind: Mapping[str, torch.nn.Module], teacher: torch.nn.Module | None
 ) -> FineTuning:
-    config, table = plan.config, plan.table
+    config = plan.config
     return FineTuning(
         network.module, network.stages, schedule=plan.schedule, optimizer=config.optimizer, scheduler=config.scheduler,
-        classes=len(table.classes), loss=config.loss, freeze_bn=config.freeze_bn, class_counts=table.counts("train"),
-        method=config.method, anchored=plan.anchored, teacher=teacher, behind=behind, on_nan=config.trainer.on_nan,
-        engine=runs_engine(config), precision=config.trainer.precision, seed=config.seed,
+        task=plan.task, loss=config.loss, freeze_bn=config.freeze_bn, method=config.method, anchored=plan.anchored,
+        teacher=teacher, behind=behind, on_nan=config.trainer.on_nan, engine=runs_engine(config),
+        precision=config.trainer.precision, shared=shared(plan), seed=config.seed,
     )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from graft.finetune.module import FineTuning
 from graft.finetune.unfreeze import make_schedule
 from graft.models.names import tensor_names
 from graft.models.stages import Stage, Stages
+from graft.tasks import SingleLabel
 
 
 class Block(nn.Module):
@@ -125,7 +126,7 @@ def tuning(module=None, freeze="none", kind=UnfreezeKind.never, unfreeze=None, s
         "schedule": schedule(module, freeze, kind, **(unfreeze or {})),
         "optimizer": optimizer(),
         "scheduler": SchedulerConfig(kind=SchedulerKind.cosine),
-        "classes": 3,
+        "task": SingleLabel(["a", "b", "c"]),
         "seed": seed,
         **changes,
     }

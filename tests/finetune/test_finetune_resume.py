@@ -353,3 +353,9 @@ def test_a_checkpoint_of_another_donor_is_refused(tiny, tmp_path):
     other = tiny.tuning(tiny.network(seed=3), **settings(**changes))
     with pytest.raises(InputError, match=r"expected the donor that the checkpoint's run started from"):
         run(tiny, tmp_path, tuning=other)
+
+
+def test_what_would_change_the_bits_is_refused_with_both_values(tiny, tmp_path):
+    run(tiny, tmp_path, shared={"augment.hflip": 0.5, "head.dropout": 0.0})
+    with pytest.raises(InputError, match=r"received another:\n  augment\.hflip: 0\.5 in the checkpoint, 0\.0 now\ntry"):
+        run(tiny, tmp_path, shared={"augment.hflip": 0.0, "head.dropout": 0.0})

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from graft.config.choices import TaskKind
+from graft.config.figures import LOSS, headline
 from graft.results.combine.average import average
 from graft.results.combine.interpolate import _alphas, choose
 from graft.results.combine.soup import greedy
@@ -104,8 +106,8 @@ def test_the_best_alpha_then_the_lower_loss_then_the_middle():
         {"alpha": 0.7, "accuracy": 0.9, "loss": 0.3},
         {"alpha": 1.0, "accuracy": 0.9, "loss": 0.3},
     ]
-    assert choose(rows, "accuracy")["alpha"] == 0.7
-    assert choose([{**row, "loss": 0.1 if row["alpha"] == 0 else 0.3} for row in rows], "loss")["alpha"] == 0.0
+    assert choose(rows, headline(TaskKind.single_label))["alpha"] == 0.7
+    assert choose([{**row, "loss": 0.1 if row["alpha"] == 0 else 0.3} for row in rows], LOSS)["alpha"] == 0.0
 
 
 def test_alphas_are_sorted_shares():

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 import graft
 from graft.cli import dispatch
 from graft.config.faults import InputError
-from graft.config.schema import HeadConfig, HeadKind, Library
-from graft.results.combine.judge import Judge
+from graft.config.schema import HeadConfig, HeadKind, Library, TaskKind
+from graft.results.combine.judge import Judge, Said
 from graft.results.combine.members import open_members, shared_data, shared_trunk
 from graft.results.record import read_run
 
@@ -90,7 +90,7 @@ def test_a_uniform_soup_is_the_mean_and_everything_opens_it(runs, images, tmp_pa
     metrics = json.loads((out / "metrics.json").read_text())
     assert {"val/accuracy", "test/accuracy"} <= set(metrics)
     said = read_run(out).predictions
-    right = (said["val"].probabilities_NK.argmax(1) == said["val"].targets_N).mean()
+    right = (said["val"].answers_NK.argmax(1) == said["val"].truth).mean()
     assert metrics["val/accuracy"] == pytest.approx(right)
     assert dispatch(["export", str(out), "--format", "timm"]) == 0
 
@@ -194,17 +194,19 @@ class Followed(torch.nn.Module):
 def test_what_enters_a_head_is_not_kept_where_something_follows_it(runs):
     members = open_members([str(runs[0])])
     data, seed = shared_data(members)
-    settings = members[0].opened.preprocess.settings
-    judge = Judge(data, settings, seed=seed, device=torch.device("cpu"), head="head")
+    judge = Judge(data, members[0].opened, seed=seed, device=torch.device("cpu"), head="head")
     for weight in (0.5, 1.5):
         network = Followed(weight)
-        np.testing.assert_allclose(judge.said(network)[0], plainly(judge, network, "val")[0], atol=1e-6)
+        np.testing.assert_allclose(judge.said(network).answers_NK, plainly(judge, network, "val").answers_NK, atol=1e-6)
 
 
 def plainly(judge: Judge, network: torch.nn.Module, part: str):
     with torch.no_grad():
-        rows = [network.eval()(batch["image"]).softmax(1) for batch in judge.module.loader(part)]
-    return torch.cat(rows).double().numpy(), np.array([sample.label for sample in judge.table.part(part)])
+        outputs = torch.cat([network.eval()(batch["image"]) for batch in judge.module.loader(part)])
+    truth = torch.tensor([sample.label for sample in judge.table.part(part)])
+    loss = float(torch.nn.functional.cross_entropy(outputs, truth))
+    probabilities = outputs.softmax(1).double().numpy()
+    return Said(answers_NK=probabilities, truth=truth.numpy(), loss=loss, task=TaskKind.single_label)
 
 
 def test_networks_that_do_not_belong_together_are_refused(runs, images, tmp_path, build_small, export_network):

@@ -8,13 +8,14 @@ from tests.results.run_folder import write_run
 from tests.results.test_results_report import Page
 
 from graft.config.faults import InputError
+from graft.config.figures import headline
 from graft.reporting import run as report_command
-from graft.results.evaluate import bootstrap, paired_difference
 from graft.results.predictions import Predictions, in_order_of
 from graft.results.record import RunRecord, read_run
 from graft.results.report import write_comparison
 from graft.results.report.compare import _word
 from graft.results.report.helped import difference, sentence
+from graft.results.resampling import bootstrap, paired_difference
 from graft.results.settings import best, differing, monitored, settings_of
 
 CHECKPOINT = {"monitor": "val/loss", "direction": "min"}
@@ -122,13 +123,13 @@ def test_a_paired_difference_is_narrower_than_two_intervals():
 
 
 def test_predictions_are_matched_by_path():
-    first = Predictions(part="test", paths=("a", "b"), targets_N=np.array([0, 1]), probabilities_NK=np.eye(2))
-    turned = Predictions(part="test", paths=("b", "a"), targets_N=np.array([1, 0]), probabilities_NK=np.eye(2))
+    first = Predictions(part="test", paths=("a", "b"), truth=np.array([0, 1]), answers_NK=np.eye(2))
+    turned = Predictions(part="test", paths=("b", "a"), truth=np.array([1, 0]), answers_NK=np.eye(2))
     matched = in_order_of(first, turned)
     assert matched is not None
-    assert matched.probabilities_NK.tolist() == [[0, 1], [1, 0]]
-    other = Predictions(part="test", paths=("b", "c"), targets_N=np.array([1, 0]), probabilities_NK=np.eye(2))
-    relabelled = Predictions(part="test", paths=("a", "b"), targets_N=np.array([1, 1]), probabilities_NK=np.eye(2))
+    assert matched.answers_NK.tolist() == [[0, 1], [1, 0]]
+    other = Predictions(part="test", paths=("b", "c"), truth=np.array([1, 0]), answers_NK=np.eye(2))
+    relabelled = Predictions(part="test", paths=("a", "b"), truth=np.array([1, 1]), answers_NK=np.eye(2))
     assert in_order_of(first, other) is None
     assert in_order_of(first, relabelled) is None
 
@@ -146,10 +147,10 @@ def controlled(tmp_path):
 def test_the_report_says_by_how_much_transfer_helped(controlled):
     record = read_run(controlled)
     assert list(record.controls) == ["linear_probe", "random_init"]
-    found = difference(record, record.controls["random_init"], "accuracy")
+    found = difference(record, record.controls["random_init"], headline(record.task))
     assert found is not None
     gain = [
-        (said.probabilities_NK.argmax(1) == said.targets_N).mean()
+        (said.answers_NK.argmax(1) == said.truth).mean()
         for said in (record.predictions["test"], record.controls["random_init"].predictions["test"])
     ]
     assert found.value == pytest.approx(gain[0] - gain[1])

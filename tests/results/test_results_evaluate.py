@@ -10,12 +10,12 @@ from torchmetrics.functional.classification import multiclass_auroc, multiclass_
 from graft.results.evaluate import (
     accuracy,
     auroc,
-    bootstrap,
     class_figures,
     confusion_matrix,
     macro_f1,
     reliability,
 )
+from graft.results.resampling import bootstrap
 
 PROBABILITIES = np.array(
     [[0.9, 0.1, 0.0], [0.6, 0.4, 0.0], [0.2, 0.7, 0.1], [0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.3, 0.4, 0.3]]

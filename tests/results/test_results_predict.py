@@ -40,7 +40,7 @@ def test_answers_are_the_model_s_own(timm_model, pictures):
     with torch.no_grad():
         expected = model(torch.stack([model.preprocess(path) for path in paths])).softmax(1)
     for answer, row in zip(answers, expected, strict=True):
-        assert answer.probabilities == pytest.approx(row.tolist(), abs=1e-6)
+        assert answer.values == pytest.approx(row.tolist(), abs=1e-6)
         assert answer.top[0] == (model.classes[int(row.argmax())], pytest.approx(float(row.max()), abs=1e-6))
         assert answer.top[0][1] >= answer.top[1][1]
 
@@ -52,7 +52,7 @@ def test_an_unreadable_image_is_told_in_its_place_and_the_rest_goes_on(timm_mode
     assert "0 bytes" in str(answers[1].error)
     assert "no such file" in str(answers[2].error)
     alone = list(predict(timm_model, [paths[0], paths[3]]))
-    assert answers[3].probabilities == pytest.approx(alone[1].probabilities, abs=1e-6)
+    assert answers[3].values == pytest.approx(alone[1].values, abs=1e-6)
 
 
 def test_a_batch_of_nothing_but_errors(timm_model, broken):

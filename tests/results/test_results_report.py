@@ -128,7 +128,7 @@ def test_names_are_text_and_never_markup(source):
 def test_headline_figures_are_those_of_the_predictions(page, tmp_path):
     folder = write_run(tmp_path)
     said = read_run(folder).predictions["test"]
-    value = (said.probabilities_NK.argmax(1) == said.targets_N).mean()
+    value = (said.answers_NK.argmax(1) == said.truth).mean()
     assert f"test accuracy {value:.3f} 95 % interval" in page.said
 
 

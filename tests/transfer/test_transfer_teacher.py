@@ -54,3 +54,10 @@ def test_a_donor_without_a_head_has_no_outputs_to_keep(library):
     trunk = {name: value for name, value in library.state_dict().items() if not name.startswith("fc.")}
     with pytest.raises(InputError, match=r"method\.distill: expected a donor with a head of its own.*one without"):
         planned(donor_of_mapping(trunk))
+
+
+def test_a_run_that_tells_no_classes_apart_has_no_outputs_to_keep(library, tmp_path):
+    (tmp_path / "model.json").write_text('{"task": {"kind": "regression"}}')
+    donor = donor_of_mapping(dict(library.state_dict()))
+    with pytest.raises(InputError, match=r"method\.distill: .* received a run of data\.task=regression"):
+        planned(donor, "donor.kind=run", f"donor.path={tmp_path}")

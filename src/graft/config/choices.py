@@ -59,6 +59,12 @@ class DataKind(Enum):
     csv = "csv"
 
 
+class TaskKind(Enum):
+    single_label = "single_label"
+    multi_label = "multi_label"
+    regression = "regression"
+
+
 class Targets(Enum):
     hard = "hard"
     soft = "soft"
@@ -79,3 +85,8 @@ class CacheKind(Enum):
 class ClassWeights(Enum):
     none = "none"
     balanced = "balanced"
+
+
+class RegressionLoss(Enum):
+    mse = "mse"
+    smooth_l1 = "smooth_l1"

@@ -167,6 +167,11 @@ LIMITS: dict[str, Limit] = {
     "method.lora": at_least(1),
     "method.lora_alpha": positive,
     "method.ema": between(0, 1, opening="(", closing=")"),
+    "data.separator": Limit("what stands between two names", bool),
+    "data.columns": Limit(
+        "names of columns, each once",
+        lambda value: all(str(name).strip() for name in value) and len(set(value)) == len(value),
+    ),
     "data.val_fraction": share_below_one,
     "data.test_fraction": share_below_one,
     "data.image_size": at_least(16, "pixels"),

@@ -22,8 +22,10 @@ from graft.config.choices import (
     Library,
     Mode,
     OnError,
+    RegressionLoss,
     SchedulerKind,
     Targets,
+    TaskKind,
     UnfreezeKind,
 )
 from graft.config.schema_images import AUTO, AugmentConfig, CacheConfig, DataConfig
@@ -65,9 +67,11 @@ __all__ = [
     "OptimizerConfig",
     "PreprocessConfig",
     "PublishedConfig",
+    "RegressionLoss",
     "SchedulerConfig",
     "SchedulerKind",
     "Targets",
+    "TaskKind",
     "TrainerConfig",
     "UnfreezeConfig",
     "UnfreezeKind",
@@ -186,7 +190,7 @@ class CheckpointConfig:
     monitor: str = "val/loss"
     """checkpoints/best.ckpt is the epoch where this is best. Never a test/ metric."""
     direction: str = "min"
-    """min or max."""
+    """min or max, as the monitored figure has it: min of losses and errors, max of all else."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -205,12 +209,15 @@ class LoggerConfig:
 
 @dataclass(slots=True, kw_only=True)
 class LossConfig:
-    """Cross-entropy, and what is added to it."""
+    """What training minimises: cross-entropy (single_label, multi_label) or an error (regression)."""
 
     label_smoothing: float = 0.0
-    """Share of each target spread evenly over all classes."""
+    """single_label: share of each target spread evenly over all classes. multi_label: over yes and no of each label."""
     class_weights: ClassWeights = ClassWeights.none
-    """balanced: each class weighs in inverse proportion to its images."""
+    """balanced. single_label: each class weighs in inverse proportion to its images. multi_label: the images with a
+    label weigh as much as those without it."""
+    regression: RegressionLoss = RegressionLoss.mse
+    """regression: the squared error, or smooth_l1, which is linear beyond one standard deviation of the target."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -238,7 +245,7 @@ class Config:
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     """The curve that the learning rates follow."""
     loss: LossConfig = field(default_factory=LossConfig)
-    """Cross-entropy, and what is added to it."""
+    """What training minimises."""
     method: MethodConfig = field(default_factory=MethodConfig)
     """How fine-tuning is held back or steadied."""
     data: DataConfig = field(default_factory=DataConfig)

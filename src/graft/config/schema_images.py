@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
 
-from graft.config.choices import CacheKind, DataKind, OnError, Targets
+from graft.config.choices import CacheKind, DataKind, OnError, Targets, TaskKind
 
 AUTO = "auto"
 
@@ -18,6 +18,13 @@ class DataConfig:
 
     kind: DataKind = MISSING
     """What the images are read from; each option of the group sets it."""
+    task: TaskKind = TaskKind.single_label
+    """What is said of an image: its one class (single_label), any number of labels (multi_label, data=csv) or numbers
+    (regression, data=csv or solar_cells)."""
+    separator: str = ";"
+    """multi_label: what stands between the names in the column label; an empty cell has none."""
+    columns: list[str] = field(default_factory=list)
+    """regression from csv: the columns of numbers to learn. Empty: label."""
     root: str | None = None
     """folder: the folder; csv: the file, its paths relative to it."""
     train: str = "train"
@@ -43,9 +50,9 @@ class DataConfig:
     num_workers: int | None = None
     """Loader processes. Null: chosen for the machine."""
     targets: Targets = Targets.hard
-    """soft: the annotated probabilities, where the data has them."""
+    """single_label: soft takes the annotated probabilities, where the data has them."""
     balanced: bool = False
-    """Draw each class equally often."""
+    """single_label: draw each class equally often."""
     on_error: OnError = OnError.stop
     """An unreadable image stops the run, or is left out, counted and listed."""
 

@@ -16,6 +16,7 @@ from graft.config.choices import (
     HeadKind,
     SchedulerKind,
     Targets,
+    TaskKind,
     UnfreezeKind,
 )
 from graft.config.examples import example
@@ -24,6 +25,7 @@ from graft.config.keys import schema_keys
 from graft.config.references import place_of
 from graft.config.schema import AugmentConfig, CacheConfig, LoggerConfig
 from graft.config.together_methods import METHOD_RULES
+from graft.config.together_tasks import TASK_RULES
 from graft.config.trackers import logger_faults
 
 Values = Mapping[str, Any]
@@ -96,6 +98,15 @@ MATTERS = (
     Matters(("scheduler.every", "scheduler.gamma"), "scheduler.kind", (SchedulerKind.step,)),
     Matters(("data.root", "data.test_fraction"), "data.kind", (DataKind.folder, DataKind.csv)),
     Matters(("data.train", "data.val", "data.test"), "data.kind", (DataKind.folder,)),
+    Matters(("data.targets", "data.balanced"), "data.task", (TaskKind.single_label,)),
+    Matters(
+        ("loss.label_smoothing", "loss.class_weights", "donor.class_map"),
+        "data.task",
+        (TaskKind.single_label, TaskKind.multi_label),
+    ),
+    Matters(("data.separator",), "data.task", (TaskKind.multi_label,)),
+    Matters(("data.columns", "loss.regression"), "data.task", (TaskKind.regression,)),
+    Matters(("data.columns",), "data.kind", (DataKind.csv,)),
     Matters(("cache.dir", "cache.max_gb"), "cache.kind", (CacheKind.auto, CacheKind.features, CacheKind.images)),
     Matters(("cache.dtype",), "cache.kind", (CacheKind.auto, CacheKind.features)),
 )
@@ -287,4 +298,5 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], ...] =
     (tuple(key for key in schema_keys() if key.startswith(("cache.", "augment."))), _caching),
     (tuple(key for key in schema_keys() if key.startswith("logger.")), _loggers),
     *METHOD_RULES,
+    *TASK_RULES,
 )

@@ -1,19 +1,20 @@
-"""A table of images: a CSV file with the columns path, label and, if the parts are fixed, split."""
+"""A table of images: a CSV file with the columns path, label (or numbers) and, if the parts are fixed, split."""
 
 from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from graft.config.choices import TaskKind
 from graft.config.faults import Fault, nearest
 from graft.config.schema_images import DataConfig
 from graft.data.folder import missing_path
+from graft.data.labels import LABELS, LINE
 from graft.data.table import PARTS, Entry, Listing
 
 KEY = "data.root"
-REQUIRED = ("path", "label")
 SHOWN = 10
 
 
@@ -28,18 +29,18 @@ def list_csv(data: DataConfig) -> Listing:
         return listing
     try:
         with open(table, encoding="utf-8-sig", newline="") as file:
-            rows = _rows(csv.DictReader(file), listing)
+            rows = _rows(csv.DictReader(file), data, listing)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         listing.faults.append(
             Fault(key=KEY, expected="a CSV file in UTF-8", received=f"{table} ({error})", remedy="saving it as UTF-8")
         )
         return listing
-    listing.classes = _classes({row["label"] for row in rows})
-    positions = {name: position for position, name in enumerate(listing.classes)}
-    for row in rows:
+    listing.classes, labels, faults = LABELS[data.task].read(rows, data)
+    listing.faults.extend(faults)
+    for row, label in zip(rows, labels, strict=True):
         path = os.path.abspath(os.path.join(table.parent, os.path.expanduser(row["path"])))
-        listing.entries.append(Entry(path, row["path"], positions[row["label"]], row.get("split", "train")))
-    _check_labels(listing)
+        listing.entries.append(Entry(path, row["path"], label, row.get("split", "train")))
+    _check_labels(data, listing)
     return listing
 
 
@@ -60,59 +61,68 @@ def _table(data: DataConfig, listing: Listing) -> Path | None:
     return table
 
 
-def _rows(reader: csv.DictReader[str], listing: Listing) -> list[dict[str, str]]:
+def _rows(reader: csv.DictReader[str], data: DataConfig, listing: Listing) -> list[dict[str, str]]:
+    labels = LABELS[data.task]
+    required = ("path", *labels.columns(data))
     columns = [name.strip() for name in reader.fieldnames or ()]
     reader.fieldnames = columns
-    missing = [name for name in REQUIRED if name not in columns]
+    missing = [name for name in required if name not in columns]
     if missing:
-        separated = next((mark for mark in (";", "\t") if any(mark in name for name in columns)), None)
-        remedy = "a header path,label or path,label,split"
-        listing.faults.append(
-            Fault(
-                key=KEY,
-                expected=f"the columns {', '.join(REQUIRED)} and perhaps split",
-                received=f"the columns {', '.join(columns) or 'none (the file is empty)'}",
-                remedy=f"commas in place of {separated!r}" if separated else remedy,
-            )
-        )
+        listing.faults.append(_lacking(required, columns, data))
         return []
-    wanted = (*REQUIRED, "split") if "split" in columns else REQUIRED
+    wanted = (*required, "split") if "split" in columns else required
+    needed = ("path", *wanted[len(required) :]) if labels.may_be_empty else wanted
     rows: list[dict[str, str]] = []
     broken: list[str] = []
     for row in _stripped(reader, wanted):
         split = row.get("split", "train")
-        empty = [name for name in wanted if not row[name]]
+        empty = [name for name in needed if not row[name]]
         if empty:
-            broken.append(f"line {reader.line_num} without {' and '.join(empty)}")
+            broken.append(f"line {row[LINE]} without {' and '.join(empty)}")
         elif split not in PARTS:
             near = nearest(split, PARTS, 1)
-            broken.append(f"line {reader.line_num} with split {split}" + (f" (perhaps {near[0]})" if near else ""))
+            broken.append(f"line {row[LINE]} with split {split}" + (f" (perhaps {near[0]})" if near else ""))
         else:
             rows.append(row)
     if broken:
         more = f" and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
-        expected = f"a value for {', '.join(wanted)} in every line, split being {', '.join(PARTS)}"
+        expected = f"a value for {', '.join(needed)} in every line, split being {', '.join(PARTS)}"
         listing.faults.append(Fault(key=KEY, expected=expected, received=", ".join(broken[:SHOWN]) + more))
     elif not rows:
         listing.faults.append(Fault(key=KEY, expected="a line for every image", received="a header and no line"))
     return rows
 
 
-def _stripped(rows: Iterable[dict[str, str | None]], wanted: tuple[str, ...]) -> Iterator[dict[str, str]]:
-    for row in rows:
-        yield {name: (row.get(name) or "").strip() for name in wanted}
+def _lacking(required: Sequence[str], columns: Sequence[str], data: DataConfig) -> Fault:
+    """A table without a column that the task reads."""
+    mark = next((mark for mark in (";", "\t") if any(mark in name for name in columns)), None)
+    header = ",".join(required)
+    remedy = f"commas in place of {mark!r}" if mark else f"a header {header} or {header},split"
+    if data.task is TaskKind.regression and not mark:
+        remedy = f"data.columns=[NAME,…] with names of {', '.join(columns)}" if columns else remedy
+    return Fault(
+        key=KEY,
+        expected=f"the columns {', '.join(required)} and perhaps split",
+        received=f"the columns {', '.join(columns) or 'none (the file is empty)'}",
+        remedy=remedy,
+    )
 
 
-def _classes(labels: set[str]) -> tuple[str, ...]:
-    whole = all(label.isascii() and label.lstrip("-").isdigit() for label in labels)
-    return tuple(sorted(labels, key=(lambda label: (int(label), label)) if whole else None))
+def _stripped(reader: csv.DictReader[str], wanted: tuple[str, ...]) -> Iterator[dict[str, str]]:
+    for row in reader:
+        yield {**{name: (row.get(name) or "").strip() for name in wanted}, LINE: str(reader.line_num)}
 
 
-def _check_labels(listing: Listing) -> None:
+def _check_labels(data: DataConfig, listing: Listing) -> None:
     """A label that only val or test has cannot be learnt."""
-    trained = {entry.label for entry in listing.entries if entry.part == "train"}
+    shows = LABELS[data.task].shows
+    places = {
+        part: {place for entry in listing.entries if entry.part == part for place in shows(entry.label)}
+        for part in PARTS
+    }
+    trained = places["train"]
     for part in ("val", "test"):
-        unseen = sorted({entry.label for entry in listing.entries if entry.part == part} - trained)
+        unseen = sorted(places[part] - trained)
         if unseen:
             listing.faults.append(
                 Fault(

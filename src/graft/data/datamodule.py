@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 class DataModule(lightning.LightningDataModule):
     """Loaders over a table's parts, in batches {"image": float [B, C, S, S], "target": int64 [B] or float [B, K],
-    "label": int64 [B], "index": int64 [B]}.
+    "label": int64 [B] or float [B, K], "index": int64 [B]}.
 
     Which samples a batch holds and how they are augmented depends on (seed, epoch, sample) alone (law 5). The Trainer
     must be made with `use_distributed_sampler=False`: each process's share is drawn here.
@@ -107,7 +107,7 @@ class DataModule(lightning.LightningDataModule):
             self.batch_size,
             seed=self.seed,
             shuffle=train,
-            labels=[sample.label for sample in samples] if train and self.data.balanced else None,
+            labels=self._classes(part) if train and self.data.balanced else None,
             rank=rank,
             world=world,
         )
@@ -121,6 +121,10 @@ class DataModule(lightning.LightningDataModule):
             collate_fn=collate,
             stored=lambda epoch: self._stored_of(part, epoch),
         )
+
+    def _classes(self, part: str) -> list[int]:
+        """The one class of each image."""
+        return [label for label in self.table.labels_of(part) if isinstance(label, int)]
 
     def train_dataloader(self) -> KeyedLoader:
         return self.loader("train", train=True)

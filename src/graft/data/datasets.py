@@ -18,6 +18,7 @@ from graft.config.faults import ConfigError, Fault
 from graft.config.schema_images import DataConfig
 from graft.data.csv_table import list_csv
 from graft.data.folder import list_folder
+from graft.data.labels import LABELS
 from graft.data.pixels import Unreadable, check_image
 from graft.data.solar_cells import list_solar_cells
 from graft.data.split import carve
@@ -49,7 +50,7 @@ def load_table(data: DataConfig) -> Table:
     if unreadable and data.on_error is OnError.stop:
         faults.append(_unreadable(unreadable, listing.key))
     sound = [(entry, seen) for entry, seen in looked if not seen.fault]
-    faults.extend(_twice(sound, listing))
+    faults.extend(_twice(sound, data, listing))
     if not faults:
         faults.extend(_assign_parts([entry for entry, _ in sound], data, listing))
     if faults:
@@ -60,6 +61,7 @@ def load_table(data: DataConfig) -> Table:
         **parts,
         skipped=tuple({"path": path, "reason": reason} for path, reason in unreadable),
         identity=identity(parts.items(), listing.classes),
+        task=data.task,
     )
 
 
@@ -116,7 +118,7 @@ def _check_config(data: DataConfig, listing: Listing) -> list[Fault]:
                 remedy="data.targets=hard",
             )
         )
-    if listing.entries and len(listing.classes) < 2:
+    if listing.entries and len(listing.classes) < LABELS[data.task].fewest:
         faults.append(
             Fault(key=listing.key, expected="at least two classes", received=f"one: {', '.join(listing.classes)}")
         )
@@ -125,26 +127,17 @@ def _check_config(data: DataConfig, listing: Listing) -> list[Fault]:
 
 def _assign_parts(entries: Sequence[Entry], data: DataConfig, listing: Listing) -> list[Fault]:
     """Carve what is missing off train, and see that every part can do its work."""
+    labels = LABELS[data.task]
     fractions = {"test": data.test_fraction, "val": data.val_fraction}
     given = {entry.part for entry in entries}
     for part in ("test", "val"):
         if part not in given and fractions[part]:
             pool = [entry for entry in entries if entry.part == "train"]
-            strata = [entry.label if entry.stratum is None else entry.stratum for entry in pool]
+            strata = [labels.stratum(entry.label) if entry.stratum is None else entry.stratum for entry in pool]
             for position in carve([entry.name for entry in pool], strata, fractions[part], data.split_seed):
                 pool[position].part = part
-    trained = {entry.label for entry in entries if entry.part == "train"}
-    lacking = [name for label, name in enumerate(listing.classes) if label not in trained]
-    faults: list[Fault] = []
-    if lacking:
-        faults.append(
-            Fault(
-                key=listing.key,
-                expected="an image of every class to train on",
-                received=f"none of {', '.join(lacking[:SHOWN])}",
-                remedy="a smaller data.val_fraction or data.test_fraction, or more images",
-            )
-        )
+    parts = {part: [entry.label for entry in entries if entry.part == part] for part in PARTS}
+    faults = labels.check(parts, listing.classes, listing.key)
     if not any(entry.part == "val" for entry in entries):
         faults.append(
             Fault(
@@ -157,7 +150,7 @@ def _assign_parts(entries: Sequence[Entry], data: DataConfig, listing: Listing) 
     return faults
 
 
-def _twice(sound: Sequence[tuple[Entry, _Seen]], listing: Listing) -> list[Fault]:
+def _twice(sound: Sequence[tuple[Entry, _Seen]], data: DataConfig, listing: Listing) -> list[Fault]:
     """One file (also through a link) under two labels, in two parts, or listed twice."""
     places: dict[tuple[int, int], list[Entry]] = defaultdict(list)
     for entry, seen in sound:
@@ -165,8 +158,9 @@ def _twice(sound: Sequence[tuple[Entry, _Seen]], listing: Listing) -> list[Fault
     repeated = [entries for entries in places.values() if len(entries) > 1]
     if not repeated:
         return []
+    told = LABELS[data.task].told
     shown = "; ".join(
-        " = ".join(f"{entry.path} ({entry.part}, {listing.classes[entry.label]})" for entry in entries)
+        " = ".join(f"{entry.path} ({entry.part}, {told(entry.label, listing.classes)})" for entry in entries)
         for entries in repeated[:SHOWN]
     )
     more = f"; and {len(repeated) - SHOWN} more" if len(repeated) > SHOWN else ""

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from graft.config.faults import RunFailed
 from graft.data.images import ImageSource
+from graft.data.labels import Label
 from graft.data.pixels import Unreadable
 from graft.data.sampling import Key, KeyedBatchSampler, keyed_randomness
 from graft.data.table import Sample
@@ -26,7 +27,8 @@ _FEW = 128  # images that are decoded before a worker has started
 class KeyedImages(Dataset[dict[str, Any]]):
     """A part's images, transformed; the random part of the transform is a function of (seed, key).
 
-    Items are {"image": float [C, S, S], "target": class or float [K], "label": class, "index": position in the part}.
+    Items are {"image": float [C, S, S], "target": class or float [K], "label": class or float [K], "index": position in
+    the part}: the target is what is learnt, the label what figures are computed against.
 
     Args:
         random: whether the transform draws random numbers.
@@ -44,12 +46,12 @@ class KeyedImages(Dataset[dict[str, Any]]):
         assert len(source) == len(samples), "an image a sample"
         self.source, self.transform, self.seed, self.random = source, transform, seed, random
         self.identities = [sample.identity for sample in samples]
-        labels_N = torch.tensor([sample.label for sample in samples], dtype=torch.int64)
+        labels = label_tensor([sample.label for sample in samples])
         soft = [sample.target for sample in samples if sample.target is not None]
         assert len(soft) in (0, len(samples)), "every sample has a soft target, or none has"
         self.columns = {
-            "target": torch.tensor(soft, dtype=torch.float32) if soft else labels_N,  # [N, K] or [N]
-            "label": labels_N,
+            "target": torch.tensor(soft, dtype=torch.float32) if soft else labels,  # [N, K] or [N]
+            "label": labels,
             "index": torch.arange(len(samples)),
         }
 
@@ -83,6 +85,12 @@ class KeyedImages(Dataset[dict[str, Any]]):
         else:
             image_CHW = self.transform(image_CHW)
         return {"image": image_CHW, **{name: column[key.sample] for name, column in self.columns.items()}}
+
+
+def label_tensor(labels: Sequence[Label]) -> torch.Tensor:
+    """Classes as int64 [N]; several labels or numbers an image as float32 [N, K]."""
+    held = torch.tensor(labels)
+    return held.to(torch.float32 if held.ndim == 2 else torch.int64)
 
 
 def collate(items: list[dict[str, Any]] | Unreadable) -> Batch | Unreadable:

@@ -81,7 +81,8 @@ def draw_mix(augment: AugmentConfig, height: int, width: int) -> Mix:
 
 
 class MixedImages(Dataset[dict[str, Any]]):
-    """A training part's images, each mixed with its partner: items as the images' own, the target [K] a mixture too.
+    """A training part's images, each mixed with its partner: items as the images' own, the target [K] a mixture too, of
+    classes, labels or numbers.
 
     The label stays the image's own, and training accuracy is counted against it.
 
@@ -115,5 +116,5 @@ class MixedImages(Dataset[dict[str, Any]]):
         }
 
     def _shares(self, target: torch.Tensor) -> torch.Tensor:
-        """A class, or a probability of each, as the latter."""
+        """A class as a share of each; what has a value for each is that already."""
         return target if target.ndim else F.one_hot(target, self.classes).float()

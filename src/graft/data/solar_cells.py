@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+from graft.config.choices import TaskKind
 from graft.config.faults import Fault, InputError
 from graft.config.schema_images import DataConfig
 from graft.data.split import carve
@@ -16,6 +17,7 @@ from graft.data.table import Entry, Listing
 
 PACKAGE = "elpv_dataset"
 CLASSES = ("functional", "defective")
+NUMBER = "probability of a defect"
 TEST_FRACTION = 0.25
 TEST_SEED = 2019
 """The test part is the same in every run, whatever its seed and its data.split_seed, so that results compare."""
@@ -24,12 +26,14 @@ TEST_SEED = 2019
 def list_solar_cells(data: DataConfig) -> Listing:
     """Every cell: 75 % to train on, 25 % to test on, stratified over probability and cell type (Deitsch et al. 2019).
 
-    A cell counts as defective where the annotated probability is above 0.5. Soft targets are (1 - p, p).
+    A cell counts as defective where the annotated probability is above 0.5. Soft targets are (1 - p, p). In regression
+    the probability itself is the number to learn.
 
     Raises:
         InputError: the package is not installed, or lacks its files.
     """
-    listing = Listing(key="data", classes=CLASSES)
+    as_number = data.task is TaskKind.regression
+    listing = Listing(key="data", classes=(NUMBER,) if as_number else CLASSES)
     if data.root is not None:
         listing.faults.append(
             Fault(
@@ -43,9 +47,9 @@ def list_solar_cells(data: DataConfig) -> Listing:
     for line in _lines(folder / "labels.csv"):
         name, probability, kind = line.split()
         p = float(probability)
-        listing.entries.append(
-            Entry(str(folder / name), name, label=int(p > 0.5), target=(1 - p, p), stratum=(probability, kind))
-        )
+        label = (p,) if as_number else int(p > 0.5)
+        target = None if as_number else (1 - p, p)
+        listing.entries.append(Entry(str(folder / name), name, label=label, target=target, stratum=(probability, kind)))
     names = [entry.name for entry in listing.entries]
     for position in carve(names, [entry.stratum for entry in listing.entries], TEST_FRACTION, TEST_SEED):
         listing.entries[position].part = "test"

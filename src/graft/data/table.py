@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from graft.config.choices import TaskKind
 from graft.config.faults import Fault
+from graft.data.labels import LABELS, Label, Labels, counts
 
 PARTS = ("train", "val", "test")
 
@@ -17,8 +20,8 @@ class Sample:
     """One image and what it shows."""
 
     path: str
-    label: int
-    """Position of its class in Table.classes; metrics are computed against it."""
+    label: Label
+    """Metrics are computed against it."""
     target: tuple[float, ...] | None = None
     """Probability of each class, where training uses them (data.targets=soft)."""
     size: int = 0
@@ -37,6 +40,7 @@ class Table:
     """Every sample by part."""
 
     classes: tuple[str, ...]
+    """Names of the network's outputs: classes, labels or, in regression, numbers."""
     train: tuple[Sample, ...]
     val: tuple[Sample, ...]
     test: tuple[Sample, ...]
@@ -45,23 +49,36 @@ class Table:
     """Unreadable files left out on request: path and reason of each."""
     identity: str = ""
     """Changes with any path, file version, label or part."""
+    task: TaskKind = TaskKind.single_label
+
+    @property
+    def labels(self) -> Labels:
+        """What their labels are."""
+        return LABELS[self.task]
 
     def part(self, name: str) -> tuple[Sample, ...]:
         assert name in PARTS, name
         return getattr(self, name)
 
+    def labels_of(self, part: str) -> list[Label]:
+        return [sample.label for sample in self.part(part)]
+
     def counts(self, part: str) -> tuple[int, ...]:
-        """Images of each class, in the order of `classes`."""
-        counts = [0] * len(self.classes)
-        for sample in self.part(part):
-            counts[sample.label] += 1
-        return tuple(counts)
+        """Images of each class, in the order of `classes`; in regression nothing is counted."""
+        return counts([self.labels.shows(label) for label in self.labels_of(part)], len(self.classes))
+
+    def division(self) -> str:
+        """A short hash of which image is in which part under which label; the same where the whole folder has moved."""
+        samples = [(part, sample) for part in PARTS for sample in self.part(part)]
+        root = os.path.commonpath([os.path.dirname(sample.path) for _, sample in samples])
+        lines = ((part, os.path.relpath(s.path, root), s.label, s.target, s.size) for part, s in samples)
+        return digest([self.classes, *lines])[:12]
 
     def summary(self) -> dict[str, Any]:
-        """For the plan and the report: images of each class in each part, and what was left out."""
+        """For the plan and the report: images of each class in each part, or their numbers, and what was left out."""
         return {
             "classes": list(self.classes),
-            "parts": {name: dict(zip(self.classes, self.counts(name), strict=True)) for name in PARTS},
+            **self.labels.summary({part: self.labels_of(part) for part in PARTS}, self.classes),
             "skipped": list(self.skipped),
         }
 
@@ -73,11 +90,11 @@ class Entry:
     path: str
     name: str
     """By which it is drawn into a carved part: stays the same when the folder moves."""
-    label: int
+    label: Label
     part: str = "train"
     target: tuple[float, ...] | None = None
     stratum: Hashable = None
-    """Carved parts hold the same share of each; by default the label."""
+    """Carved parts hold the same share of each; by default what the task makes of the label."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from typing_extensions import override
 
+from graft.config.choices import TaskKind
+from graft.config.figures import FIGURES, LOSS
 from graft.config.schema import CheckpointConfig
 from graft.files import write_text
 from graft.finetune.agreement import Agreement
@@ -22,6 +24,7 @@ from graft.finetune.module import FineTuning
 from graft.stopping import Stopped, StopSignals
 
 METRICS_FILE = "metrics.csv"
+MOST_FIGURES = 2  # of a part in an epoch's line, beside its loss
 
 
 def best_row(history: Sequence[Mapping[str, Any]], checkpoint: CheckpointConfig) -> Mapping[str, Any]:
@@ -190,7 +193,8 @@ class EpochLines(Callback):
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
-            line = epoch_line(_tuning(pl_module).history, trainer.max_epochs or 0)
+            tuning = _tuning(pl_module)
+            line = epoch_line(tuning.history, trainer.max_epochs or 0, tuning.task.kind)
             self.console.print(line, highlight=False, soft_wrap=True)
 
     @override
@@ -207,12 +211,14 @@ class EpochLines(Callback):
             self._bar = None
 
 
-def epoch_line(history: Sequence[Mapping[str, Any]], epochs: int) -> str:
+def epoch_line(history: Sequence[Mapping[str, Any]], epochs: int, task: TaskKind) -> str:
     """The last row in words; what is frozen only where it is news."""
     row, before = history[-1], history[-2] if len(history) > 1 else {}
-    figures = [f"train loss {row['train/loss']:.4f}", f"accuracy {row['train/accuracy']:.4f}"]
-    if "val/loss" in row:
-        figures += [f"val loss {row['val/loss']:.4f}", f"accuracy {row['val/accuracy']:.4f}", f"F1 {row['val/f1']:.4f}"]
+    figures: list[str] = []
+    for part in ("train", "val"):
+        known = [figure for figure in (LOSS, *FIGURES[task][:MOST_FIGURES]) if f"{part}/{figure.name}" in row]
+        told = [f"{figure.title} {row[f'{part}/{figure.name}']:.4f}" for figure in known]
+        figures += [f"{part} {told[0]}", *told[1:]] if told else []
     return (
         f"epoch {row['epoch'] + 1}/{epochs}  {' · '.join(figures)} · lr {row['lr']:.2e}"
         f" · {row['images_per_second']:.1f} images/s"

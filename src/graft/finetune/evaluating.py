@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import cast
 
 import lightning as L
-import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import override
 
-from graft.finetune.loss import label_of
 from graft.finetune.metrics import Evaluation
+from graft.tasks import Task
 
 Batch = dict[str, Tensor]
 
@@ -18,14 +17,17 @@ Batch = dict[str, Tensor]
 class Evaluating(L.LightningModule):
     """Evaluates what `evaluated_logits` says; the last pass's figures are `row`.
 
-    A batch holds "target" ([B] classes or [B, K] probabilities), "index" ([B]), and may hold "label" ([B] hard labels;
-    else derived from the target), beside what the network takes.
+    A batch holds "target" ([B] classes, or [B, K] probabilities, labels or numbers), "index" ([B]), and may hold
+    "label" (what figures are computed against; else derived from the target), beside what the network takes.
+
+    Args:
+        task: what targets and outputs mean.
     """
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, task: Task) -> None:
         super().__init__()
-        self.classes = classes
-        self.evaluations = nn.ModuleDict({part: Evaluation(part, classes) for part in ("val", "test")})
+        self.task = task
+        self.evaluations = nn.ModuleDict({part: Evaluation(part, task) for part in ("val", "test")})
         self.row: dict[str, float] = {}
 
     def evaluated_logits(self, batch: Batch) -> Tensor:
@@ -64,10 +66,9 @@ class Evaluating(L.LightningModule):
         return cast(Tensor, self.trainer.strategy.reduce(values.clone(), reduce_op="sum"))
 
     def _evaluate(self, part: str, batch: Batch) -> None:
-        # The loss is the plain cross-entropy, so that runs with other weights or smoothing compare.
         logits = self.evaluated_logits(batch)
-        loss = F.cross_entropy(logits.float(), batch["target"])
-        self.evaluation(part).update(loss, logits, label_of(batch), batch["index"])
+        loss = self.task.loss(logits.float(), batch["target"])
+        self.evaluation(part).update(loss, logits, self.task.label(batch), batch["index"])
 
     def _figures(self, part: str) -> dict[str, float]:
         evaluation = self.evaluation(part)

@@ -15,12 +15,13 @@ from lightning.pytorch.profilers import Profiler, PyTorchProfiler
 from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 
-from graft.config.faults import InputError, said
+from graft.config.faults import ConfigError, InputError, said
+from graft.config.figures import monitor_fault
 from graft.config.schema import CheckpointConfig, TrainerConfig
 from graft.finetune.callbacks import Checkpoints, EpochLines, EpochRows, best_row
 from graft.finetune.checkpoint import BEST, FOLDER, LAST, CheckpointFile, read_checkpoint
 from graft.finetune.lost import told_when_lost
-from graft.finetune.metrics import Outputs, check_monitor
+from graft.finetune.metrics import Outputs
 from graft.finetune.module import STATE, FineTuning
 from graft.finetune.no_gpu import known_to_be_none
 from graft.finetune.profile import Shares
@@ -58,8 +59,10 @@ class FitResult:
 
     metrics: dict[str, float]
     """val/ and test/ figures of the best epoch's weights."""
+    trained: dict[str, float]
+    """train/ figures of the best epoch, as they were counted while it trained."""
     confusion: dict[str, list[list[int]]]
-    """Part to counts: a row per true class, a column per predicted class."""
+    """Part to counts: a row per true class, a column per predicted class; empty where an image has not one class."""
     outputs: dict[str, Outputs]
     """Part to what the network said of each image."""
     history: list[dict[str, Any]]
@@ -93,6 +96,11 @@ class FitResult:
     prefix: dict[str, str]
     """How frozen prefixes were computed on images, by the stage that ends them."""
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """All that was measured of the best epoch."""
+        return {**self.trained, **self.metrics}
+
 
 def fit(
     tuning: FineTuning,
@@ -125,7 +133,7 @@ def fit(
     def say(line: str) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
-    _check(trainer, checkpoint)
+    _check(tuning, trainer, checkpoint)
     if trainer.threads:
         torch.set_num_threads(trainer.threads)
     _lay_out(tuning, datamodule, trainer)
@@ -165,8 +173,10 @@ def fit(
     tuning.network.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     verified = tuning.watch.verified()
     spent = tuning.clock.seconds
+    chosen = best_row(tuning.history, checkpoint)
     return FitResult(
         **results,
+        trained={name: value for name, value in chosen.items() if name.startswith("train/")},
         history=tuning.history,
         seconds=sum(spent.values()),
         images_per_second=tuning.clock.images / spent["training"] if spent["training"] else 0.0,
@@ -175,7 +185,7 @@ def fit(
         batch_size=datamodule.batch_size,
         accumulate=trainer.accumulate,
         steps_skipped=tuning.finite.skipped,
-        best_epoch=best_row(tuning.history, checkpoint)["epoch"],
+        best_epoch=chosen["epoch"],
         best_path=best,
         last_path=folder / FOLDER / LAST,
         resumed_from=path,
@@ -253,8 +263,10 @@ def hardware(config: TrainerConfig) -> dict[str, Any]:
     }
 
 
-def _check(trainer: TrainerConfig, checkpoint: CheckpointConfig) -> None:
-    check_monitor(checkpoint.monitor, checkpoint.direction)
+def _check(tuning: FineTuning, trainer: TrainerConfig, checkpoint: CheckpointConfig) -> None:
+    fault = monitor_fault(tuning.task.kind, checkpoint.monitor, checkpoint.direction)
+    if fault is not None:
+        raise ConfigError([fault])
     for key, value in {"max_epochs": trainer.max_epochs, "accumulate": trainer.accumulate}.items():
         if value < 1:
             raise InputError(f"trainer.{key}: expected 1 or more, received {value!r}")
@@ -293,7 +305,9 @@ def _evaluate(
         evaluation.keeps_outputs = True
         run(tuning, datamodule=data, verbose=False)
         metrics.update(tuning.row)
-        confusion[part], outputs[part] = evaluation.confusion(), evaluation.outputs()
+        outputs[part] = evaluation.outputs()
+        if (counts := evaluation.confusion()) is not None:
+            confusion[part] = counts
         evaluation.keeps_outputs = False
     return {"metrics": metrics, "confusion": confusion, "outputs": outputs}
 

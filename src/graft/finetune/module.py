@@ -25,9 +25,8 @@ from graft.finetune.evaluating import Batch, Evaluating
 from graft.finetune.finite import Finite
 from graft.finetune.freeze import Frozen, apply_freeze, check_tied, unmoving
 from graft.finetune.groups import Group, group_parameters
-from graft.finetune.loss import Criterion, label_of
 from graft.finetune.methods import Methods
-from graft.finetune.metrics import Sums
+from graft.finetune.metrics import Sums, trained_figures
 from graft.finetune.noise import seed_noise
 from graft.finetune.optimizer import build_optimizer, rate_factor
 from graft.finetune.progress import Clock, Watch
@@ -37,6 +36,7 @@ from graft.finetune.settings import check_settings, settings
 from graft.finetune.shrink import resize_progress
 from graft.finetune.unfreeze import Phase, Schedule
 from graft.models.stages import Stages
+from graft.tasks import Task
 
 STATE = "graft"
 NAN_CHECK_EVERY = 50  # batches between looks at what a GPU has noted
@@ -51,9 +51,9 @@ class FineTuning(Evaluating):
         behind: by the stage that ends a prefix whose features are kept, the part of the network behind it, which shares
             its parameters; takes "features" batches.
         engine: run the prefix that a phase freezes as an engine.
-        class_counts: training images a class, for loss.class_weights=balanced.
         anchored: the parameters that method.l2_sp draws back to where they are now.
         teacher: the donor's own network, for method.distill.
+        shared: what else a resumed run must have in common with the one that wrote its checkpoint, as plain values.
     """
 
     def __init__(
@@ -64,10 +64,9 @@ class FineTuning(Evaluating):
         schedule: Schedule,
         optimizer: OptimizerConfig,
         scheduler: SchedulerConfig,
-        classes: int,
+        task: Task,
         loss: LossConfig | None = None,
         freeze_bn: FreezeBatchNorm = FreezeBatchNorm.frozen,
-        class_counts: Sequence[int] | None = None,
         method: MethodConfig | None = None,
         anchored: frozenset[str] = frozenset(),
         teacher: nn.Module | None = None,
@@ -75,9 +74,10 @@ class FineTuning(Evaluating):
         engine: bool = False,
         precision: str = "auto",
         on_nan: OnError = OnError.stop,
+        shared: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__(classes)
+        super().__init__(task)
         self.network = network
         self.stages = stages
         self.schedule = schedule
@@ -85,8 +85,10 @@ class FineTuning(Evaluating):
         self.scheduler_config = scheduler
         self.freeze_bn = freeze_bn
         self.on_nan = on_nan
+        self.shared = dict(shared or {})
         self.seed = seed
-        self.criterion = Criterion(loss or LossConfig(), class_counts)
+        self.loss_config = loss or LossConfig()
+        self.criterion = task.criterion(self.loss_config)
         self.sums = Sums()
         self.clock = Clock()
         self.history: list[dict[str, Any]] = []
@@ -214,7 +216,8 @@ class FineTuning(Evaluating):
         with self.methods.listening():
             logits = self.logits(batch)
         loss = self.criterion(logits.float(), batch["target"])
-        self.sums.add(loss.detach(), logits, label_of(batch), leave_out=self.on_nan is OnError.skip)
+        scored = self.task.scored(logits.detach(), self.task.label(batch))
+        self.sums.add(loss.detach(), scored, len(logits), leave_out=self.on_nan is OnError.skip)
         loss = loss + self.methods.of_batch(batch)
         return self.finite.seen(loss * self._weight(len(batch["target"])) + self.methods.of_weights())
 
@@ -272,7 +275,7 @@ class FineTuning(Evaluating):
             "lr": self.rate_at(self.global_step - 1),
             **self.rates.by_stage(self.groups, self.global_step - 1),
             "frozen": str(self.watch.phase_at(self.global_step - 1).frozen),
-            **self.sums.figures("train", self.over_ranks(self.sums.values)),
+            **trained_figures(self.task, self.over_ranks(self.sums.values)),
             **self.row,
             "seconds": seconds,
             "images_per_second": images / seconds if seconds else 0.0,

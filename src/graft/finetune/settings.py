@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def settings(tuning: FineTuning) -> dict[str, Any]:
     """Plain values, each named as a person would look for it."""
     some_steps = range(0, tuning.total_steps, max(tuning.total_steps // 16, 1))
-    optimizer, loss, schedule = tuning.optimizer_config, tuning.criterion.config, tuning.schedule
+    optimizer, loss, schedule = tuning.optimizer_config, tuning.loss_config, tuning.schedule
     return {
         "seed": tuning.seed,
         "steps per epoch": tuning.steps_per_epoch,
@@ -25,8 +25,10 @@ def settings(tuning: FineTuning) -> dict[str, Any]:
         "learning-rate factors": [round(tuning.curve(step), 9) for step in some_steps],
         "unfreeze.phase_factors and unfreeze.warmup": [*schedule.factors, str(schedule.warmup)],
         "optimizer": f"{optimizer.name} {sorted(optimizer.kwargs.items())}",
-        "loss": [loss.label_smoothing, loss.class_weights.value],
+        "task": [list(tuning.task.names), tuning.task.record()],
+        "loss": [loss.label_smoothing, loss.class_weights.value, loss.regression.value],
         **tuning.methods.settings(),
+        **tuning.shared,
     }
 
 

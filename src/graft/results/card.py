@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from graft.results.intervals import METRICS
+from graft.config.choices import TaskKind
+from graft.config.figures import FIGURES
 
+TITLES = {figure.name: figure.title for figures in FIGURES.values() for figure in figures}
 FILE = "README.md"
 WHOLE = "model.safetensors"  # where graft.load finds everything that it needs beside it
 NOT_STATED = "not stated by its source"
@@ -21,21 +24,59 @@ USE = """\
 import graft
 
 model = graft.load("FOLDER")  # this folder
-logits = model(model.preprocess("image.png")[None])
-print(model.classes[logits.argmax().item()])
+outputs = model(model.preprocess("image.png")[None])
+print(dict(zip(model.classes, model.answers(outputs)[0].tolist())))  # {said}
 """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purpose:
+    """What a task's card says of it."""
+
+    names: str
+    """What the outputs are called."""
+    does: str
+    said: str
+    """What `model.answers` gives."""
+    tags: tuple[str, ...]
+    """Hugging Face's; the first is a pipeline's where `is_pipeline`."""
+    is_pipeline: bool = True
+
+
+PURPOSES: Mapping[TaskKind, Purpose] = {
+    TaskKind.single_label: Purpose(
+        names="classes",
+        does="Image classification: one of {count} classes for each image.",
+        said="the probability of each class",
+        tags=("image-classification",),
+    ),
+    TaskKind.multi_label: Purpose(
+        names="labels",
+        does="Image classification: any of {count} labels for each image, each with a probability of its own.",
+        said="the probability of each label",
+        tags=("image-classification", "multi-label"),
+    ),
+    TaskKind.regression: Purpose(
+        names="numbers",
+        does="Image regression: {count} numbers for each image.",
+        said="each number in its units",
+        tags=("image-regression",),
+        is_pipeline=False,
+    ),
+}
 
 
 def model_card(record: Mapping[str, Any]) -> str:
     """model.json as Markdown that Hugging Face's hub reads too."""
-    build, classes = record["build"], record["classes"]
+    build, classes, task = record["build"], record["classes"], record.get("task") or {"kind": "single_label"}
+    purpose = PURPOSES[TaskKind(task["kind"])]
     parts = [
-        _front_matter(build),
-        f"# {build['name']}: {_listed(classes) if len(classes) <= 4 else f'{len(classes)} classes'}",
-        f"Image classification: one of {len(classes)} classes for each image. The network is {build['library']}'s "
-        f"`{build['name']}` with a `{record['head']['kind']}` head.",
-        _section("Classes", "\n".join(f"{place}. {_text(name)}" for place, name in enumerate(classes))),
-        _section("Use", f"```python\n{USE}```" if record["weights"]["file"] == WHOLE else ""),
+        _front_matter(build, purpose),
+        f"# {build['name']}: {_listed(classes) if len(classes) <= 4 else f'{len(classes)} {purpose.names}'}",
+        f"{purpose.does.format(count=len(classes))} The network is {build['library']}'s `{build['name']}` with a "
+        f"`{record['head']['kind']}` head.",
+        _section(purpose.names.capitalize(), _outputs(classes, task)),
+        _section("Use", f"```python\n{USE.format(said=purpose.said)}```" if record["weights"]["file"] == WHOLE else ""),
         _section("Preprocessing", _table(("setting", "value"), _preprocessing(record["preprocess"]))),
         _section("Data", _data(record.get("data", {}))),
         _section("Donor", _table(("", ""), _donor(record.get("donor", {})))),
@@ -48,11 +89,24 @@ def model_card(record: Mapping[str, Any]) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _front_matter(build: Mapping[str, Any]) -> str:
-    lines = ["pipeline_tag: image-classification", "tags:", "- image-classification", "- transfer-learning", "- graft"]
+def _front_matter(build: Mapping[str, Any], purpose: Purpose) -> str:
+    lines = [f"pipeline_tag: {purpose.tags[0]}"] if purpose.is_pipeline else []
+    lines += ["tags:", *(f"- {tag}" for tag in (*purpose.tags, "transfer-learning", "graft"))]
     if build["library"] == "timm":  # the hub knows no such entry for torchvision
         lines.insert(0, "library_name: timm")
     return "\n".join(["---", *lines, "---"])
+
+
+def _outputs(names: Sequence[str], task: Mapping[str, Any]) -> str:
+    listed = "\n".join(f"{place}. {_text(name)}" for place, name in enumerate(names))
+    if "std" not in task:
+        return listed
+    rows = [
+        (_text(name), f"{std:.9g}", f"{mean:.9g}")
+        for name, mean, std in zip(names, task["mean"], task["std"], strict=True)
+    ]
+    told = "The network gives each standardised, so that number = output × deviation + mean, as `model.answers` does."
+    return f"{told}\n\n{_table(('number', 'deviation', 'mean'), rows)}"
 
 
 def _preprocessing(told: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -66,14 +120,17 @@ def _preprocessing(told: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 
 def _data(told: Mapping[str, Any]) -> str:
     parts: Mapping[str, Mapping[str, int]] = told.get("parts", {})
-    if not parts:
+    images: Mapping[str, int] = told.get("images", {})
+    if not parts and not images:
         return ""
     names = list(dict.fromkeys(name for counts in parts.values() for name in counts))
     rows = [[_text(name), *(f"{counts.get(name, 0):,}" for counts in parts.values())] for name in names]
-    rows.append(["all", *(f"{sum(counts.values()):,}" for counts in parts.values())])
+    whole = images or {part: sum(counts.values()) for part, counts in parts.items()}
+    rows.append(["all", *(f"{number:,}" for number in whole.values())])
     left_out = len(told.get("skipped", ()))
     note = f"\n\n{left_out:,} unreadable files were left out." if left_out else ""
-    return f"Images of `{told.get('kind', 'data')}` by part:\n\n{_table(('class', *parts), rows)}{note}"
+    header = ("class" if parts else "", *whole)
+    return f"Images of `{told.get('kind', 'data')}` by part:\n\n{_table(header, rows)}{note}"
 
 
 def _donor(donor: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -105,7 +162,7 @@ def _metrics(metrics: Mapping[str, float], intervals: Mapping[str, Mapping[str, 
         part, _, metric = name.partition("/")
         told = intervals.get(name)
         span = f"{told['low']:.4f} to {told['high']:.4f}" if told else "–"
-        rows.append((part, METRICS.get(metric, metric), f"{value:.4f}", span))
+        rows.append((part, TITLES.get(metric, metric), f"{value:.4f}", span))
     if not rows:
         return ""
     note = (

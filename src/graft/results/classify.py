@@ -4,68 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from graft.config.faults import InputError
+from graft.results.answers import FORMS, Answer, Form
 from graft.results.load import OpenedModel, open_model
 
 Reading = Future[torch.Tensor | str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What is said of one file: its likeliest classes, best first, or why there is nothing to say."""
-
-    file: str
-    top: tuple[tuple[str, float], ...] = ()
-    probabilities: tuple[float, ...] = ()
-    """Of every class, in the model's order."""
-    error: str | None = None
-
-    def to_dict(self, classes: Sequence[str]) -> dict[str, Any]:
-        """The form of a JSON line."""
-        if self.error is not None:
-            return {"file": self.file, "error": self.error}
-        label, probability = self.top[0]
-        return {
-            "file": self.file,
-            "class": label,
-            "probability": probability,
-            "top": [{"class": name, "probability": share} for name, share in self.top],
-            "probabilities": dict(zip(classes, self.probabilities, strict=True)),
-        }
 
 
 def predict(
     model: Path | str | OpenedModel,
     paths: Iterable[str],
     *,
-    top: int = 1,
+    top: int | None = None,
+    threshold: float | None = None,
     batch_size: int = 32,
     device: str = "auto",
     threads: int = 4,
 ) -> Iterator[Answer]:
-    """One answer a path, in order; images of the next batch are read while the present one is computed.
+    """One answer a path, in order, which come as they are asked for; images of the next batch are read meanwhile.
 
     Args:
         model: a run's folder, an exported model folder, or what `open_model` gave.
+        top: how many classes to name, where an image has one; None: the likeliest.
+        threshold: above which probability labels are named, where an image has any number; None: one half.
         device: auto (the GPU where there is one), cpu, cuda, cuda:1 …
         threads: how many read images.
     """
     opened = open_model(model) if isinstance(model, Path | str) else model
-    place = find_device(device)
+    form = FORMS[opened.task.kind](opened.classes, top=top, threshold=threshold)
+    return _each(opened, form, paths, batch_size=batch_size, place=find_device(device), threads=threads)
+
+
+def _each(
+    opened: OpenedModel, form: Form, paths: Iterable[str], *, batch_size: int, place: torch.device, threads: int
+) -> Iterator[Answer]:
     opened.module.to(place)
     names = iter(paths)
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
         waiting = _submit(pool, opened, names, batch_size)
         while waiting:
             following = _submit(pool, opened, names, batch_size)
-            yield from _answers(opened, [(name, reading.result()) for name, reading in waiting], place, top)
+            for name, said in _said(opened, [(name, reading.result()) for name, reading in waiting], place):
+                yield Answer(file=name, error=said) if isinstance(said, str) else form.answer(name, said)
             waiting = following
 
 
@@ -95,26 +80,16 @@ def _read(opened: OpenedModel, name: str) -> torch.Tensor | str:
         return str(error)
 
 
-def _answers(
-    opened: OpenedModel, read: Sequence[tuple[str, torch.Tensor | str]], place: torch.device, top: int
-) -> Iterator[Answer]:
+def _said(
+    opened: OpenedModel, read: Sequence[tuple[str, torch.Tensor | str]], place: torch.device
+) -> Iterator[tuple[str, Sequence[float] | str]]:
+    """Each name with what the network says of it, or why it could not be read."""
     images = [image for _, image in read if isinstance(image, torch.Tensor)]
-    rows = iter(_probabilities(opened, images, place).tolist() if images else [])
+    rows = iter(_values(opened, images, place).tolist() if images else [])
     for name, image in read:
-        if isinstance(image, str):
-            yield Answer(file=name, error=image)
-        else:
-            yield _answer(name, next(rows), opened.classes, top)
+        yield name, image if isinstance(image, str) else next(rows)
 
 
 @torch.inference_mode()
-def _probabilities(opened: OpenedModel, images: Sequence[torch.Tensor], place: torch.device) -> torch.Tensor:
-    logits_BK = opened.module(torch.stack(list(images)).to(place))
-    return logits_BK.float().softmax(1).cpu()
-
-
-def _answer(name: str, probabilities: Sequence[float], classes: Sequence[str], top: int) -> Answer:
-    order = sorted(range(len(classes)), key=lambda k: -probabilities[k])[: max(1, top)]
-    return Answer(
-        file=name, top=tuple((classes[k], probabilities[k]) for k in order), probabilities=tuple(probabilities)
-    )
+def _values(opened: OpenedModel, images: Sequence[torch.Tensor], place: torch.device) -> torch.Tensor:
+    return opened.task.answers(opened.module(torch.stack(list(images)).to(place))).cpu()

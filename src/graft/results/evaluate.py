@@ -1,11 +1,12 @@
-"""Figures of merit from probabilities: pure functions of numpy arrays.
+"""Figures of merit where an image has one class: pure functions of numpy arrays.
 
-Everywhere: `probabilities_NK` holds a row per image and a column per class, `targets_N` the true class of each image.
+Everywhere: `probabilities_NK` holds a row per image and a column per class, `targets_N` the true class of each image;
+`weights_RN` a row per resample, with how often it holds each image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-BLOCK = 4_000_000  # weights held at once while resampling
+Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,17 +37,6 @@ class Reliability:
     accuracy: Floats
     count: Ints
     error: float  # the expected calibration error
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """A figure with the percentile bootstrap's interval."""
-
-    value: float
-    low: float
-    high: float
-    level: float
-    resamples: int
 
 
 def confusion_matrix(probabilities_NK: Floats, targets_N: Ints) -> Ints:
@@ -106,69 +96,6 @@ def reliability(probabilities_NK: Floats, targets_N: Ints, bins: int = 15) -> Re
     )
 
 
-def bootstrap(
-    probabilities_NK: Floats,
-    targets_N: Ints,
-    metric: str,
-    *,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """The percentile bootstrap over images of `accuracy`, `f1` or `auroc` [Efron & Tibshirani 1993].
-
-    Resamples where the metric is undefined do not count.
-    """
-    drawn = _resample(probabilities_NK, targets_N, metric, resamples, seed)
-    return _interval(_value(probabilities_NK, targets_N, metric), drawn, level)
-
-
-def paired_difference(
-    first_NK: Floats,
-    second_NK: Floats,
-    targets_N: Ints,
-    metric: str,
-    *,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """How much better the first is than the second on the same images, each resample drawn once for both."""
-    value = _value(first_NK, targets_N, metric) - _value(second_NK, targets_N, metric)
-    first_R, second_R = (_resample(said, targets_N, metric, resamples, seed) for said in (first_NK, second_NK))
-    return _interval(value, first_R - second_R, level)
-
-
-def _value(probabilities_NK: Floats, targets_N: Ints, metric: str) -> float:
-    images = len(targets_N)
-    return float(_WEIGHTED[metric](probabilities_NK, targets_N, np.ones((1, images)))[0]) if images else float("nan")
-
-
-def _resample(probabilities_NK: Floats, targets_N: Ints, metric: str, resamples: int, seed: int) -> Floats:
-    """The metric on each resample; the seed alone decides which images are drawn.
-
-    A resample is a row of weights: how often it draws each image.
-    """
-    images = len(targets_N)
-    generator = np.random.default_rng(seed)
-    values: list[Floats] = []
-    rows = max(1, BLOCK // max(images, 1))
-    for start in range(0, resamples if images else 0, rows):
-        count = min(rows, resamples - start)
-        draws = generator.integers(0, images, size=(count, images))
-        draws += np.arange(count)[:, None] * images
-        weights_RN = np.bincount(draws.ravel(), minlength=count * images).reshape(count, images).astype(np.float64)
-        values.append(_WEIGHTED[metric](probabilities_NK, targets_N, weights_RN))
-    return np.concatenate(values) if values else np.empty(0)
-
-
-def _interval(value: float, drawn: Floats, level: float) -> Interval:
-    drawn = drawn[~np.isnan(drawn)]
-    tail = (1 - level) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail]) if len(drawn) else (float("nan"), float("nan"))
-    return Interval(value=value, low=float(low), high=float(high), level=level, resamples=len(drawn))
-
-
 def _weighted_accuracy(probabilities_NK: Floats, targets_N: Ints, weights_RN: Floats) -> Floats:
     correct_N = (probabilities_NK.argmax(1) == targets_N).astype(np.float64)
     return weights_RN @ correct_N / weights_RN.sum(1)
@@ -186,25 +113,39 @@ def _weighted_f1(probabilities_NK: Floats, targets_N: Ints, weights_RN: Floats) 
 def _weighted_auroc(probabilities_NK: Floats, targets_N: Ints, weights_RN: Floats) -> Floats:
     classes = probabilities_NK.shape[1]
     columns = [1] if classes == 2 else list(range(classes))
-    area_R, curves_R = np.zeros(len(weights_RN)), np.zeros(len(weights_RN))
-    for column in columns:
-        order = np.argsort(probabilities_NK[:, column], kind="stable")
-        scores = probabilities_NK[order, column]
-        starts = np.flatnonzero(np.diff(scores, prepend=-np.inf))  # one group per distinct score
-        positive_N = targets_N[order] == column
-        weights = weights_RN[:, order]
-        positive_RG = np.add.reduceat(weights * positive_N, starts, axis=1)
-        negative_RG = np.add.reduceat(weights * ~positive_N, starts, axis=1)
-        below_RG = negative_RG.cumsum(1) - negative_RG / 2  # ties count one half
-        pairs_R = positive_RG.sum(1) * negative_RG.sum(1)
-        defined = pairs_R > 0
-        area_R += np.where(defined, (positive_RG * below_RG).sum(1) / np.where(defined, pairs_R, 1), 0)
-        curves_R += defined
-    return np.where(curves_R > 0, area_R / np.maximum(curves_R, 1), np.nan)
+    return mean_over_curves([area_under_roc(probabilities_NK[:, k], targets_N == k, weights_RN) for k in columns])
 
 
-_WEIGHTED: dict[str, Callable[[Floats, Ints, Floats], Floats]] = {
+def area_under_roc(scores_N: Floats, positive_N: Bools, weights_RN: Floats) -> Floats:
+    """Of each resample [R]: the share of pairs in order, ties one half; NaN where all images are of one side."""
+    positive_RG, negative_RG = by_score(scores_N, positive_N, weights_RN)
+    below_RG = negative_RG.cumsum(1) - negative_RG / 2
+    pairs_R = positive_RG.sum(1) * negative_RG.sum(1)
+    defined = pairs_R > 0
+    return np.where(defined, (positive_RG * below_RG).sum(1) / np.where(defined, pairs_R, 1), np.nan)
+
+
+def by_score(scores_N: Floats, positive_N: Bools, weights_RN: Floats) -> tuple[Floats, Floats]:
+    """Positives and negatives [R, G] at each distinct score, in rising order."""
+    order = np.argsort(scores_N, kind="stable")
+    starts = np.flatnonzero(np.diff(scores_N[order], prepend=-np.inf))
+    positive_N, weights_RN = positive_N[order], weights_RN[:, order]
+    return (
+        np.add.reduceat(weights_RN * positive_N, starts, axis=1),
+        np.add.reduceat(weights_RN * ~positive_N, starts, axis=1),
+    )
+
+
+def mean_over_curves(areas_R: Sequence[Floats]) -> Floats:
+    """The mean over the classes that have a curve in each resample; NaN where none has."""
+    stacked_KR = np.stack(areas_R)
+    counted_R = (~np.isnan(stacked_KR)).sum(0)
+    return np.where(counted_R > 0, np.nansum(stacked_KR, axis=0) / np.maximum(counted_R, 1), np.nan)
+
+
+WEIGHTED: dict[str, Callable[[Floats, Ints, Floats], Floats]] = {
     "accuracy": _weighted_accuracy,
     "f1": _weighted_f1,
     "auroc": _weighted_auroc,
 }
+"""Each figure on each resample [R]."""

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from graft.config.choices import TaskKind
 from graft.config.faults import RunFailed
 from graft.files import atomic_path, sha256, write_json, write_text
 from graft.models.network import Network
@@ -32,6 +33,7 @@ def export(
     folder: Path | str,
     *,
     classes: Sequence[str],
+    task: Mapping[str, Any] | None = None,
     donor: Mapping[str, Any],
     freeze: Mapping[str, Any],
     ledger: Mapping[str, Any] | None = None,
@@ -44,6 +46,8 @@ def export(
     """Writes the network's weights and record. A reader never finds a record beside weights that are not its own.
 
     Args:
+        classes: names of the outputs: classes, labels or numbers.
+        task: `Task.record()`; None: one class an image.
         donor: source, sha256 and format, as in the ledger, and the licence.
         freeze: the freeze record: expression, schedule, whether it was verified.
         ledger: transfer.json's form; the birth certificate takes each tensor's origin from it.
@@ -58,6 +62,7 @@ def export(
         "build": dict(network.build),
         "head": dict(network.head),
         "classes": list(classes),
+        "task": dict(task or {"kind": TaskKind.single_label.value}),
         "stages": {stage.name: list(stage.prefixes) for stage in network.stages.trunk},
         "heads": list(network.stages.heads),
         "preprocess": asdict(network.preprocess),

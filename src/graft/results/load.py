@@ -21,6 +21,7 @@ from graft.data.transforms import eval_transform
 from graft.models.network import rebuild
 from graft.models.preprocess import Preprocess
 from graft.results.export import FORMAT, RECORD, WEIGHTS
+from graft.tasks import Task, task_of_record
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -61,6 +62,8 @@ class OpenedModel:
 
     module: nn.Module
     classes: tuple[str, ...]
+    """Names of the outputs: classes, labels or numbers."""
+    task: Task
     preprocess: Preparation
     record: Mapping[str, Any]
     """model.json"""
@@ -69,13 +72,15 @@ class OpenedModel:
 
 
 def load(path: Path | str, *, import_code: bool = False) -> nn.Module:
-    """Opens a run's folder or an exported model: the network in eval mode, with `.classes` and `.preprocess`.
+    """Opens a run's folder or an exported model: the network in eval mode, with `.classes`, `.preprocess`, `.answers`.
 
-    `model.classes` are the classes' names; `model.preprocess(image)` takes a path or a PIL image and gives what the
-    network takes, float32 [C, S, S]:
+    `model.classes` are the names of the classes, labels or numbers; `model.preprocess(image)` takes a path or a PIL
+    image and gives what the network takes, float32 [C, S, S]; `model.answers(outputs)` makes probabilities of each
+    class or label, or numbers in their units, of what it gives:
 
         model = graft.load("outputs/…")
-        logits = model(model.preprocess("cell.png")[None])
+        outputs = model(model.preprocess("cell.png")[None])
+        dict(zip(model.classes, model.answers(outputs)[0].tolist()))
 
     Args:
         import_code: a custom head's class is imported from where the record says. Only for files that one trusts.
@@ -85,7 +90,7 @@ def load(path: Path | str, *, import_code: bool = False) -> nn.Module:
     """
     opened = open_model(path, import_code=import_code)
     module: Any = opened.module
-    module.classes, module.preprocess = opened.classes, opened.preprocess
+    module.classes, module.preprocess, module.answers = opened.classes, opened.preprocess, opened.task.answers
     return module
 
 
@@ -98,7 +103,10 @@ def open_model(path: Path | str, *, import_code: bool = False) -> OpenedModel:
     _fill(module, weights, folder)
     classes = tuple(str(name) for name in record["classes"])
     preparation = Preparation(preprocess)
-    return OpenedModel(module=module.eval(), classes=classes, preprocess=preparation, record=record, folder=folder)
+    return OpenedModel(
+        module=module.eval(), classes=classes, task=task_of_record(record), preprocess=preparation, record=record,
+        folder=folder,
+    )  # fmt: skip
 
 
 def model_folder(path: Path | str) -> Path:

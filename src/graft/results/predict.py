@@ -1,4 +1,4 @@
-"""`graft predict MODEL PATHS…`: the classes of images, as a table, CSV or JSON lines."""
+"""`graft predict MODEL PATHS…`: the classes, labels or numbers of images, as a table, CSV or JSON lines."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from graft.results.classify import Answer
+    from graft.results.answers import Answer, Form
 
 NAME = "predict"
-HELP = "classify images with a run or an exported model"
+HELP = "classes, labels or numbers of images, by a run or an exported model"
 FORMATS = ("table", "csv", "jsonl")
 
 
@@ -26,25 +26,32 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--format", choices=FORMATS, default="table", help="table (default), csv or jsonl")
     parser.add_argument("--output", help="write to this file instead of standard output")
-    parser.add_argument("--top", type=_positive, default=1, help="how many of the likeliest classes to name (1)")
+    parser.add_argument(
+        "--top", type=_positive, help="how many of the likeliest classes to name, where an image has one (1)"
+    )
+    parser.add_argument(
+        "--threshold", type=_share, help="name labels of more than this probability, where an image has several (0.5)"
+    )
     parser.add_argument("--column", default="path", help="the CSV's column of paths (path)")
     parser.add_argument("--batch-size", type=_positive, default=32, help="images computed at once (32)")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 …")
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 if every image was classified, 1 if one could not be read (its row says why)."""
+    """0 if something is said of every image, 1 if one could not be read (its row says why)."""
+    from graft.results.answers import FORMS
     from graft.results.classify import predict
     from graft.results.load import open_model
     from graft.results.sources import image_paths
 
     opened = open_model(args.model)
+    choices = {"top": args.top, "threshold": args.threshold}
+    form = FORMS[opened.task.kind](opened.classes, **choices)
     paths = list(image_paths(args.paths, column=args.column, stdin=sys.stdin))
-    top = min(args.top, len(opened.classes))
-    answers = predict(opened, paths, top=top, batch_size=args.batch_size, device=args.device)
+    answers = predict(opened, paths, **choices, batch_size=args.batch_size, device=args.device)
     counted = _Counted(_with_progress(answers, len(paths)))
     with _destination(args.output) as file:
-        _WRITERS[args.format](counted, file, opened.classes, top)
+        _WRITERS[args.format](counted, file, form)
     if counted.unread:
         print(f"graft predict: {counted.unread} of {len(paths)} images could not be read", file=sys.stderr)
     return 1 if counted.unread else 0
@@ -87,41 +94,37 @@ def _destination(path: str | None) -> Generator[TextIO]:
     write_text(path, text.getvalue())
 
 
-def _write_table(answers: Iterable[Answer], file: TextIO, classes: Sequence[str], top: int) -> None:
+def _write_table(answers: Iterable[Answer], file: TextIO, form: Form) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table()
     table.add_column("file", overflow="fold")
-    table.add_column("class", overflow="fold")
-    table.add_column("probability", justify="right")
-    if top > 1:
-        table.add_column("then")
+    for name, is_number in form.columns().items():
+        table.add_column(Text(name), overflow="fold", justify="right" if is_number else "left")
     for answer in answers:
         if answer.error is not None:
             table.add_row(Text(answer.file), Text(f"unreadable: {answer.error}", style="red"))
-            continue
-        (label, probability), *others = answer.top
-        then = "\n".join(f"{name} {share:.4f}" for name, share in others)
-        table.add_row(Text(answer.file), Text(label), f"{probability:.4f}", *([Text(then)] if top > 1 else []))
+        else:
+            table.add_row(Text(answer.file), *(Text(cell) for cell in form.row(answer)))
     Console(file=file).print(table)
 
 
-def _write_csv(answers: Iterable[Answer], file: TextIO, classes: Sequence[str], top: int) -> None:
+def _write_csv(answers: Iterable[Answer], file: TextIO, form: Form) -> None:
     writer = csv.writer(file, lineterminator="\n")
-    further = [column for place in range(2, top + 1) for column in (f"class_{place}", f"probability_{place}")]
-    writer.writerow(["file", "class", "probability", *further, "error"])
+    header = form.header()
+    writer.writerow(["file", *header, "error"])
     for answer in answers:
-        said = [cell for label, share in answer.top for cell in (label, f"{share:.6f}")]
-        blank = [""] * (2 * top - len(said))
-        writer.writerow([answer.file, *said, *blank, answer.error or ""])
+        said = form.cells(answer) if answer.error is None else [""] * len(header)
+        writer.writerow([answer.file, *said, answer.error or ""])
         file.flush()
 
 
-def _write_jsonl(answers: Iterable[Answer], file: TextIO, classes: Sequence[str], top: int) -> None:
+def _write_jsonl(answers: Iterable[Answer], file: TextIO, form: Form) -> None:
     for answer in answers:
-        file.write(json.dumps(answer.to_dict(classes), ensure_ascii=False) + "\n")
+        said = {"error": answer.error} if answer.error is not None else form.to_dict(answer)
+        file.write(json.dumps({"file": answer.file, **said}, ensure_ascii=False) + "\n")
         file.flush()
 
 
@@ -132,4 +135,11 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected 1 or more, received {value}")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"expected a probability from 0 to below 1, received {text}")
     return value

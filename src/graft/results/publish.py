@@ -19,7 +19,7 @@ from graft.finetune.pruning import Pruned
 from graft.processes import is_first
 from graft.results.predictions import Predictions
 from graft.results.record import RunRecord, read_run
-from graft.results.report.gallery import mistakes
+from graft.results.report.mistakes import MISTAKES
 from graft.stopping import Stopped
 
 Picture = tuple[str, NDArray[Any]]
@@ -102,19 +102,15 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _mistakes(run: RunRecord) -> Iterator[Picture]:
     said: Predictions | None = run.predictions.get(run.judged)
-    for row in mistakes(said) if said is not None else []:
-        assert said is not None
+    if said is None:
+        return
+    worth_a_look = MISTAKES[said.task]
+    for row in worth_a_look.worst(said):
         try:
             pixels = read_pixels(said.paths[row], 3)
         except Unreadable:
             continue  # it was read in training; a file that has gone since is no picture
-        probabilities = said.probabilities_NK[row]
-        best, true = int(probabilities.argmax()), int(said.targets_N[row])
-        yield (
-            f"{Path(said.paths[row]).name}: labelled {run.classes[true]}, "
-            f"predicted {run.classes[best]} {probabilities[best]:.2f}",
-            pixels,
-        )
+        yield f"{Path(said.paths[row]).name}: {worth_a_look.words(said, row, run.classes).sentence}", pixels
 
 
 def _to_tensorboard(logger: TensorBoardLogger, pictures: Sequence[Picture], run: RunRecord, step: int) -> None:

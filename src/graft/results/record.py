@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from graft.config.choices import TaskKind
 from graft.config.faults import InputError
 from graft.results import predictions
 from graft.results.predictions import Predictions, read_predictions
@@ -52,8 +53,14 @@ class RunRecord:
         named = self.model.get("classes") or self.plan.get("classes") or ()
         if named:
             return tuple(str(name) for name in named)
-        columns = max((part.probabilities_NK.shape[1] for part in self.predictions.values()), default=0)
+        columns = max((part.answers_NK.shape[1] for part in self.predictions.values()), default=0)
         return tuple(f"class {k}" for k in range(columns))
+
+    @property
+    def task(self) -> TaskKind:
+        """A run of a time without tasks had one class an image."""
+        told = self.model.get("task") or self.plan.get("task") or {}
+        return TaskKind(told.get("kind", TaskKind.single_label.value))
 
     @property
     def network(self) -> str:

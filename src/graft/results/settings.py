@@ -8,6 +8,8 @@ from typing import Any, cast
 
 import yaml
 
+from graft.config.choices import TaskKind
+from graft.config.figures import headline
 from graft.results.record import RunRecord
 
 Settings = dict[str, Any]
@@ -17,7 +19,6 @@ CIRCUMSTANCES = (
     "cache.", "checkpoint.every_n_steps", "data.num_workers", "logger.", "mode", "resume", "trainer.progress",
     "trainer.threads",
 )  # fmt: skip
-FALLBACK = ("val/accuracy", "max")
 
 
 def settings_of(record: RunRecord) -> Settings:
@@ -36,11 +37,12 @@ def differing(all_settings: Sequence[Settings]) -> list[str]:
     ]
 
 
-def monitored(all_settings: Sequence[Settings]) -> tuple[str, str]:
-    """(metric, min or max) by which the runs chose their epoch; where they differ, accuracy on val."""
+def monitored(all_settings: Sequence[Settings], task: TaskKind = TaskKind.single_label) -> tuple[str, str]:
+    """(metric, min or max) by which the runs chose their epoch; where they differ, the task's headline on val."""
+    fallback = f"val/{headline(task).name}", headline(task).direction
     told = {(settings.get("checkpoint.monitor"), settings.get("checkpoint.direction")) for settings in all_settings}
-    metric, direction = told.pop() if len(told) == 1 else FALLBACK
-    return (str(metric), str(direction)) if metric and direction else FALLBACK
+    metric, direction = told.pop() if len(told) == 1 else fallback
+    return (str(metric), str(direction)) if metric and direction else fallback
 
 
 def best(records: Sequence[RunRecord], metric: str, direction: str) -> int | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from torch import nn
 
-from graft.config.choices import HeadKind
+from graft.config.choices import DonorKind, HeadKind, TaskKind
 from graft.config.faults import InputError
 from graft.config.schema import Config, HeadConfig
 from graft.models.network import Network, build_network
@@ -41,6 +43,7 @@ def plan_teacher(config: Config, network: Network, ledger: Ledger, donor: Donor)
     Raises:
         InputError: unless the donor fills the backbone and its own head, and that head fits the network's trunk.
     """
+    _check_classifier(config)
     head = network.stages.head
     if network.stages.heads != (head,) or network.head.get("pool"):
         raise InputError(
@@ -66,6 +69,20 @@ def plan_teacher(config: Config, network: Network, ledger: Ledger, donor: Donor)
             " try method.distill=0, or fewer donor.skip and donor.ignore"
         )
     return TeacherPlan(network=teacher, ledger=account)
+
+
+def _check_classifier(config: Config) -> None:
+    """What is kept are probabilities of classes of which an image has one."""
+    if config.donor.kind is not DonorKind.run or not config.donor.path:
+        return
+    for path in (Path(config.donor.path, name) for name in ("model/model.json", "model.json")):
+        if path.is_file():
+            task = json.loads(path.read_text(encoding="utf-8")).get("task", {}).get("kind", "single_label")
+            if task != TaskKind.single_label.value:
+                raise InputError(
+                    f"method.distill: expected a donor that tells classes apart, received a run of data.task={task};"
+                    " try method.distill=0, or method.l2_sp, which asks nothing of the donor's outputs"
+                )
 
 
 def _classes(ledger: Ledger, donor: Donor, head: str) -> int:

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graft.results.combine.soup import METRICS, add_evaluation
+from graft.config.figures import Figure
+from graft.results.combine.soup import add_evaluation, add_metric, chosen_metric
 
 if TYPE_CHECKING:
     from graft.results.combine.members import Member
@@ -35,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("run", metavar="RUN", help="the fine-tuned run's folder")
     parser.add_argument("--alpha", type=_alphas, default=_alphas(ALPHAS), help=f"shares of the run ({ALPHAS})")
-    parser.add_argument("--metric", choices=METRICS, default="accuracy", help="what chooses on validation (accuracy)")
+    add_metric(parser, "what chooses on validation")
     add_evaluation(parser, OUTPUT)
 
 
@@ -43,45 +44,47 @@ def run(args: argparse.Namespace) -> int:
     from graft.files import write_text
     from graft.results.classify import find_device
     from graft.results.combine.curve import draw
-    from graft.results.combine.judge import Judge, figures
+    from graft.results.combine.judge import Judge
     from graft.results.combine.members import open_members, shared_data, shared_trunk
     from graft.results.combine.write import Mixer, check_free, write_combined
 
     output, device = check_free(Path(args.output)), find_device(args.device)
     ends = _from_own_donor(args.run) if args.donor == DONOR else open_members([args.donor, args.run])
+    metric = chosen_metric(args.metric, ends[1].opened.task.kind)
     data, seed = shared_data(ends)
     judge = Judge(
-        data, ends[1].opened.preprocess.settings, seed=seed, device=device, head=shared_trunk(ends),
+        data, ends[1].opened, seed=seed, device=device, head=shared_trunk(ends),
         bn_images=args.bn_images,
     )  # fmt: skip
     mixer, rows = Mixer(ends, judge), list[dict[str, float]]()
     for alpha in args.alpha:
-        rows.append({"alpha": alpha, **figures(judge.said(mixer.mix([1 - alpha, alpha])))})
-        print(f"alpha {alpha:<5g} " + "  ".join(f"val/{name} {rows[-1][name]:.4f}" for name in METRICS))
-    best = choose(rows, args.metric)
+        rows.append({"alpha": alpha, **judge.said(mixer.mix([1 - alpha, alpha])).figures()})
+        told = [f"val/{name} {value:.4f}" for name, value in rows[-1].items() if name != "alpha"]
+        print(f"alpha {alpha:<5g} " + "  ".join(told))
+    best = choose(rows, metric)
     record = {
         "method": "interpolation",
         "alpha": best["alpha"],
-        "metric": f"val/{args.metric}",
+        "metric": f"val/{metric.name}",
         "curve": rows,
         "members": [
             {"run": end.name, "sha256": end.opened.record["weights"]["sha256"], "weight": weight}
             for end, weight in zip(ends, (1 - best["alpha"], best["alpha"]), strict=True)
         ],
     }
-    command = shlex.join(["graft", "interpolate", args.donor, args.run, "--metric", args.metric])
+    command = shlex.join(["graft", "interpolate", args.donor, args.run, "--metric", metric.name])
     print(f"alpha {best['alpha']:g} is the best of {len(rows)} on validation")
     weights = (1 - best["alpha"], best["alpha"])
     write_combined(output, ends, weights, judge, command=command, record=record, base=1, test=args.test, say=print)
     write_text(output / "interpolation.csv", _csv(rows))
-    draw(rows, best["alpha"], output / "interpolation.png")
+    draw(rows, best["alpha"], metric, output / "interpolation.png")
     return 0
 
 
-def choose(rows: Sequence[dict[str, float]], metric: str) -> dict[str, float]:
+def choose(rows: Sequence[dict[str, float]], metric: Figure) -> dict[str, float]:
     """The best row; of equals the one with the lower loss, then the one nearest to the middle of the way."""
-    sign = 1 if metric == "loss" else -1
-    return min(rows, key=lambda row: (sign * row[metric], row["loss"], abs(row["alpha"] - 0.5)))
+    sign = 1 if metric.falls else -1
+    return min(rows, key=lambda row: (sign * row[metric.name], row["loss"], abs(row["alpha"] - 0.5)))
 
 
 def _from_own_donor(run: str) -> list[Member]:

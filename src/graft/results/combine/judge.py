@@ -3,27 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from graft.config.choices import TaskKind
 from graft.config.schema import AugmentConfig, DataConfig
 from graft.data.datamodule import DataModule
 from graft.data.datasets import load_table
-from graft.models.preprocess import Preprocess
-from graft.results.evaluate import Floats, Ints, accuracy, auroc, macro_f1
+from graft.data.loader import label_tensor
+from graft.results.evaluate import Floats
+from graft.results.intervals import intervals
+from graft.results.load import OpenedModel
+from graft.results.resampling import Interval, Truth, figures
 
-Said = tuple[Floats, Ints]
-"""Probabilities [N, K] and true classes [N]."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """Of each image of a part, in its order."""
+
+    answers_NK: Floats
+    truth: Truth
+    """[N] classes, or [N, K] labels or numbers."""
+    loss: float
+    """The task's, against the truth."""
+    task: TaskKind
+
+    def figures(self) -> dict[str, float]:
+        """The task's figures, and its loss."""
+        return {**figures(self.answers_NK, self.truth, self.task), "loss": self.loss}
+
+    def intervals(self) -> dict[str, Interval]:
+        return intervals(self.answers_NK, self.truth, self.task)
 
 
 class Judge:
-    """Evaluates networks of one preprocessing on one division of images.
+    """Evaluates networks of one preprocessing and task on one division of images.
 
     Args:
+        opened: one of them.
         head: module path behind which alone the networks differ, if there is one: what enters it is then computed once
             for all of them.
         bn_images: so many training images give the batch-norm statistics; None: all of them.
@@ -32,7 +52,7 @@ class Judge:
     def __init__(
         self,
         data: DataConfig,
-        preprocess: Preprocess,
+        opened: OpenedModel,
         *,
         seed: int,
         device: torch.device,
@@ -41,7 +61,8 @@ class Judge:
     ) -> None:
         self.table = load_table(data)
         data = replace(data, num_workers=0 if data.num_workers is None else data.num_workers)
-        self.module = DataModule(self.table, data, AugmentConfig(name="none"), preprocess, seed=seed)
+        self.module = DataModule(self.table, data, AugmentConfig(name="none"), opened.preprocess.settings, seed=seed)
+        self.task = opened.task
         self.device, self.head, self.bn_images = device, head, bn_images
         self._entering: dict[str, list[Tensor]] = {}
         """Part to what enters the head, batch by batch."""
@@ -49,14 +70,20 @@ class Judge:
     def said(self, network: nn.Module, part: str = "val") -> Said:
         """What the network says of each image, in the part's order."""
         network.to(self.device).eval()
-        labels_N = np.array([sample.label for sample in self.table.part(part)], dtype=np.int64)
+        truth = label_tensor(self.table.labels_of(part))
         if self.head is not None and part in self._entering:
             with torch.inference_mode():
                 head = network.get_submodule(self.head)
                 logits = torch.cat([head(batch) for batch in self._entering[part]])
         else:
             logits = self._whole(network, part)
-        return logits.float().softmax(1).cpu().double().numpy(), labels_N
+        outputs = logits.float().cpu()
+        return Said(
+            answers_NK=self.task.answers(outputs).double().numpy(),
+            truth=truth.numpy(),
+            loss=float(self.task.loss(outputs, truth)),
+            task=self.task.kind,
+        )
 
     @torch.inference_mode()
     def _whole(self, network: nn.Module, part: str) -> Tensor:
@@ -87,15 +114,3 @@ class Judge:
         batches = len(loader) if self.bn_images is None else max(1, self.bn_images // size)
         for batch in islice(loader, batches):
             yield batch["image"].to(self.device)
-
-
-def figures(said: Said) -> dict[str, float]:
-    """accuracy, f1, auroc and loss: cross-entropy against the true classes."""
-    probabilities_NK, targets_N = said
-    of_truth_N = probabilities_NK[np.arange(len(targets_N)), targets_N]
-    return {
-        "accuracy": accuracy(probabilities_NK, targets_N),
-        "f1": macro_f1(probabilities_NK, targets_N),
-        "auroc": auroc(probabilities_NK, targets_N),
-        "loss": float(-np.log(np.maximum(of_truth_N, 1e-12)).mean()),
-    }

@@ -16,8 +16,11 @@ from graft.models.stages import covers
 from graft.results.export import RECORD
 from graft.results.load import OpenedModel, open_model
 
-ALIKE = ("build", "head", "classes", "preprocess")
-DIVISION = ("kind", "root", "train", "val", "test", "val_fraction", "test_fraction", "split_seed", "channels")
+ALIKE = ("build", "head", "classes", "task", "preprocess")
+DIVISION = (
+    "kind", "task", "root", "train", "val", "test", "separator", "columns", "val_fraction", "test_fraction",
+    "split_seed", "channels",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +51,7 @@ def open_members(paths: Iterable[str]) -> list[Member]:
     members = [Member(name=str(path), opened=open_model(path)) for path in _runs(paths)]
     first = members[0]
     for other in members[1:]:
-        differing = [key for key in ALIKE if first.opened.record[key] != other.opened.record[key]]
+        differing = [key for key in ALIKE if first.opened.record.get(key) != other.opened.record.get(key)]
         if differing:
             raise InputError(
                 f"{other.name}: expected the same {', '.join(differing)} as {first.name}, received "
@@ -107,4 +110,4 @@ def _runs(paths: Iterable[str]) -> list[Path]:
 
 
 def _shown(member: Member, key: str) -> str:
-    return str(member.opened.record[key])[:120]
+    return str(member.opened.record.get(key))[:120]

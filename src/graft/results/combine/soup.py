@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graft.config.choices import TaskKind
+from graft.config.figures import FIGURES, LOSS, Figure, headline
+
 if TYPE_CHECKING:
     from graft.results.combine.judge import Judge
     from graft.results.combine.members import Member
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 NAME = "soup"
 HELP = "average the weights of runs, all of them or those that help on validation"
 OUTPUT = "outputs/soup"
-METRICS = ("accuracy", "f1", "auroc", "loss")
+METRICS = tuple(dict.fromkeys(figure.name for figures in FIGURES.values() for figure in (*figures, LOSS)))
 
 Chosen = tuple[int, ...]
 
@@ -28,10 +31,26 @@ Chosen = tuple[int, ...]
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="runs' folders, or a sweep's folder for all its runs")
     parser.add_argument("--method", choices=("greedy", "uniform"), default="greedy", help="greedy (default) or uniform")
-    parser.add_argument(
-        "--metric", choices=METRICS, default="accuracy", help="what greedy compares on validation (accuracy)"
-    )
+    add_metric(parser, "what greedy compares on validation")
     add_evaluation(parser, OUTPUT)
+
+
+def add_metric(parser: argparse.ArgumentParser, what: str) -> None:
+    headlines = ", ".join(f"{headline(kind).name} where data.task={kind.value}" for kind in FIGURES)
+    parser.add_argument("--metric", choices=METRICS, metavar="NAME", help=f"{what}: loss, or a figure ({headlines})")
+
+
+def chosen_metric(given: str | None, task: TaskKind) -> Figure:
+    """The figure that a person asked for, or the task's headline."""
+    from graft.config.faults import InputError
+
+    known = {figure.name: figure for figure in (*FIGURES[task], LOSS)}
+    if given is not None and given not in known:
+        raise InputError(
+            f"--metric: expected one of {', '.join(known)} for networks of data.task={task.value}, received {given!r};"
+            f" try --metric {headline(task).name}"
+        )
+    return known[given] if given else headline(task)
 
 
 def add_evaluation(parser: argparse.ArgumentParser, output: str) -> None:
@@ -56,13 +75,14 @@ def run(args: argparse.Namespace) -> int:
     members = open_members(args.runs)
     if len(members) < 2:
         raise InputError(f"expected two runs or more, received {members[0].name} alone; try a sweep's folder")
+    metric = chosen_metric(args.metric, members[0].opened.task.kind)
     data, seed = shared_data(members)
     judge = Judge(
-        data, members[0].opened.preprocess.settings, seed=seed, device=device, head=shared_trunk(members),
+        data, members[0].opened, seed=seed, device=device, head=shared_trunk(members),
         bn_images=args.bn_images,
     )  # fmt: skip
-    soup = cook(members, judge, method=args.method, metric=args.metric, say=print)
-    command = shlex.join(["graft", "soup", *args.runs, "--method", args.method, "--metric", args.metric])
+    soup = cook(members, judge, method=args.method, metric=metric, say=print)
+    command = shlex.join(["graft", "soup", *args.runs, "--method", args.method, "--metric", metric.name])
     write_combined(
         output, members, soup.weights, judge, command=command, record=soup.record(members), test=args.test,
         base=soup.best, say=print,
@@ -105,31 +125,32 @@ class Soup:
         }
 
 
-def cook(members: Sequence[Member], judge: Judge, *, method: str, metric: str, say: Callable[[str], None]) -> Soup:
+def cook(members: Sequence[Member], judge: Judge, *, method: str, metric: Figure, say: Callable[[str], None]) -> Soup:
     """Chooses the members of a soup; the members' modules are left as they are, but for their device."""
-    from graft.results.combine.judge import figures
     from graft.results.combine.write import Mixer
 
     alone: list[dict[str, float]] = []
     for member in members:
-        alone.append(figures(judge.said(member.opened.module)))
-        say(f"val/{metric} {alone[-1][metric]:.4f}  {member.name}")
+        alone.append(judge.said(member.opened.module).figures())
+        say(f"val/{metric.name} {alone[-1][metric.name]:.4f}  {member.name}")
     mixer = Mixer(members, judge)
-    sign = -1 if metric == "loss" else 1
-    order = sorted(range(len(members)), key=lambda place: -sign * alone[place][metric])  # stable: of equals, the first
+    sign = -1 if metric.falls else 1
+    order = sorted(
+        range(len(members)), key=lambda place: -sign * alone[place][metric.name]
+    )  # stable: of equals, the first
 
     def score(chosen: Chosen) -> float:
-        value = figures(judge.said(mixer.equally(chosen)))[metric]
-        say(f"val/{metric} {value:.4f}  of {', '.join(members[place].name for place in chosen)} together")
+        value = judge.said(mixer.equally(chosen)).figures()[metric.name]
+        say(f"val/{metric.name} {value:.4f}  of {', '.join(members[place].name for place in chosen)} together")
         return sign * value
 
     if method == "uniform":
         chosen: Chosen = tuple(range(len(members)))
         trials: list[tuple[Chosen, float]] = []
     else:
-        chosen, trials = greedy(order, sign * alone[order[0]][metric], score)
+        chosen, trials = greedy(order, sign * alone[order[0]][metric.name], score)
     return Soup(
-        method=method, metric=metric, chosen=chosen, best=order[0], figures=tuple(alone),
+        method=method, metric=metric.name, chosen=chosen, best=order[0], figures=tuple(alone),
         trials=tuple((tried, sign * value) for tried, value in trials),
     )  # fmt: skip
 

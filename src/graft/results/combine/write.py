@@ -10,13 +10,13 @@ from typing import Any
 from torch import nn
 
 from graft.config.faults import InputError
+from graft.config.figures import FIGURES, LOSS
 from graft.files import write_json
 from graft.results.combine.average import average
-from graft.results.combine.judge import Judge, figures
+from graft.results.combine.judge import Judge
 from graft.results.combine.members import Member
 from graft.results.combine.statistics import moved_norms, recompute
 from graft.results.export import made_by, separate_tensors, write_folder
-from graft.results.intervals import intervals
 from graft.results.predictions import write_predictions
 
 
@@ -74,17 +74,18 @@ def write_combined(
     output.mkdir(parents=True, exist_ok=True)
     for part in parts:
         said = judge.said(network, part)
-        found, other = figures(said), figures(judge.said(compared.opened.module, part))
+        found, other = said.figures(), judge.said(compared.opened.module, part).figures()
         metrics.update({f"{part}/{name}": value for name, value in found.items()})
-        spans.update({f"{part}/{name}": {"low": s.low, "high": s.high} for name, s in intervals(*said).items()})
+        spans.update({f"{part}/{name}": {"low": s.low, "high": s.high} for name, s in said.intervals().items()})
         samples = judge.table.part(part)
         write_predictions(
-            output, part, [sample.path for sample in samples], said[1].tolist(), said[0].tolist(),
-            classes=judge.table.classes,
+            output, part, [sample.path for sample in samples], said.truth.tolist(), said.answers_NK.tolist(),
+            classes=judge.table.classes, task=said.task,
         )  # fmt: skip
+        shown = (*FIGURES[said.task][:2], LOSS)
         say(
-            f"{part}: accuracy {found['accuracy']:.4f}, F1 {found['f1']:.4f}, loss {found['loss']:.4f}; "
-            f"{compared.name} alone {other['accuracy']:.4f}, {other['f1']:.4f}, {other['loss']:.4f}"
+            f"{part}: {', '.join(f'{figure.title} {found[figure.name]:.4f}' for figure in shown)}; "
+            f"{compared.name} alone {', '.join(f'{other[figure.name]:.4f}' for figure in shown)}"
         )
         record[f"{part} of {compared.name}"] = other
     told = {"metrics": metrics, "intervals": spans, "command": command, "combined": record}

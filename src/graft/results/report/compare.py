@@ -10,7 +10,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from graft.results.intervals import METRICS, intervals
+from graft.config.figures import FIGURES, LOSS, Figure, headline
+from graft.results.intervals import intervals
 from graft.results.predictions import in_order_of
 from graft.results.record import RunRecord
 from graft.results.report import figures
@@ -22,7 +23,6 @@ from graft.results.settings import figure as value_of
 
 MOST_COLUMNS = 6  # settings in the table of runs; the rest stand in a table of their own
 MOST_SLICES = 8
-CURVES = {"val/loss": "loss", "val/accuracy": "accuracy"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +38,19 @@ class Runs:
     direction: str
     best: int | None
 
+    @property
+    def figures(self) -> Sequence[Figure]:
+        """Of the runs' tasks; mostly they have one in common."""
+        return list(dict.fromkeys(each for record in self.records for each in FIGURES[record.task]))
+
+    @property
+    def headlines(self) -> Sequence[Figure]:
+        return list(dict.fromkeys(headline(record.task) for record in self.records))
+
     @classmethod
     def of(cls, records: Sequence[RunRecord]) -> Runs:
         settings = [settings_of(record) for record in records]
-        metric, direction = monitored(settings)
+        metric, direction = monitored(settings, records[0].task)
         return cls(
             records=records,
             names=_names([record.folder for record in records]),
@@ -112,11 +121,11 @@ def _tiles(runs: Runs) -> Html:
     part = record.judged
     if part in record.predictions:
         said = record.predictions[part]
-        found = intervals(said.probabilities_NK, said.targets_N)
+        found = intervals(said.answers_NK, said.truth, said.task)
         shown += [
-            tile(f"its {part} {title}", f"{found[name].value:.3f}", f"95 % {span(found[name].low, found[name].high)}")
-            for name, title in METRICS.items()
-            if name in found
+            tile(f"its {part} {known.title}", f"{interval.value:.3f}", f"95 % {span(interval.low, interval.high)}")
+            for known in FIGURES[said.task]
+            if (interval := found.get(known.name)) is not None
         ]
     return element("dl", *shown, class_="tiles")
 
@@ -137,7 +146,8 @@ def _table(runs: Runs) -> Html:
     columns = [key for key in runs.varied if any(_simple(settings.get(key)) for settings in runs.settings)]
     shown = columns[:MOST_COLUMNS]
     part = "test" if any(record.judged == "test" for record in runs.records) else "val"
-    metrics = list(dict.fromkeys((runs.metric, "val/accuracy", *(f"{part}/{name}" for name in METRICS))))
+    on_val = [f"val/{each.name}" for each in runs.headlines]
+    metrics = list(dict.fromkeys((runs.metric, *on_val, *(f"{part}/{each.name}" for each in runs.figures))))
     rows = [
         [
             join((name, element("small", "best on val"))) if k == runs.best else name,
@@ -169,7 +179,8 @@ def _ranked(runs: Runs) -> list[int]:
 
 def _title(metric: str) -> str:
     part, _, name = metric.partition("/")
-    return f"{part} {METRICS.get(name, name)}"
+    titles = (each.title for known in FIGURES.values() for each in known if each.name == name)
+    return f"{part} {next(titles, name)}"
 
 
 def _breakable(key: str) -> Html:
@@ -216,7 +227,7 @@ def _slices(runs: Runs) -> Html:
 
 def _curves(runs: Runs) -> Html:
     drawn: list[Html] = []
-    for metric, y in CURVES.items():
+    for metric, y in {f"val/{each.name}": each.title for each in (LOSS, *runs.headlines)}.items():
         known = [k for k, record in enumerate(runs.records) if record.column(metric)[0]]
         if not known:
             continue
@@ -236,7 +247,7 @@ def _seeds(runs: Runs) -> Html:
     together = [places for places in alike.values() if len(places) > 1]
     if not together or "seed" not in runs.varied:
         return Html("")
-    metrics = [f"{part}/accuracy" for part in ("val", "test")]
+    metrics = [f"{part}/{each.name}" for each in runs.headlines for part in ("val", "test")]
     rows = [
         [", ".join(runs.names[k] for k in places), *(_spread(runs, places, metric) for metric in metrics)]
         for places in together

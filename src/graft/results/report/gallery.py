@@ -7,31 +7,15 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from graft.data.pixels import Unreadable, read_pixels
 from graft.results.predictions import Predictions
+from graft.results.report.mistakes import MISTAKES
 from graft.results.report.page import Html, element, image
 
-MOST = 12
 SIDE = 160  # pixels; shown at 104 to 160 points
 JPEG = (".jpg", ".jpeg")
-
-
-def mistakes(said: Predictions) -> list[int]:
-    """Rows whose likeliest class is wrong, the most confident first."""
-    confidence_N = said.probabilities_NK.max(1)
-    wrong = np.flatnonzero(said.probabilities_NK.argmax(1) != said.targets_N)
-    return wrong[np.argsort(-confidence_N[wrong], kind="stable")][:MOST].tolist()
-
-
-def uncertain(said: Predictions) -> list[int]:
-    """Rows whose two likeliest classes are nearest to each other."""
-    if said.probabilities_NK.shape[1] < 2:
-        return []
-    ordered_NK = np.sort(said.probabilities_NK, axis=1)
-    return np.argsort(ordered_NK[:, -1] - ordered_NK[:, -2], kind="stable")[:MOST].tolist()
 
 
 def gallery(title: str, said: Predictions, rows: Sequence[int], classes: Sequence[str]) -> Html:
@@ -61,18 +45,14 @@ def _small_jpeg(path: Path, side: int) -> Image.Image:
 
 
 def _item(said: Predictions, row: int, classes: Sequence[str]) -> Html:
-    path = said.paths[row]
-    probabilities = said.probabilities_NK[row]
-    true, best = int(said.targets_N[row]), int(probabilities.argmax())
-    picture = thumbnail(Path(path))
-    name = Path(path).name
-    told = f"{name}: labelled {classes[true]}, predicted {classes[best]}"
-    shown = element("div", "not readable now", class_="blank") if picture is None else image(picture, told)
-    verdict = f"labelled {classes[true]} {probabilities[true]:.2f}" if true != best else "right"
-    words = element(
-        "div",
-        element("b", f"{classes[best]} {probabilities[best]:.2f}"),
-        element("small", verdict),
-        element("small", name),
+    path = Path(said.paths[row])
+    told = MISTAKES[said.task].words(said, row, classes)
+    picture = thumbnail(path)
+    shown = (
+        element("div", "not readable now", class_="blank")
+        if picture is None
+        else image(picture, f"{path.name}: {told.sentence}")
     )
-    return element("li", shown, words)
+    return element(
+        "li", shown, element("div", element("b", told.said), element("small", told.truth), element("small", path.name))
+    )

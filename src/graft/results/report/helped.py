@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graft.results.evaluate import Interval, paired_difference
-from graft.results.intervals import METRICS
+from graft.config.figures import FIGURES, Figure, headline
 from graft.results.predictions import in_order_of
 from graft.results.record import RunRecord
 from graft.results.report.page import Html, cell, details, element, join, section, table
+from graft.results.resampling import Interval, paired_difference
 
 RANDOM, PROBE = "random_init", "linear_probe"
 TOLD = {
@@ -35,41 +35,53 @@ def controls(records: Sequence[RunRecord], names: Sequence[str] = ("",)) -> Html
     return section("Did the transfer help?", *shown, element("p", NOTE, class_="muted")) if shown else Html("")
 
 
-def difference(record: RunRecord, control: RunRecord, metric: str) -> Interval | None:
-    """How much better the run is than its control on the judged part, paired by image; None where that is unknown."""
+def difference(record: RunRecord, control: RunRecord, metric: Figure) -> Interval | None:
+    """By how much the run's figure lies above its control's on the judged part, paired by image; None where unknown."""
     said, other = record.predictions.get(record.judged), control.predictions.get(record.judged)
     matched = in_order_of(said, other) if said is not None and other is not None else None
     if said is None or matched is None:
         return None
-    return paired_difference(said.probabilities_NK, matched.probabilities_NK, said.targets_N, metric)
+    return paired_difference(said.answers_NK, matched.answers_NK, said.truth, metric.name, task=said.task)
 
 
 def sentence(record: RunRecord, control: RunRecord, name: str) -> str:
     """The measured answer: by how much, with its interval, and from what to what."""
-    part = record.judged
-    before, after = (_written(each.metrics.get(f"{part}/accuracy")) for each in (control, record))
-    found = difference(record, control, "accuracy")
+    part, metric = record.judged, headline(record.task)
+    before, after = (_written(each.metrics.get(f"{part}/{metric.name}")) for each in (control, record))
+    found = difference(record, control, metric)
     against, helped, hurt, unclear = TOLD[name]
     ends = f"{before} with {against}, {after} in this run"
     if found is None:
-        return f"{part} accuracy: {ends}; the images differ, so no interval is given."
-    span = f"95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f}"
+        return f"{part} {metric.title}: {ends}; the images differ, so no interval is given."
+    change, low, high = (_change(metric, value) for value in (found.value, found.low, found.high))
+    span = f"95 % interval {low} to {high}"
     if found.low <= 0 <= found.high:
-        return f"{unclear}: {part} accuracy changed by {100 * found.value:+.1f} points ({span}): {ends}."
-    by = f"{abs(100 * found.value):.1f} points of {part} accuracy"
-    return f"{helped if found.low > 0 else hurt} {by} ({span}): {ends}."
+        unit = " points" if metric.is_share else ""
+        return f"{unclear}: {part} {metric.title} changed by {change}{unit} ({span}): {ends}."
+    better = (found.high < 0) if metric.falls else (found.low > 0)
+    by = f"{change.lstrip('+-')} {f'points of {part}' if metric.is_share else f'of {part}'} {metric.title}"
+    return f"{helped if better else hurt} {by} ({span}): {ends}."
+
+
+def _change(metric: Figure, value: float) -> str:
+    """In points where the figure is a share."""
+    return f"{100 * value:+.1f}" if metric.is_share else f"{value:+.3g}"
 
 
 def _of_run(record: RunRecord, name: str) -> Html:
     known = {each: record.controls[each] for each in (RANDOM, PROBE) if each in record.controls}
     part = record.judged
     rows = [
-        [title, _value(record, f"{part}/{metric}"), *(_against(record, control, metric) for control in known.values())]
-        for metric, title in METRICS.items()
-        if f"{part}/{metric}" in record.metrics
+        [
+            metric.title,
+            _value(record, f"{part}/{metric.name}"),
+            *(_against(record, control, metric) for control in known.values()),
+        ]
+        for metric in FIGURES[record.task]
+        if f"{part}/{metric.name}" in record.metrics
     ]
     headers = [part, "this run", *(TOLD[each][0] for each in known)]
-    caption = f"{name or 'This run'} and its controls; below, the run's gain"
+    caption = f"{name or 'This run'} and its controls; below, what the run's figure is above the control's"
     return join((
         element("h3", name) if name else "",
         *(element("p", sentence(record, control, each)) for each, control in known.items()),
@@ -87,9 +99,10 @@ def _written(value: object) -> str:
     return f"{value:.3f}" if isinstance(value, int | float) else "–"
 
 
-def _against(record: RunRecord, control: RunRecord, metric: str) -> Html:
+def _against(record: RunRecord, control: RunRecord, metric: Figure) -> Html:
     found = difference(record, control, metric)
-    value = control.metrics.get(f"{record.judged}/{metric}")
+    name = f"{record.judged}/{metric.name}"
+    value = control.metrics.get(name)
     if found is None or not isinstance(value, int | float):
-        return _value(control, f"{record.judged}/{metric}")
+        return _value(control, name)
     return cell(join((f"{value:.3f}", element("small", f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"))))

@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from graft.results.evaluate import Interval, reliability
-from graft.results.intervals import METRICS, intervals
+from graft.config.choices import TaskKind
+from graft.config.figures import FIGURES, headline
+from graft.results.intervals import intervals
+from graft.results.predictions import Predictions
 from graft.results.record import RunRecord
+from graft.results.report import quality, quality_labels, quality_numbers
 from graft.results.report.helped import controls
 from graft.results.report.learning import learning
 from graft.results.report.origin import data, origin, settings, time_spent
 from graft.results.report.page import Html, cell, document, element, join, section, table, tile
-from graft.results.report.quality import quality
 from graft.results.report.words import count, duration, percent, span, stretches
+from graft.results.resampling import Interval
+
+QUALITY: Mapping[TaskKind, Callable[[Predictions, Sequence[str]], Html]] = {
+    TaskKind.single_label: quality.quality,
+    TaskKind.multi_label: quality_labels.quality,
+    TaskKind.regression: quality_numbers.quality,
+}
+"""What each task shows of a part's images."""
+TILES: Mapping[TaskKind, Sequence[Callable[[Predictions], list[Html]]]] = {
+    TaskKind.single_label: (quality.tiles,),
+    TaskKind.multi_label: (),
+    TaskKind.regression: (),
+}
+"""Headline figures beside the task's own."""
 
 
 def lay_out(record: RunRecord) -> str:
     """The whole report of one run."""
-    found = {part: intervals(said.probabilities_NK, said.targets_N) for part, said in record.predictions.items()}
+    found = {part: intervals(said.answers_NK, said.truth, said.task) for part, said in record.predictions.items()}
     title = f"{record.network or 'network'} on {record.dataset or 'its data'}"
     return document(
         title,
@@ -26,7 +42,7 @@ def lay_out(record: RunRecord) -> str:
         figures(record, found),
         controls([record]),
         learning(record),
-        quality(record),
+        _quality(record),
         origin(record),
         data(record),
         time_spent(record),
@@ -35,11 +51,25 @@ def lay_out(record: RunRecord) -> str:
     )
 
 
+def _quality(record: RunRecord) -> Html:
+    """Of the test part where it was kept, else of another."""
+    said = record.predictions.get(record.judged)
+    return QUALITY[said.task](said, record.classes) if said is not None and len(said.paths) else Html("")
+
+
 def lead(record: RunRecord) -> Html:
     """What was grafted onto what, what was frozen, how long it took; and the command."""
     told = " ".join(filter(None, (_donor(record), _frozen(record), _length(record))))
     shown = element("pre", element("code", record.command)) if record.command else ""
-    return join((element("p", told, class_="lead") if told else "", shown))
+    return join((element("p", told, class_="lead") if told else "", _methods(record), shown))
+
+
+def _methods(record: RunRecord) -> Html:
+    """What was done beside plain fine-tuning."""
+    lines = record.plan.get("methods", [])
+    if not lines:
+        return Html("")
+    return element("p", f"Method{'s' if len(lines) > 1 else ''}: {'; '.join(map(str, lines))}.", class_="muted")
 
 
 def _donor(record: RunRecord) -> str:
@@ -74,16 +104,14 @@ def tiles(record: RunRecord, found: Mapping[str, Mapping[str, Interval]]) -> Htm
     """The headline figures, of the test part where there is one."""
     part = record.judged
     shown: list[Html] = []
-    for name, title in METRICS.items():
-        interval = found.get(part, {}).get(name)
-        value = interval.value if interval else record.metrics.get(f"{part}/{name}")
+    for known in FIGURES[record.task]:
+        interval = found.get(part, {}).get(known.name)
+        value = interval.value if interval else record.metrics.get(f"{part}/{known.name}")
         if isinstance(value, int | float):
             note = f"95 % interval {span(interval.low, interval.high)}" if interval else ""
-            shown.append(tile(f"{part} {title}", f"{value:.3f}", note))
+            shown.append(tile(f"{part} {known.title}", f"{value:.3f}" if known.is_share else f"{value:.4g}", note))
     if part in record.predictions:
-        said = record.predictions[part]
-        error = reliability(said.probabilities_NK, said.targets_N).error
-        shown.append(tile(f"{part} ECE", f"{error:.3f}", "calibration error; 0 is perfect"))
+        shown += [each for tiles_of in TILES[record.task] for each in tiles_of(record.predictions[part])]
     verified = record.metrics.get("frozen_verified")
     if verified is not None:
         good = bool(verified)
@@ -99,11 +127,12 @@ def tiles(record: RunRecord, found: Mapping[str, Mapping[str, Interval]]) -> Htm
 
 def figures(record: RunRecord, found: Mapping[str, Mapping[str, Interval]]) -> Html:
     """Every metric of every part, with intervals where the predictions were kept."""
-    parts = list(found) or [part for part in ("val", "test") if f"{part}/accuracy" in record.metrics]
+    first = headline(record.task).name
+    parts = list(found) or [part for part in ("val", "test") if f"{part}/{first}" in record.metrics]
     rows = [
-        [title, *(_figure(record.metrics, found, part, name) for part in parts)]
-        for name, title in METRICS.items()
-        if any(name in found.get(part, {}) or f"{part}/{name}" in record.metrics for part in parts)
+        [known.title, *(_figure(record.metrics, found, part, known.name) for part in parts)]
+        for known in FIGURES[record.task]
+        if any(known.name in found.get(part, {}) or f"{part}/{known.name}" in record.metrics for part in parts)
     ]
     if not rows:
         return Html("")

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from math import nan
 
+from graft.config.figures import FIGURES
 from graft.results.record import RunRecord
 from graft.results.report import figures
 from graft.results.report.page import Html, element, figure, join, section
 from graft.results.report.words import stretches
 
 LOSSES = ("val/loss", "train/loss")
-QUALITIES = ("val/accuracy", "train/accuracy", "val/f1", "val/auroc")
 MOST_RATES = 12
 RATE = "lr/"
 
 
 def learning(record: RunRecord) -> Html:
     drawn = join((
-        _curves(record, "Loss", "loss", LOSSES),
-        _curves(record, "Accuracy, F1, AUROC", "value", QUALITIES),
+        _curves(record, "Loss", "loss", LOSSES, falls=True),
+        *_figures(record),
         _rates(record),
         _range_test(record),
         _freeze(record),
@@ -27,18 +27,29 @@ def learning(record: RunRecord) -> Html:
     return section("Learning", element("div", drawn, class_="pair")) if drawn else Html("")
 
 
+def _figures(record: RunRecord) -> Iterator[Html]:
+    """The task's figures: those that lie between 0 and 1 on one drawing, each other one on its own."""
+    known = FIGURES[record.task]
+    shares = [each for each in known if each.is_share]
+    for together in ([shares] if shares else []) + [[each] for each in known if not each.is_share]:
+        names = [f"val/{each.name}" for each in together]
+        names[1:1] = [f"train/{each.name}" for each in together if each.trained]
+        title = ", ".join(dict.fromkeys(each.title.removeprefix("macro-").removeprefix("micro-") for each in together))
+        yield _curves(record, title[:1].upper() + title[1:], "value", names, falls=together[0].falls)
+
+
 def _lines(record: RunRecord, names: Sequence[str]) -> list[figures.Line]:
     lines = [(name, *record.column(name)) for name in names]
     return [line for line in lines if line[1]]
 
 
-def _curves(record: RunRecord, title: str, y: str, names: Sequence[str]) -> Html:
+def _curves(record: RunRecord, title: str, y: str, names: Sequence[str], *, falls: bool) -> Html:
     lines = _lines(record, names)
     if not lines:
         return Html("")
     ends = "; ".join(f"{name} ends at {ys[-1]:.3f}" for name, _, ys in lines)
     name, epochs, values = lines[0]
-    best = max(values) if y == "value" else min(values)
+    best = min(values) if falls else max(values)
     caption = f"{name} was best at epoch {epochs[list(values).index(best)]:g}: {best:.3f}."
     shown = [(name.replace("/", " "), xs, ys) for name, xs, ys in lines]
     kept = record.metrics.get("best_epoch")

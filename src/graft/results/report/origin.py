@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from graft.results.record import RunRecord
 from graft.results.report.page import Html, bar, breakable, details, element, join, section, table
 from graft.results.report.words import count, duration, percent
 
+SPREAD = ("mean", "std", "lowest", "highest")
 VERDICTS = {"copied": "--c3", "renamed": "--c1", "adapted": "--c4", "initialized": "--c2"}
 
 
@@ -105,22 +106,42 @@ def _drift(record: RunRecord) -> Html:
 
 
 def data(record: RunRecord) -> Html:
-    parts: dict[str, dict[str, int]] = record.data.get("parts", {})
+    listed = _classes(record.data, record.classes) or _numbers(record.data)
     skipped: Sequence[dict[str, Any]] = record.data.get("skipped", [])
-    if not parts:
+    if not listed:
         return Html("")
-    rows = [[name, *(f"{part.get(name, 0):,}" for part in parts.values())] for name in record.classes]
-    rows.append(["all", *(f"{sum(part.values()):,}" for part in parts.values())])
-    listed = [[entry.get("path", ""), entry.get("reason", "")] for entry in skipped]
+    left = [[entry.get("path", ""), entry.get("reason", "")] for entry in skipped]
     told = f"{count(len(skipped), 'unreadable file')} left out." if skipped else "No file was left out."
     return section(
         "Data",
-        element("div", table(["class", *parts], rows, caption="Images by part"), class_="card tall"),
+        element("div", listed, class_="card tall"),
         element("p", told, style="margin-top:12px"),
-        details(f"Files left out ({len(listed):,})", table(["file", "why"], listed, caption="Why", numbers=False))
-        if listed
+        details(f"Files left out ({len(left):,})", table(["file", "why"], left, caption="Why", numbers=False))
+        if left
         else "",
     )
+
+
+def _classes(told: Mapping[str, Any], classes: Sequence[str]) -> Html:
+    parts: Mapping[str, Mapping[str, int]] = told.get("parts", {})
+    if not parts:
+        return Html("")
+    images = told.get("images") or {name: sum(part.values()) for name, part in parts.items()}
+    rows = [[name, *(f"{part.get(name, 0):,}" for part in parts.values())] for name in classes]
+    rows.append(["all", *(f"{number:,}" for number in images.values())])
+    return table(["class", *parts], rows, caption="Images by part")
+
+
+def _numbers(told: Mapping[str, Any]) -> Html:
+    """Where numbers are learnt: how they lie in each part."""
+    images: Mapping[str, int] = told.get("images", {})
+    values: Mapping[str, Mapping[str, Mapping[str, float]]] = told.get("values", {})
+    rows = [
+        [f"{name}, {part}", f"{images[part]:,}", *(f"{spread[key]:.4g}" for key in SPREAD)]
+        for part, numbers in values.items()
+        for name, spread in numbers.items()
+    ]
+    return table(["number, part", "images", *SPREAD], rows, caption="Numbers by part") if rows else Html("")
 
 
 def time_spent(record: RunRecord) -> Html:

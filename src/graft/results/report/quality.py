@@ -1,4 +1,4 @@
-"""What it gets right and wrong, class by class, and how far its confidence can be trusted."""
+"""What it gets right and wrong where an image has one class, and how far its confidence can be trusted."""
 
 from __future__ import annotations
 
@@ -8,23 +8,18 @@ import numpy as np
 
 from graft.results.evaluate import Ints, class_figures, confusion_matrix, reliability
 from graft.results.predictions import Predictions
-from graft.results.record import RunRecord
 from graft.results.report import figures
-from graft.results.report.gallery import gallery, mistakes, uncertain
-from graft.results.report.page import Html, bar, cell, element, figure, section, table
+from graft.results.report.gallery import gallery
+from graft.results.report.mistakes import MISTAKES, MOST
+from graft.results.report.page import Html, bar, cell, element, figure, section, table, tile
 from graft.results.report.words import count, percent
 
 TABLE_CLASSES = 12
 MOST_CONFUSED = 15
 
 
-def quality(record: RunRecord) -> Html:
-    """Of the test part where it was kept, else of another."""
-    said = record.predictions.get(record.judged)
-    if said is None or not len(said.paths):
-        return Html("")
-    classes = record.classes
-    confusion_KK = confusion_matrix(said.probabilities_NK, said.targets_N)
+def quality(said: Predictions, classes: Sequence[str]) -> Html:
+    confusion_KK = confusion_matrix(said.answers_NK, said.truth)
     wrong = len(said.paths) - int(np.trace(confusion_KK))
     opening = f"{count(wrong, 'mistake')} in {count(len(said.paths), 'image')} of the {said.part} part."
     return section(
@@ -36,9 +31,22 @@ def quality(record: RunRecord) -> Html:
             _reliability(said),
             class_="pair",
         ),
-        gallery("Most confident mistakes", said, mistakes(said), classes),
+        gallery("Most confident mistakes", said, MISTAKES[said.task].worst(said), classes),
         gallery("Least certain images", said, uncertain(said), classes),
     )
+
+
+def tiles(said: Predictions) -> list[Html]:
+    error = reliability(said.answers_NK, said.truth).error
+    return [tile(f"{said.part} ECE", f"{error:.3f}", "calibration error; 0 is perfect")]
+
+
+def uncertain(said: Predictions) -> list[int]:
+    """Rows whose two likeliest classes are nearest to each other."""
+    if said.answers_NK.shape[1] < 2:
+        return []
+    ordered_NK = np.sort(said.answers_NK, axis=1)
+    return np.argsort(ordered_NK[:, -1] - ordered_NK[:, -2], kind="stable")[:MOST].tolist()
 
 
 def _confusion(confusion_KK: Ints, classes: Sequence[str]) -> Html:
@@ -98,8 +106,8 @@ def _per_class(confusion_KK: Ints, classes: Sequence[str]) -> Html:
 
 
 def _reliability(said: Predictions) -> Html:
-    found = reliability(said.probabilities_NK, said.targets_N)
-    gap = float(said.probabilities_NK.max(1).mean() - (said.probabilities_NK.argmax(1) == said.targets_N).mean())
+    found = reliability(said.answers_NK, said.truth)
+    gap = float(said.answers_NK.max(1).mean() - (said.answers_NK.argmax(1) == said.truth).mean())
     leaning = "over-confident" if gap > 0 else "under-confident"
     caption = (
         f"Expected calibration error {found.error:.3f}. On average {leaning} by {abs(100 * gap):.1f} points. "

@@ -1,0 +1,89 @@
+"""The figures that each task is judged by: their names in metrics.json, what people call them, which way is better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from graft.config.choices import TaskKind
+from graft.config.faults import Fault, nearest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A figure of a part of the images."""
+
+    name: str
+    """val/NAME, test/NAME in metrics.json."""
+    title: str
+    falls: bool = False
+    """Whether lower is better."""
+    is_share: bool = True
+    """Between 0 and 1, so that a difference can be told in points."""
+    trained: bool = False
+    """Counted over the training images too, as they are trained on."""
+
+    @property
+    def direction(self) -> str:
+        return "min" if self.falls else "max"
+
+
+LOSS = Figure(name="loss", title="loss", falls=True, is_share=False, trained=True)
+
+FIGURES: dict[TaskKind, tuple[Figure, ...]] = {
+    TaskKind.single_label: (
+        Figure(name="accuracy", title="accuracy", trained=True),
+        Figure(name="f1", title="macro-F1"),
+        Figure(name="auroc", title="AUROC"),
+    ),
+    TaskKind.multi_label: (
+        Figure(name="map", title="mAP"),
+        Figure(name="f1", title="macro-F1"),
+        Figure(name="f1_micro", title="micro-F1"),
+        Figure(name="auroc", title="AUROC"),
+        Figure(name="label_accuracy", title="label accuracy", trained=True),
+    ),
+    TaskKind.regression: (
+        Figure(name="mae", title="MAE", falls=True, is_share=False, trained=True),
+        Figure(name="rmse", title="RMSE", falls=True, is_share=False),
+        Figure(name="r2", title="R²", is_share=False),
+    ),
+}
+"""Beside the loss; the first of each is the headline."""
+
+
+def headline(task: TaskKind) -> Figure:
+    return FIGURES[task][0]
+
+
+def trained_figure(task: TaskKind) -> Figure:
+    """What is counted over the training images beside the loss."""
+    return next(figure for figure in FIGURES[task] if figure.trained)
+
+
+def monitored(task: TaskKind) -> dict[str, Figure]:
+    """What a checkpoint can be chosen by, under its full name."""
+    known = (LOSS, *FIGURES[task])
+    on_train = {f"train/{figure.name}": figure for figure in known if figure.trained}
+    return {f"val/{figure.name}": figure for figure in known} | on_train
+
+
+def monitor_fault(task: TaskKind, monitor: str, direction: str) -> Fault | None:
+    """What is wrong with choosing a checkpoint by this figure, if anything is."""
+    known = monitored(task)
+    if monitor not in known:
+        near = nearest(monitor, known, 1) or ["val/loss"]
+        reason = " (a choice made on test would flatter the test)" if monitor.startswith("test/") else ""
+        return Fault(
+            key="checkpoint.monitor",
+            expected=f"one of {', '.join(known)} with data.task={task.value}",
+            received=f"{monitor!r}{reason}",
+            remedy=f"checkpoint.monitor={near[0]}",
+        )
+    if direction != known[monitor].direction:
+        return Fault(
+            key="checkpoint.direction",
+            expected=f"{known[monitor].direction} with checkpoint.monitor={monitor}",
+            received=repr(direction),
+            remedy=f"checkpoint.direction={known[monitor].direction}",
+        )
+    return None

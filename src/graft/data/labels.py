@@ -1,0 +1,226 @@
+"""What an image's label is in each task: read from a table's cells, counted, checked, and told in words.
+
+Imports no torch: a wrong table is answered before it.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
+from statistics import fmean, pstdev
+from typing import Any
+
+from graft.config.choices import TaskKind
+from graft.config.faults import Fault
+from graft.config.schema_images import DataConfig
+
+Label = int | tuple[float, ...]
+"""single_label: the class's position. multi_label: 1 or 0 for each label. regression: the numbers."""
+Row = Mapping[str, str]
+"""A line of a table: its cells by column, and its number under LINE."""
+LINE = ""  # no column is called that
+SHOWN = 10
+MARKS = ("|", ",")  # what else people put between names
+
+
+class Labels(ABC):
+    """One task's labels."""
+
+    may_be_empty = False
+    """Whether a table's cell may be."""
+    fewest = 1
+    """Names that there must be."""
+
+    def columns(self, data: DataConfig) -> tuple[str, ...]:
+        """The table's columns that the labels are read from."""
+        return ("label",)
+
+    @abstractmethod
+    def read(self, rows: Sequence[Row], data: DataConfig) -> tuple[tuple[str, ...], list[Label], list[Fault]]:
+        """The names of classes, labels or numbers; a label a row; and what is wrong."""
+
+    @abstractmethod
+    def shows(self, label: Label) -> tuple[int, ...]:
+        """The positions of the classes that an image with this label is of."""
+
+    def stratum(self, label: Label) -> Hashable:
+        """Carved parts hold the same share of each; the same for all where no share of each can be kept."""
+        return None
+
+    def told(self, label: Label, names: Sequence[str]) -> str:
+        return " and ".join(names[place] for place in self.shows(label)) or "no label"
+
+    def summary(self, parts: Mapping[str, Sequence[Label]], names: Sequence[str]) -> dict[str, Any]:
+        """For the plan and the report: how often each is there in each part."""
+        counted = {part: counts([self.shows(label) for label in labels], len(names)) for part, labels in parts.items()}
+        return {"parts": {part: dict(zip(names, numbers, strict=True)) for part, numbers in counted.items()}}
+
+    @abstractmethod
+    def check(self, parts: Mapping[str, Sequence[Label]], names: Sequence[str], key: str) -> list[Fault]:
+        """What is wrong with labels that are divided into parts, validation among them."""
+
+
+class OneClass(Labels):
+    fewest = 2
+
+    def read(self, rows: Sequence[Row], data: DataConfig) -> tuple[tuple[str, ...], list[Label], list[Fault]]:
+        names = _in_order({row["label"] for row in rows})
+        place = {name: position for position, name in enumerate(names)}
+        return names, [place[row["label"]] for row in rows], []
+
+    def shows(self, label: Label) -> tuple[int, ...]:
+        assert isinstance(label, int)
+        return (label,)
+
+    def stratum(self, label: Label) -> Hashable:
+        return label
+
+    def check(self, parts: Mapping[str, Sequence[Label]], names: Sequence[str], key: str) -> list[Fault]:
+        return _lacking(self, parts, names, key)
+
+
+class SeveralClasses(Labels):
+    may_be_empty = True
+
+    def read(self, rows: Sequence[Row], data: DataConfig) -> tuple[tuple[str, ...], list[Label], list[Fault]]:
+        found = [{name.strip() for name in row["label"].split(data.separator)} - {""} for row in rows]
+        names = _in_order(set[str]().union(*found))
+        labels: list[Label] = [tuple(float(name in each) for name in names) for each in found]
+        if rows and not names:
+            fault = Fault(key="data.root", expected="a label for some image", received="an empty column label")
+            return names, labels, [fault]
+        return names, labels, _other_mark(rows, data)
+
+    def shows(self, label: Label) -> tuple[int, ...]:
+        assert isinstance(label, tuple)
+        return tuple(place for place, share in enumerate(label) if share)
+
+    def summary(self, parts: Mapping[str, Sequence[Label]], names: Sequence[str]) -> dict[str, Any]:
+        """With the images of each part, which the labels' counts do not sum to."""
+        return {**super().summary(parts, names), "images": {part: len(labels) for part, labels in parts.items()}}
+
+    def check(self, parts: Mapping[str, Sequence[Label]], names: Sequence[str], key: str) -> list[Fault]:
+        faults = _lacking(self, parts, names, key)
+        for part, labels in parts.items():
+            if labels and len(set(labels)) == 1:
+                received = f"{self.told(labels[0], names)} for each image"
+                faults.append(Fault(key=key, expected=f"labels that differ in {part}", received=received))
+        return faults
+
+
+class Numbers(Labels):
+    def columns(self, data: DataConfig) -> tuple[str, ...]:
+        return tuple(data.columns) or ("label",)
+
+    def read(self, rows: Sequence[Row], data: DataConfig) -> tuple[tuple[str, ...], list[Label], list[Fault]]:
+        names = self.columns(data)
+        labels: list[Label] = [tuple(_number(row[name]) for name in names) for row in rows]
+        broken = [
+            f"line {row[LINE]} with {name} {row[name]}"
+            for row in rows
+            for name in names
+            if not math.isfinite(_number(row[name]))
+        ]
+        if not broken:
+            return names, labels, []
+        more = f" and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
+        expected = f"finite numbers in {', '.join(names)} with data.task=regression"
+        return names, labels, [Fault(key="data.root", expected=expected, received=", ".join(broken[:SHOWN]) + more)]
+
+    def shows(self, label: Label) -> tuple[int, ...]:
+        return ()
+
+    def told(self, label: Label, names: Sequence[str]) -> str:
+        assert isinstance(label, tuple)
+        return ", ".join(f"{name} {value:g}" for name, value in zip(names, label, strict=True))
+
+    def summary(self, parts: Mapping[str, Sequence[Label]], names: Sequence[str]) -> dict[str, Any]:
+        return {
+            "images": {part: len(labels) for part, labels in parts.items()},
+            "values": {
+                part: {name: _spread(column) for name, column in zip(names, _columns(labels), strict=True)}
+                for part, labels in parts.items()
+                if labels
+            },
+        }
+
+    def check(self, parts: Mapping[str, Sequence[Label]], names: Sequence[str], key: str) -> list[Fault]:
+        faults = [
+            Fault(key=key, expected=f"values of {name} that differ in {part}", received=f"{column[0]:g} for each image")
+            for part, labels in parts.items()
+            for name, column in zip(names, _columns(labels), strict=False)
+            if len(set(column)) == 1
+        ]
+        if not parts["train"]:
+            faults.append(Fault(key=key, expected="images to train on", received="none"))
+        return faults
+
+
+LABELS: dict[TaskKind, Labels] = {
+    TaskKind.single_label: OneClass(),
+    TaskKind.multi_label: SeveralClasses(),
+    TaskKind.regression: Numbers(),
+}
+
+
+def counts(shown: Sequence[tuple[int, ...]], classes: int) -> tuple[int, ...]:
+    """How many of the images are of each class."""
+    counted = [0] * classes
+    for places in shown:
+        for place in places:
+            counted[place] += 1
+    return tuple(counted)
+
+
+def _lacking(labels: Labels, parts: Mapping[str, Sequence[Label]], names: Sequence[str], key: str) -> list[Fault]:
+    """A class with no image to train on cannot be learnt."""
+    trained = counts([labels.shows(label) for label in parts["train"]], len(names))
+    lacking = [name for name, number in zip(names, trained, strict=True) if not number]
+    if not lacking:
+        return []
+    return [
+        Fault(
+            key=key,
+            expected="an image of every class to train on",
+            received=f"none of {', '.join(lacking[:SHOWN])}",
+            remedy="a smaller data.val_fraction or data.test_fraction, or more images",
+        )
+    ]
+
+
+def _in_order(names: set[str]) -> tuple[str, ...]:
+    """In numerical order where all are whole numbers, else in alphabetical order."""
+    whole = all(name.isascii() and name.lstrip("-").isdigit() for name in names)
+    return tuple(sorted(names, key=(lambda name: (int(name), name)) if whole else None))
+
+
+def _other_mark(rows: Sequence[Row], data: DataConfig) -> list[Fault]:
+    """Names that are joined by something else would become labels of their own."""
+    cells = [row["label"] for row in rows]
+    if any(data.separator in cell for cell in cells):
+        return []
+    for mark in MARKS:
+        for row in rows:
+            if mark in row["label"]:
+                received = f"{data.separator!r}, which is in no cell, and line {row[LINE]} with {row['label']}"
+                remedy = f"'data.separator=\"{mark}\"'"
+                expected = "what stands between two names"
+                return [Fault(key="data.separator", expected=expected, received=received, remedy=remedy)]
+    return []
+
+
+def _number(cell: str) -> float:
+    """NaN for what is none."""
+    try:
+        return float(cell)
+    except ValueError:
+        return math.nan
+
+
+def _columns(labels: Sequence[Label]) -> list[tuple[float, ...]]:
+    return list(zip(*(label for label in labels if isinstance(label, tuple)), strict=True))
+
+
+def _spread(column: Sequence[float]) -> dict[str, float]:
+    return {"mean": fmean(column), "std": pstdev(column), "lowest": min(column), "highest": max(column)}

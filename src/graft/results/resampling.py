@@ -1,0 +1,111 @@
+"""A task's figures of merit, and how far the images leave each open: bootstrap over images, for every task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from graft.config.choices import TaskKind
+from graft.config.figures import FIGURES
+from graft.results import evaluate, evaluate_labels, evaluate_numbers
+from graft.results.evaluate import Floats
+
+Truth = NDArray[Any]
+"""[N] classes, or [N, K] labels or numbers."""
+Weighted = Callable[[Floats, Truth, Floats], Floats]
+"""Answers [N, K], truth and weights [R, N] to a figure of each resample [R]."""
+BLOCK = 4_000_000  # weights held at once while resampling
+
+WEIGHTED: Mapping[TaskKind, Mapping[str, Weighted]] = {
+    TaskKind.single_label: evaluate.WEIGHTED,
+    TaskKind.multi_label: evaluate_labels.WEIGHTED,
+    TaskKind.regression: evaluate_numbers.WEIGHTED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A figure with the percentile bootstrap's interval."""
+
+    value: float
+    low: float
+    high: float
+    level: float
+    resamples: int
+
+
+def bootstrap(
+    answers_NK: Floats,
+    truth: Truth,
+    metric: str,
+    *,
+    task: TaskKind = TaskKind.single_label,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """The percentile bootstrap over images of one of the task's figures [Efron & Tibshirani 1993].
+
+    Resamples where the metric is undefined do not count.
+    """
+    weighted = WEIGHTED[task][metric]
+    drawn = _resample(answers_NK, truth, weighted, resamples, seed)
+    return _interval(value(answers_NK, truth, metric, task), drawn, level)
+
+
+def paired_difference(
+    first_NK: Floats,
+    second_NK: Floats,
+    truth: Truth,
+    metric: str,
+    *,
+    task: TaskKind = TaskKind.single_label,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """The first's figure less the second's on the same images, each resample drawn once for both."""
+    weighted = WEIGHTED[task][metric]
+    gain = value(first_NK, truth, metric, task) - value(second_NK, truth, metric, task)
+    first_R, second_R = (_resample(said, truth, weighted, resamples, seed) for said in (first_NK, second_NK))
+    return _interval(gain, first_R - second_R, level)
+
+
+def value(answers_NK: Floats, truth: Truth, metric: str, task: TaskKind) -> float:
+    """One figure; NaN for no images."""
+    images = len(truth)
+    return float(WEIGHTED[task][metric](answers_NK, truth, np.ones((1, images)))[0]) if images else float("nan")
+
+
+def figures(answers_NK: Floats, truth: Truth, task: TaskKind) -> dict[str, float]:
+    """All figures of a task but its loss."""
+    return {figure.name: value(answers_NK, truth, figure.name, task) for figure in FIGURES[task]}
+
+
+def _resample(answers_NK: Floats, truth: Truth, weighted: Weighted, resamples: int, seed: int) -> Floats:
+    """The metric on each resample; the seed alone decides which images are drawn.
+
+    A resample is a row of weights: how often it draws each image.
+    """
+    images = len(truth)
+    generator = np.random.default_rng(seed)
+    values: list[Floats] = []
+    rows = max(1, BLOCK // max(images, 1))
+    for start in range(0, resamples if images else 0, rows):
+        count = min(rows, resamples - start)
+        draws = generator.integers(0, images, size=(count, images))
+        draws += np.arange(count)[:, None] * images
+        weights_RN = np.bincount(draws.ravel(), minlength=count * images).reshape(count, images).astype(np.float64)
+        values.append(weighted(answers_NK, truth, weights_RN))
+    return np.concatenate(values) if values else np.empty(0)
+
+
+def _interval(value: float, drawn: Floats, level: float) -> Interval:
+    drawn = drawn[~np.isnan(drawn)]
+    tail = (1 - level) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail]) if len(drawn) else (float("nan"), float("nan"))
+    return Interval(value=value, low=float(low), high=float(high), level=level, resamples=len(drawn))

@@ -1,0 +1,140 @@
+"""data.task=multi_label: any number of labels an image, each a question of its own; binary cross-entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.classification import MultilabelAccuracy, MultilabelF1Score
+from torchmetrics.functional.classification import multilabel_auroc, multilabel_average_precision
+from torchmetrics.utilities import dim_zero_cat
+from typing_extensions import override
+
+from graft.config.choices import ClassWeights, TaskKind
+from graft.config.faults import InputError
+from graft.config.schema import LossConfig
+from graft.tasks.task import Task, listed
+
+THRESHOLD = 0.5
+"""The probability above which F1 and label accuracy count a label as said; mAP and AUROC need none."""
+
+
+class MultiLabel(Task):
+    """Outputs are logits, answers their sigmoid; targets are 1 or 0 for each label, or shares where images are mixed.
+
+    Args:
+        counts: training images with each label, and how many there are, for loss.class_weights=balanced.
+    """
+
+    kind: ClassVar[TaskKind] = TaskKind.multi_label
+
+    def __init__(self, names: Sequence[str], counts: tuple[Sequence[float], int] | None = None) -> None:
+        super().__init__(names)
+        self.counts = counts
+
+    @classmethod
+    @override
+    def learnt(cls, names: Sequence[str], labels: Sequence[Any]) -> Self:
+        return cls(names, (torch.tensor(labels).sum(0).tolist(), len(labels)))
+
+    @override
+    def described(self) -> str:
+        return f"{len(self.names)} labels, any of them ({listed(self.names)})"
+
+    @override
+    def criterion(self, config: LossConfig) -> nn.Module:
+        return BinaryCrossEntropy(config, self.names, self.counts)
+
+    @override
+    def loss(self, outputs_BK: Tensor, target: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(outputs_BK, target)
+
+    @override
+    def scored(self, outputs_BK: Tensor, label: Tensor) -> Tensor:
+        """The share of labels that are said rightly, summed over the images."""
+        return ((outputs_BK > 0) == (label > THRESHOLD)).double().mean(1).sum()
+
+    @override
+    def answers(self, outputs_BK: Tensor) -> Tensor:
+        return outputs_BK.float().sigmoid()
+
+    @override
+    def metrics(self) -> dict[str, Metric]:
+        options: dict[str, Any] = {"num_labels": len(self.names), "validate_args": False}
+        return {
+            "map": MeanOverLabels(multilabel_average_precision),
+            "f1": MultilabelF1Score(average="macro", threshold=THRESHOLD, **options),
+            "f1_micro": MultilabelF1Score(average="micro", threshold=THRESHOLD, **options),
+            "auroc": MeanOverLabels(multilabel_auroc),
+            "label_accuracy": MultilabelAccuracy(average="micro", threshold=THRESHOLD, **options),
+        }
+
+
+class MeanOverLabels(Metric):
+    """The mean of an area under a curve over the labels that some images have and others lack: no other has a curve.
+
+    Args:
+        area: of torchmetrics' functions of probabilities and labels.
+    """
+
+    full_state_update = False
+
+    def __init__(self, area: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.area = area
+        self.said: list[Tensor]
+        self.truth: list[Tensor]
+        self.add_state("said", default=[], dist_reduce_fx="cat")
+        self.add_state("truth", default=[], dist_reduce_fx="cat")
+
+    @override
+    def update(self, probabilities_BK: Tensor, label_BK: Tensor) -> None:
+        self.said.append(probabilities_BK)
+        self.truth.append(label_BK.long())
+
+    @override
+    def compute(self) -> Tensor:
+        said_NK, truth_NK = dim_zero_cat(self.said), dim_zero_cat(self.truth)
+        told = truth_NK.bool().any(0) & ~truth_NK.bool().all(0)
+        labels = int(told.sum())
+        return self.area(said_NK[:, told], truth_NK[:, told], num_labels=labels, average="macro", validate_args=False)
+
+
+class BinaryCrossEntropy(nn.Module):
+    """The mean over images and labels; smoothing ε makes y into y(1 − ε) + ε/2.
+
+    Args:
+        counts: training images with each label, and how many there are; what class_weights=balanced goes by.
+    """
+
+    def __init__(
+        self, config: LossConfig, names: Sequence[str], counts: tuple[Sequence[float], int] | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.weight: Tensor | None
+        weight = None if config.class_weights is ClassWeights.none else positive_weights(names, counts)
+        self.register_buffer("weight", weight, persistent=False)
+
+    @override
+    def forward(self, logits_BK: Tensor, target_BK: Tensor) -> Tensor:
+        smoothing = self.config.label_smoothing
+        smoothed = target_BK * (1 - smoothing) + smoothing / 2 if smoothing else target_BK
+        return F.binary_cross_entropy_with_logits(logits_BK, smoothed, pos_weight=self.weight)
+
+
+def positive_weights(names: Sequence[str], counts: tuple[Sequence[float], int] | None) -> Tensor:
+    """(N − n_k) / n_k: the images with a label weigh as much as those without it."""
+    held, images = counts or ((), 0)
+    one_sided = [name for name, number in zip(names, held, strict=False) if not 0 < number < images]
+    if one_sided or not held:
+        raise InputError(
+            "loss.class_weights: expected training images with each label and without it, received all or none for"
+            f" {listed(one_sided) or 'any'}; try loss.class_weights=none"
+        )
+    counted = torch.tensor(held, dtype=torch.float32)
+    return (images - counted) / counted

@@ -1,0 +1,108 @@
+"""data.task=regression: numbers; a squared or smoothed absolute error of what is standardised by the training part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
+from typing_extensions import override
+
+from graft.config.choices import RegressionLoss, TaskKind
+from graft.config.schema import LossConfig
+from graft.tasks.task import Task, listed
+
+
+class Regression(Task):
+    """Outputs are (number − mean) / std, answers the numbers in their own units.
+
+    So numbers of any size are learnt at the same rates, and several weigh alike. The training part's mean and standard
+    deviation go with the model.
+
+    Args:
+        mean: of each number over the training part.
+        std: its standard deviation there.
+    """
+
+    kind: ClassVar[TaskKind] = TaskKind.regression
+
+    def __init__(self, names: Sequence[str], mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__(names)
+        assert len(names) == len(mean) == len(std), "a mean and a deviation for each number"
+        self._told = {"mean": list(mean), "std": list(std)}
+        self.mean_K: Tensor
+        self.std_K: Tensor
+        self.register_buffer("mean_K", torch.tensor(mean), persistent=False)
+        self.register_buffer("std_K", torch.tensor(std), persistent=False)
+
+    @classmethod
+    @override
+    def learnt(cls, names: Sequence[str], labels: Sequence[Any]) -> Self:
+        held_NK = torch.tensor(labels, dtype=torch.float64)
+        return cls(names, held_NK.mean(0).tolist(), held_NK.std(0, correction=0).tolist())
+
+    @classmethod
+    @override
+    def recorded(cls, names: Sequence[str], record: Mapping[str, Any]) -> Self:
+        mean, std = ([float(value) for value in record[key]] for key in ("mean", "std"))
+        if not len(names) == len(mean) == len(std):
+            raise ValueError(f"{len(names)} numbers, {len(mean)} means and {len(std)} deviations")
+        return cls(names, mean, std)
+
+    @override
+    def record(self) -> dict[str, Any]:
+        return {**super().record(), **self._told}
+
+    @override
+    def described(self) -> str:
+        return f"{len(self.names)} number{'s' if len(self.names) > 1 else ''} to learn ({listed(self.names)})"
+
+    @override
+    def criterion(self, config: LossConfig) -> nn.Module:
+        return StandardisedError(self, config.regression)
+
+    @override
+    def loss(self, outputs_BK: Tensor, target: Tensor) -> Tensor:
+        return F.mse_loss(outputs_BK, self.standardised(target))
+
+    @override
+    def scored(self, outputs_BK: Tensor, label: Tensor) -> Tensor:
+        """The absolute error, a mean over an image's numbers, summed over the images."""
+        return (self.answers(outputs_BK) - label).abs().mean(1).sum()
+
+    @override
+    def answers(self, outputs_BK: Tensor) -> Tensor:
+        return outputs_BK.float() * self.std_K.to(outputs_BK.device) + self.mean_K.to(outputs_BK.device)
+
+    def standardised(self, target_BK: Tensor) -> Tensor:
+        return (target_BK - self.mean_K) / self.std_K
+
+    @override
+    def metrics(self) -> dict[str, Metric]:
+        return {"mae": MeanAbsoluteError(), "rmse": _RootOfMeans(len(self.names)), "r2": R2Score()}
+
+
+class _RootOfMeans(MeanSquaredError):
+    """The root of each number's mean squared error, and the mean of these."""
+
+    def __init__(self, numbers: int) -> None:
+        super().__init__(squared=False, num_outputs=numbers)
+
+    @override
+    def compute(self) -> Tensor:
+        return super().compute().mean()
+
+
+class StandardisedError(nn.Module):
+    def __init__(self, task: Regression, kind: RegressionLoss) -> None:
+        super().__init__()
+        self._task = (task,)  # in a tuple: the module that holds this one holds the task too
+        self.error = F.mse_loss if kind is RegressionLoss.mse else F.smooth_l1_loss
+
+    @override
+    def forward(self, outputs_BK: Tensor, target_BK: Tensor) -> Tensor:
+        return self.error(outputs_BK, self._task[0].standardised(target_BK))

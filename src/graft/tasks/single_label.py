@@ -1,0 +1,112 @@
+"""data.task=single_label: one class an image; cross-entropy on hard or soft targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassAUROC,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+)
+from typing_extensions import override
+
+from graft.config.choices import ClassWeights, TaskKind
+from graft.config.faults import InputError
+from graft.config.schema import LossConfig
+from graft.tasks.task import Task, listed
+
+
+class SingleLabel(Task):
+    """Outputs are logits, answers their softmax.
+
+    Args:
+        counts: training images a class, for loss.class_weights=balanced.
+    """
+
+    kind: ClassVar[TaskKind] = TaskKind.single_label
+
+    def __init__(self, names: Sequence[str], counts: Sequence[int] | None = None) -> None:
+        super().__init__(names)
+        self.counts = counts
+
+    @classmethod
+    @override
+    def learnt(cls, names: Sequence[str], labels: Sequence[Any]) -> Self:
+        return cls(names, torch.bincount(torch.tensor(labels), minlength=len(names)).tolist())
+
+    @override
+    def described(self) -> str:
+        return f"{len(self.names)} classes ({listed(self.names)})"
+
+    @override
+    def label(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The batch's own, or its target's likeliest class."""
+        label = super().label(batch)
+        return label if label.ndim == 1 else label.argmax(1)
+
+    @override
+    def criterion(self, config: LossConfig) -> nn.Module:
+        return CrossEntropy(config, self.counts)
+
+    @override
+    def loss(self, outputs_BK: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(outputs_BK, target)
+
+    @override
+    def scored(self, outputs_BK: Tensor, label: Tensor) -> Tensor:
+        """How many are right."""
+        return (outputs_BK.argmax(1) == label).sum()
+
+    @override
+    def answers(self, outputs_BK: Tensor) -> Tensor:
+        return outputs_BK.float().softmax(1)
+
+    @override
+    def metrics(self) -> dict[str, Metric]:
+        options: dict[str, Any] = {"num_classes": len(self.names), "validate_args": False}
+        return {
+            "accuracy": MulticlassAccuracy(average="micro", **options),
+            "f1": MulticlassF1Score(average="macro", **options),
+            "auroc": MulticlassAUROC(average="macro", **options),
+        }
+
+    @override
+    def confusion(self) -> Metric:
+        return MulticlassConfusionMatrix(num_classes=len(self.names), validate_args=False)
+
+
+class CrossEntropy(nn.Module):
+    """With label smoothing [Szegedy et al. 2016] and class weights.
+
+    Args:
+        counts: training images a class; what class_weights=balanced goes by.
+    """
+
+    def __init__(self, config: LossConfig, counts: Sequence[int] | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.weight: Tensor | None
+        weight = None if config.class_weights is ClassWeights.none else balanced_weights(counts)
+        self.register_buffer("weight", weight, persistent=False)
+
+    @override
+    def forward(self, logits_BK: Tensor, target: Tensor) -> Tensor:
+        """Classes [B] or probabilities [B, K]."""
+        return F.cross_entropy(logits_BK, target, weight=self.weight, label_smoothing=self.config.label_smoothing)
+
+
+def balanced_weights(counts: Sequence[int] | None) -> Tensor:
+    """N / (K · n_k): each class weighs the same in sum, and an image weighs 1 on average."""
+    if not counts or min(counts) <= 0:
+        raise InputError(
+            f"loss.class_weights: expected training images of every class, received counts {counts}; try none"
+        )
+    held = torch.tensor(counts, dtype=torch.float32)
+    return held.sum() / (len(held) * held)

@@ -1,0 +1,79 @@
+"""One kind of task, as training, evaluation, export and prediction ask it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from graft.config.choices import TaskKind
+from graft.config.schema import LossConfig
+
+
+class Task(nn.Module, ABC):
+    """What labels and outputs mean. A module, so that what it knows of the data moves to the device with the rest.
+
+    Its buffers are in no state dict: they follow from the training part, or from an export's record.
+
+    Args:
+        names: of the network's outputs: classes, labels or numbers.
+    """
+
+    kind: ClassVar[TaskKind]
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__()
+        self.names = tuple(names)
+
+    @classmethod
+    @abstractmethod
+    def learnt(cls, names: Sequence[str], labels: Sequence[Any]) -> Self:
+        """As the training part's labels make it."""
+
+    @classmethod
+    def recorded(cls, names: Sequence[str], record: Mapping[str, Any]) -> Self:
+        """As `record` told it."""
+        return cls(names)
+
+    def record(self) -> dict[str, Any]:
+        """What stands in model.json beside the names."""
+        return {"kind": self.kind.value}
+
+    @abstractmethod
+    def described(self) -> str:
+        """Of the plan: 2 classes (ant, bee)."""
+
+    def label(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """What figures are computed against: [B] classes, or [B, K]."""
+        return batch["label"] if "label" in batch else batch["target"]
+
+    @abstractmethod
+    def criterion(self, config: LossConfig) -> nn.Module:
+        """What training minimises: outputs [B, K] and targets to the batch's mean."""
+
+    @abstractmethod
+    def loss(self, outputs_BK: Tensor, target: Tensor) -> Tensor:
+        """What evaluation tells as the loss: without weights and smoothing, so that runs which differ there compare."""
+
+    @abstractmethod
+    def scored(self, outputs_BK: Tensor, label: Tensor) -> Tensor:
+        """The figure that is counted in training too, summed over the images."""
+
+    @abstractmethod
+    def answers(self, outputs_BK: Tensor) -> Tensor:
+        """What the network says in the data's own terms [B, K]: probabilities, or numbers in their units."""
+
+    @abstractmethod
+    def metrics(self) -> dict[str, Metric]:
+        """The figures of `config.figures` under their names, all of answers and labels."""
+
+    def confusion(self) -> Metric | None:
+        """Counts of what was taken for what, where an image has one class."""
+        return None
+
+
+def listed(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (" …" if len(names) > most else "")
