@@ -34,8 +34,10 @@ install_packages() {
   [ "$(id -u)" = 0 ] || fail "expected the packages ${missing[*]}, received none, and only root can install them"
   command -v apt-get >/dev/null || fail "expected the programs ${missing[*]}, received a system without apt-get"
   say "installing ${missing[*]}"
-  { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } \
-    >"$place/apt.log" 2>&1 || fail "apt-get could not install ${missing[*]}: $(tail -n 1 "$place/apt.log")"
+  {
+    timeout 120 apt-get update &&
+      DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install -y --no-install-recommends "${missing[@]}"
+  } >"$place/apt.log" 2>&1 || fail "apt-get could not install ${missing[*]}: $(tail -n 1 "$place/apt.log")"
 }
 
 configure() {

@@ -28,6 +28,7 @@ COMMANDS = {
     "report": ("graft.reporting", "write the page of a run, of a sweep, or of many runs side by side"),
     "controls": ("graft.results.controls", "repeat a run from random weights and as a linear probe"),
     "best": ("graft.sweep.best", "print the command of a sweep's best trial, and write it as an experiment"),
+    "jobs": ("graft.cluster.jobs", "show a sweep's SLURM jobs, and enter the results of those that have ended"),
     "soup": ("graft.results.combine.soup", "average the weights of runs, all of them or those that help"),
     "interpolate": ("graft.results.combine.interpolate", "walk from a donor's weights to a run's, keep the best point"),
     "cka": ("graft.results.similarity.command", "compare two networks' stages by what they make of given images"),

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Stopped(BaseException):
@@ -45,7 +45,7 @@ class StopSignals:
         self.received: int | None = None
         """The first signal that came."""
         self.before: dict[int, Any] = {}
-        """The handlers that stood before; submitit's own, for one, is called when a job is to be queued again."""
+        """The handlers that stood before."""
         self._deferred = False
         self._pid = os.getpid()
 
@@ -90,3 +90,20 @@ class StopSignals:
         elif number == signal.SIGINT:  # something put this handler back
             signal.signal(number, signal.SIG_DFL)
             os.kill(self._pid, number)
+
+
+def outlive_signals(worker: int) -> None:
+    """A loader's `worker_init_fn`: the worker ends with its parent, or by its word, and not by anybody else's signal.
+
+    SLURM signals all processes of a job, SIGTERM twice, while the parent still needs its workers' batches. Torch's own
+    handler, which each worker begins with, heeds them.
+    """
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        threading.Thread(target=_heed_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def _heed_parent(parent: int) -> None:
+    while signal.sigwaitinfo(SIGNALS).si_pid != parent:
+        pass
+    os._exit(0)

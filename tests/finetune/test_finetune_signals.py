@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch
 from graft.config.faults import InputError
 from graft.finetune.fit import fit
 from graft.finetune.module import FineTuning
-from graft.stopping import Stopped, StopSignals
+from graft.stopping import Stopped, StopSignals, outlive_signals
 
 EPOCH = 7  # steps
 
@@ -130,3 +131,17 @@ def test_a_forked_worker_passes_over_the_first_signal():
             os.kill(os.getpid(), signal.SIGTERM)
             os._exit(7)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+
+
+def test_a_loaders_worker_heeds_its_parent_and_nobody_else():
+    child = os.fork()
+    if child == 0:
+        outlive_signals(0)
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
+            os.kill(os.getpid(), number)
+        time.sleep(60)
+        os._exit(7)
+    time.sleep(0.5)
+    assert os.waitpid(child, os.WNOHANG) == (0, 0)
+    os.kill(child, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -21,6 +21,7 @@ from graft.data.cache_folder import CacheFolder
 from graft.data.features import FeatureDataset, pack
 from graft.data.ingredients import Ingredients
 from graft.data.store import DTYPES, Entry, Writer, entry_bytes
+from graft.stopping import outlive_signals
 
 Progress = Callable[[int, int], None]
 """Told how many rows are done, of how many."""
@@ -108,6 +109,7 @@ class FeatureCache:
                 num_workers=self.num_workers,
                 collate_fn=_stack,
                 generator=torch.Generator(),  # of its own: the training's random numbers are not drawn on
+                worker_init_fn=outlive_signals,
             )
             for images in loader:
                 if isinstance(images, RunFailed):

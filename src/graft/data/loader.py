@@ -17,6 +17,7 @@ from graft.data.pixels import Unreadable
 from graft.data.sampling import Key, KeyedBatchSampler, keyed_randomness
 from graft.data.table import Sample
 from graft.data.transforms import Transform
+from graft.stopping import outlive_signals
 
 Batch = dict[str, torch.Tensor]
 Stored = tuple[Dataset[Any], Callable[[Any], Any]]
@@ -133,6 +134,7 @@ class KeyedLoader:
             collate_fn=collate_fn,
             persistent_workers=num_workers > 0,
             generator=torch.Generator(),  # of its own: the training's random numbers are not drawn on
+            worker_init_fn=outlive_signals,
         )
 
     @property

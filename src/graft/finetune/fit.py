@@ -10,6 +10,8 @@ from typing import Any, Protocol, cast
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler, PyTorchProfiler
 from lightning.pytorch.strategies import DDPStrategy
@@ -246,10 +248,16 @@ def make_trainer(
         inference_mode=False,
         logger=list(loggers) or False,
         callbacks=callbacks,
-        plugins=[CheckpointFile()],
+        plugins=[CheckpointFile(), *_surroundings()],
         profiler=profiler,
         default_root_dir=folder,
     )
+
+
+def _surroundings() -> list[SLURMEnvironment]:
+    """In a job of SLURM's, Lightning leaves the signals to `graft.stopping`, and the queue to whoever submitted."""
+    alone = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+    return [SLURMEnvironment(auto_requeue=False)] if alone else []
 
 
 def hardware(config: TrainerConfig) -> dict[str, Any]:

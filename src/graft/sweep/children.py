@@ -7,7 +7,8 @@ import queue
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,18 @@ HANDED_DOWN = (
     *RANKS,
     *("GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"),
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A trial's run, ready to be started here or elsewhere."""
+
+    command: Sequence[str]
+    folder: Path
+    env: Mapping[str, str]
+    processes: int
+    """On each machine."""
+    nodes: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,39 +70,58 @@ class Children:
             self._free.put(device)
 
     def _run(self, command: Sequence[str], folder: Path, env: Mapping[str, str]) -> Ended:
-        folder.mkdir(parents=True, exist_ok=True)
-        inherited = {name: value for name, value in os.environ.items() if name not in HANDED_DOWN}
-        with open(folder / OUTPUT, "ab") as output, open(folder / ERRORS, "ab") as errors:
-            process = subprocess.Popen(
-                command,
-                env={**inherited, PARENT: str(os.getpid()), **env},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=errors,
-            )
+        seconds = None if self.timeout_min is None else 60 * self.timeout_min
+        with child(command, folder, env) as process:
             try:
-                code = process.wait(None if self.timeout_min is None else 60 * self.timeout_min)
+                code = process.wait(seconds)
             except subprocess.TimeoutExpired:
-                _stop(process)
                 return Ended(reason=f"it took longer than hydra.launcher.timeout_min={self.timeout_min:g}")
-            except BaseException:
-                _stop(process)
-                raise
         return ended(code, folder)
+
+
+@contextmanager
+def child(
+    command: Sequence[str], folder: Path, env: Mapping[str, str], *, handed_down: Sequence[str] = HANDED_DOWN
+) -> Generator[subprocess.Popen[bytes]]:
+    """The command's process, which does not live on behind this; what it prints is added to two files in the folder.
+
+    Args:
+        handed_down: variables of this process that are not the child's.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    inherited = {name: value for name, value in os.environ.items() if name not in handed_down}
+    with open(folder / OUTPUT, "ab") as output, open(folder / ERRORS, "ab") as errors:
+        process = subprocess.Popen(
+            command,
+            env={**inherited, PARENT: str(os.getpid()), **env},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+        )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                _stop(process)
 
 
 def ended(code: int, folder: Path) -> Ended:
     """What an exit code means, with the reason that the job left."""
     if code == 0:
         return Ended()
-    number = -code if code < 0 else code - 128
-    if number in SIGNALS:
+    if stop_signal(code):
         return Ended(interrupted=True)
     if code < 0:
-        name = signal.Signals(number).name
-        likely = ": out of memory, or by hand" if number == signal.SIGKILL else ""
+        name = signal.Signals(-code).name
+        likely = ": out of memory, or by hand" if -code == signal.SIGKILL else ""
         return Ended(reason=f"its process was killed by {name}{likely}")
     return Ended(reason=_said(folder) or f"its process ended with exit code {code}")
+
+
+def stop_signal(code: int) -> int | None:
+    """The signal that told a process with this exit code to stop, if one did."""
+    number = -code if code < 0 else code - 128
+    return number if number in SIGNALS else None
 
 
 def _said(folder: Path) -> str:

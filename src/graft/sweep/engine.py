@@ -178,7 +178,7 @@ class Sweep:
             if ended.elsewhere:
                 self._elsewhere.add(claim.number)
             return True
-        ending = self._ending(claim, ended)
+        ending = ending_of(claim, ended, self.ledger.objectives)
         if ending.state == FAILED:
             self.ledger.failed(claim)
             if claim.failures <= self.settings.retries:
@@ -187,20 +187,38 @@ class Sweep:
         self._enter(claim, ending)
         return True
 
-    def _ending(self, claim: Claim, ended: Ended) -> Ending:
-        metrics = read_metrics(claim.folder)
-        if ended.reason:
-            return Ending(state=FAILED, metrics=metrics, reason=ended.reason)
-        if metrics is None:
-            return Ending(state=FAILED, reason=f"it ended without {METRICS_FILE}")
-        return judge(metrics, self.ledger.objectives)
-
     def _enter(self, claim: Claim, ending: Ending) -> None:
         self.ledger.finish(claim, ending)
         if ending.state == FAILED:
             self.failures += 1
             self._stopped = self._stopped or self.gave_up
         self.say(f"trial {claim.number} {outcome(ending, self.ledger.objectives)}")
+
+
+def collect(ledger: TrialLedger, end_of: Callable[[Claim], Ended | None]) -> None:
+    """Enters what came of trials whose jobs have ended while nobody looked after them; begins none."""
+    seen: set[int] = set()
+    while (claim := ledger.claim(None, seen)) is not None:
+        seen.add(claim.number)
+        ledger.not_begun(claim)
+        ended = end_of(claim)
+        if ended is None:
+            ledger.leave(claim)
+            continue
+        ending = ending_of(claim, ended, ledger.objectives)
+        if ending.state == FAILED:
+            ledger.failed(claim)
+        ledger.finish(claim, ending)
+
+
+def ending_of(claim: Claim, ended: Ended, objectives: Sequence[Objective]) -> Ending:
+    """What came of a trial whose job ended so."""
+    metrics = read_metrics(claim.folder)
+    if ended.reason:
+        return Ending(state=FAILED, metrics=metrics, reason=ended.reason)
+    if metrics is None:
+        return Ending(state=FAILED, reason=f"it ended without {METRICS_FILE}")
+    return judge(metrics, objectives)
 
 
 def judge(metrics: Mapping[str, Any], objectives: Sequence[Objective]) -> Ending:

@@ -83,14 +83,18 @@ class TrialLedger:
             self._check_place(storage)
         self._id = self.store.get_study_id_from_name(self.name)
 
-    def claim(self, source: Source, passed_over: Collection[int] = ()) -> Claim | None:
-        """The next trial: one that was left half-done, else a new one, else None."""
+    def claim(self, source: Source | None, passed_over: Collection[int] = ()) -> Claim | None:
+        """The next trial: one that was left half-done, else a new one if there is a source, else None."""
         with held(self._choosing):
             for trial in self._frozen():
                 if trial.state.is_finished() or trial.number in passed_over:
                     continue
+                if source is None and CHOICES not in trial.user_attrs:
+                    continue
                 if lock := self._free(trial.number):
                     return self._begin(trial, source, lock)
+            if source is None:
+                return None
             proposal = source.propose(self.trials())
             if proposal is None:
                 return None
@@ -169,9 +173,10 @@ class TrialLedger:
             user_attrs=attributes,
         )
 
-    def _begin(self, trial: FrozenTrial, source: Source, lock: FileLock) -> Claim:
+    def _begin(self, trial: FrozenTrial, source: Source | None, lock: FileLock) -> Claim:
         choices: dict[str, str] | None = trial.user_attrs.get(CHOICES)
         if choices is None:
+            assert source is not None, f"trial {trial.number} has no choices, and nobody to make them"
             choices = source.choose(self.study, trial)
             self._set(trial.number, OVERRIDES, source.space.overrides(choices))
             self._set(trial.number, CHOICES, choices)

@@ -24,19 +24,28 @@ def read_study(folder: Path | str) -> StudyRecord:
     Raises:
         InputError: this is no sweep's folder, or its store cannot be opened.
     """
+    ledger = open_ledger(folder)
+    trials = tuple(ledger.trials())
+    return StudyRecord(
+        folder=ledger.folder,
+        command=tuple(read_description(ledger.folder)["command"]),
+        objectives=ledger.objectives,
+        trials=trials,
+        importances=importances(trials, ledger.objectives[0].direction),
+    )
+
+
+def open_ledger(folder: Path | str) -> TrialLedger:
+    """The ledger of the sweep in this folder.
+
+    Raises:
+        InputError: this is no sweep's folder, or its store cannot be opened.
+    """
     quiet()
     folder = Path(folder)
     told = read_description(folder)
     objectives, _ = read_objectives(told["objectives"])
-    ledger = TrialLedger(folder, objectives, storage=told["storage"], study=told["study"])
-    trials = tuple(ledger.trials())
-    return StudyRecord(
-        folder=folder,
-        command=tuple(told["command"]),
-        objectives=tuple(objectives),
-        trials=trials,
-        importances=importances(trials, objectives[0].direction),
-    )
+    return TrialLedger(folder, objectives, storage=told["storage"], study=told["study"])
 
 
 def importances(trials: Sequence[TrialRecord], direction: str) -> dict[str, float]:

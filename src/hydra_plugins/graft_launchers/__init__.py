@@ -1,9 +1,9 @@
-"""hydra/launcher=process and hydra/launcher=gpus: each job in its own process. Hydra imports this at every start."""
+"""hydra/launcher=process, gpus and slurm: each job in its own process. Hydra imports this at every start."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +39,12 @@ class ProcessLauncher(Launcher):
         return [self._run(list(overrides), number) for number, overrides in enumerate(job_overrides, initial_job_idx)]
 
     def _run(self, overrides: list[str], number: int) -> JobReturn:
-        from graft.sweep.attempt import Interrupted
-        from graft.sweep.children import repeated_command
+        cfg, run = self._prepared(overrides, number)
+        return _job_return(overrides, cfg, run.folder, self.children.run(run.command, run.folder, run.env))
+
+    def _prepared(self, overrides: list[str], number: int) -> tuple[DictConfig, Any]:
+        """The job's config, and its run as a command with a folder and an environment."""
+        from graft.sweep.children import Prepared, repeated_command
 
         with self._composing:
             cfg = self.hydra_context.config_loader.load_sweep_config(self.config, overrides)
@@ -51,12 +55,10 @@ class ProcessLauncher(Launcher):
             given = OmegaConf.to_container(cfg.hydra.overrides)
             env = {str(name): str(value) for name, value in cfg.hydra.job.env_set.items()}
         command = repeated_command([*given["hydra"], *given["task"]], folder=folder, sweep=sweep, number=number)
-        ended = self.children.run(command, folder, env)
-        job = JobReturn(overrides=filter_overrides(overrides), cfg=cfg, working_dir=str(folder))
-        job.status = JobStatus.FAILED if ended.reason or ended.interrupted else JobStatus.COMPLETED
-        if job.status == JobStatus.FAILED:
-            job._return_value = Interrupted() if ended.interrupted else RuntimeError(ended.reason)
-        return job
+        run = Prepared(
+            command=command, folder=folder, env=env, processes=cfg.trainer.devices, nodes=cfg.trainer.num_nodes
+        )
+        return cfg, run
 
 
 class GpusLauncher(ProcessLauncher):
@@ -77,3 +79,84 @@ class GpusLauncher(ProcessLauncher):
         found = visible_devices(self.devices)
         self.children = Children(timeout_min=self.timeout_min, devices=found)
         self.slots = len(found)
+
+
+class SlurmLauncher(ProcessLauncher):
+    """Each job a job of SLURM's, all of them together an array; graft.cluster.settings says what the keys mean."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self.given = {
+            name: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            for name, value in settings.items()
+        }
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from graft.cluster.settings import read_slurm_settings
+        from graft.cluster.submission import check_installed
+
+        self.hydra_context = hydra_context
+        self.config = config
+        self.settings = read_slurm_settings(self.given)
+        self.plans = OmegaConf.select(config, "mode") == "plan"
+        check_installed(submits=not self.plans)
+
+    def queueing(self, *, grid: bool) -> dict[str, Any]:
+        """What the sweep must know: a grid is handed over at once, of a search as many trials as run together."""
+        from graft.cluster.record import has_open_job
+        from graft.cluster.submission import MOST
+
+        return {
+            "batch": MOST if grid else self.settings.array_parallelism,
+            "has_job": lambda claim: has_open_job(claim.folder),
+            "waits": not self.settings.detach,
+        }
+
+    def each(self, jobs: Mapping[int, Sequence[str]]) -> Iterator[tuple[int, Any]]:
+        """Each job's number and end, as they come."""
+        return self._follow({number: self._prepared(list(overrides), number)[1] for number, overrides in jobs.items()})
+
+    def _follow(self, runs: dict[int, Any]) -> Iterator[tuple[int, Any]]:
+        from graft.cluster.follow import follow
+
+        return follow(runs, self.settings, self._sweep, lambda line: print(line, flush=True))
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """What Hydra's own sweeper calls, and who wants a plan."""
+        from graft.sweep.attempt import Ended
+
+        jobs = {number: list(overrides) for number, overrides in enumerate(job_overrides, initial_job_idx)}
+        prepared = {number: self._prepared(overrides, number) for number, overrides in jobs.items()}
+        runs = {number: run for number, (_, run) in prepared.items()}
+        if self.plans:
+            self._show(runs)
+        ends = {} if self.plans else dict(self._follow(runs))
+        return [
+            _job_return(jobs[number], cfg, run.folder, ends.get(number, Ended()))
+            for number, (cfg, run) in prepared.items()
+        ]
+
+    @property
+    def _sweep(self) -> Path:
+        return Path(str(self.config.hydra.sweep.dir)).absolute()
+
+    def _show(self, runs: dict[int, Any]) -> None:
+        import shlex
+
+        from graft.cluster.submission import sbatch_files
+
+        for text, numbers in sbatch_files(runs, self.settings, self._sweep):
+            print(text)
+            for number in numbers:
+                words = (word for word in runs[number].command if word != "mode=plan")
+                print(f"# trial {number}: {shlex.join(words)}")
+
+
+def _job_return(overrides: list[str], cfg: DictConfig, folder: Path, ended: Any) -> JobReturn:
+    from graft.sweep.attempt import Interrupted
+
+    job = JobReturn(overrides=filter_overrides(overrides), cfg=cfg, working_dir=str(folder))
+    job.status = JobStatus.FAILED if ended.reason or ended.interrupted else JobStatus.COMPLETED
+    if job.status == JobStatus.FAILED:
+        job._return_value = Interrupted() if ended.interrupted else RuntimeError(ended.reason)
+    return job

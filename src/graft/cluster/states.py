@@ -1,0 +1,88 @@
+"""What SLURM says of jobs.
+
+squeue knows those that are queued, run or have ended a short while ago; sacct, where there is accounting, all.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from graft.config.faults import RunFailed
+
+PATIENCE = 60
+"""Seconds that SLURM's programs may take to answer."""
+OVER = frozenset({
+    "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE",
+    "REVOKED",
+})  # fmt: skip
+"""States that a job does not leave by itself; one that is to be queued again is PENDING, REQUEUED or the like."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobState:
+    word: str
+    """PENDING, RUNNING, COMPLETED, …"""
+    why: str = ""
+    """Why it waits."""
+    spent: str = ""
+    """How long it has run since it was last started."""
+
+    @property
+    def is_over(self) -> bool:
+        return self.word in OVER
+
+
+def states_of(jobs: Collection[str]) -> dict[str, JobState] | None:
+    """Job to state, of those that SLURM knows; None while it does not answer."""
+    answer = _ask("squeue", "--noheader", "--array", "--states=all", f"--user={_user()}", "--format=%i|%T|%r|%M")
+    if answer is None:
+        return None
+    known = read_squeue(answer)
+    missing = [job for job in jobs if job not in known]
+    if missing and shutil.which("sacct"):
+        known.update(read_sacct(_ask("sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(missing)) or ""))
+    return {job: known[job] for job in jobs if job in known}
+
+
+def read_squeue(text: str) -> dict[str, JobState]:
+    rows = (line.strip().split("|") for line in text.splitlines() if line.count("|") == 3)
+    return {job: JobState(word=word, why="" if why == "None" else why, spent=spent) for job, word, why, spent in rows}
+
+
+def read_sacct(text: str) -> dict[str, JobState]:
+    """A state may have more words: CANCELLED by 1000."""
+    rows = (line.strip().split("|") for line in text.splitlines() if line.count("|") == 1)
+    return {job: JobState(word=state.split()[0]) for job, state in rows if state}
+
+
+def requeue(job: str) -> None:
+    """Has the job that this process is part of queued again; SLURM then ends it.
+
+    Raises:
+        RunFailed: SLURM will not.
+    """
+    done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    if done.returncode:
+        raise RunFailed(f"its time is up, and SLURM does not queue it again: {done.stderr.strip()}")
+
+
+def cancel(jobs: Collection[str]) -> None:
+    if jobs:
+        subprocess.run(["scancel", *jobs], capture_output=True, timeout=PATIENCE, check=False)
+
+
+def _ask(*command: str) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _user() -> str:
+    return pwd.getpwuid(os.getuid()).pw_name

@@ -1,0 +1,101 @@
+"""What runs inside a SLURM job: the run's command as a process of its own, and what is said and done when it ends.
+
+Signals have one owner, the run itself (`graft.stopping`): it saves behind the step at hand, in all processes together,
+and ends with the signal's exit code. From that code this process, whose submitit handlers are put aside, reads what to
+do. USR2 and USR1 announce that the job's time is nearly up: the job is queued again. SIGTERM comes from SLURM with a
+requeue, a preemption or a cancellation, and SLURM knows itself what follows.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from graft.cluster.record import END_FILE, write_end
+from graft.cluster.states import requeue
+from graft.config.faults import RunFailed
+from graft.processes import is_first
+from graft.stopping import SIGNALS
+from graft.sweep.children import HANDED_DOWN, child, ended, stop_signal
+
+TIME_IS_UP = (signal.SIGUSR1, signal.SIGUSR2)
+RANK_OF_SRUN = "SLURM_PROCID"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One process of the job; srun starts as many as the run has. Pickled by submitit, called in the job.
+
+    Args:
+        env: what the run's environment has beside the job's own.
+        max_requeues: times that the job may have begun anew and still be queued again when its time is up.
+    """
+
+    command: Sequence[str]
+    folder: Path
+    env: Mapping[str, str]
+    max_requeues: int
+
+    def __call__(self) -> None:
+        job = job_of_this_process()
+        if is_first():
+            (self.folder / END_FILE).unlink(missing_ok=True)
+        code, told = self._run()
+        if not is_first():
+            raise SystemExit(code if code >= 0 else 128 - code)
+        # Whatever the run comes to once SLURM is ending it, it is not over: SLURM knows what follows.
+        number = signal.SIGTERM if code and signal.SIGTERM in told else stop_signal(code)
+        reason = ""
+        if number is None:
+            reason = ended(code, self.folder).reason
+        elif number in TIME_IS_UP:
+            reason = self._queue_again(job)
+        if number is None or reason:
+            write_end(self.folder, job, reason)
+        raise SystemExit(128 + number if number else 1 if reason else 0)
+
+    def _run(self) -> tuple[int, set[int]]:
+        """The exit code, negative for a signal, and the signals that came: passed on, and outlived by this process."""
+        running: list[subprocess.Popen[bytes]] = []
+        told: set[int] = set()
+
+        def pass_on(number: int, frame: FrameType | None) -> None:
+            told.add(number)
+            for process in running:
+                process.send_signal(number)
+
+        before: dict[int, Any] = {number: signal.signal(number, pass_on) for number in (*SIGNALS, signal.SIGCONT)}
+        try:
+            dropped = [name for name in HANDED_DOWN if name != RANK_OF_SRUN]
+            with child(self.command, self.folder, self.env, handed_down=dropped) as process:
+                running.append(process)
+                return process.wait(), told
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler if number == signal.SIGCONT else signal.SIG_IGN)
+
+    def _queue_again(self, job: str) -> str:
+        """Why it cannot be; nothing where it will be, and SLURM is about to end this process."""
+        begun_anew = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        if begun_anew >= self.max_requeues:
+            return (
+                "its time was up, and it had been queued again as often as it may; try a larger"
+                f" hydra.launcher.max_requeues (now {self.max_requeues}) or hydra.launcher.time_min"
+            )
+        try:
+            requeue(job)
+        except RunFailed as error:
+            return str(error)
+        return ""
+
+
+def job_of_this_process() -> str:
+    """SLURM's id of it, as squeue writes it."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
