@@ -15,7 +15,9 @@ class Clock:
     _imported = False
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {} if Clock._imported else {"import": round(_age_of_process(), 3)}
+        self._before = 0.0 if Clock._imported else _age_of_process()
+        self._began = time.perf_counter()
+        self.seconds: dict[str, float] = {} if Clock._imported else {"import": round(self._before, 3)}
         Clock._imported = True
 
     @contextmanager
@@ -25,6 +27,10 @@ class Clock:
             yield
         finally:
             self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - began, 3)
+
+    def since_command(self, moment: float) -> float:
+        """Seconds from the command, or in a later run of a process from its start, to a moment of `perf_counter`."""
+        return round(self._before + moment - self._began, 3)
 
 
 def _age_of_process() -> float:

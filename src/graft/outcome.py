@@ -110,6 +110,7 @@ def write_metrics(plan: Plan, network: Network, result: FitResult, clock: Clock,
         "profile": {name: round(share, 4) for name, share in result.profile.items()},
         "prefix": result.prefix,
         "seconds": clock.seconds,
+        "seconds_to_first_step": None if result.first_step is None else clock.since_command(result.first_step),
     }
     write_json(folder / "metrics.json", metrics)
     return metrics

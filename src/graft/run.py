@@ -33,6 +33,7 @@ from graft.processes import is_first, say
 from graft.results.publish import announce, publish, told_how_it_ends
 from graft.results.rate_search import PLOT, recorded_rate, write_rate_search
 from graft.resumable import shared
+from graft.step_tuning import with_fastest_step
 from graft.stopping import StopSignals
 from graft.transfer import inject
 from graft.transfer.teacher import build_teacher
@@ -92,9 +93,7 @@ def run(
     )
     with clock("cache"):
         behind = compute_features(plan, network, data)
-    if plan.finds_rate:
-        with clock("lr_find"):
-            plan = _find_rate(plan, network, data, behind, teacher, folder)
+    plan = _try_out(plan, network, data, behind, teacher, folder, clock)
     loggers = make_loggers(config.logger, folder)
     announce(loggers, plan.config, plan.ledger.summary)
     try:
@@ -167,6 +166,25 @@ def tuning_of(
         teacher=teacher, behind=behind, on_nan=config.trainer.on_nan, engine=runs_engine(config),
         precision=config.trainer.precision, shared=shared(plan), seed=config.seed,
     )  # fmt: skip
+
+
+def _try_out(
+    plan: Plan,
+    network: Network,
+    data: DataModule,
+    behind: Mapping[str, torch.nn.Module],
+    teacher: torch.nn.Module | None,
+    folder: Path,
+    clock: Clock,
+) -> Plan:
+    """The plan with what is to be found out on copies before training."""
+    if plan.config.trainer.tune == "auto":
+        with clock("tune"):
+            plan = with_fastest_step(plan, tuning_of(plan, network, behind, teacher), data, folder, say)
+    if plan.finds_rate:
+        with clock("lr_find"):
+            plan = _find_rate(plan, network, data, behind, teacher, folder)
+    return plan
 
 
 def _find_rate(

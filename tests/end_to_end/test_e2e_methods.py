@@ -106,3 +106,26 @@ def test_varied_images_go_through_the_engine(train: Train, images: Path, donor: 
     assert metrics["prefix"] == {"layer3": "folded, float32"}
     assert metrics["frozen_verified"] is True
     assert {name.split(".")[0] for name in moved(donor, tmp_path / "run")} == {"layer4"}
+
+
+def test_the_fastest_step_is_measured_once_and_remembered(train: Train, images: Path, donor: Path, tmp_path: Path):
+    words = (
+        "trainer.tune=auto", "freeze=layer1-3", "augment=light", "donor=file", f"donor.path={donor}",
+        f"data.root={images}", f"cache.dir={tmp_path / 'cache'}", *SMALL,
+    )  # fmt: skip
+    told = {name: train(*words, f"hydra.run.dir={tmp_path / name}") for name in ("first", "second")}
+    assert [done.returncode for done in told.values()] == [0, 0], told["first"].stderr
+    found = {name: json.loads((tmp_path / name / "tune.json").read_text()) for name in told}
+    assert found["first"] == found["second"]
+    kept = list((tmp_path / "cache" / "tune").glob("*.json"))
+    assert len(kept) == 1
+    assert "step      measured over" in told["first"].stdout
+    assert f"step      as measured before ({kept[0]})" in told["second"].stdout
+    assert [line for line in told["second"].stdout.splitlines() if line.endswith("chosen")]
+    chosen = [each for each in found["first"]["tried"] if found["first"]["chosen"].items() <= each.items()]
+    assert chosen[0]["off"] <= found["first"]["tolerance"]
+    assert json.loads((tmp_path / "first" / "metrics.json").read_text())["seconds"]["tune"] > 0
+    (tmp_path / "second" / "tune.json").unlink()
+    again = train(*words, f"hydra.run.dir={tmp_path / 'second'}", "trainer.max_epochs=2")
+    assert again.returncode == 2
+    assert "trainer.tune: expected" in again.stderr + again.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 
 import pytest
@@ -76,7 +77,11 @@ def fitted(tiny, folder, **settings):
 
 
 def test_a_training_says_where_its_time_went(tiny, tmp_path):
-    profile = fitted(tiny, tmp_path).profile
+    before = time.perf_counter()
+    result = fitted(tiny, tmp_path)
+    assert before < result.first_step < time.perf_counter() - result.profile["backward"] * result.seconds
+    assert fitted(tiny, tmp_path).first_step is None  # it had finished, and was evaluated
+    profile = result.profile
     assert sum(profile.values()) == pytest.approx(1.0)
     assert set(profile) == {"data", "forward", "backward", "optimizer", "evaluation", "checkpoint", "rest"}
 

@@ -23,6 +23,8 @@ METRICS = {
     "frozen_verified": True,
     "train/seconds": 75.0,
     "seconds": {"fit": 75.0, "import": 5.0},
+    "seconds_to_first_step": 7.25,
+    "profile": {"backward": 0.625, "data": 0.375},
 }
 LEDGER = {
     "donor": {"source": "donor.pth", "sha256": "ab" * 32, "format": "torch"},

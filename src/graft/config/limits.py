@@ -197,6 +197,7 @@ LIMITS: dict[str, Limit] = {
     "trainer.profiler": one_of("shares", "torch"),
     "trainer.strategy": one_of("auto", "ddp"),
     "trainer.precision": one_of("auto", "32-true", "bf16-mixed", "16-mixed"),
+    "trainer.tune": one_of("off", "auto"),
     "trainer.accumulate": at_least(1),
     "trainer.clip_norm": positive,
     "trainer.threads": at_least(1),

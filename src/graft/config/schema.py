@@ -171,6 +171,9 @@ class TrainerConfig:
     """Activation checkpointing of the stages that train: less memory, about a third more time; needs cache=none."""
     compile: bool = False
     """Run the network through torch.compile."""
+    tune: str = "off"
+    """auto: a few steps of each sensible way (memory order, precision where it is auto, the optimizer's implementation,
+    and compile where it is asked for) are measured, and the fastest whose loss holds is taken and remembered; off."""
     threads: int | None = None
     """CPU threads. Null: torch's choice."""
     progress: bool = True

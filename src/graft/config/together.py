@@ -242,15 +242,17 @@ def _verifiable(values: Values) -> Iterator[Fault]:
         )
 
 
-def _one_process_finds(values: Values) -> Iterator[Fault]:
+def _one_process_measures(values: Values) -> Iterator[Fault]:
     processes = values["trainer.devices"] * values["trainer.num_nodes"]
-    if values["optimizer.lr"] == FIND and processes > 1:
-        yield Fault(
-            key="optimizer.lr",
-            expected="a number with several processes, which must train at one rate",
-            received=f"find with {processes} processes",
-            remedy="optimizer.lr=find with trainer.devices=1 first, then the number that it gives",
-        )
+    measured = {"optimizer.lr": (FIND, "a number", "number"), "trainer.tune": ("auto", "off", "settings")}
+    for key, (word, instead, found) in measured.items():
+        if values[key] == word and processes > 1:
+            yield Fault(
+                key=key,
+                expected=f"{instead} with several processes, which must all train alike",
+                received=f"{word} with {processes} processes",
+                remedy=f"{key}={word} with trainer.devices=1 first, then the {found} that it gives",
+            )
 
 
 def _everything_held_out(values: Values) -> Iterator[Fault]:
@@ -293,7 +295,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], ...] =
     (("donor.kind", "unfreeze.kind", "freeze"), _random_features),
     (("unfreeze.kind", "freeze"), _nothing_to_thaw),
     (("trainer.compile", "trainer.recompute"), _recompute_uncompiled),
-    (("optimizer.lr", "trainer.devices", "trainer.num_nodes"), _one_process_finds),
+    (("optimizer.lr", "trainer.tune", "trainer.devices", "trainer.num_nodes"), _one_process_measures),
     (("data.val_fraction", "data.test_fraction"), _everything_held_out),
     (tuple(key for key in schema_keys() if key.startswith(("cache.", "augment."))), _caching),
     (tuple(key for key in schema_keys() if key.startswith("logger.")), _loggers),

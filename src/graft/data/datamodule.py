@@ -58,7 +58,7 @@ class DataModule(lightning.LightningDataModule):
         self._sources: dict[str, ImageSource] = {}
         self._stored: Mapping[str, Mapping[str, Dataset[Any]]] = {}
         self._collate_stored: Callable[[Any], Any] = collate
-        self._serve: Callable[[int], str | None] = lambda epoch: next(iter(self._stored), None)
+        self.serve(None)
 
     def prepare_data(self) -> None:
         """Fill the image cache, in one process, before the others open it."""
@@ -84,12 +84,13 @@ class DataModule(lightning.LightningDataModule):
         """
         self._stored, self._collate_stored = datasets, collate_fn
 
-    def serve(self, cut_of: Callable[[int], str | None]) -> None:
+    def serve(self, cut_of: Callable[[int], str | None] | None) -> None:
         """An epoch's batches come from the features of the stage that this gives for it; where it gives none, images.
+        Without it, every epoch's come from the first features that there are.
 
         Validation and test go by the epoch behind which they stand, so after training by one that is not trained.
         """
-        self._serve = cut_of
+        self._serve = cut_of or (lambda epoch: next(iter(self._stored), None))
 
     def _stored_of(self, part: str, epoch: int) -> Stored | None:
         cut = self._serve(epoch)

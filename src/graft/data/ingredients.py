@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from graft.config.schema_images import AugmentConfig, CacheConfig
-from graft.models.fingerprint import fingerprint
+from graft.models.fingerprint import fingerprint, structure_hash
 
 if TYPE_CHECKING:
     from graft.models.network import Network
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Part of every key; raised when the same ingredients no longer give the same rows."""
 _LIBRARIES = ("torch", "torchvision", "timm", "pillow")
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,11 +91,6 @@ class Ingredients:
         drawn = {"augment": self.augment, "seed": self.seed} if self.views else {"augment": None, "seed": None}
         values = {**asdict(self), **drawn, "versions": versions, "format": FORMAT}
         return json.loads(_canonical(values))
-
-
-def structure_hash(module: nn.Module) -> str:
-    """SHA-256 over what the module prints of itself: kinds, strides, epsilons, a traced graph's code."""
-    return hashlib.sha256(_ADDRESS.sub("", repr(module)).encode()).hexdigest()
 
 
 def _canonical(record: Mapping[str, Any]) -> bytes:

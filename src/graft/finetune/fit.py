@@ -71,6 +71,8 @@ class FitResult:
     """A row per epoch, as in metrics.csv."""
     seconds: float
     """Training and the evaluation after each epoch, interruptions left out."""
+    first_step: float | None
+    """When it began, by `time.perf_counter`; None where a finished run was only evaluated."""
     images_per_second: float
     """Of training alone."""
     epochs: int
@@ -181,6 +183,7 @@ def fit(
         trained={name: value for name, value in chosen.items() if name.startswith("train/")},
         history=tuning.history,
         seconds=sum(spent.values()),
+        first_step=tuning.clock.first_step,
         images_per_second=tuning.clock.images / spent["training"] if spent["training"] else 0.0,
         epochs=len(tuning.history),
         steps=tuning.history[-1]["step"],

@@ -196,6 +196,7 @@ class FineTuning(Evaluating):
 
     @override
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        self.clock.step()
         seed_noise(derive("step", self.seed, self.current_epoch, batch_idx, self.global_rank), self.device)
         self.enter_phase(self.global_step)
         self.rates.apply(cast(Optimizer, self.optimizers(use_pl_optimizer=False)), self.groups, self.global_step)

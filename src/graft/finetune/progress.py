@@ -22,6 +22,8 @@ class Clock:
     def __init__(self) -> None:
         self.seconds = {"training": 0.0, "evaluation": 0.0}
         self.images = 0
+        self.first_step: float | None = None
+        """When this process began its first step, by `time.perf_counter`."""
         self._lap = (0.0, 0)
         self._now: tuple[str, float] | None = None
 
@@ -31,6 +33,10 @@ class Clock:
         if self._now is not None:
             self.seconds[self._now[0]] += now - self._now[1]
         self._now = (activity, now) if activity else None
+
+    def step(self) -> None:
+        """A step begins."""
+        self.first_step = time.perf_counter() if self.first_step is None else self.first_step
 
     def lap(self) -> tuple[float, int]:
         """Seconds of training, and images, since the last lap."""

@@ -64,7 +64,7 @@ def range_test(tuning: FineTuning, batches: Iterable[Any], trainer: TrainerConfi
     """
     probe = _probe(tuning, trainer)
     sweep = _Sweep()
-    with quiet_lightning(), _same_random_numbers():
+    with quiet_lightning(), same_random_numbers():
         lightning = L.Trainer(
             **hardware(trainer),
             max_steps=STEPS,
@@ -164,6 +164,6 @@ class _Sweep(Callback):
 
 
 @contextmanager
-def _same_random_numbers() -> Generator[None]:
+def same_random_numbers() -> Generator[None]:
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         yield

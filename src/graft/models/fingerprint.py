@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
@@ -10,6 +11,8 @@ import torch
 from torch import nn
 
 from graft.models.names import tensors
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def fingerprint(module: nn.Module, names: Iterable[str] | None = None) -> str:
@@ -34,3 +37,8 @@ def digest(tensor: torch.Tensor) -> str:
     sha = hashlib.sha256(f"{plain.dtype} {tuple(plain.shape)} ".encode())
     sha.update(memoryview(cast(Any, plain.reshape(-1).view(torch.uint8).numpy())))
     return sha.hexdigest()
+
+
+def structure_hash(module: nn.Module) -> str:
+    """SHA-256 over what the module prints of itself: kinds, strides, epsilons, a traced graph's code."""
+    return hashlib.sha256(_ADDRESS.sub("", repr(module)).encode()).hexdigest()

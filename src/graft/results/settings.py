@@ -17,7 +17,7 @@ Settings = dict[str, Any]
 # Where and how a run was carried out, which does not change what it finds.
 CIRCUMSTANCES = (
     "cache.", "checkpoint.every_n_steps", "data.num_workers", "logger.", "mode", "resume", "trainer.progress",
-    "trainer.threads",
+    "trainer.threads", "trainer.tune",
 )  # fmt: skip
 
 

@@ -145,19 +145,35 @@ def _numbers(told: Mapping[str, Any]) -> Html:
 
 
 def time_spent(record: RunRecord) -> Html:
-    spent = record.metrics.get("seconds")
-    if not isinstance(spent, dict) or not spent:
+    times, shares = _numbers(record.metrics.get("seconds")), _numbers(record.metrics.get("profile"))
+    if not times:
         return Html("")
-    times = {str(name): float(value) for name, value in spent.items() if isinstance(value, int | float)}
     total = sum(times.values()) or 1
     rows = [[name, bar(value / total, duration(value)), percent(value / total)] for name, value in times.items()]
     rows.append(["together", duration(sum(times.values())), ""])
+    first = record.metrics.get("seconds_to_first_step")
+    told = f"The first step began {duration(first)} after the command." if isinstance(first, int | float) else ""
     return section(
         "Time by stage",
         element(
             "div", table(["stage", "time", "share"], rows, caption="From the command to the report"), class_="card"
         ),
-    )
+        element("p", told, style="margin-top:12px") if told else "",
+        element(
+            "div",
+            table(
+                ["in training", "share"],
+                [[name, bar(share, percent(share))] for name, share in shares.items()],
+                caption="Where the training epochs' time went, evaluation after each included",
+            ),
+            class_="card", style="margin-top:18px",
+        ) if shares else "",
+    )  # fmt: skip
+
+
+def _numbers(found: object) -> dict[str, float]:
+    pairs = found.items() if isinstance(found, dict) else ()
+    return {str(name): float(value) for name, value in pairs if isinstance(value, int | float)}
 
 
 def settings(record: RunRecord) -> Html:

@@ -1,0 +1,195 @@
+"""trainer.tune=auto measures on copies: what it tries, what it may choose, and that nothing of the run changes."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import default_collate
+
+from graft.config.faults import InputError
+from graft.config.schema import SchedulerConfig, SchedulerKind, UnfreezeKind
+from graft.finetune.fit import fit
+from graft.finetune.module import FineTuning
+from graft.finetune.tune import (
+    GAIN,
+    TIMED,
+    TOLERANCE,
+    WARMING,
+    Measured,
+    Tuned,
+    Way,
+    choose,
+    longest_phase,
+    measure,
+    tune,
+    ways,
+)
+from graft.models.fingerprint import digests
+from graft.models.names import tensor_names
+
+LAST = Way(channels_last=True, precision="32-true", update="fused")
+FIRST = Way(channels_last=False, precision="32-true", update="fused")
+
+
+def make(tiny, **changes):
+    settings = {
+        "freeze": "backbone",
+        "kind": UnfreezeKind.gradual,
+        "unfreeze": {"start": "2 steps", "every": "9 steps"},
+    }
+    tuning = tiny.tuning(scheduler=SchedulerConfig(kind=SchedulerKind.constant), **{**settings, **changes})
+    tuning.lay_out(steps_per_epoch=7, max_epochs=2)
+    return tuning
+
+
+def batches(tiny):
+    images = tiny.Images(8)
+    return [default_collate([images[0, index] for index in range(4 * at, 4 * at + 4)]) for at in range(2)]
+
+
+def test_ways_keep_what_was_asked_for(tiny, monkeypatch):
+    adamw = tiny.optimizer()
+    assert ways(tiny.trainer(), adamw, "32-true", "cpu") == [LAST, FIRST]
+    assert ways(tiny.trainer(channels_last=False), adamw, "32-true", "cpu") == [FIRST]
+    assert ways(tiny.trainer(), adamw, "32-true", "cpu", on_images=False) == [LAST]
+    assert [way.compile for way in ways(tiny.trainer(compile=True), adamw, "32-true", "cpu")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert {way.update for way in ways(tiny.trainer(), tiny.optimizer(kwargs={"fused": False}), "32-true", "cpu")} == {
+        ""
+    }
+    assert {way.update for way in ways(tiny.trainer(), tiny.optimizer(name="lamb"), "32-true", "cpu")} == {""}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    found = ways(tiny.trainer(), adamw, "32-true", "cpu")
+    assert [(way.precision, way.channels_last) for way in found] == [
+        ("32-true", True), ("32-true", False), ("bf16-mixed", True), ("bf16-mixed", False),
+    ]  # fmt: skip
+    assert {way.precision for way in ways(tiny.trainer(precision="32-true"), adamw, "32-true", "cpu")} == {"32-true"}
+
+
+def test_what_is_chosen_is_what_is_trained_with(tiny):
+    trainer, optimizer = FIRST.applied(tiny.trainer(), tiny.optimizer(kwargs={"eps": 1e-6}))
+    assert (trainer.channels_last, trainer.precision, trainer.compile) == (False, "auto", False)
+    assert optimizer.kwargs == {"eps": 1e-6, "fused": True, "foreach": False}
+    halved = Way(channels_last=True, precision="bf16-mixed", update="foreach")
+    trainer, optimizer = halved.applied(tiny.trainer(), tiny.optimizer())
+    assert (trainer.channels_last, trainer.precision) == (True, "bf16-mixed")
+    assert optimizer.kwargs == {"fused": False, "foreach": True}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "off", "chosen"),
+    [
+        ((1.0, 0.5), (0.0, 0.0), 1),
+        ((1.0, 1.2), (0.0, 0.0), 0),
+        ((1.0, 1.0 - GAIN / 2), (0.0, 0.0), 0),  # noise is no reason
+        ((1.0, 0.5), (0.0, 2 * TOLERANCE), 0),
+        ((1.0, 1.5), (2 * TOLERANCE, 0.0), 1),
+        ((1.0, math.inf), (0.0, math.inf), 0),
+    ],
+)
+def test_the_fastest_that_keeps_the_loss_is_chosen(seconds, off, chosen):
+    pair = zip((LAST, FIRST), seconds, off, strict=True)
+    tried = [Measured(way=way, seconds=time, losses=(), off=away) for way, time, away in pair]
+    assert choose(tried) is tried[chosen].way
+
+
+def test_what_is_measured_is_what_the_ways_compute(tiny):
+    tuned = tune(make(tiny), batches(tiny), tiny.trainer())
+    assert isinstance(tuned, Tuned)
+    assert [each.way for each in tuned.tried[:2]] == [LAST, FIRST]
+    assert tuned.tried[2].way.update == "foreach"
+    assert all(0 < each.seconds < 60 for each in tuned.tried)
+    assert all(each.off <= 1e-4 for each in tuned.tried)  # dropout, on in this network, is silent
+    assert all(len(set(each.losses)) == WARMING + TIMED for each in tuned.tried)
+    assert tuned.to_dict()["chosen"] in [
+        {name: each[name] for name in ("channels_last", "precision", "compile", "update")}
+        for each in tuned.to_dict()["tried"]
+    ]
+
+
+def test_bfloat16_is_measured_as_off_as_it_is(tiny):
+    exact = measure(make(tiny), batches(tiny), tiny.trainer(), FIRST)
+    halved = measure(
+        make(tiny), batches(tiny), tiny.trainer(), Way(channels_last=False, precision="bf16-mixed", update="fused")
+    )
+    worst = max(abs(one - other) for one, other in zip(exact.losses, halved.losses, strict=True))
+    assert 0 < worst < 0.05
+
+
+def test_nothing_of_the_run_changes(tiny, tmp_path):
+    plain, tuned = make(tiny), make(tiny)
+    names = tensor_names(tuned.network)
+    torch.manual_seed(3)
+    before = digests(tuned.network, names), torch.get_rng_state().tolist()
+    wanted = [parameter.requires_grad for parameter in tuned.network.parameters()]
+    chosen = tune(tuned, batches(tiny), tiny.trainer()).way
+    assert (digests(tuned.network, names), torch.get_rng_state().tolist()) == before
+    assert [parameter.requires_grad for parameter in tuned.network.parameters()] == wanted
+    assert all(parameter.grad is None for parameter in tuned.network.parameters())
+    trainer, optimizer = chosen.applied(tiny.trainer(), tuned.optimizer_config)
+    for each, folder in ((plain, "plain"), (tuned, "tuned")):
+        each.optimizer_config = optimizer
+        fit(each, tiny.Data(), tmp_path / folder, trainer=trainer)
+    assert [row["train/loss"] for row in plain.history] == [row["train/loss"] for row in tuned.history]
+    assert digests(plain.network, names) == digests(tuned.network, names)
+
+
+def test_the_longest_phase_is_measured(tiny, monkeypatch):
+    tuning, seen, step = make(tiny), [], type(make(tiny)).training_step
+    assert [phase.stop_step - phase.start_step for phase in tuning.phases] == [2, 9, 3]
+    assert longest_phase(tuning) == 1
+
+    def watched(self, batch, batch_idx):
+        seen.append({name.split(".")[0] for name, value in self.network.named_parameters() if value.requires_grad})
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(type(tuning), "training_step", watched)
+    measure(tuning, batches(tiny), tiny.trainer(accumulate=2), LAST)
+    assert seen == [{"layer3", "fc"}] * (2 * (WARMING + TIMED))
+
+
+def test_a_loss_that_breaks_down_is_not_chosen(tiny):
+    broken = batches(tiny)
+    broken[0]["image"] = broken[0]["image"] * math.inf
+    found = measure(make(tiny), broken, tiny.trainer(), LAST)
+    assert found.seconds == math.inf
+    assert all(math.isnan(loss) for loss in found.losses)
+
+
+def test_an_argument_the_optimizer_does_not_take_is_told_as_ever(tiny):
+    with pytest.raises(InputError, match=r"optimizer\.kwargs"):
+        tune(make(tiny, optimizer=tiny.optimizer(kwargs={"no_such": 1})), batches(tiny), tiny.trainer())
+
+
+class Reads(TorchDispatchMode):
+    """Counts the values that leave the device for Python, each of which waits for it."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_a_step_waits_for_the_device_no_more_than_its_judgement_does(tiny, tmp_path, monkeypatch, name):
+    """On the CPU, where a look is free: is the loss finite, are the gradients. A GPU keeps both for later."""
+    counts, step, reads = [], FineTuning.on_train_batch_start, Reads()
+
+    def noted(self, batch, batch_idx):
+        counts.append(reads.count)
+        step(self, batch, batch_idx)
+
+    monkeypatch.setattr(FineTuning, "on_train_batch_start", noted)
+    tuning = tiny.tuning(freeze="layer1-2", engine=True, optimizer=tiny.optimizer(name=name))
+    with reads:
+        fit(tuning, tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=1))
+    assert [after - before for before, after in pairwise(counts[1:])] == [2] * 5
