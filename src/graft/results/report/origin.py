@@ -145,7 +145,7 @@ def _numbers(told: Mapping[str, Any]) -> Html:
 
 
 def time_spent(record: RunRecord) -> Html:
-    times, shares = _numbers(record.metrics.get("seconds")), _numbers(record.metrics.get("profile"))
+    times, shares = _shares(record.metrics.get("seconds")), _shares(record.metrics.get("profile"))
     if not times:
         return Html("")
     total = sum(times.values()) or 1
@@ -171,7 +171,7 @@ def time_spent(record: RunRecord) -> Html:
     )  # fmt: skip
 
 
-def _numbers(found: object) -> dict[str, float]:
+def _shares(found: object) -> dict[str, float]:
     pairs = found.items() if isinstance(found, dict) else ()
     return {str(name): float(value) for name, value in pairs if isinstance(value, int | float)}
 
