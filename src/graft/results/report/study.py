@@ -72,10 +72,15 @@ def _hyperparameters(study: StudyRecord) -> list[Html]:
     shown: list[Html] = []
     if study.importances:
         rows = [(key, bar(share, percent(share))) for key, share in study.importances.items()]
-        note = "Shares of what separates the best tenth of the trials from the rest (PED-ANOVA); rough for few trials."
+        note = "Shares of what separates the best tenth of the trials from the rest (PED-ANOVA)."
         listed = table(("key", "importance"), rows, caption="Importance of each hyperparameter")
-        shown.append(element("div", listed, element("p", note, class_="muted"), class_="card"))
-    drawn = [figure(key, study_figures.slice_of(study, key, f"Slice {key}")) for key in varied[:MOST_SLICES]]
+        shown.append(
+            element("div", listed, element("p", note, class_="muted"), class_="card", style="margin-bottom:18px")
+        )
+    drawn = [
+        figure(key, study_figures.slice_of(study, key, f"Slice {key}"), "Filled: the best trial.")
+        for key in varied[:MOST_SLICES]
+    ]
     common = [key for key in varied if all(key in trial.choices for trial in complete)]
     if common:
         caption = "A line a trial; the best tenth is coloured."

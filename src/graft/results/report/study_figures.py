@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from graft.results.report.figures import INK, LINE, MUTED, SERIES, blank_axes, render
+from graft.results.report.figures import INK, LINE, MUTED, SERIES, blank_axes, points, render
 from graft.study_record import COMPLETE, FAILED, PRUNED, StudyRecord, TrialRecord
 
 COLOURS = {COMPLETE: SERIES[0], PRUNED: SERIES[1], FAILED: SERIES[4], "running": MUTED}
@@ -29,13 +29,12 @@ def history(study: StudyRecord, label: str) -> str:
 
 
 def slice_of(study: StudyRecord, key: str, label: str) -> str:
-    """The first objective over one key's values."""
+    """The first objective over one key's values, the best trial filled."""
     trials = [trial for trial in study.complete if key in trial.choices]
-    figure, axes = blank_axes(key, study.objectives[0].metric)
-    places, names = _places([trial.choices[key] for trial in trials])
-    axes.scatter(places, [trial.values[0] for trial in trials], color=SERIES[0], alpha=0.7, s=22)
-    _scale(axes, places, names)
-    return render(figure, label)
+    texts = [trial.choices[key] for trial in trials]
+    xs, ys = numbers_of(texts) or texts, [trial.values[0] for trial in trials]
+    best = next((place for place, trial in enumerate(trials) if trial.number == study.best[0].number), None)
+    return points(xs, ys, label, x=key, y=study.objectives[0].metric, best=best)
 
 
 def parallel(study: StudyRecord, keys: Sequence[str], label: str) -> str:
@@ -110,13 +109,6 @@ def _places(texts: Sequence[str]) -> tuple[list[float], list[str]]:
 
 def _is_wide(values: Sequence[float]) -> bool:
     return bool(values) and min(values) > 0 and max(values) >= WIDE_LOG * min(values)
-
-
-def _scale(axes: Axes, places: Sequence[float], names: Sequence[str]) -> None:
-    if names:
-        axes.set_xticks(range(len(names)), list(names), rotation=20, ha="right")
-    elif _is_wide(places):
-        axes.set_xscale("log")
 
 
 def _unit(values: Sequence[float]) -> list[float]:
