@@ -16,6 +16,7 @@ from graft.config.schema import Config
 from graft.data.datamodule import DataModule
 from graft.files import write_json
 from graft.finetune.fit import FitResult, fit
+from graft.finetune.hardware import hardware
 from graft.finetune.loggers import make_loggers
 from graft.finetune.lora import add_lora, merge
 from graft.finetune.module import FineTuning
@@ -72,6 +73,7 @@ def run(
     say(describe(plan))
     if config.mode is Mode.plan:
         return None
+    hardware(config.trainer)  # what this machine lacks is said before anything starts
     with clock("build"):
         network = build_network(
             config.backbone, config.head, num_classes=len(table.classes), channels=config.data.channels,

@@ -95,7 +95,7 @@ WRONG = [
     ("trainer.max_epochs=0", "a whole number from 1 upward", "0", "trainer.max_epochs=10"),
     ("trainer.max_epochs=ten", "a whole number from 1 upward", "'ten'", "trainer.max_epochs=10"),
     ("trainer.accelerator=cuda", "one of auto, cpu, gpu", "'cuda'", "trainer.accelerator="),
-    ("trainer.strategy=fsdp", "one of auto, ddp", "'fsdp'", "trainer.strategy=ddp"),
+    ("trainer.strategy=dpp", "one of auto, ddp, fsdp", "'dpp'", "trainer.strategy=ddp"),
     ("trainer.precision=bf16", "one of auto, 32-true, bf16-mixed, 16-mixed", "'bf16'", "trainer.precision=bf16-mixed"),
     ("trainer.compile=maybe", "true or false", "'maybe'", "trainer.compile=false"),
     ("donor.match=nam", "one of name, structure, table", "'nam'", "donor.match=name"),

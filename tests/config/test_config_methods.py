@@ -47,6 +47,9 @@ def faults_of(*overrides: str) -> dict[str, str]:
         (["augment.mixup=0.2", "augment.mix_per=image"], "augment.mix_per", "one of batch, sample"),
         (["data.balanced=true", "loss.class_weights=balanced"], "loss.class_weights", "drawn equally often already"),
         (["backbone.drop_path=0.1"], "backbone.drop_path", "where it has no effect"),
+        (["trainer=fsdp", "trainer.accelerator=cpu"], "trainer.strategy", "as fsdp shares weights out over GPUs"),
+        (["trainer=fsdp", "method.ema=0.9"], "method.ema", "no process has whole weights"),
+        (["trainer=fsdp", "trainer.clip_norm=1"], "trainer.clip_norm", "no process has whole weights"),
     ],
 )
 def test_what_does_not_go_together_is_answered(overrides: list[str], key: str, said: str) -> None:

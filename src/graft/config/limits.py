@@ -195,7 +195,7 @@ LIMITS: dict[str, Limit] = {
     "trainer.devices": at_least(1),
     "trainer.num_nodes": at_least(1),
     "trainer.profiler": one_of("shares", "torch"),
-    "trainer.strategy": one_of("auto", "ddp"),
+    "trainer.strategy": one_of("auto", "ddp", "fsdp"),
     "trainer.precision": one_of("auto", "32-true", "bf16-mixed", "16-mixed"),
     "trainer.tune": one_of("off", "auto"),
     "trainer.accumulate": at_least(1),

@@ -153,7 +153,7 @@ class TrainerConfig:
     num_nodes: int = 1
     """Machines."""
     strategy: str = "auto"
-    """auto (one process a device as soon as there are several) or ddp."""
+    """auto (one process a device as soon as there are several), ddp, or fsdp (weights shared out over GPUs)."""
     precision: str = "auto"
     """auto (bf16-mixed on a GPU that has it, else 32-true), 32-true, bf16-mixed or 16-mixed."""
     accumulate: int = 1

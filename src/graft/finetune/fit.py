@@ -14,7 +14,6 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler, PyTorchProfiler
-from lightning.pytorch.strategies import DDPStrategy
 from rich.console import Console
 
 from graft.config.faults import ConfigError, InputError, said
@@ -22,6 +21,7 @@ from graft.config.figures import monitor_fault
 from graft.config.schema import CheckpointConfig, TrainerConfig
 from graft.finetune.callbacks import Checkpoints, EpochLines, EpochRows, best_row
 from graft.finetune.checkpoint import BEST, FOLDER, LAST, CheckpointFile, read_checkpoint
+from graft.finetune.hardware import hardware, strategy
 from graft.finetune.lost import told_when_lost
 from graft.finetune.metrics import Outputs
 from graft.finetune.module import STATE, FineTuning
@@ -241,7 +241,7 @@ def make_trainer(
     return L.Trainer(
         **hardware(config),
         max_epochs=config.max_epochs,
-        strategy=_strategy(config, states),
+        strategy=strategy(config, states),
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip_norm,
         use_distributed_sampler=False,
@@ -261,17 +261,6 @@ def _surroundings() -> list[SLURMEnvironment]:
     """In a job of SLURM's, Lightning leaves the signals to `graft.stopping`, and the queue to whoever submitted."""
     alone = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
     return [SLURMEnvironment(auto_requeue=False)] if alone else []
-
-
-def hardware(config: TrainerConfig) -> dict[str, Any]:
-    """Lightning's arguments for where and in which precision a run trains."""
-    accelerator = _accelerator(config)
-    return {
-        "accelerator": accelerator,
-        "devices": config.devices,
-        "num_nodes": config.num_nodes,
-        "precision": _precision(config, accelerator),
-    }
 
 
 def _check(tuning: FineTuning, trainer: TrainerConfig, checkpoint: CheckpointConfig) -> None:
@@ -321,34 +310,6 @@ def _evaluate(
             confusion[part] = counts
         evaluation.keeps_outputs = False
     return {"metrics": metrics, "confusion": confusion, "outputs": outputs}
-
-
-def _accelerator(config: TrainerConfig) -> str:
-    if config.accelerator not in ("auto", "cpu", "gpu"):
-        raise InputError(f"trainer.accelerator: expected auto, cpu or gpu, received {config.accelerator!r}; try auto")
-    if config.accelerator == "auto":
-        return "gpu" if torch.cuda.is_available() else "cpu"
-    if config.accelerator == "gpu" and not torch.cuda.is_available():
-        raise InputError("trainer.accelerator: expected a GPU that torch can use, received none; try cpu")
-    return config.accelerator
-
-
-def _strategy(config: TrainerConfig, states: int) -> Any:
-    """Parameters that only some state trains get no gradient in the others; a distributed wrapper must expect that."""
-    if config.devices * config.num_nodes == 1 or config.strategy not in ("auto", "ddp"):
-        return config.strategy
-    return DDPStrategy(find_unused_parameters=states > 1)
-
-
-def _precision(config: TrainerConfig, accelerator: str) -> str:
-    known = ("auto", "32-true", "bf16-mixed", "16-mixed")
-    if config.precision not in known:
-        raise InputError(f"trainer.precision: expected {', '.join(known)}, received {config.precision!r}; try auto")
-    if config.precision == "16-mixed" and accelerator == "cpu":
-        raise InputError("trainer.precision: expected 32-true or bf16-mixed on a CPU, received '16-mixed'; try auto")
-    if config.precision != "auto":
-        return config.precision
-    return "bf16-mixed" if accelerator == "gpu" and torch.cuda.is_bf16_supported() else "32-true"
 
 
 def _profiler(config: TrainerConfig, folder: Path) -> Profiler:

@@ -23,7 +23,7 @@ from typing_extensions import override
 from graft.config.faults import RunFailed
 from graft.config.schema import OnError, TrainerConfig, UnfreezeKind
 from graft.finetune.finite import Finite
-from graft.finetune.fit import hardware
+from graft.finetune.hardware import hardware
 from graft.finetune.module import FineTuning
 from graft.finetune.quiet import quiet_lightning
 from graft.finetune.unfreeze import START, Moment, Schedule

@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from graft.config.faults import RunFailed
 from graft.config.schema import OptimizerConfig, TrainerConfig, UnfreezeKind
-from graft.finetune.fit import hardware
+from graft.finetune.hardware import hardware
 from graft.finetune.module import FineTuning
 from graft.finetune.optimizer import OWN
 from graft.finetune.quiet import quiet_lightning
