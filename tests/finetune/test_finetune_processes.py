@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from graft.config.schema import SchedulerConfig, SchedulerKind, UnfreezeKind
+from graft.config.schema import MethodConfig, SchedulerConfig, SchedulerKind, UnfreezeKind
 from graft.finetune.fit import fit
+from graft.finetune.l2_sp import anchored
 from graft.finetune.module import FineTuning
+from graft.models.names import tensor_names
 from graft.stopping import Stopped, StopSignals
 
 pytestmark = pytest.mark.slow
@@ -126,6 +128,57 @@ def test_two_processes_train_as_one_does(tiny, tmp_path, schedule):
         assert row["frozen"] == other["frozen"]
         for figure in ("train/loss", "val/loss", "val/accuracy"):
             assert row[figure] == pytest.approx(other[figure], abs=1e-5)
+
+
+def train_with_methods(tiny, folder, count):
+    """4 epochs under a schedule that the validation decides, with all that is kept or computed beside the weights."""
+    network, teacher = plain_network(tiny), plain_network(tiny)
+    torch.manual_seed(5)
+    teacher.fc = nn.Linear(4, 7)
+    tuning = tiny.tuning(
+        network,
+        freeze="backbone",
+        kind=UnfreezeKind.plateau,
+        unfreeze={"patience": 1, "min_delta": 10.0, "warmup": "3 steps", "phase_factors": [1.0, 0.5]},
+        scheduler=SchedulerConfig(kind=SchedulerKind.constant),
+        method=MethodConfig(ema=0.9, l2_sp=0.1, distill=0.5),
+        teacher=teacher.eval().requires_grad_(False),
+        anchored=anchored(network, tiny.stages, tensor_names(network)),
+    )
+    settings = {"devices": count, "strategy": "ddp" if count > 1 else "auto", "max_epochs": 4}
+    data = Shared(tiny, 4 // count)
+    result = fit(tuning, data, folder, trainer=tiny.trainer(**settings), checkpoint=tiny.checkpoint(every_n_steps=3))
+    return tuning, result
+
+
+def test_methods_and_decisions_are_those_of_one_process(tiny, tmp_path):
+    """The running mean, L2-SP, distillation and plateau."""
+
+    def work(rank):
+        tuning, result = train_with_methods(tiny, tmp_path / "two", 2)
+        state = {"weights": tuning.network.state_dict(), "mean": tuning.methods.state()["average"]["tensors"]}
+        phases = [phase.start_step for phase in result.phases]
+        torch.save({**state, "decisions": tuning.decisions, "phases": phases, "history": result.history,
+                    "verified": result.frozen_verified}, tmp_path / f"{rank}.pt")  # fmt: skip
+
+    assert processes(2, work) == [0, 0]
+    one, result = train_with_methods(tiny, tmp_path / "one", 1)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    for kept in ("weights", "mean"):
+        assert all(value.equal(second[kept][name]) for name, value in first[kept].items()), kept
+    assert first["decisions"] == second["decisions"] == one.decisions == [14, 21, 28]
+    assert first["phases"] == second["phases"] == [phase.start_step for phase in result.phases] == [0, 14, 21]
+    assert first["verified"] is second["verified"] is True
+    two, alone = (
+        torch.load(tmp_path / count / "checkpoints" / "last.ckpt", weights_only=True) for count in ("two", "one")
+    )
+    for name, value in alone["state_dict"].items():
+        torch.testing.assert_close(two["state_dict"][name], value, atol=1e-5, rtol=1e-4)
+    for name, value in alone["graft"]["average"]["tensors"].items():
+        torch.testing.assert_close(two["graft"]["average"]["tensors"][name], value, atol=1e-5, rtol=1e-4)
+    for row, other in zip(first["history"], result.history, strict=True):
+        for figure in ("train/loss", "val/loss", "val/accuracy", "lr/layer3"):
+            assert row[figure] == (None if other[figure] is None else pytest.approx(other[figure], abs=1e-5))
 
 
 def test_ranks_hold_the_same_weights_at_every_step(tiny, tmp_path):

@@ -359,3 +359,11 @@ def test_what_would_change_the_bits_is_refused_with_both_values(tiny, tmp_path):
     run(tiny, tmp_path, shared={"augment.hflip": 0.5, "head.dropout": 0.0})
     with pytest.raises(InputError, match=r"received another:\n  augment\.hflip: 0\.5 in the checkpoint, 0\.0 now\ntry"):
         run(tiny, tmp_path, shared={"augment.hflip": 0.0, "head.dropout": 0.0})
+
+
+def test_the_phase_of_a_step_needs_none_of_the_steps_before_it(tiny):
+    """Asked backwards and of a network that has seen no step: freeze state is a function of progress alone."""
+    tuning = tiny.tuning(**settings())
+    tuning.lay_out(steps_per_epoch=EPOCH, max_epochs=3)
+    starts = [tuning.watch.phase_at(step).start_step for step in reversed(range(3 * EPOCH))]
+    assert starts == [max(s for s in (0, 4, 10, 16) if s <= step) for step in reversed(range(3 * EPOCH))]
