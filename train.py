@@ -41,7 +41,7 @@ def job(cfg: DictConfig) -> float | None:
                 return run(config, folder, overrides, signals, trial, kept_inputs() if in_a_sweep else None)
     except Stopped as stopped:  # no error; it ends a sweep too
         code = _leave(stopped, folder, overrides)
-    except Exception as error:  # the one place where every error ends: its reason is printed, its traceback on request
+    except Exception as error:  # outermost: the user gets a paragraph and an exit code, or the traceback
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         reason = reason_of(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -95,12 +95,16 @@ def run(
     )
     with clock("cache"):
         behind = compute_features(plan, network, data)
-    plan = _try_out(plan, network, data, behind, teacher, folder, clock)
+
+    def tuning(plan: Plan) -> FineTuning:
+        return tuning_of(plan, network, behind, teacher)
+
+    plan = _try_out(plan, tuning, data, folder, clock)
     loggers = make_loggers(config.logger, folder)
     announce(loggers, plan.config, plan.ledger.summary)
     try:
         with clock("fit"), told_how_it_ends(loggers):
-            result = _fine_tune(plan, network, data, behind, teacher, folder, signals, loggers, watcher)
+            result = _fine_tune(plan, tuning(plan), data, folder, signals, loggers, watcher)
     except Pruned as pruned:
         return write_pruned(pruned, config.checkpoint, clock, folder)
     if not is_first():
@@ -140,17 +144,14 @@ def _check_writable(folder: Path) -> None:
 
 def _fine_tune(
     plan: Plan,
-    network: Network,
+    tuning: FineTuning,
     data: DataModule,
-    behind: Mapping[str, torch.nn.Module],
-    teacher: torch.nn.Module | None,
     folder: Path,
     signals: StopSignals | None,
     loggers: Sequence[Logger],
     watcher: Watcher | None,
 ) -> FitResult:
     config = plan.config
-    tuning = tuning_of(plan, network, behind, teacher)
     data.serve(tuning.kept_at)
     return fit(
         tuning, data, folder, trainer=config.trainer, checkpoint=config.checkpoint,
@@ -170,33 +171,18 @@ def tuning_of(
     )  # fmt: skip
 
 
-def _try_out(
-    plan: Plan,
-    network: Network,
-    data: DataModule,
-    behind: Mapping[str, torch.nn.Module],
-    teacher: torch.nn.Module | None,
-    folder: Path,
-    clock: Clock,
-) -> Plan:
+def _try_out(plan: Plan, tuning: Callable[[Plan], FineTuning], data: DataModule, folder: Path, clock: Clock) -> Plan:
     """The plan with what is to be found out on copies before training."""
     if plan.config.trainer.tune == "auto":
         with clock("tune"):
-            plan = with_fastest_step(plan, tuning_of(plan, network, behind, teacher), data, folder, say)
+            plan = with_fastest_step(plan, tuning(plan), data, folder, say)
     if plan.finds_rate:
         with clock("lr_find"):
-            plan = _find_rate(plan, network, data, behind, teacher, folder)
+            plan = _find_rate(plan, tuning, data, folder)
     return plan
 
 
-def _find_rate(
-    plan: Plan,
-    network: Network,
-    data: DataModule,
-    behind: Mapping[str, torch.nn.Module],
-    teacher: torch.nn.Module | None,
-    folder: Path,
-) -> Plan:
+def _find_rate(plan: Plan, tuning: Callable[[Plan], FineTuning], data: DataModule, folder: Path) -> Plan:
     """The plan with the rate that a range test suggests, or that the run to go on with found."""
     trainer, checkpoint = plan.config.trainer, find_checkpoint(plan.config.resume, folder, say)
     if checkpoint is not None:
@@ -204,7 +190,7 @@ def _find_rate(
     else:
         if trainer.threads:
             torch.set_num_threads(trainer.threads)
-        found = range_test(tuning_of(plan, network, behind, teacher), data.train_dataloader(), trainer)
+        found = range_test(tuning(plan), data.train_dataloader(), trainer)
         write_rate_search(folder, found.to_dict())
         rate, how = found.suggestion, f"found by a range test of {len(found.rates)} steps"
     say(f"rate      optimizer.lr={rate:g}, {how} ({folder / PLOT})")

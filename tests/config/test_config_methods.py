@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from graft.config import together_methods
-from graft.config.compose import parse, register
-from graft.config.faults import ConfigError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
-
-def faults_of(*overrides: str) -> dict[str, str]:
-    register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        try:
-            parse(compose("config", list(overrides)))
-        except ConfigError as error:
-            return {fault.key: str(fault) for fault in error.faults}
-    return {}
+FaultsOf = Callable[..., dict[str, str]]
 
 
 @pytest.mark.parametrize(
@@ -52,19 +42,21 @@ def faults_of(*overrides: str) -> dict[str, str]:
         (["trainer=fsdp", "trainer.clip_norm=1"], "trainer.clip_norm", "no process has whole weights"),
     ],
 )
-def test_what_does_not_go_together_is_answered(overrides: list[str], key: str, said: str) -> None:
+def test_what_does_not_go_together_is_answered(overrides: list[str], key: str, said: str, faults_of: FaultsOf) -> None:
     faults = faults_of(*overrides)
     assert list(faults) == [key]
     assert said in faults[key]
 
 
-def test_what_goes_together_is_taken() -> None:
+def test_what_goes_together_is_taken(faults_of: FaultsOf) -> None:
     assert not faults_of("method.lora=8", "method.lora_alpha=16", "method.ema=0.99", "backbone.drop_path=0.1")
     assert not faults_of("method.l2_sp=0.1", "method.distill=1", "freeze=none", "augment.mixup=0.2", "augment.cutmix=1")
     assert not faults_of("method.bitfit=true", "freeze=none", "method.ema=0.99", "unfreeze=never")
 
 
-def test_a_missing_package_is_answered_with_the_line_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_answered_with_the_line_to_type(
+    monkeypatch: pytest.MonkeyPatch, faults_of: FaultsOf
+) -> None:
     monkeypatch.setattr(together_methods, "find_spec", lambda name: None)
     assert faults_of("method.lora=8") == {
         "method.lora": "method.lora: expected the package peft, received a Python without it; try pip install peft"

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from graft.config.choices import TaskKind
-from graft.config.compose import parse, register
-from graft.config.faults import ConfigError
 from graft.config.figures import FIGURES, monitored, trained_figure
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 TABLE = ("data=csv", "data.root=pyproject.toml")
 SEVERAL, NUMBERS = (*TABLE, "data.task=multi_label"), (*TABLE, "data.task=regression")
 
+FaultsOf = Callable[..., dict[str, str]]
+
 
 @pytest.fixture(autouse=True)
 def in_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CONF.parent)
-
-
-def faults_of(*overrides: str) -> dict[str, str]:
-    register()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        try:
-            parse(compose("config", list(overrides)))
-        except ConfigError as error:
-            return {fault.key: str(fault) for fault in error.faults}
-    return {}
 
 
 @pytest.mark.parametrize(
@@ -53,7 +43,7 @@ def faults_of(*overrides: str) -> dict[str, str]:
         (["checkpoint.direction=max"], "checkpoint.direction", "min with checkpoint.monitor=val/loss"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_a_task_is_answered(overrides: list[str], key: str, said: str) -> None:
+def test_what_does_not_fit_a_task_is_answered(overrides: list[str], key: str, said: str, faults_of: FaultsOf) -> None:
     assert said in faults_of(*overrides)[key]
 
 
@@ -67,7 +57,7 @@ def test_what_does_not_fit_a_task_is_answered(overrides: list[str], key: str, sa
         ["checkpoint.monitor=train/accuracy", "checkpoint.direction=max"],
     ],
 )
-def test_what_fits_is_not(overrides: list[str]) -> None:
+def test_what_fits_is_not(overrides: list[str], faults_of: FaultsOf) -> None:
     assert faults_of(*overrides) == {}
 
 

@@ -149,7 +149,8 @@ class Numbers(Labels):
         faults = [
             Fault(key=key, expected=f"values of {name} that differ in {part}", received=f"{column[0]:g} for each image")
             for part, labels in parts.items()
-            for name, column in zip(names, _columns(labels), strict=False)
+            if labels
+            for name, column in zip(names, _columns(labels), strict=True)
             if len(set(column)) == 1
         ]
         if not parts["train"]:

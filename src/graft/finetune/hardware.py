@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 
@@ -26,6 +27,24 @@ def hardware(config: TrainerConfig) -> dict[str, Any]:
         "num_nodes": config.num_nodes,
         "precision": _precision(config, accelerator),
     }
+
+
+def short_trainer(config: TrainerConfig, steps: int, callback: L.Callback) -> L.Trainer:
+    """Trains so many steps as the run would, and leaves nothing behind: no evaluation, no file, no word."""
+    return L.Trainer(
+        **hardware(config),
+        max_steps=steps,
+        max_epochs=-1,
+        accumulate_grad_batches=config.accumulate,
+        gradient_clip_val=config.clip_norm,
+        use_distributed_sampler=False,
+        limit_val_batches=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        logger=False,
+        callbacks=[callback],
+    )
 
 
 def strategy(config: TrainerConfig, states: int) -> Any:

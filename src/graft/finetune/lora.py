@@ -68,7 +68,7 @@ def _called(module: nn.Module, image_shape: tuple[int, int, int]) -> list[str]:
     try:
         with torch.no_grad():
             module.eval()(torch.zeros(2, *image_shape, device=next(module.parameters()).device))
-    except NotImplementedError as error:  # the plan tries it on the meta device, which not every operation has
+    except NotImplementedError as error:  # torch's word for an operation without a form on the plan's meta device
         raise InputError(
             f"method.lora: expected a backbone that can be tried out first, received {said(error)}"
         ) from error

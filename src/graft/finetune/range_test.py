@@ -23,7 +23,7 @@ from typing_extensions import override
 from graft.config.faults import RunFailed
 from graft.config.schema import OnError, TrainerConfig, UnfreezeKind
 from graft.finetune.finite import Finite
-from graft.finetune.hardware import hardware
+from graft.finetune.hardware import short_trainer
 from graft.finetune.module import FineTuning
 from graft.finetune.quiet import quiet_lightning
 from graft.finetune.unfreeze import START, Moment, Schedule
@@ -65,20 +65,7 @@ def range_test(tuning: FineTuning, batches: Iterable[Any], trainer: TrainerConfi
     probe = _probe(tuning, trainer)
     sweep = _Sweep()
     with quiet_lightning(), same_random_numbers():
-        lightning = L.Trainer(
-            **hardware(trainer),
-            max_steps=STEPS,
-            max_epochs=-1,
-            accumulate_grad_batches=trainer.accumulate,
-            gradient_clip_val=trainer.clip_norm,
-            use_distributed_sampler=False,
-            limit_val_batches=0,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            logger=False,
-            callbacks=[sweep],
-        )
+        lightning = short_trainer(trainer, STEPS, sweep)
         lightning.fit(probe, train_dataloaders=batches, val_dataloaders=batches)  # of which none is read
     rates = tuple(rate_at(step) for step in range(len(sweep.losses)))
     smoothed = smooth(sweep.losses)

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import lightning as L
@@ -21,7 +22,7 @@ from typing_extensions import override
 
 from graft.config.faults import RunFailed
 from graft.config.schema import OptimizerConfig, TrainerConfig, UnfreezeKind
-from graft.finetune.hardware import hardware
+from graft.finetune.hardware import hardware, short_trainer
 from graft.finetune.module import FineTuning
 from graft.finetune.optimizer import OWN
 from graft.finetune.quiet import quiet_lightning
@@ -150,26 +151,13 @@ def measure(tuning: FineTuning, batches: Sequence[Mapping[str, Any]], trainer: T
     probe = _probe(tuning, trainer, optimizer)
     steps = _Steps(WARMING + TIMED)
     with quiet_lightning(), same_random_numbers():
-        lightning = L.Trainer(
-            **hardware(trainer),
-            max_steps=WARMING + TIMED,
-            max_epochs=-1,
-            accumulate_grad_batches=trainer.accumulate,
-            gradient_clip_val=trainer.clip_norm,
-            use_distributed_sampler=False,
-            limit_val_batches=0,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            logger=False,
-            callbacks=[steps],
-        )
+        lightning = short_trainer(trainer, WARMING + TIMED, steps)
         repeated = _Repeated(batches, (WARMING + TIMED) * trainer.accumulate)
         try:
             lightning.fit(probe, train_dataloaders=repeated, val_dataloaders=repeated)  # of which none is validated
         except RunFailed:  # a loss that is not finite
             return Measured(way=way, seconds=math.inf, losses=(math.nan,) * (WARMING + TIMED))
-    times = [after - before for before, after in zip(steps.ends[WARMING - 1 :], steps.ends[WARMING:], strict=False)]
+    times = [after - before for before, after in pairwise(steps.ends[WARMING - 1 :])]
     return Measured(way=way, seconds=min(times), losses=tuple(float(loss) for loss in steps.losses))
 
 

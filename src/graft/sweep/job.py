@@ -90,7 +90,7 @@ def trial_of_this_job() -> Generator[SweepTrial | None]:
     with held(training_lock(folder, int(number))):  # waits for a process that a killed sweep left behind
         try:
             yield watched
-        except Exception as error:  # whatever it was, it is written down for the sweep and raised again
+        except Exception as error:  # swallows nothing: the sweep's ledger must have a reason for whatever it was
             (folder / number).mkdir(parents=True, exist_ok=True)
             write_text(folder / number / FAILURE_FILE, reason_of(error) + "\n")
             raise

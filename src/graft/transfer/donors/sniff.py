@@ -103,12 +103,8 @@ def _of_zip(path: Path) -> Format:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (
-        zipfile.BadZipFile,
-        ValueError,
-        OSError,
-        NotImplementedError,
-    ) as error:  # the last: a newer zip
+    # ValueError: an offset that cannot be; RuntimeError: a version or feature of zip that this Python cannot read.
+    except (zipfile.BadZipFile, ValueError, OSError, RuntimeError) as error:
         raise refused(
             path,
             expected=EXPECTED,
