@@ -151,7 +151,7 @@ def _worth_keeping(config: Config, spans: Sequence[_Span]) -> dict[str, tuple[in
     epochs than computing it takes.
 
     Raises:
-        InputError: none.
+        InputError: no cut is worth it.
     """
     last = spans[-1].cut
     least = max(config.cache.views, 1) if config.cache.kind is CacheKind.auto else 0

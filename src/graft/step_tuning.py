@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
@@ -22,7 +21,8 @@ from graft.data.datamodule import DataModule
 from graft.files import write_json
 from graft.finetune.module import FineTuning
 from graft.finetune.resume import find_checkpoint
-from graft.finetune.tune import Tuned, Way, longest_phase, tune
+from graft.finetune.tune import Way, longest_phase, tune
+from graft.machine import processor
 from graft.models.fingerprint import structure_hash
 from graft.plan import Plan
 from graft.plan_text import columns
@@ -96,24 +96,18 @@ def _remembered_or_measured(plan: Plan, tuning: FineTuning, data: DataModule) ->
     place = Path(config.cache.dir) / "tune" / f"{key}.json"
     if config.cache.kind is not CacheKind.none and place.is_file():
         return dict(read_json(place)), f"as measured before ({place})"
-    found: dict[str, Any] = {**_tuned(tuning, batches, plan).to_dict(), **circumstances}
+    found: dict[str, Any] = {**tune(tuning, batches, config.trainer).to_dict(), **circumstances}
     if config.cache.kind is not CacheKind.none:
         place.parent.mkdir(parents=True, exist_ok=True)
         write_json(place, found)
     return found, f"measured over {len(found['tried'])} ways to compute it"
 
 
-def _tuned(tuning: FineTuning, batches: Sequence[Mapping[str, Any]], plan: Plan) -> Tuned:
-    return tune(tuning, batches, plan.config.trainer)
-
-
 def _circumstances(plan: Plan, tuning: FineTuning, batches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What a measurement holds for: machine, network, shapes, and what else a step does."""
     config = plan.config
     trainer = asdict(config.trainer)
-    kept = {
-        name: trainer[name] for name in ("precision", "channels_last", "compile", "accumulate", "engine", "recompute")
-    }
+    kept = {name: trainer[name] for name in STEP}
     phase = tuning.phases[longest_phase(tuning)]
     return {
         "machine": machine(config.trainer.accelerator),
@@ -132,17 +126,9 @@ def _circumstances(plan: Plan, tuning: FineTuning, batches: Sequence[Mapping[str
 
 def machine(accelerator: str) -> dict[str, Any]:
     """What decides how fast it is."""
-    names = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
     gpu = torch.cuda.get_device_name() if accelerator != "cpu" and torch.cuda.is_available() else None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "processor": names[0] if names else platform.processor(), "cores": cores, "threads": torch.get_num_threads(),
+        "processor": processor(), "cores": cores, "threads": torch.get_num_threads(),
         "gpu": gpu, "torch": torch.__version__,
     }  # fmt: skip
-
-
-def _cpuinfo() -> list[str]:
-    try:
-        return Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return []

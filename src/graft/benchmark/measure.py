@@ -8,6 +8,7 @@ from typing import Any
 
 from graft.benchmark.case import SHOWN, Against, Comparison, Limit, Measured
 from graft.benchmark.ratio import interleave, quartiles
+from graft.machine import processor
 
 
 def measure(comparison: Comparison, *, repeats: int) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def machine(threads: int) -> dict[str, Any]:
     import torch
 
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "threads": threads,
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -85,11 +86,3 @@ def _processor_times(turns: Sequence[Measured]) -> list[float]:
     """None of them where one of them is not known."""
     known = [turn.processor for turn in turns if turn.processor is not None]
     return known if len(known) == len(turns) else []
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.machine()
