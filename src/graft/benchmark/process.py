@@ -6,7 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -28,9 +28,7 @@ class Ran:
     """Bytes, of the largest process."""
 
 
-def run_command(
-    command: Sequence[str], *, threads: int, environment: Mapping[str, str] | None = None, codes: Sequence[int] = (0,)
-) -> Ran:
+def run_command(command: Sequence[str], *, threads: int, codes: Sequence[int] = (0,)) -> Ran:
     """Runs it to its end, its output kept for the error that it may end in.
 
     Args:
@@ -39,20 +37,28 @@ def run_command(
     Raises:
         RunFailed: it ended with another one.
     """
-    number = str(threads)
-    variables = {**os.environ, "OMP_NUM_THREADS": number, "MKL_NUM_THREADS": number, **(environment or {})}
     with TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
         began = perf_counter()
         child = subprocess.Popen(
-            command, stdout=said, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=variables
+            command, stdout=said, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment(threads)
         )
         _, status, usage = os.wait4(child.pid, 0)
         seconds = perf_counter() - began
         child.returncode = code = os.waitstatus_to_exitcode(status)
         if code not in codes:
             said.seek(0)
-            raise RunFailed(f"`{shlex.join(command)}` ended with code {code}: …{said.read()[-_SHOWN:].strip()}")
+            raise RunFailed(f"`{shlex.join(command)}` ended with code {code}: {last_words(said.read())}")
     return Ran(seconds=seconds, processor=usage.ru_utime + usage.ru_stime, peak=usage.ru_maxrss * _PER_KILOBYTE)
+
+
+def environment(threads: int) -> dict[str, str]:
+    """This process's, with so many threads."""
+    return {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+
+
+def last_words(said: str) -> str:
+    """The end of what a command that failed wrote."""
+    return f"…{said[-_SHOWN:].strip()}"
 
 
 def train_script() -> str:

@@ -1,120 +1,98 @@
-"""graft's own training, each of its steps in turns with another step: what disturbs one disturbs its neighbour."""
+"""A way's training in a process of its own, which goes on by one step each time it is measured.
+
+Several of them take turns step by step: what disturbs the machine disturbs neighbours alike. While one steps, the
+others wait for a line of text, which costs no processor time; their imports, threads and settings never meet.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Self
 
-import torch
+from graft.benchmark.case import Measured
+from graft.benchmark.pictures import solar_cells
+from graft.benchmark.process import environment, last_words
+from graft.benchmark.task import Task
+from graft.config.faults import InputError, RunFailed
 
-from graft.benchmark.case import Measure, Measured, timed
-from graft.benchmark.composed import composed
-from graft.data.datamodule import DataModule
-from graft.data.datasets import load_table
-from graft.data.loader import KeyedLoader
-from graft.finetune.fit import fit
-from graft.models.network import build_network
-from graft.plan import make_plan
-from graft.precompute import compute_features
-from graft.run import tuning_of
-from graft.transfer import inject
-from graft.transfer.chosen import open_chosen
-
-Batch = dict[str, torch.Tensor]
-Between = Callable[[], object]
-MakeBetween = Callable[[torch.nn.Module, Batch], Between]
-"""Makes the other step, of the part of the network that trains and the first batch."""
+WARM_UP = 2  # turns that are not counted: imports, the first batch, the optimizer's state
+_SPARE = 2  # batches that are never reached: some loaders fetch ahead
+_GO_ON = "\n"
 
 
-class InTurns:
-    """A training loader that takes the time from its handing out a batch until it is asked for the next.
+class Stepwise:
+    """Starts with its first step and ends with the `with` statement.
 
-    The time to fetch the batch is in it. Between two steps the other one runs. (Of a loader whose length is known,
-    Lightning asks for one batch at a time.)
+    Args:
+        name: of `graft.benchmark.steps`.
+        folder: for its files; those of one folder share kept features.
     """
 
-    def __init__(self, loader: KeyedLoader, make: MakeBetween, trained: torch.nn.Module) -> None:
-        self.loader, self.make, self.trained = loader, make, trained
-        self.ours: list[Measured] = []
-        self.other: list[Measured] = []
+    def __init__(self, name: str, task: Task, folder: Path) -> None:
+        self.name, self.task, self.folder = name, task, folder
+        self._child: subprocess.Popen[str] | None = None
+        self._said = folder / f"{name}.log"
+        self._steps = 0
 
-    def __len__(self) -> int:
-        return len(self.loader)
+    def step(self) -> Measured:
+        """Its next step: a batch fetched, forward, backward and the weights' update, by its own clocks.
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.loader, name)
+        Raises:
+            RunFailed: its training ended.
+        """
+        if self._child is None:
+            self._child = self._start()
+        elif self._child.poll() is None:
+            assert self._child.stdin is not None, "a pipe"
+            self._child.stdin.write(_GO_ON)
+            self._child.stdin.flush()
+        assert self._child.stdout is not None, "a pipe"
+        line = self._child.stdout.readline()
+        if not line:
+            said = self._said.read_text(encoding="utf-8", errors="replace")
+            raise RunFailed(
+                f"the training of {self.name} ended behind step {self._steps} with code {self._child.wait()}:"
+                f" {last_words(said)}"
+            )
+        self._steps += 1
+        seconds, processor = json.loads(line)
+        return Measured(value=seconds, processor=processor, beside={"images/s": self.task.batch_size / seconds})
 
-    def __iter__(self) -> Iterator[Batch]:
-        batches = iter(self.loader)
-        between: Between | None = None
-        while True:
-            began, before = _now()
-            batch = next(batches, None)
-            if batch is None:
-                return
-            if between is None:
-                between = self.make(self.trained, batch)
-                yield batch  # the first step makes its optimizer's state and is not counted
-                continue
-            yield batch
-            ended, after = _now()
-            self.ours.append(Measured(value=ended - began, processor=after - before))
-            self.other.append(timed(between)())
+    def _start(self) -> subprocess.Popen[str]:
+        given = self.folder / f"{self.name}.json"
+        self.task.write(given)
+        with self._said.open("w", encoding="utf-8") as said:
+            return subprocess.Popen(
+                [sys.executable, "-m", "graft.benchmark.steps", self.name, str(given)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True,
+                env=environment(self.task.threads),
+            )  # fmt: skip
 
+    def __enter__(self) -> Self:
+        return self
 
-class Recorded:
-    """Runs once, when its first figure is asked for, and hands the figures out one after the other."""
-
-    def __init__(self, run: Callable[[], tuple[Sequence[Measured], Sequence[Measured]]]) -> None:
-        self._run = run
-        self._ours: Iterator[Measured] | None = None
-        self._other: Iterator[Measured] = iter(())
-
-    def _begin(self) -> Iterator[Measured]:
-        if self._ours is None:
-            ours, other = self._run()
-            self._ours, self._other = iter(ours), iter(other)
-        return self._ours
-
-    @property
-    def ours(self) -> Measure:
-        return lambda: next(self._begin())
-
-    @property
-    def other(self) -> Measure:
-        def measure() -> Measured:
-            self._begin()
-            return next(self._other)
-
-        return measure
+    def __exit__(self, *_: object) -> None:
+        if self._child is not None:
+            self._child.kill()  # it waits amid a training of which nothing is wanted any more
+            self._child.communicate()
 
 
-def in_turns(words: Sequence[str], folder: Path, make: MakeBetween) -> tuple[list[Measured], list[Measured]]:
-    """Trains an epoch of `python train.py WORDS…` in this process; each step's time, and that of the other after it.
+def cells_for(turns: int, batch_size: int, folder: Path) -> Path:
+    """Solar cells for so many counted steps, and those that are not counted.
 
-    Every batch but the first and the last is counted, each of the first epoch.
+    Raises:
+        InputError: there are not as many.
     """
-    config = composed(*words)
-    table = load_table(config.data)
-    plan = make_plan(config, table, lambda: open_chosen(config))
-    network = build_network(
-        config.backbone, config.head, num_classes=len(table.classes), channels=config.data.channels,
-        image_size=config.data.image_size, crop_fraction=config.data.crop_fraction, seed=config.seed,
-    )  # fmt: skip
-    with open_chosen(config) as donor:
-        inject(plan.ledger, donor, network.module)
-    data = DataModule(table, config.data, config.augment, network.preprocess, seed=config.seed, cache=config.cache)
-    behind = compute_features(plan, network, data)
-    tuning = tuning_of(plan, network, behind, None)
-    data.serve(tuning.kept_at)
-    turns = InTurns(data.train_dataloader(), make, next(iter(behind.values()), network.module))
-    data.train_dataloader = lambda: turns  # pyright: ignore[reportAttributeAccessIssue]
-    fit(tuning, data, folder, trainer=config.trainer, checkpoint=config.checkpoint, resume="never")
-    return turns.ours, turns.other
-
-
-def _now() -> tuple[float, float]:
-    from time import perf_counter, process_time
-
-    return perf_counter(), process_time()
+    wanted = batch_size * (WARM_UP + turns + _SPARE)
+    images = solar_cells(folder, wanted)
+    found = sum(1 for _ in (images / "train").glob("*/*"))
+    if found < wanted:
+        most = found // batch_size - WARM_UP - _SPARE
+        raise InputError(
+            f"--repeats: expected a training part with {wanted} images for {turns} steps of {batch_size}, received"
+            f" {found}; try fewer repeats ({most} steps at most)"
+        )
+    return images

@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from graft.benchmark.peers import PEERS
+from graft.benchmark.peers.stopwatch import Stopwatch
 from graft.benchmark.task import Outcome, Task
 
 
 class PeerModule(Protocol):
-    def train(self, task: Task, weights: Path) -> Outcome:
-        """Trains, and leaves the weights at that place."""
+    def train(self, task: Task, weights: Path, watch: Stopwatch) -> Outcome:
+        """Trains, tells the watch of it, and leaves the weights at that place."""
         ...
 
 
 def main(name: str, task: str, outcome: str) -> None:
     given = Task.read(Path(task))
     peer = cast(PeerModule, import_module(PEERS[name].module))
-    peer.train(given, Path(outcome).with_suffix(".weights")).write(Path(outcome))
+    peer.train(given, Path(outcome).with_suffix(".weights"), Stopwatch()).write(Path(outcome))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from graft.benchmark.peers.stopwatch import Stopwatch
 from graft.benchmark.task import Outcome, Task
 
 
-def train(task: Task, weights: Path) -> Outcome:
+def train(task: Task, weights: Path, watch: Stopwatch) -> Outcome:
     vision: Any = import_module("fastai.vision.all")
     torch.set_num_threads(task.threads)
     loaders = vision.ImageDataLoaders.from_folder(
@@ -37,13 +37,15 @@ def train(task: Task, weights: Path) -> Outcome:
         named = list(whole.named_parameters())
         return [[value for name, value in named if is_trained(task, name) is trained] for trained in (False, True)]
 
-    watch = Stopwatch()
-
     class Watching(vision.Callback):  # pyright: ignore[reportUntypedBaseClass]
         order = 100
 
         def before_train(self) -> None:
             watch.begin()
+
+        def after_batch(self) -> None:
+            if self.learn.training:
+                watch.stepped()
 
         def after_train(self) -> None:
             watch.trained()

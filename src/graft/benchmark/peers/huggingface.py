@@ -40,6 +40,9 @@ class Watching(TrainerCallback):
     def on_epoch_begin(self, *args: Any, **kwargs: Any) -> None:
         self.watch.begin()
 
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        self.watch.stepped()
+
     def on_epoch_end(self, *args: Any, **kwargs: Any) -> None:
         self.watch.trained()
 
@@ -48,10 +51,9 @@ class Watching(TrainerCallback):
             self.watch.evaluated()
 
 
-def train(task: Task, weights: Path) -> Outcome:
+def train(task: Task, weights: Path, watch: Stopwatch) -> Outcome:
     torch.set_num_threads(task.threads)
     parts = {part: folder(task, part) for part in ("train", "val")}
-    watch = Stopwatch()
     arguments = TrainingArguments(
         output_dir=str(weights.with_suffix(".trainer")), per_device_train_batch_size=task.batch_size,
         per_device_eval_batch_size=task.batch_size, num_train_epochs=task.epochs,

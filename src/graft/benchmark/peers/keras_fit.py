@@ -31,6 +31,9 @@ class Watching(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self.watch.begin()
 
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.watch.stepped()
+
     def on_test_begin(self, logs: Any = None) -> None:
         if len(self.watch.training) == len(self.watch.epochs):
             self.watch.trained()
@@ -39,7 +42,7 @@ class Watching(keras.callbacks.Callback):
         self.watch.evaluated()
 
 
-def train(task: Task, weights: Path) -> Outcome:
+def train(task: Task, weights: Path, watch: Stopwatch) -> Outcome:
     torch.set_num_threads(task.threads)
     keras.utils.set_random_seed(task.seed)
     batches, val = loader(task, "train"), loader(task, "val")
@@ -50,7 +53,6 @@ def train(task: Task, weights: Path) -> Outcome:
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    watch = Stopwatch()
     model.fit(batches, validation_data=val, epochs=task.epochs, verbose=0, callbacks=[Watching(watch)])
     torch.save(network.state_dict(), weights)
     watch.saved()

@@ -17,7 +17,7 @@ from graft.benchmark.task import Outcome, Task
 
 
 class Loop:
-    """Its step, which a benchmark can call by itself."""
+    """Its network, its optimizer and their step."""
 
     def __init__(self, model: nn.Module, *, lr: float) -> None:
         self.model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -33,17 +33,17 @@ class Loop:
         return loss.detach()
 
 
-def train(task: Task, weights: Path) -> Outcome:
+def train(task: Task, weights: Path, watch: Stopwatch) -> Outcome:
     torch.set_num_threads(task.threads)
     batches, val = loader(task, "train"), loader(task, "val")
     loop = Loop(network_of(task, len(batches.dataset.classes)), lr=task.lr)  # pyright: ignore[reportAttributeAccessIssue]
-    watch = Stopwatch()
     for _ in range(task.epochs):
         watch.begin()
         norms_held(loop.model)
         total = torch.zeros(())
         for image, label in batches:
             total += loop.step(image, label)
+            watch.stepped()
         watch.trained()
         _accuracy(loop.model, val)
         watch.evaluated()

@@ -1,16 +1,22 @@
-"""The seconds of each epoch, with and without its evaluation."""
+"""The seconds of each epoch, with and without its evaluation; and a word behind each step."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter, process_time
 
 from graft.benchmark.task import Outcome
 
 
 class Stopwatch:
-    """Told when an epoch's training begins and ends, and when its evaluation has ended."""
+    """Told when a step ends, when an epoch's training begins and ends, and when its evaluation has ended.
 
-    def __init__(self) -> None:
+    Args:
+        stepped: called behind each training step; what it takes is the training's.
+    """
+
+    def __init__(self, stepped: Callable[[], object] = lambda: None) -> None:
+        self.stepped = stepped
         self.training: list[float] = []
         self.epochs: list[tuple[float, float]] = []
         self._began = self._saved = _now()

@@ -1,8 +1,9 @@
 """timm's train.py, which its package does not ship, of the public pieces that it is written with.
 
-Datasets, loaders, optimizer, scheduler and task are timm's, with that script's defaults: SGD with momentum, random
-resized crops, flips and colour jitter, cosine rates. Left out: its log, its checkpoints of each epoch, and its workers
-(four there, none here, as for every peer: the cores are the training's).
+Datasets, loaders, optimizer, scheduler and task are timm's, with that script's defaults: SGD with momentum at a rate
+that goes by the batch size, smoothed labels, random resized crops, flips and colour jitter, cosine rates. Left out: its
+log, its checkpoints of each epoch, and its workers (four there, none here, as for every peer: the cores are the
+training's).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from graft.benchmark.peers.stopwatch import Stopwatch
 from graft.benchmark.task import Outcome, Task
 
 
-def train(task: Task, weights: Path) -> Outcome:
+def train(task: Task, weights: Path, watch: Stopwatch) -> Outcome:
     torch.set_num_threads(task.threads)
     torch.manual_seed(task.seed)
     parts = {part: _loader(task, part) for part in ("train", "val")}
@@ -35,16 +36,19 @@ def train(task: Task, weights: Path) -> Outcome:
     )
     if task.trains:
         freeze(model, [name for name, _ in model.named_children() if not is_trained(task, f"{name}.")])
-    training = ClassificationTask(model, device=torch.device("cpu"), verbose=False)
+    smoothing = 0.1 if task.own_defaults else 0.0
+    training = ClassificationTask(
+        model, criterion_kwargs={"smoothing": smoothing}, device=torch.device("cpu"), verbose=False
+    )
     optimizer = (
-        create_optimizer_v2(model, opt="sgd", lr=0.05, momentum=0.9, weight_decay=2e-5)
+        create_optimizer_v2(model, opt="sgd", lr=0.1 * task.batch_size / 256, momentum=0.9, weight_decay=2e-5)
         if task.own_defaults
         else create_optimizer_v2(model, opt="adamw", lr=task.lr)
     )
     scheduler, _ = create_scheduler_v2(
         optimizer, sched="cosine", num_epochs=task.epochs, updates_per_epoch=len(parts["train"])
     )
-    watch, losses = Stopwatch(), AverageMeter()
+    losses = AverageMeter()
     for epoch in range(task.epochs):
         watch.begin()
         training.train()
@@ -54,6 +58,7 @@ def train(task: Task, weights: Path) -> Outcome:
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
+            watch.stepped()
         watch.trained()
         _validate(model, parts["val"])
         if scheduler is not None:
@@ -71,7 +76,7 @@ def _loader(task: Task, part: str) -> Any:
     return create_loader(
         dataset, input_size=size, batch_size=task.batch_size, is_training=part == "train", no_aug=not task.own_defaults,
         mean=task.mean, std=task.std, interpolation="random" if task.own_defaults and part == "train" else "bilinear",
-        num_workers=0, persistent_workers=False, crop_pct=1.0, use_prefetcher=False, device=torch.device("cpu"),
+        num_workers=0, persistent_workers=False, crop_pct=1.0, device=torch.device("cpu"),
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ for the frozen layers too. Left out: the best epoch's weights; those of the last
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from graft.benchmark.task import Outcome, Task
 
 
 class Loop:
-    """Its step, which a benchmark can call by itself."""
+    """Its network, its criterion, its optimizer and their step."""
 
     def __init__(self, task: Task, classes: int) -> None:
         self.model, self.criterion = network_of(task, classes), nn.CrossEntropyLoss()
@@ -43,15 +44,14 @@ class Loop:
         return loss.item() * len(inputs), int(torch.sum(predicted == labels))
 
 
-def train(task: Task, weights: Path) -> Outcome:
+def train(task: Task, weights: Path, watch: Stopwatch) -> Outcome:
     torch.set_num_threads(task.threads)
     loaders = {part: loader(task, part) for part in ("train", "val")}
     loop = Loop(task, len(loaders["train"].dataset.classes))  # pyright: ignore[reportAttributeAccessIssue]
     scheduler = lr_scheduler.StepLR(loop.optimizer, step_size=7, gamma=0.1)
-    watch = Stopwatch()
     for _ in range(task.epochs):
         watch.begin()
-        _pass(loop, loaders["train"], training=True)
+        _pass(loop, loaders["train"], training=True, stepped=watch.stepped)
         if task.own_defaults:
             scheduler.step()
         watch.trained()
@@ -63,7 +63,7 @@ def train(task: Task, weights: Path) -> Outcome:
     return watch.outcome(accuracy=accuracy, images=len(loaders["train"].dataset))  # pyright: ignore[reportArgumentType]
 
 
-def _pass(loop: Loop, batches: Any, *, training: bool) -> float:
+def _pass(loop: Loop, batches: Any, *, training: bool, stepped: Callable[[], object] = lambda: None) -> float:
     """The share of the images that it got right."""
     loop.model.train(training)
     running_loss, running_corrects, images = 0.0, 0, 0
@@ -72,4 +72,5 @@ def _pass(loop: Loop, batches: Any, *, training: bool) -> float:
         running_loss += loss
         running_corrects += corrects
         images += len(inputs)
+        stepped()
     return running_corrects / images

@@ -1,0 +1,32 @@
+"""Trains one way's task, and waits behind each step until it is told to go on."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from graft.benchmark.peers.stopwatch import Stopwatch
+from graft.benchmark.steps import MODULES
+from graft.benchmark.steps.turns import Turns
+from graft.benchmark.task import Task
+
+
+class Training(Protocol):
+    def train(self, task: Task, weights: Path, watch: Stopwatch) -> object:
+        """Trains, and calls `watch.stepped()` behind each step; its files go beside the weights' place."""
+        ...
+
+
+def main(name: str, task: str) -> None:
+    told = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is no step's time
+    given, place = Task.read(Path(task)), Path(task)
+    way = cast(Training, import_module(MODULES[name]))
+    way.train(given, place.with_suffix(".weights"), Stopwatch(Turns(told, sys.stdin)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
