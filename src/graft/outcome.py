@@ -5,8 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +26,9 @@ from graft.plan import Plan
 from graft.processes import is_first, say
 from graft.results.drift import drift, write_drift
 from graft.results.export import export
-from graft.results.intervals import intervals
+from graft.results.intervals import written_intervals
 from graft.results.latency import latency_ms
-from graft.results.predictions import write_predictions
+from graft.results.predictions import Predictions, write_predictions
 from graft.results.report import write_report
 from graft.transfer.donors.licence import licence_of
 
@@ -44,17 +42,17 @@ def write_results(
     overrides: Sequence[str],
 ) -> None:
     config, table = plan.config, plan.table
-    spans: dict[str, dict[str, Any]] = {}
-    for part, outputs in result.outputs.items():
-        samples = [table.part(part)[index] for index in outputs.index.tolist()]
-        write_predictions(
-            folder, part, [sample.path for sample in samples], outputs.label.tolist(), outputs.answers.tolist(),
-            classes=table.classes, task=plan.task.kind,
-        )  # fmt: skip
-        measured = intervals(outputs.answers.double().numpy(), outputs.label.numpy(), plan.task.kind)
-        for name, interval in measured.items():
-            if isfinite(interval.low):  # a metric can be undefined in every resample; JSON has no word for that
-                spans[f"{part}/{name}"] = asdict(interval)
+    said = [
+        Predictions(
+            part=part,
+            paths=tuple(table.part(part)[index].path for index in outputs.index.tolist()),
+            truth=outputs.label.numpy(),
+            answers_NK=outputs.answers.double().numpy(),
+            task=plan.task.kind,
+        )
+        for part, outputs in result.outputs.items()
+    ]
+    write_predictions(folder, said, classes=table.classes)
     after = dict(network.module.named_parameters())
     write_drift(folder, drift(injected, after, network.stages.stage_of))
     frozen = (unmoving(network.module, phase.frozen, config.freeze_bn) for phase in result.phases)
@@ -77,7 +75,7 @@ def write_results(
         frozen=never - {f"{path}.weight" for path in plan.lora},
         data={"kind": config.data.kind.value, **table.summary()},
         metrics=result.metrics,
-        intervals=spans,
+        intervals=written_intervals(said),
         command=shlex.join(["python", "train.py", *overrides]),
     )
 

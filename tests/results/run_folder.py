@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from graft.files import write_json, write_text
-from graft.results.predictions import write_predictions
+from graft.results.predictions import Predictions, write_predictions
 
 STAGES = ("stem", "layer1", "head")
 METRICS = {
@@ -93,8 +93,10 @@ def write_run(
     for row, target in zip(probabilities[:hit], targets[:hit], strict=True):
         best = row.argmax()
         row[best], row[target] = row[target], row[best]
-    for part in ("val", "test"):
-        write_predictions(folder, part, paths, targets, probabilities, classes=classes)
+    said = [
+        Predictions(part=part, paths=tuple(paths), truth=targets, answers_NK=probabilities) for part in ("val", "test")
+    ]
+    write_predictions(folder, said, classes=classes)
     with open(folder / "metrics.csv", "w", newline="") as file:
         writer = csv.writer(file)
         rates = ["lr/layer1", "lr/layer2", "lr/head"]

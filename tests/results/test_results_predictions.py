@@ -1,14 +1,22 @@
 """predictions.csv keeps its parts apart and comes back as it went."""
 
+import json
+
+import numpy as np
 import pytest
 
 from graft.config.faults import InputError
-from graft.results.predictions import read_predictions, write_predictions
+from graft.results.intervals import told_intervals, written_intervals
+from graft.results.predictions import Predictions, read_predictions, write_predictions
+
+
+def part(name, paths, truth, answers):
+    return Predictions(part=name, paths=paths, truth=np.array(truth), answers_NK=np.array(answers))
 
 
 def test_round_trip_of_two_parts(tmp_path):
-    write_predictions(tmp_path, "val", ["a.png", "b,c.png"], [1, 0], [[0.25, 0.75], [0.5, 0.5]], classes=["ok", "bad"])
-    write_predictions(tmp_path, "test", ["é.png"], [0], [[1 / 3, 2 / 3]], classes=["ok", "bad"])
+    val = part("val", ("a.png", "b,c.png"), [1, 0], [[0.25, 0.75], [0.5, 0.5]])
+    write_predictions(tmp_path, [val, part("test", ("é.png",), [0], [[1 / 3, 2 / 3]])], classes=["ok", "bad"])
     parts = read_predictions(tmp_path / "predictions.csv")
     assert list(parts) == ["val", "test"]
     assert parts["val"].paths == ("a.png", "b,c.png")
@@ -19,13 +27,29 @@ def test_round_trip_of_two_parts(tmp_path):
     assert first == "val,a.png,bad,1,0.25,0.75"
 
 
-def test_a_part_written_again_replaces_itself(tmp_path):
-    write_predictions(tmp_path, "val", ["a.png"], [0], [[0.9, 0.1]])
-    write_predictions(tmp_path, "test", ["t.png"], [0], [[0.9, 0.1]])
-    write_predictions(tmp_path, "val", ["b.png"], [1], [[0.2, 0.8]])
+def test_nothing_stays_of_an_earlier_run_and_nothing_of_it_is_read(tmp_path):
+    val, test = (part(name, ("a.png",), [0], [[0.9, 0.1]]) for name in ("val", "test"))
+    write_predictions(tmp_path, [val, test])
+    write_predictions(tmp_path, [part("val", ("b.png",), [1], [[0.2, 0.8]])])
     parts = read_predictions(tmp_path / "predictions.csv")
+    assert list(parts) == ["val"]
     assert parts["val"].paths == ("b.png",)
-    assert parts["test"].paths == ("t.png",)
+    (tmp_path / "predictions.csv").write_text("somebody's own table\n")
+    write_predictions(tmp_path, [val])
+    assert list(read_predictions(tmp_path / "predictions.csv")) == ["val"]
+
+
+def test_intervals_are_drawn_once_and_read_back(tmp_path, monkeypatch):
+    generator = np.random.default_rng(0)
+    said = part("val", tuple("abcdefgh"), [0, 1] * 4, generator.dirichlet([1, 1], 8))
+    written = written_intervals([said])
+    assert list(written) == ["val/accuracy", "val/f1", "val/auroc"]
+    drawn = told_intervals({}, said)
+    monkeypatch.setattr("graft.results.intervals.bootstrap", None)
+    assert told_intervals(json.loads(json.dumps(written)), said) == drawn
+    monkeypatch.undo()
+    assert told_intervals({"val/accuracy": {"low": 0.1, "high": 0.2}}, said) == drawn
+    assert told_intervals({name.replace("val", "test"): span for name, span in written.items()}, said) == drawn
 
 
 @pytest.mark.parametrize("text", ["path,class\na.png,x\n", "part,path,label,target,prob_0\nval,a.png,x,zero,0.5\n"])

@@ -28,7 +28,7 @@ from graft.config.schema import (
 from graft.files import write_json
 from graft.finetune.loggers import make_loggers
 from graft.finetune.pruning import Pruned
-from graft.results.predictions import write_predictions
+from graft.results.predictions import Predictions, write_predictions
 from graft.results.publish import announce, flat, publish, told_how_it_ends
 from graft.stopping import Stopped
 
@@ -64,9 +64,10 @@ def tracked(timm_model: Path, pictures: Path, tmp_path: Path) -> Callable[[Logge
         announce(loggers, config(), LEDGER)
         for logger in loggers:
             logger.log_metrics({"val/loss": 0.5}, 10)
-        paths = [str(path) for path in sorted(pictures.rglob("*.png"))]
-        said = [[0.1, 0.8, 0.1], [0.05, 0.05, 0.9], *([[0.6, 0.2, 0.2]] * 4)]
-        write_predictions(run, "val", paths, [0] * 6, said, classes=CLASSES)
+        paths = tuple(str(path) for path in sorted(pictures.rglob("*.png")))
+        answers = np.array([[0.1, 0.8, 0.1], [0.05, 0.05, 0.9], *([[0.6, 0.2, 0.2]] * 4)])
+        said = Predictions(part="val", paths=paths, truth=np.zeros(6, np.int64), answers_NK=answers)
+        write_predictions(run, [said], classes=CLASSES)
         write_json(run / "metrics.json", {"val/accuracy": 4 / 6, "steps": 20, "frozen_verified": True})
         publish(loggers, run)
         return run
@@ -193,7 +194,8 @@ def test_without_trackers_nothing_is_read(tmp_path: Path) -> None:
 
 
 def test_a_mistake_whose_file_has_gone_is_left_out(tmp_path: Path) -> None:
-    write_predictions(tmp_path, "val", ["gone.png"], [0], [[0.1, 0.9]], classes=("ant", "bee"))
+    said = Predictions(part="val", paths=("gone.png",), truth=np.array([0]), answers_NK=np.array([[0.1, 0.9]]))
+    write_predictions(tmp_path, [said], classes=("ant", "bee"))
     write_json(tmp_path / "metrics.json", {"steps": 1})
 
     class Seen(Logger):

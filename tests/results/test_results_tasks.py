@@ -14,7 +14,7 @@ from graft.config.faults import InputError
 from graft.files import write_json
 from graft.results.answers import FORMS
 from graft.results.card import PURPOSES, model_card
-from graft.results.predictions import in_order_of, read_predictions, write_predictions
+from graft.results.predictions import Predictions, in_order_of, read_predictions, write_predictions
 from graft.results.record import read_run
 from graft.results.report import write_comparison, write_report
 from graft.results.report.helped import sentence
@@ -37,10 +37,9 @@ def made(task: TaskKind, gap: float) -> tuple[np.ndarray, np.ndarray]:
 def a_run(folder: Path, task: TaskKind, gap: float, names: tuple[str, ...] = ("left", "right")) -> Path:
     write_run(folder, classes=names, images=40, settings={"checkpoint": {"monitor": "val/loss", "direction": "min"}})
     truth, said = made(task, gap)
-    (folder / "predictions.csv").unlink()
-    paths = [str(folder / f"{k}.{'png' if k % 2 else 'jpg'}") for k in range(40)]
-    for part in ("val", "test"):
-        write_predictions(folder, part, paths, truth.tolist(), said.tolist(), classes=names, task=task)
+    paths = tuple(str(folder / f"{k}.{'png' if k % 2 else 'jpg'}") for k in range(40))
+    parts = [Predictions(part=part, paths=paths, truth=truth, answers_NK=said, task=task) for part in ("val", "test")]
+    write_predictions(folder, parts, classes=names)
     counted = {"parts": {"train": dict.fromkeys(names, 7)}, "images": {"train": 40}}
     spread = {"mean": 50.0, "std": 10.0, "lowest": 20.0, "highest": 80.0}
     numbers = {"images": {"train": 40}, "values": {"train": dict.fromkeys(names, spread)}}
@@ -61,9 +60,9 @@ def a_run(folder: Path, task: TaskKind, gap: float, names: tuple[str, ...] = ("l
 @pytest.mark.parametrize("task", [SEVERAL, NUMBERS])
 def test_predictions_come_back_as_written(tmp_path: Path, task: TaskKind):
     truth, said = made(task, 0.3)
-    paths = [f"{k}.png" for k in range(40)]
-    for part in ("val", "test"):
-        write_predictions(tmp_path, part, paths, truth.tolist(), said.tolist(), classes=("a, b", "c"), task=task)
+    paths = tuple(f"{k}.png" for k in range(40))
+    parts = [Predictions(part=part, paths=paths, truth=truth, answers_NK=said, task=task) for part in ("val", "test")]
+    write_predictions(tmp_path, parts, classes=("a, b", "c"))
     found = read_predictions(tmp_path / "predictions.csv")
     assert list(found) == ["val", "test"]
     assert found["val"].task is task

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from math import isfinite
+from typing import Any
+
 from graft.config.choices import TaskKind
 from graft.config.figures import FIGURES
 from graft.results.evaluate import Floats
+from graft.results.predictions import Predictions
 from graft.results.resampling import Interval, Truth, bootstrap
 
 WORK = 400_000_000  # images × classes × resamples that one interval may cost
@@ -19,3 +25,26 @@ def intervals(answers_NK: Floats, truth: Truth, task: TaskKind = TaskKind.single
     resamples = max(50, min(1000, WORK // cells))
     wanted = [figure.name for figure in FIGURES[task] if figure.name not in SORTED or cells <= WORK // 80]
     return {name: bootstrap(answers_NK, truth, name, task=task, resamples=resamples) for name in wanted}
+
+
+def written_intervals(parts: Iterable[Predictions]) -> dict[str, dict[str, Any]]:
+    """Those of every part as model.json keeps them: under part/figure, as `told_intervals` reads them back.
+
+    A figure that is undefined in every resample has none: JSON has no word for that.
+    """
+    return {
+        f"{said.part}/{name}": asdict(interval)
+        for said in parts
+        for name, interval in intervals(said.answers_NK, said.truth, said.task).items()
+        if isfinite(interval.low)
+    }
+
+
+def told_intervals(told: Mapping[str, Any], said: Predictions) -> dict[str, Interval]:
+    """A part's intervals as its run has written them down, which spares drawing them again; else computed."""
+    names = {figure.name: f"{said.part}/{figure.name}" for figure in FIGURES[said.task]}
+    try:
+        known = {name: Interval(**told[full]) for name, full in names.items() if full in told}
+    except TypeError:  # of a time when less was kept
+        known = {}
+    return known or intervals(said.answers_NK, said.truth, said.task)

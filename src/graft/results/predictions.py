@@ -48,38 +48,23 @@ def in_order_of(said: Predictions, other: Predictions) -> Predictions | None:
     )
 
 
-def write_predictions(
-    folder: Path | str,
-    part: str,
-    paths: Sequence[str],
-    labels: Sequence[Any],
-    answers: Sequence[Sequence[float]],
-    *,
-    classes: Sequence[str] = (),
-    task: TaskKind = TaskKind.single_label,
-) -> None:
-    """Writes or replaces one part's rows in the folder's predictions.csv; the other parts' rows stay.
+def write_predictions(folder: Path | str, parts: Sequence[Predictions], *, classes: Sequence[str] = ()) -> None:
+    """Writes the folder's predictions.csv, whole, whatever an earlier run has left there.
 
     Args:
-        labels: of each image the position of its class, or a value for each label or number.
-        answers: a row per image, a column per class, label or number.
-        classes: their names; without them positions stand in for names.
+        parts: of one run, and so of one task.
+        classes: names of the classes, labels or numbers; without them positions stand in for names.
     """
-    assert len(paths) == len(labels) == len(answers), "one path, label and row of answers an image"
-    path = Path(folder) / FILE
-    columns = len(answers[0]) if len(answers) else len(classes)
-    names = list(classes) or [str(k) for k in range(columns)]
+    (task,) = {said.task for said in parts}
+    names = list(classes) or [str(k) for k in range(parts[0].answers_NK.shape[1])]
     layout = LAYOUTS[task]
-    header = [*FIXED, *layout.header(names)]
-    rows = _rows(path) if path.exists() else []
-    kept = [row for row in rows if row["part"] != part and list(row) == header]  # another class count is another run
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([row[column] for column in header] for row in kept)
-    for name, label, row in zip(paths, labels, answers, strict=True):
-        writer.writerow([part, name, *layout.cells(label, names), *(f"{float(value):.6g}" for value in row)])
-    write_text(path, text.getvalue())
+    writer.writerow([*FIXED, *layout.header(names)])
+    for said in parts:
+        for path, label, row in zip(said.paths, said.truth.tolist(), said.answers_NK.tolist(), strict=True):
+            writer.writerow([said.part, path, *layout.cells(label, names), *(f"{value:.6g}" for value in row)])
+    write_text(Path(folder) / FILE, text.getvalue())
 
 
 def read_predictions(path: Path | str) -> dict[str, Predictions]:
@@ -106,14 +91,16 @@ def _predictions(part: str, rows: list[dict[str, str]], path: Path) -> Predictio
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if _task_of(reader.fieldnames or ()) is None:
-            forms = " or ".join(", ".join((*FIXED, *layout.header(["0"]))) for layout in LAYOUTS.values())
-            raise InputError(
-                f"{path}: expected the columns {forms} …, received {', '.join(reader.fieldnames or ()) or 'none'}"
-            )
-        return list(reader)
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            columns, rows = reader.fieldnames or (), list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: expected a CSV file, received another ({error}); try the run again") from error
+    if _task_of(columns) is None:
+        forms = " or ".join(", ".join((*FIXED, *layout.header(["0"]))) for layout in LAYOUTS.values())
+        raise InputError(f"{path}: expected the columns {forms} …, received {', '.join(columns) or 'none'}")
+    return rows
 
 
 def _task_of(columns: Sequence[str]) -> TaskKind | None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import yaml
+
 from graft.config.choices import TaskKind
 from graft.config.faults import InputError
 from graft.results import predictions
@@ -61,6 +63,12 @@ class RunRecord:
         """A run of a time without tasks had one class an image."""
         told = self.model.get("task") or self.plan.get("task") or {}
         return TaskKind(told.get("kind", TaskKind.single_label.value))
+
+    @property
+    def intervals(self) -> Json:
+        """Of each figure, part/name; empty where none were written down."""
+        told = self.model.get("intervals")
+        return cast(Json, told) if isinstance(told, dict) else {}
 
     @property
     def network(self) -> str:
@@ -144,7 +152,7 @@ def read_run(folder: Path | str) -> RunRecord:
         model=read_json(folder / "model" / "model.json"),
         predictions=read_predictions(said) if said.is_file() else {},
         config=_text(folder / ".hydra" / "config.yaml"),
-        overrides=_overrides(_text(folder / ".hydra" / "overrides.yaml")),
+        overrides=_overrides(folder / ".hydra" / "overrides.yaml"),
         controls={
             path.parent.name: read_run(path.parent) for path in sorted((folder / CONTROLS).glob("*/metrics.json"))
         },
@@ -167,8 +175,11 @@ def read_json(path: Path) -> Json:
 def _history(path: Path) -> list[dict[str, float]]:
     if not path.is_file():
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return [_numbers(row) for row in csv.DictReader(file)]
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [_numbers(row) for row in csv.DictReader(file)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: expected a CSV file, received another ({error}); try the run again") from error
 
 
 def _numbers(row: Mapping[str | None, Any]) -> dict[str, float]:
@@ -185,6 +196,16 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
-def _overrides(text: str) -> tuple[str, ...]:
-    """Hydra writes a flat YAML list, an override a line."""
-    return tuple(line[2:].strip().strip("'") for line in text.splitlines() if line.startswith("- "))
+def read_yaml(text: str, path: Path) -> Any:
+    """Plain values. Raises InputError where the text, which stands in this file, is damaged."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: expected YAML, received something else ({reason}); try the run again") from error
+
+
+def _overrides(path: Path) -> tuple[str, ...]:
+    """Hydra writes a YAML list, which quotes and folds what it must."""
+    listed = read_yaml(_text(path), path)
+    return tuple(map(str, cast("list[Any]", listed))) if isinstance(listed, list) else ()

@@ -6,11 +6,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-import yaml
-
 from graft.config.choices import TaskKind
 from graft.config.figures import headline
-from graft.results.record import RunRecord
+from graft.results.record import RunRecord, read_yaml
 
 Settings = dict[str, Any]
 
@@ -23,7 +21,7 @@ CIRCUMSTANCES = (
 
 def settings_of(record: RunRecord) -> Settings:
     """config.yaml as full keys and plain values."""
-    loaded = yaml.safe_load(record.config) if record.config else {}
+    loaded = read_yaml(record.config, record.folder / ".hydra" / "config.yaml")
     return dict(_flat(cast(Mapping[str, Any], loaded), "")) if isinstance(loaded, dict) else {}
 
 

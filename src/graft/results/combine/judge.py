@@ -15,9 +15,8 @@ from graft.data.datamodule import DataModule
 from graft.data.datasets import load_table
 from graft.data.loader import label_tensor
 from graft.results.evaluate import Floats
-from graft.results.intervals import intervals
 from graft.results.load import OpenedModel
-from graft.results.resampling import Interval, Truth, figures
+from graft.results.resampling import Truth, figures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +33,6 @@ class Said:
     def figures(self) -> dict[str, float]:
         """The task's figures, and its loss."""
         return {**figures(self.answers_NK, self.truth, self.task), "loss": self.loss}
-
-    def intervals(self) -> dict[str, Interval]:
-        return intervals(self.answers_NK, self.truth, self.task)
 
 
 class Judge:

@@ -17,7 +17,8 @@ from graft.results.combine.judge import Judge
 from graft.results.combine.members import Member
 from graft.results.combine.statistics import moved_norms, recompute
 from graft.results.export import made_by, separate_tensors, write_folder
-from graft.results.predictions import write_predictions
+from graft.results.intervals import written_intervals
+from graft.results.predictions import Predictions, write_predictions
 
 
 class Mixer:
@@ -68,7 +69,7 @@ def write_combined(
     """
     network = Mixer(members, judge).mix(weights)
     metrics: dict[str, float] = {}
-    spans: dict[str, dict[str, float]] = {}
+    predictions: list[Predictions] = []
     compared = members[base]
     parts = ["val", *(["test"] if test and judge.table.test else [])]
     output.mkdir(parents=True, exist_ok=True)
@@ -76,19 +77,23 @@ def write_combined(
         said = judge.said(network, part)
         found, other = said.figures(), judge.said(compared.opened.module, part).figures()
         metrics.update({f"{part}/{name}": value for name, value in found.items()})
-        spans.update({f"{part}/{name}": {"low": s.low, "high": s.high} for name, s in said.intervals().items()})
-        samples = judge.table.part(part)
-        write_predictions(
-            output, part, [sample.path for sample in samples], said.truth.tolist(), said.answers_NK.tolist(),
-            classes=judge.table.classes, task=said.task,
-        )  # fmt: skip
+        paths = tuple(sample.path for sample in judge.table.part(part))
+        predictions.append(
+            Predictions(part=part, paths=paths, truth=said.truth, answers_NK=said.answers_NK, task=said.task)
+        )
         shown = (*FIGURES[said.task][:2], LOSS)
         say(
             f"{part}: {', '.join(f'{figure.title} {found[figure.name]:.4f}' for figure in shown)}; "
             f"{compared.name} alone {', '.join(f'{other[figure.name]:.4f}' for figure in shown)}"
         )
         record[f"{part} of {compared.name}"] = other
-    told = {"metrics": metrics, "intervals": spans, "command": command, "combined": record}
+    write_predictions(output, predictions, classes=judge.table.classes)
+    told = {
+        "metrics": metrics,
+        "intervals": written_intervals(predictions),
+        "command": command,
+        "combined": record,
+    }
     _write_model(output / "model", network, members, weights, base, told)
     write_json(output / "metrics.json", metrics)
     say(f"written: {output}")

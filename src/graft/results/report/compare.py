@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from graft.config.figures import FIGURES, LOSS, Figure, headline
-from graft.results.intervals import intervals
+from graft.results.intervals import told_intervals
 from graft.results.predictions import in_order_of
 from graft.results.record import RunRecord
 from graft.results.report import figures
@@ -121,7 +121,7 @@ def _tiles(runs: Runs) -> Html:
     part = record.judged
     if part in record.predictions:
         said = record.predictions[part]
-        found = intervals(said.answers_NK, said.truth, said.task)
+        found = told_intervals(record.intervals, said)
         shown += [
             tile(f"its {part} {known.title}", f"{interval.value:.3f}", f"95 % {span(interval.low, interval.high)}")
             for known in FIGURES[said.task]

@@ -7,7 +7,7 @@ from typing import Any
 
 from graft.config.choices import TaskKind
 from graft.config.figures import FIGURES, headline
-from graft.results.intervals import intervals
+from graft.results.intervals import told_intervals
 from graft.results.predictions import Predictions
 from graft.results.record import RunRecord
 from graft.results.report import quality, quality_labels, quality_numbers
@@ -34,7 +34,7 @@ TILES: Mapping[TaskKind, Sequence[Callable[[Predictions], list[Html]]]] = {
 
 def lay_out(record: RunRecord) -> str:
     """The whole report of one run."""
-    found = {part: intervals(said.answers_NK, said.truth, said.task) for part, said in record.predictions.items()}
+    found = {part: told_intervals(record.intervals, said) for part, said in record.predictions.items()}
     title = f"{record.network or 'network'} on {record.dataset or 'its data'}"
     return document(
         title,
