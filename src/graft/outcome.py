@@ -30,6 +30,7 @@ from graft.results.intervals import written_intervals
 from graft.results.latency import latency_ms
 from graft.results.predictions import Predictions, write_predictions
 from graft.results.report import write_report
+from graft.results.report.words import measured
 from graft.transfer.donors.licence import licence_of
 
 
@@ -135,7 +136,7 @@ def write_page(folder: Path) -> None:
 def summary(metrics: dict[str, Any], task: TaskKind, folder: Path) -> str:
     part = "test" if f"test/{LOSS.name}" in metrics else "val"
     figures = ", ".join(
-        f"{figure.title} {metrics[f'{part}/{figure.name}']:.4f}"
+        f"{figure.title} {measured(metrics[f'{part}/{figure.name}'], 4)}"
         for figure in FIGURES[task]
         if f"{part}/{figure.name}" in metrics
     )

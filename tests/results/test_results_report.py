@@ -15,7 +15,7 @@ from graft.files import write_json
 from graft.results.record import read_run
 from graft.results.report import write_report
 from graft.results.report.page import bar, breakable, element, text
-from graft.results.report.words import count, duration, percent, stretches
+from graft.results.report.words import count, duration, measured, percent, span, stretches
 
 VOID = {"meta", "img", "br", "wbr"}
 
@@ -182,6 +182,16 @@ def test_words():
     ]
     assert [percent(p) for p in (0, 1, 0.5, 0.99991, 0.0001)] == ["0 %", "100 %", "50.0 %", "99.991 %", "0.010 %"]
     assert (count(1, "class"), count(1200, "class")) == ("1 class", "1,200 classes")
+    assert [measured(value) for value in (0.9124, 12.5, 0, 0.0123, 0.00042, -0.00042)] == [
+        "0.912",
+        "12.500",
+        "0.000",
+        "0.012",
+        "0.00042",
+        "-0.00042",
+    ]
+    assert (measured(0.00042, 4), measured(0.5, sign="+"), measured(float("nan"))) == ("0.00042", "+0.500", "nan")
+    assert (span(0.00012, 0.25), span(float("nan"), 1)) == ("0.00012 to 0.250", "undefined")
     order = ["stem", "layer1", "layer2", "layer3", "head"]
     assert stretches({"layer1", "stem", "layer2"}, order) == "stem to layer2"
     assert stretches({"layer2", "stem", "head"}, order) == "stem, layer2, head"
@@ -195,6 +205,15 @@ def test_a_long_name_may_break_behind_its_dots_and_nowhere_else():
 def test_nothing_is_underlined_where_the_share_is_nothing():
     assert bar(0, "unmoved") == "<td>unmoved</td>"
     assert bar(0.5, "5 s").startswith('<td class="bar" style="--share:50.0%"')
+
+
+def test_the_best_epoch_is_one_whose_figure_is_known(tmp_path):
+    folder = write_run(tmp_path, pictures=False)
+    table = "epoch,val/loss,val/accuracy\n0,nan,nan\n1,0.5,nan\n2,0.75,nan\n"
+    (folder / "metrics.csv").write_text(table)
+    said = Page(write_report(folder).read_text(encoding="utf-8")).said
+    assert "val/loss was best at epoch 2: 0.500." in said
+    assert "val/accuracy is undefined in every epoch." in said
 
 
 def test_the_timeline_says_each_phases_factor_and_the_warm_up(source):

@@ -8,6 +8,7 @@ from typing import Any
 
 from graft.config.choices import TaskKind
 from graft.config.figures import FIGURES
+from graft.results.report.words import measured
 
 TITLES = {figure.name: figure.title for figures in FIGURES.values() for figure in figures}
 FILE = "README.md"
@@ -161,8 +162,8 @@ def _metrics(metrics: Mapping[str, float], intervals: Mapping[str, Mapping[str, 
     for name, value in metrics.items():
         part, _, metric = name.partition("/")
         told = intervals.get(name)
-        span = f"{told['low']:.4f} to {told['high']:.4f}" if told else "–"
-        rows.append((part, TITLES.get(metric, metric), f"{value:.4f}", span))
+        span = f"{measured(told['low'], 4)} to {measured(told['high'], 4)}" if told else "–"
+        rows.append((part, TITLES.get(metric, metric), measured(value, 4), span))
     if not rows:
         return ""
     note = (

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from graft.config.figures import Figure
 from graft.results.combine.soup import add_evaluation, add_metric, chosen_metric
+from graft.results.report.words import measured
 
 if TYPE_CHECKING:
     from graft.results.combine.members import Member
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     mixer, rows = Mixer(ends, judge), list[dict[str, float]]()
     for alpha in args.alpha:
         rows.append({"alpha": alpha, **judge.said(mixer.mix([1 - alpha, alpha])).figures()})
-        told = [f"val/{name} {value:.4f}" for name, value in rows[-1].items() if name != "alpha"]
+        told = [f"val/{name} {measured(value, 4)}" for name, value in rows[-1].items() if name != "alpha"]
         print(f"alpha {alpha:<5g} " + "  ".join(told))
     best = choose(rows, metric)
     record = {

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from graft.config.choices import TaskKind
 from graft.config.figures import FIGURES, LOSS, Figure, headline
+from graft.results.report.words import measured
 
 if TYPE_CHECKING:
     from graft.results.combine.judge import Judge
@@ -132,7 +133,7 @@ def cook(members: Sequence[Member], judge: Judge, *, method: str, metric: Figure
     alone: list[dict[str, float]] = []
     for member in members:
         alone.append(judge.said(member.opened.module).figures())
-        say(f"val/{metric.name} {alone[-1][metric.name]:.4f}  {member.name}")
+        say(f"val/{metric.name} {measured(alone[-1][metric.name], 4)}  {member.name}")
     mixer = Mixer(members, judge)
     sign = -1 if metric.falls else 1
     order = sorted(
@@ -141,7 +142,7 @@ def cook(members: Sequence[Member], judge: Judge, *, method: str, metric: Figure
 
     def score(chosen: Chosen) -> float:
         value = judge.said(mixer.equally(chosen)).figures()[metric.name]
-        say(f"val/{metric.name} {value:.4f}  of {', '.join(members[place].name for place in chosen)} together")
+        say(f"val/{metric.name} {measured(value, 4)}  of {', '.join(members[place].name for place in chosen)} together")
         return sign * value
 
     if method == "uniform":

@@ -19,6 +19,7 @@ from graft.results.combine.statistics import moved_norms, recompute
 from graft.results.export import made_by, separate_tensors, write_folder
 from graft.results.intervals import written_intervals
 from graft.results.predictions import Predictions, write_predictions
+from graft.results.report.words import measured
 
 
 class Mixer:
@@ -83,8 +84,8 @@ def write_combined(
         )
         shown = (*FIGURES[said.task][:2], LOSS)
         say(
-            f"{part}: {', '.join(f'{figure.title} {found[figure.name]:.4f}' for figure in shown)}; "
-            f"{compared.name} alone {', '.join(f'{other[figure.name]:.4f}' for figure in shown)}"
+            f"{part}: {', '.join(f'{figure.title} {measured(found[figure.name], 4)}' for figure in shown)}; "
+            f"{compared.name} alone {', '.join(f'{measured(other[figure.name], 4)}' for figure in shown)}"
         )
         record[f"{part} of {compared.name}"] = other
     write_predictions(output, predictions, classes=judge.table.classes)

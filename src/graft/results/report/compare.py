@@ -17,7 +17,7 @@ from graft.results.record import RunRecord
 from graft.results.report import figures
 from graft.results.report.helped import controls
 from graft.results.report.page import Html, cell, details, document, element, figure, join, section, table, text, tile
-from graft.results.report.words import count, duration, span
+from graft.results.report.words import count, duration, measured, span
 from graft.results.settings import Settings, best, differing, monitored, settings_of
 from graft.results.settings import figure as value_of
 
@@ -117,13 +117,13 @@ def _tiles(runs: Runs) -> Html:
     shown = [tile("best run", runs.names[runs.best])]
     value = value_of(record, runs.metric)
     if value is not None:
-        shown.append(tile(runs.metric.replace("/", " "), f"{value:.3f}", "by which it was chosen"))
+        shown.append(tile(runs.metric.replace("/", " "), measured(value), "by which it was chosen"))
     part = record.judged
     if part in record.predictions:
         said = record.predictions[part]
         found = told_intervals(record.intervals, said)
         shown += [
-            tile(f"its {part} {known.title}", f"{interval.value:.3f}", f"95 % {span(interval.low, interval.high)}")
+            tile(f"its {part} {known.title}", measured(interval.value), f"95 % {span(interval.low, interval.high)}")
             for known in FIGURES[said.task]
             if (interval := found.get(known.name)) is not None
         ]
@@ -213,7 +213,8 @@ def _slices(runs: Runs) -> Html:
         numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in xs)
         shown = xs if numbers else [_word(x) for x in xs]
         caption = f"Filled: the best run, at {_word(xs[top])}." if top is not None else ""
-        label = f"{runs.metric} over {key}, {count(len(ys), 'run')} from {min(ys):.3f} to {max(ys):.3f}. {caption}"
+        ends = f"from {measured(min(ys))} to {measured(max(ys))}"
+        label = f"{runs.metric} over {key}, {count(len(ys), 'run')} {ends}. {caption}"
         svg = figures.points(shown, ys, label, x=key, y=runs.metric.replace("/", " "), best=top)
         drawn.append(figure(key, svg, caption))
     note = "Each point is a run; other settings may differ as well." if len(drawn) > 1 else ""
@@ -259,7 +260,7 @@ def _seeds(runs: Runs) -> Html:
 
 def _spread(runs: Runs, places: Sequence[int], metric: str) -> Html:
     values = [value for k in places if (value := value_of(runs.records[k], metric)) is not None]
-    return cell(f"{fmean(values):.4f} ± {stdev(values):.4f}" if len(values) > 1 else "–")
+    return cell(f"{measured(fmean(values), 4)} ± {measured(stdev(values), 4)}" if len(values) > 1 else "–")
 
 
 def _simple(value: object) -> bool:
@@ -273,8 +274,10 @@ def _word(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _number(value: object, form: str = "{:.4f}") -> Html:
-    return cell(form.format(value), sort=float(value)) if isinstance(value, int | float) else cell("–")
+def _number(value: object, form: str = "") -> Html:
+    if not isinstance(value, int | float):
+        return cell("–")
+    return cell(form.format(value) if form else measured(value, 4), sort=float(value))
 
 
 def _time(seconds: object) -> Html:

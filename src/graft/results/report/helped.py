@@ -8,6 +8,7 @@ from graft.config.figures import FIGURES, Figure, headline
 from graft.results.predictions import in_order_of
 from graft.results.record import RunRecord
 from graft.results.report.page import Html, cell, details, element, join, section, table
+from graft.results.report.words import measured
 from graft.results.resampling import Interval, paired_difference
 
 RANDOM, PROBE = "random_init", "linear_probe"
@@ -96,7 +97,7 @@ def _value(record: RunRecord, metric: str) -> Html:
 
 
 def _written(value: object) -> str:
-    return f"{value:.3f}" if isinstance(value, int | float) else "–"
+    return measured(value) if isinstance(value, int | float) else "–"
 
 
 def _against(record: RunRecord, control: RunRecord, metric: Figure) -> Html:
@@ -105,4 +106,5 @@ def _against(record: RunRecord, control: RunRecord, metric: Figure) -> Html:
     value = control.metrics.get(name)
     if found is None or not isinstance(value, int | float):
         return _value(control, name)
-    return cell(join((f"{value:.3f}", element("small", f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"))))
+    change, low, high = (measured(each, sign="+") for each in (found.value, found.low, found.high))
+    return cell(join((measured(value), element("small", f"{change} ({low} to {high})"))))

@@ -15,7 +15,7 @@ from graft.results.report.helped import controls
 from graft.results.report.learning import learning
 from graft.results.report.origin import data, origin, settings, time_spent
 from graft.results.report.page import Html, cell, document, element, join, section, table, tile
-from graft.results.report.words import count, duration, percent, span, stretches
+from graft.results.report.words import count, duration, measured, percent, span, stretches
 from graft.results.resampling import Interval
 
 QUALITY: Mapping[TaskKind, Callable[[Predictions, Sequence[str]], Html]] = {
@@ -153,6 +153,6 @@ def _headed(record: RunRecord, part: str) -> str:
 def _figure(metrics: Mapping[str, Any], found: Mapping[str, Mapping[str, Interval]], part: str, name: str) -> Html:
     interval = found.get(part, {}).get(name)
     if interval is not None:
-        return cell(join((f"{interval.value:.3f}", element("small", span(interval.low, interval.high)))))
+        return cell(join((measured(interval.value), element("small", span(interval.low, interval.high)))))
     value = metrics.get(f"{part}/{name}")
-    return cell(f"{value:.3f}" if isinstance(value, int | float) else "–")
+    return cell(measured(value) if isinstance(value, int | float) else "–")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import nan
+from math import isnan, nan
 
 from graft.config.figures import FIGURES
 from graft.results.record import RunRecord
 from graft.results.report import figures
 from graft.results.report.page import Html, element, figure, join, section
-from graft.results.report.words import stretches
+from graft.results.report.words import measured, stretches
 
 LOSSES = ("val/loss", "train/loss")
 MOST_RATES = 12
@@ -47,10 +47,13 @@ def _curves(record: RunRecord, title: str, y: str, names: Sequence[str], *, fall
     lines = _lines(record, names)
     if not lines:
         return Html("")
-    ends = "; ".join(f"{name} ends at {ys[-1]:.3f}" for name, _, ys in lines)
+    ends = "; ".join(f"{name} ends at {measured(ys[-1])}" for name, _, ys in lines)
     name, epochs, values = lines[0]
-    best = min(values) if falls else max(values)
-    caption = f"{name} was best at epoch {epochs[list(values).index(best)]:g}: {best:.3f}."
+    known = [(value, epoch) for value, epoch in zip(values, epochs, strict=True) if not isnan(value)]
+    caption = f"{name} is undefined in every epoch."
+    if known:
+        best = min(value for value, _ in known) if falls else max(value for value, _ in known)
+        caption = f"{name} was best at epoch {next(e for value, e in known if value == best):g}: {measured(best)}."
     shown = [(name.replace("/", " "), xs, ys) for name, xs, ys in lines]
     kept = record.metrics.get("best_epoch")
     if kept is not None:

@@ -43,5 +43,11 @@ def stretches(chosen: Collection[str], order: Sequence[str]) -> str:
     return ", ".join(parts) or "nothing"
 
 
+def measured(value: float, places: int = 3, sign: str = "") -> str:
+    """0.912, and 0.00042 where so many decimals would all but say nothing, as of an error in small units."""
+    told = value == 0 or not abs(value) < 10 ** (1 - places)
+    return f"{value:{sign}.{places}{'f' if told else 'g'}}"
+
+
 def span(low: float, high: float) -> str:
-    return "undefined" if math.isnan(low) else f"{low:.3f} to {high:.3f}"
+    return "undefined" if math.isnan(low) else f"{measured(low)} to {measured(high)}"
