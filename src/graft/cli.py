@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
-from graft.config.faults import InputError, RunFailed, nearest
+from graft.config.faults import InputError, nearest, reason_of
 
 
 class Command(Protocol):
@@ -78,11 +78,13 @@ def main() -> int:
     except InputError as error:
         print(f"graft: {error}", file=sys.stderr)
         return 2
-    except RunFailed as error:
-        print(f"graft: {error}", file=sys.stderr)
-        return 1
     except BrokenPipeError:
         return 0
     except KeyboardInterrupt:
         print("graft: stopped", file=sys.stderr)
         return 130
+    except Exception as error:  # outermost: the user gets a paragraph and an exit code, or the traceback
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        print(f"graft: {reason_of(error)}", file=sys.stderr)
+        return 1

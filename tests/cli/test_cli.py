@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 
 import pytest
 
-from graft.cli import COMMANDS, dispatch, usage
-from graft.config.faults import InputError
+from graft.cli import COMMANDS, dispatch, main, usage
+from graft.config.faults import InputError, RunFailed
 
 
 def test_every_command_offers_what_the_door_calls():
@@ -48,3 +50,36 @@ def test_mistakes_end_with_code_2_and_a_paragraph(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("graft: ")
     assert "Traceback" not in done.stderr
+
+
+def fails(error: BaseException) -> Callable[[argparse.Namespace], int]:
+    def run(args: argparse.Namespace) -> int:
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (InputError("expected a, received b"), 2, "graft: expected a, received b\n"),
+        (RunFailed("the weights moved"), 1, "graft: the weights moved\n"),
+        (OSError(28, "No space left on device"), 1, "graft: OSError: [Errno 28] No space left on device\n"),
+        (KeyboardInterrupt(), 130, "graft: stopped\n"),
+        (BrokenPipeError(), 0, ""),
+    ],
+)
+def test_each_end_has_its_exit_code_and_a_paragraph(error, code, said, monkeypatch, capsys):
+    monkeypatch.setattr("graft.reporting.run", fails(error))
+    monkeypatch.setattr(sys, "argv", ["graft", "report", "run"])
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    assert main() == code
+    assert capsys.readouterr().err == said
+
+
+def test_the_traceback_is_there_for_who_asks_for_it(monkeypatch):
+    monkeypatch.setattr("graft.reporting.run", fails(OSError(28, "No space left on device")))
+    monkeypatch.setattr(sys, "argv", ["graft", "report", "run"])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(OSError, match="No space left"):
+        main()

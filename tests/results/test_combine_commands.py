@@ -1,8 +1,11 @@
 """graft soup and graft interpolate on tiny networks and generated images, through the door."""
 
 import json
+import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,14 +16,17 @@ from safetensors.torch import load_file
 import graft
 from graft.cli import dispatch
 from graft.config.faults import InputError
+from graft.config.figures import FIGURES
 from graft.config.schema import HeadConfig, HeadKind, Library, TaskKind
+from graft.results.combine.interpolate import choose
 from graft.results.combine.judge import Judge, Said
 from graft.results.combine.members import open_members, shared_data, shared_trunk
+from graft.results.combine.soup import cook
 from graft.results.record import read_run
 
 CLASSES = ("ant", "bee", "cicada")
 CONFIG = """seed: 0
-data: {{kind: folder, root: {root}, batch_size: 8, image_size: 64, val_fraction: {val}, test_fraction: 0.25}}
+data: {{kind: folder, root: {root}, batch_size: 8, image_size: 64, val_fraction: {val}, test_fraction: {test}}}
 """
 
 
@@ -53,9 +59,9 @@ def runs(tmp_path_factory, images, build_small, export_network) -> list[Path]:
     return made
 
 
-def as_run(folder: Path, images: Path, export, *, val: float = 0.25) -> Path:
+def as_run(folder: Path, images: Path, export, *, val: float = 0.25, test: float = 0.25) -> Path:
     (folder / ".hydra").mkdir(parents=True)
-    (folder / ".hydra" / "config.yaml").write_text(CONFIG.format(root=images, val=val))
+    (folder / ".hydra" / "config.yaml").write_text(CONFIG.format(root=images, val=val, test=test))
     export(folder / "model")
     return folder
 
@@ -209,6 +215,27 @@ def plainly(judge: Judge, network: torch.nn.Module, part: str):
     return Said(answers_NK=probabilities, truth=truth.numpy(), loss=loss, task=TaskKind.single_label)
 
 
+@pytest.mark.parametrize(("given", "taken"), [("auto", 32), (1, 2), (8, 8)])
+def test_batches_have_several_images_however_the_runs_had_theirs(runs, given, taken):
+    (member,) = open_members([str(runs[0])])
+    data, seed = shared_data([member])
+    judge = Judge(replace(data, batch_size=given), member.opened, seed=seed, device=torch.device("cpu"), bn_images=2)
+    (images,) = judge.training_images()
+    assert len(images) == min(taken, len(judge.table.train))
+
+
+def test_what_is_undefined_chooses_nothing():
+    auroc = next(each for each in FIGURES[TaskKind.single_label] if each.name == "auroc")
+    rows = [{"alpha": a, "auroc": v, "loss": 1.0} for a, v in ((0.0, math.nan), (0.5, 0.5), (1.0, 0.75))]
+    assert choose(rows, auroc)["alpha"] == 1.0
+    with pytest.raises(InputError, match="expected a figure that is defined on validation, received auroc"):
+        choose(rows[:1], auroc)
+    member = SimpleNamespace(name="a run", opened=SimpleNamespace(module=None))
+    undefined = SimpleNamespace(said=lambda module: SimpleNamespace(figures=lambda: {"auroc": math.nan}))
+    with pytest.raises(InputError, match="received auroc, which is undefined for a run; try --metric loss"):
+        cook([member], undefined, method="greedy", metric=auroc, say=print)
+
+
 def test_networks_that_do_not_belong_together_are_refused(runs, images, tmp_path, build_small, export_network):
     head = HeadConfig(kind=HeadKind.mlp, hidden=[8])
     other = as_run(
@@ -228,6 +255,9 @@ def test_networks_that_do_not_belong_together_are_refused(runs, images, tmp_path
         dispatch(["soup", str(runs[0]), "--output", str(tmp_path / "x")])
     with pytest.raises(InputError, match="received it twice"):
         dispatch(["soup", str(runs[0]), str(runs[0]), "--output", str(tmp_path / "x")])
+    split = as_run(tmp_path / "untested", images, lambda f: shutil.copytree(runs[1] / "model", f), test=0.0)
+    with pytest.raises(InputError, match=r"--test: expected data with a test part, received data without one"):
+        dispatch(["interpolate", str(moved[0]), str(split), "--test", "--output", str(tmp_path / "x")])
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").write_text("")
     with pytest.raises(InputError, match="does not exist yet"):

@@ -96,6 +96,13 @@ def test_output_file_appears_whole(ask, pictures, tmp_path):
     assert len((tmp_path / "answers.csv").read_text().splitlines()) == 2
 
 
+@pytest.mark.parametrize(("output", "said"), [("no/a.csv", "a folder that exists"), (".", "a folder that exists")])
+def test_an_output_that_cannot_be_written_is_told_before_anything_is_read(graft, output, said):
+    code, out, err = graft("predict", "nowhere", "none.png", "--output", output)
+    assert (code, out) == (2, "")
+    assert f"--output: expected a file in {said}, received {output}" in err
+
+
 def test_folders_globs_lists_and_standard_input(pictures, tmp_path):
     names = [str(pictures / f"{k}.png") for k in range(4)]
     below = [str(pictures / "more" / f"{k}.png") for k in (4, 5)]

@@ -2,18 +2,21 @@
 
 import base64
 import hashlib
+import io
 import re
 import time
 from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
+from PIL import Image
 from tests.results.run_folder import write_run
 
 from graft.config.faults import InputError
 from graft.files import write_json
 from graft.results.record import read_run
 from graft.results.report import write_report
+from graft.results.report.gallery import thumbnail
 from graft.results.report.page import bar, breakable, element, text
 from graft.results.report.words import count, duration, measured, percent, span, stretches
 
@@ -144,6 +147,21 @@ def test_pictures_that_are_gone_are_said_to_be(tmp_path):
     page = Page(write_report(write_run(tmp_path, pictures=False)).read_text(encoding="utf-8"))
     assert not page.of("img")
     assert "not readable now" in page.said
+
+
+def test_a_thumbnail_stands_as_the_network_saw_it_and_a_file_that_is_none_has_no_thumbnail(tmp_path, monkeypatch):
+    picture = Image.new("RGB", (40, 20), "white")
+    picture.paste("black", (0, 0, 20, 20))
+    turned = picture.getexif()
+    turned[0x0112] = 6  # to be turned by 90 degrees
+    picture.save(tmp_path / "turned.jpg", exif=turned, quality=95)
+    data = thumbnail(tmp_path / "turned.jpg")
+    assert data is not None
+    with Image.open(io.BytesIO(base64.b64decode(data.partition(",")[2]))) as shown:
+        assert shown.size == (20, 40)
+        assert (shown.getpixel((10, 5))[0] < 60, shown.getpixel((10, 35))[0] > 200) == (True, True)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)  # a file of more than twice as many is refused
+    assert thumbnail(tmp_path / "turned.jpg") is None
 
 
 def test_many_classes_are_drawn_rather_than_listed(tmp_path):

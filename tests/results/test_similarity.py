@@ -77,6 +77,14 @@ def test_a_stage_is_what_its_last_module_gives(timm_model):
     assert not any(module._forward_hooks for module in opened.module.modules())
 
 
+@pytest.mark.parametrize(
+    ("plot", "said"), [("a.pdf", "a file in .png, received a.pdf; try a.png"), ("no/a.png", "exists")]
+)
+def test_a_plot_that_cannot_be_written_is_told_before_anything_is_read(plot, said):
+    with pytest.raises(InputError, match=f"--plot: expected .*{said}"):
+        dispatch(["cka", "nowhere", "nowhere", "none.png", "--plot", plot])
+
+
 def test_the_command_compares_two_models_on_images(timm_model, torchvision_model, pictures, tmp_path, capsys):
     (tmp_path / "broken.png").write_bytes(b"no image")
     words = ["cka", str(timm_model), str(timm_model), str(pictures), str(tmp_path / "broken.png")]

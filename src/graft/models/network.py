@@ -134,7 +134,7 @@ def rebuild(build: Mapping[str, Any], head: Mapping[str, Any], *, import_code: b
     if HeadKind(head["kind"]) is HeadKind.custom and not import_code:
         raise InputError(
             f"model: expected a head of graft's own, received head=custom with {head['target']}, which loading would "
-            "import and run; try import_code=True if you trust this file"
+            "import and run; try import_code=True (--import-code) if you trust this file"
         )
     module = plain_model(build)
     install_head(module, head, num_classes=build["num_classes"])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from graft.config.faults import InputError
 from graft.config.options import Option, add_options, config_of, in_options
+from graft.results.destination import file_to_write
 from graft.results.opening import PATH
 
 if TYPE_CHECKING:
@@ -68,11 +69,7 @@ def ledger_path(out: Path) -> Path:
 
 def _out_path(given: str, donor: str) -> Path:
     """Answered before anything is read."""
-    path = Path(given)
-    if path.suffix != SUFFIX:
-        raise InputError(f"--out: expected a file in {SUFFIX}, received {given}; try {path.with_suffix(SUFFIX)}")
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        raise InputError(f"--out: expected a file in a folder that exists, received {given}; try ./{path.name}")
+    path = file_to_write("--out", given, [SUFFIX])
     if path.exists() and Path(donor).exists() and path.samefile(donor):
         raise InputError(f"--out: expected another file than the donor, received {given}; try another name")
     return path

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graft.config.faults import InputError
+from graft.results.destination import file_to_write
 from graft.results.opening import PATH, add_donor_options, open_given
 from graft.results.terminal import print_table, shape_text
 
@@ -28,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    plot = _plot_path(args.plot)
+    plot = file_to_write("--plot", args.plot, SUFFIXES) if args.plot is not None else None
     from graft.results.compare import compare
 
     with open_given(args.first, args, "-a") as first, open_given(args.second, args, "-b") as second:
@@ -45,18 +44,6 @@ def run(args: argparse.Namespace) -> int:
     _print_stages(found)
     print(_summary(found))
     return 0
-
-
-def _plot_path(given: str | None) -> Path | None:
-    """Answered before anything is read."""
-    if given is None:
-        return None
-    path = Path(given)
-    if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"--plot: expected a file in {', '.join(SUFFIXES)}, received {given}; try {path.stem}.svg")
-    if not path.absolute().parent.is_dir() or path.is_dir():
-        raise InputError(f"--plot: expected a file in a folder that exists, received {given}; try ./{path.name}")
-    return path
 
 
 def _print_tensors(found: Comparison) -> None:

@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -35,22 +36,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--column", default="path", help="the CSV's column of paths (path)")
     parser.add_argument("--batch-size", type=_positive, default=32, help="images computed at once (32)")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 …")
+    parser.add_argument("--import-code", action="store_true", help="import the class of a custom head")
 
 
 def run(args: argparse.Namespace) -> int:
     """0 if something is said of every image, 1 if one could not be read (its row says why)."""
     from graft.results.answers import FORMS
     from graft.results.classify import predict
+    from graft.results.destination import file_to_write
     from graft.results.load import open_model
     from graft.results.sources import image_paths
 
-    opened = open_model(args.model)
+    output = file_to_write("--output", args.output) if args.output is not None else None
+    opened = open_model(args.model, import_code=args.import_code)
     choices = {"top": args.top, "threshold": args.threshold}
     form = FORMS[opened.task.kind](opened.classes, **choices)
     paths = list(image_paths(args.paths, column=args.column, stdin=sys.stdin))
     answers = predict(opened, paths, **choices, batch_size=args.batch_size, device=args.device)
     counted = _Counted(_with_progress(answers, len(paths)))
-    with _destination(args.output) as file:
+    with _destination(output) as file:
         _WRITERS[args.format](counted, file, form)
     if counted.unread:
         print(f"graft predict: {counted.unread} of {len(paths)} images could not be read", file=sys.stderr)
@@ -82,7 +86,7 @@ def _with_progress(answers: Iterator[Answer], total: int) -> Iterator[Answer]:
 
 
 @contextmanager
-def _destination(path: str | None) -> Generator[TextIO]:
+def _destination(path: Path | None) -> Generator[TextIO]:
     """Standard output as rows come, or a file that appears whole."""
     if path is None:
         yield sys.stdout

@@ -50,8 +50,14 @@ def recorded_rate(checkpoint: Path, folder: Path) -> float:
             f"optimizer.lr: expected {source / FILE}, in which the run that resume= goes on with recorded the rate that"
             " it found, received no such file; try optimizer.lr=VALUE as that run had it, or resume=never"
         )
-    rate = float(read_json(source / FILE)["suggestion"])
+    rate = read_json(source / FILE).get("suggestion")
+    if not isinstance(rate, int | float):
+        raise InputError(
+            f"{source / FILE}: expected the rate that was found under `suggestion`, received {rate!r}; try"
+            " optimizer.lr=VALUE as that run had it, or resume=never"
+        )
     for name in (FILE, PLOT):
         if source != folder.resolve() and (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
-    return rate
+            with atomic_path(folder / name) as temporary:
+                shutil.copyfile(source / name, temporary)
+    return float(rate)

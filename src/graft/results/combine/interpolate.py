@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graft.config.faults import InputError
 from graft.config.figures import Figure
 from graft.results.combine.soup import add_evaluation, add_metric, chosen_metric
 from graft.results.report.words import measured
@@ -47,9 +48,10 @@ def run(args: argparse.Namespace) -> int:
     from graft.results.combine.curve import draw
     from graft.results.combine.judge import Judge
     from graft.results.combine.members import open_members, shared_data, shared_trunk
-    from graft.results.combine.write import Mixer, check_free, write_combined
+    from graft.results.combine.write import Mixer, write_combined
+    from graft.results.destination import folder_to_make
 
-    output, device = check_free(Path(args.output)), find_device(args.device)
+    output, device = folder_to_make("--output", args.output), find_device(args.device)
     ends = _from_own_donor(args.run) if args.donor == DONOR else open_members([args.donor, args.run])
     metric = chosen_metric(args.metric, ends[1].opened.task.kind)
     data, seed = shared_data(ends)
@@ -57,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
         data, ends[1].opened, seed=seed, device=device, head=shared_trunk(ends),
         bn_images=args.bn_images,
     )  # fmt: skip
+    if args.test:
+        judge.check_part("test", "--test")
     mixer, rows = Mixer(ends, judge), list[dict[str, float]]()
     for alpha in args.alpha:
         rows.append({"alpha": alpha, **judge.said(mixer.mix([1 - alpha, alpha])).figures()})
@@ -83,9 +87,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def choose(rows: Sequence[dict[str, float]], metric: Figure) -> dict[str, float]:
-    """The best row; of equals the one with the lower loss, then the one nearest to the middle of the way."""
+    """The best row; of equals the one with the lower loss, then the one nearest to the middle of the way.
+
+    Raises:
+        InputError: the figure is undefined in every row.
+    """
     sign = 1 if metric.falls else -1
-    return min(rows, key=lambda row: (sign * row[metric.name], row["loss"], abs(row["alpha"] - 0.5)))
+    known = [row for row in rows if not math.isnan(row[metric.name])]
+    if not known:
+        raise InputError(
+            f"--metric: expected a figure that is defined on validation, received {metric.name}; try --metric loss"
+        )
+    return min(known, key=lambda row: (sign * row[metric.name], row["loss"], abs(row["alpha"] - 0.5)))
 
 
 def _from_own_donor(run: str) -> list[Member]:

@@ -10,13 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from graft.config.choices import TaskKind
-from graft.config.schema import AugmentConfig, DataConfig
+from graft.config.faults import InputError
+from graft.config.schema import AUTO, AugmentConfig, DataConfig
 from graft.data.datamodule import DataModule
 from graft.data.datasets import load_table
 from graft.data.loader import label_tensor
 from graft.results.evaluate import Floats
 from graft.results.load import OpenedModel
 from graft.results.resampling import Truth, figures
+
+BATCH = 32
+"""Images computed at once where the run found its batch size by the memory of its device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +60,21 @@ class Judge:
         bn_images: int | None = None,
     ) -> None:
         self.table = load_table(data)
-        data = replace(data, num_workers=0 if data.num_workers is None else data.num_workers)
+        data = replace(
+            data,
+            num_workers=0 if data.num_workers is None else data.num_workers,
+            batch_size=BATCH if data.batch_size == AUTO else max(2, data.batch_size),  # one image has no statistics
+        )
         self.module = DataModule(self.table, data, AugmentConfig(name="none"), opened.preprocess.settings, seed=seed)
         self.task = opened.task
         self.device, self.head, self.bn_images = device, head, bn_images
         self._entering: dict[str, list[Tensor]] = {}
         """Part to what enters the head, batch by batch."""
+
+    def check_part(self, part: str, option: str) -> None:
+        """Raises InputError where an option asks for a part that the data do not have."""
+        if not self.table.part(part):
+            raise InputError(f"{option}: expected data with a {part} part, received data without one; try without it")
 
     def said(self, network: nn.Module, part: str = "val") -> Said:
         """What the network says of each image, in the part's order."""

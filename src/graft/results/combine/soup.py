@@ -10,10 +10,11 @@ import argparse
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from graft.config.choices import TaskKind
+from graft.config.faults import InputError
 from graft.config.figures import FIGURES, LOSS, Figure, headline
 from graft.results.report.words import measured
 
@@ -43,7 +44,6 @@ def add_metric(parser: argparse.ArgumentParser, what: str) -> None:
 
 def chosen_metric(given: str | None, task: TaskKind) -> Figure:
     """The figure that a person asked for, or the task's headline."""
-    from graft.config.faults import InputError
 
     known = {figure.name: figure for figure in (*FIGURES[task], LOSS)}
     if given is not None and given not in known:
@@ -65,13 +65,13 @@ def add_evaluation(parser: argparse.ArgumentParser, output: str) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from graft.config.faults import InputError
     from graft.results.classify import find_device
     from graft.results.combine.judge import Judge
     from graft.results.combine.members import open_members, shared_data, shared_trunk
-    from graft.results.combine.write import check_free, write_combined
+    from graft.results.combine.write import write_combined
+    from graft.results.destination import folder_to_make
 
-    output = check_free(Path(args.output))
+    output = folder_to_make("--output", args.output)
     device = find_device(args.device)
     members = open_members(args.runs)
     if len(members) < 2:
@@ -82,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
         data, members[0].opened, seed=seed, device=device, head=shared_trunk(members),
         bn_images=args.bn_images,
     )  # fmt: skip
+    if args.test:
+        judge.check_part("test", "--test")
     soup = cook(members, judge, method=args.method, metric=metric, say=print)
     command = shlex.join(["graft", "soup", *args.runs, "--method", args.method, "--metric", metric.name])
     write_combined(
@@ -134,8 +136,14 @@ def cook(members: Sequence[Member], judge: Judge, *, method: str, metric: Figure
     for member in members:
         alone.append(judge.said(member.opened.module).figures())
         say(f"val/{metric.name} {measured(alone[-1][metric.name], 4)}  {member.name}")
-    mixer = Mixer(members, judge)
     sign = -1 if metric.falls else 1
+    unknown = [member.name for member, figures in zip(members, alone, strict=True) if isnan(figures[metric.name])]
+    if unknown:
+        raise InputError(
+            f"--metric: expected a figure that every network has on validation, received {metric.name}, which is"
+            f" undefined for {unknown[0]}; try --metric loss"
+        )
+    mixer = Mixer(members, judge)
     order = sorted(
         range(len(members)), key=lambda place: -sign * alone[place][metric.name]
     )  # stable: of equals, the first

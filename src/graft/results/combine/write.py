@@ -40,14 +40,12 @@ class Mixer:
         norms = moved_norms(self.network, states) if len(states) > 1 else ()
         if norms:
             self.network.to(self.judge.device)
-            recompute(self.network, norms, self.judge.training_images())
+            if not recompute(self.network, norms, self.judge.training_images()):
+                raise InputError(
+                    "expected two training images or more to take batch-norm statistics from, received"
+                    f" {len(self.judge.table.train)}; try runs of more data"
+                )
         return self.network.eval()
-
-
-def check_free(output: Path) -> Path:
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"--output: expected a folder that does not exist yet, received {output}; try another name")
-    return output
 
 
 def write_combined(
@@ -72,7 +70,7 @@ def write_combined(
     metrics: dict[str, float] = {}
     predictions: list[Predictions] = []
     compared = members[base]
-    parts = ["val", *(["test"] if test and judge.table.test else [])]
+    parts = ["val", *(["test"] if test else [])]
     output.mkdir(parents=True, exist_ok=True)
     for part in parts:
         said = judge.said(network, part)

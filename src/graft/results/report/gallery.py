@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from graft.data.pixels import Unreadable, read_pixels
 from graft.results.predictions import Predictions
@@ -29,7 +29,7 @@ def thumbnail(path: Path, side: int = SIDE) -> str | None:
     """A small JPEG as a data URI, or None where the file gives no picture that can be shown."""
     try:
         picture = _small_jpeg(path, side) if path.suffix.lower() in JPEG else Image.fromarray(read_pixels(str(path), 3))
-    except (Unreadable, OSError, ValueError):
+    except (Unreadable, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     picture.thumbnail((side, side))
     written = io.BytesIO()
@@ -41,7 +41,7 @@ def _small_jpeg(path: Path, side: int) -> Image.Image:
     """Decodes a large JPEG at a fraction of its size."""
     with Image.open(path, formats=["JPEG", "MPO"]) as image:
         image.draft("RGB", (side, side))
-        return image.convert("RGB")
+        return ImageOps.exif_transpose(image).convert("RGB")
 
 
 def _item(said: Predictions, row: int, classes: Sequence[str]) -> Html:

@@ -30,18 +30,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plot", metavar="FILE.png", help="draw the table as a heat map")
     parser.add_argument("--column", default="path", help="the CSV's column of paths (path)")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 …")
+    parser.add_argument("--import-code", action="store_true", help="import the class of a custom head")
 
 
 def run(args: argparse.Namespace) -> int:
     """0 if every image took part, 1 if one could not be read (standard error says which)."""
     from graft.results.classify import find_device
+    from graft.results.destination import file_to_write
     from graft.results.load import open_model
     from graft.results.similarity.activations import Capture, grams, stages_of
     from graft.results.similarity.alignment import cka
     from graft.results.sources import image_paths
 
+    plot = file_to_write("--plot", args.plot, [".png"]) if args.plot is not None else None
     device = find_device(args.device)
-    models = [open_model(args.a), open_model(args.b)]
+    models = [open_model(path, import_code=args.import_code) for path in (args.a, args.b)]
     paths = list(image_paths(args.images, column=args.column, stdin=sys.stdin))
     readable = [path for path in paths if all(_is_readable(model, path) for model in _distinct(models))]
     found: list[dict[str, Tensor]] = []
@@ -61,8 +64,8 @@ def run(args: argparse.Namespace) -> int:
     print(json.dumps(told, ensure_ascii=False) if args.format == "json" else as_text(rows, columns, table))
     if args.format == "table":
         print(f"\nrows: {args.a}\ncolumns: {args.b}\n{len(readable)} images")
-    if args.plot:
-        draw(rows, columns, table, (args.a, args.b), Path(args.plot))
+    if plot is not None:
+        draw(rows, columns, table, (args.a, args.b), plot)
     if len(readable) < len(paths):
         print(f"graft cka: {len(paths) - len(readable)} of {len(paths)} images could not be read", file=sys.stderr)
     return 1 if len(readable) < len(paths) else 0
@@ -87,11 +90,8 @@ def draw(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from graft.config.faults import InputError
     from graft.files import atomic_path
 
-    if path.suffix != ".png":
-        raise InputError(f"--plot: expected a name that ends in .png, received {path}")
     figure = Figure(figsize=(2.2 + 0.6 * len(columns), 1.8 + 0.5 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

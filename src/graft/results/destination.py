@@ -1,0 +1,48 @@
+"""Where a command is told to write: judged before anything is read or computed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from graft.config.faults import InputError
+
+
+def file_to_write(option: str, given: str, suffixes: Sequence[str] = ()) -> Path:
+    """The file that an option names.
+
+    Args:
+        suffixes: one of which its name must have; none: any name will do.
+
+    Raises:
+        InputError: another suffix, a folder of that name, or none that it could be written into.
+    """
+    path = Path(given)
+    if suffixes and path.suffix.lower() not in suffixes:
+        remedy = path.with_suffix(suffixes[0]) if path.name else f"out{suffixes[0]}"
+        raise InputError(f"{option}: expected a file in {', '.join(suffixes)}, received {given}; try {remedy}")
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise InputError(f"{option}: expected a file in a folder that exists, received {given}; try ./{path.name}")
+    _check_writable(option, given, path.absolute().parent)
+    return path
+
+
+def folder_to_make(option: str, given: str) -> Path:
+    """The folder that an option names, which must not hold anything yet.
+
+    Raises:
+        InputError: it does, or it cannot be made.
+    """
+    path = Path(given)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(f"{option}: expected a folder that does not exist yet, received {given}; try another name")
+    whole = path.absolute()
+    _check_writable(option, given, next(place for place in (whole, *whole.parents) if place.exists()))
+    return path
+
+
+def _check_writable(option: str, given: str, folder: Path) -> None:
+    if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
+        received = f"{given}, as {folder} cannot be written into"
+        raise InputError(f"{option}: expected a place that can be written to, received {received}; try another one")
