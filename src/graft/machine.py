@@ -1,8 +1,12 @@
-"""What this machine is called, for what is measured on it."""
+"""This machine: what it is called, and how many of its threads a computation takes."""
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import torch
 
 
 def processor() -> str:
@@ -12,3 +16,14 @@ def processor() -> str:
             return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+@contextmanager
+def threads(count: int | None) -> Generator[None]:
+    """torch shares its arithmetic out to so many threads; null: to as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -24,6 +24,7 @@ from graft.finetune.pruning import Pruned, Watcher
 from graft.finetune.range_test import range_test
 from graft.finetune.resume import find_checkpoint
 from graft.inputs import Inputs
+from graft.machine import threads
 from graft.models.network import Network, build_network
 from graft.outcome import summary, write_metrics, write_page, write_pruned, write_results
 from graft.plan import Plan, make_plan
@@ -61,7 +62,19 @@ def run(
         RunFailed: it began and could not be finished.
         Stopped: a signal came; the same command in the same folder goes on.
     """
-    clock, inputs = Clock(), inputs or Inputs()
+    with threads(config.trainer.threads):
+        return _run(config, folder, overrides, signals, watcher, inputs or Inputs())
+
+
+def _run(
+    config: Config,
+    folder: Path,
+    overrides: Sequence[str],
+    signals: StopSignals | None,
+    watcher: Watcher | None,
+    inputs: Inputs,
+) -> float | None:
+    clock = Clock()
     _check_writable(folder)
     with clock("data"):
         table = inputs.table(config.data)
@@ -188,8 +201,6 @@ def _find_rate(plan: Plan, tuning: Callable[[Plan], FineTuning], data: DataModul
     if checkpoint is not None:
         rate, how = recorded_rate(checkpoint, folder), "found before the run was interrupted"
     else:
-        if trainer.threads:
-            torch.set_num_threads(trainer.threads)
         found = range_test(tuning(plan), data.train_dataloader(), trainer)
         write_rate_search(folder, found.to_dict())
         rate, how = found.suggestion, f"found by a range test of {len(found.rates)} steps"

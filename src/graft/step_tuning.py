@@ -46,8 +46,6 @@ def with_fastest_step(
         tuning: the run's, but of which only copies train.
     """
     config = plan.config
-    if config.trainer.threads:
-        torch.set_num_threads(config.trainer.threads)
     checkpoint = find_checkpoint(config.resume, folder, say)
     if checkpoint is not None:
         found, how = _recorded(checkpoint.resolve().parent.parent / FILE), "chosen before the run was interrupted"

@@ -16,6 +16,7 @@ from graft.finetune.fit import fit
 from graft.finetune.module import FineTuning
 from graft.finetune.range_test import range_test
 from graft.finetune.route import WHOLE, Route, halves_at
+from graft.machine import threads
 from graft.models.cut import split
 
 EPOCH = 7  # steps
@@ -278,3 +279,24 @@ def test_a_range_test_goes_by_the_engine_of_its_copy(tiny):
     received = range_test(fast, tiny.Data().train_dataloader(), tiny.trainer())
     assert received.losses[:20] == pytest.approx(expected.losses[:20], abs=1e-4)
     assert fast.route.taken == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "trainer", "expected"),
+    [
+        ({"freeze": "backbone"}, {}, {1}),
+        ({"freeze": "layer1-2"}, {}, {2}),  # a convolution trains
+        ({"freeze": "backbone", "kind": UnfreezeKind.at, "unfreeze": {"table": {"1 epochs": "none"}}}, {}, {2}),
+        ({"freeze": "backbone"}, {"threads": 2}, {2}),
+    ],
+    ids=["head", "stage", "thawed later", "told"],
+)
+def test_a_head_on_kept_features_trains_on_one_thread(tiny, tmp_path, settings, trainer, expected):
+    tuning = make(tiny, **settings)
+    data = kept(tiny, tuning)
+    seen = set()
+    tuning.network.fc.register_forward_hook(lambda *_: seen.add(torch.get_num_threads()))
+    with threads(2):
+        fit(tuning, data, tmp_path, trainer=tiny.trainer(max_epochs=2, **trainer))
+        assert torch.get_num_threads() == 2
+    assert seen == expected

@@ -175,7 +175,7 @@ class TrainerConfig:
     """auto: a few steps of each sensible way (memory order, precision where it is auto, the optimizer's implementation,
     and compile where it is asked for) are measured, and the fastest whose loss holds is taken and remembered; off."""
     threads: int | None = None
-    """CPU threads. Null: torch's choice."""
+    """CPU threads. Null: torch's choice, and one where only a small head trains on kept features."""
     progress: bool = True
     """Show progress bars."""
     profiler: str = "shares"

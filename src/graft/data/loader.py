@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from graft.data.pixels import Unreadable
 from graft.data.sampling import Key, KeyedBatchSampler, keyed_randomness
 from graft.data.table import Sample
 from graft.data.transforms import Transform
+from graft.machine import threads
 from graft.stopping import outlive_signals
 
 Batch = dict[str, torch.Tensor]
@@ -72,7 +72,8 @@ class KeyedImages(Dataset[dict[str, Any]]):
 
     def __getitems__(self, keys: Sequence[Key]) -> list[dict[str, Any]] | Unreadable:
         """A batch's samples; an unreadable image is handed back, as an exception would arrive in a traceback's text."""
-        with _one_thread():
+        # Work on single images is too small to be shared out: with two threads it takes five times the processor time.
+        with threads(1):
             try:
                 return [self._item(key) for key in keys]
             except Unreadable as unreadable:
@@ -186,14 +187,3 @@ def choose_workers(images: int, *, accelerator: bool, processes: int = 1) -> int
     if images < _FEW:
         return 0
     return min(cores, 8) if accelerator else min(cores // 4, 4)
-
-
-@contextmanager
-def _one_thread() -> Generator[None]:
-    """Work on single images is too small to be shared out: with two threads it takes five times the processor time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

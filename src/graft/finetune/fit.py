@@ -33,6 +33,7 @@ from graft.finetune.recompute import recomputed
 from graft.finetune.resume import find_checkpoint, prepare
 from graft.finetune.shrink import Beginning, free_memory, with_smaller_batches
 from graft.finetune.unfreeze import Phase
+from graft.machine import threads
 from graft.processes import is_first
 from graft.stopping import StopSignals
 
@@ -138,8 +139,6 @@ def fit(
         console.print(line, highlight=False, soft_wrap=True)
 
     _check(tuning, trainer, checkpoint)
-    if trainer.threads:
-        torch.set_num_threads(trainer.threads)
     _lay_out(tuning, datamodule, trainer)
     path = find_checkpoint(resume, folder, say)
     if is_first():
@@ -148,7 +147,8 @@ def fit(
     profiler = _profiler(trainer, folder)
     beginning = Beginning(tuning.network, tuning.watch.injected)
     data = cast(L.LightningDataModule, datamodule)
-    with quiet_lightning(), known_to_be_none(), _recomputing(tuning, trainer), told_when_lost(folder):
+    shared_out = threads(trainer.threads or (1 if tuning.is_small else None))
+    with quiet_lightning(), known_to_be_none(), shared_out, _recomputing(tuning, trainer), told_when_lost(folder):
         start = path
         while True:
             lightning = make_trainer(

@@ -39,6 +39,7 @@ from graft.models.stages import Stages
 from graft.tasks import Task
 
 STATE = "graft"
+SMALL = 1_000_000  # weights of a head that one thread trains as fast as several
 NAN_CHECK_EVERY = 50  # batches between looks at what a GPU has noted
 
 
@@ -143,6 +144,18 @@ class FineTuning(Evaluating):
         stop = (epoch + 1) * self.steps_per_epoch
         states = [phase.frozen for phase in self.phases if phase.start_step < stop]
         return self.route.kept_within(frozenset.intersection(*(self._unmoving(state) for state in states)))
+
+    @property
+    def is_small(self) -> bool:
+        """Whether a step is no more than a head on kept features: less work than sharing it out among threads would be.
+
+        On a machine that is busy elsewhere, waiting for each other multiplies such steps' time.
+        """
+        states = self.schedule.states(self.steps_per_epoch, self.total_steps)
+        kept = self.route.kept_within(frozenset.intersection(*(self._unmoving(state) for state in states)))
+        weights = list(self.route.behind[kept].parameters()) if kept else []
+        matrices = all(weight.ndim <= 2 for weight in weights)
+        return bool(weights) and matrices and sum(weight.numel() for weight in weights) <= SMALL
 
     def _unmoving(self, frozen: Frozen) -> frozenset[str]:
         return unmoving(self.network, frozen, self.freeze_bn, heads=self.stages.heads)
