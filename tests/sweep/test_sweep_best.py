@@ -96,6 +96,7 @@ def test_what_matters_is_found_to_matter() -> None:
     assert next(iter(shares)) == "x"
     assert shares["x"] > 0.9
     assert importances(trials[:19], "max") == {}
+    assert importances([trial(n, 0.5, x=str(n % 4), y=str(n % 5)) for n in range(24)], "max") == {}
     assert importances([trial(n, 0.5, y="1", x=str(n)) for n in range(20)], "max") == {"x": 1.0}
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from graft.config.faults import InputError
 from graft.sweep.attempt import Ended
-from graft.sweep.children import Children, check_settings, visible_devices
+from graft.sweep.children import Children, check_settings, repeated_command, visible_devices
 from graft.sweep.job import PARENT, TRIAL, trial_of_this_job
 from graft.sweep.locks import FileLock
-from graft.sweep.paths import training_lock
+from graft.sweep.paths import KEYS, training_lock
 
 SIGKILL = "its process was killed by SIGKILL: out of memory, or by hand"
 HOLD = """
@@ -78,6 +80,18 @@ def test_each_process_has_a_device_of_its_own_and_none_of_the_ranks_around_it(
     assert {line[1] for line in log.read_text().splitlines()} == {"4", "7"}
 
 
+def test_a_trials_command_is_read_back_whatever_its_folder_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "seed=1,2"])
+    sweep = Path("/data/Bob's runs (new)/sweep")
+    words = repeated_command(["hydra.mode=MULTIRUN", "seed=1"], folder=sweep / "3", sweep=sweep, number=3)
+    overrides = OverridesParser.create().parse_overrides(words[2:])
+    assert {override.key_or_group: override.value() for override in overrides} == {
+        "seed": 1, "hydra.mode": "RUN", "hydra.job.num": 3,
+        "hydra.run.dir": str(sweep / "3"),
+        "hydra.sweep.dir": str(sweep),
+    }  # fmt: skip
+
+
 def test_settings_and_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     check_settings(n_jobs=2, timeout_min=None)
     with pytest.raises(InputError, match=r"n_jobs: expected a whole number from 1 upward, received 0"):
@@ -92,7 +106,7 @@ def test_settings_and_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_job_holds_its_trial_and_leaves_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with trial_of_this_job() as nothing:
         assert nothing is None
-    (tmp_path / "sweep.json").write_text('{"pruner": "none"}')
+    (tmp_path / "sweep.json").write_text(json.dumps({**dict.fromkeys(KEYS), "pruner": "none"}))
     monkeypatch.setenv(TRIAL, f"{tmp_path}:3")
     monkeypatch.delenv(PARENT, raising=False)
     lock = FileLock(training_lock(tmp_path, 3))

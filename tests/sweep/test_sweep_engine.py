@@ -97,6 +97,17 @@ def test_a_grid_runs_each_combination_once_and_the_same_sweep_again_runs_nothing
     assert logged(folder, "begin") == ["1", "2", "4"]
 
 
+def test_trials_done_before_with_other_overrides_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "sweep"
+    run(folder, ["x=1,2", "epochs=5", "seed=7"], job(folder))
+    run(folder, ["x=1,2", "seed=7", "epochs=5"], job(folder))
+    assert "note" not in capsys.readouterr().out
+    run(folder, ["x=1,2,3", "seed=7", "epochs=9"], job(folder))
+    said = "note      trial 0 began with epochs=5 where this command has epochs=9, and stays as it is\n"
+    assert said in capsys.readouterr().out
+    assert logged(folder, "begin") == ["1", "2", "3"]
+
+
 def test_a_grid_grows_with_its_command(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     run(folder, ["x=1,2"], job(folder))
@@ -219,6 +230,30 @@ def test_a_search_that_was_cut_short_goes_on_as_it_would_have(tmp_path: Path, sa
         assert len(study.trials) == trials
     assert [trial.choices for trial in study.trials] == [trial.choices for trial in expected.trials]
     assert len({trial.choices["x"] for trial in study.trials}) == 9
+
+
+@pytest.mark.parametrize(
+    ("space", "drawn"),
+    [
+        (["x=interval(0.0,1.0)", "y=interval(0.0,1.0)"], {"x"}),  # a key more
+        (["y=interval(0.0,1.0)"], set[str]()),  # a key less
+        (["x=interval(2.0,3.0)"], set[str]()),  # an interval without what was drawn
+        (["x=interval(0.0,1.0)"], {"x"}),
+    ],
+)
+def test_what_failed_in_a_search_is_tried_anew_in_whatever_space(
+    tmp_path: Path, space: Sequence[str], drawn: set[str]
+) -> None:
+    folder = tmp_path / "sweep"
+    run(folder, ["x=interval(0.0,1.0)"], lambda claim: "no", SweepSettings(objectives=LOSS, n_trials=2))
+    again = SweepSettings(objectives=LOSS, n_trials=2, retry_failed=True)
+    study = run(folder, space, job(folder), again)
+    assert [(trial.state, trial.again_of) for trial in study.trials] == [
+        ("failed", None), ("failed", None), ("complete", 0), ("complete", 1)
+    ]  # fmt: skip
+    assert [trial.choices for trial in study.trials[2:]] == [trial.choices for trial in study.trials[:2]]
+    frozen = TrialLedger(folder, LOSS).study.get_trials()
+    assert [set(trial.params) for trial in frozen[2:]] == [drawn, drawn]
 
 
 def test_a_choice_cannot_grow_amid_a_search(tmp_path: Path) -> None:

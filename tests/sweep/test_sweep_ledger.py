@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from typing_extensions import override
 
+from graft.config.faults import InputError
 from graft.study_record import Objective, TrialRecord
 from graft.sweep.attempt import Claim, Ending
 from graft.sweep.ledger import TrialLedger
+from graft.sweep.locks import FileLock
 from graft.sweep.sources import Grid, Proposal
 from graft.sweep.space import read_space
+from graft.sweep.study import read_study
 
 LOSS = (Objective(metric="loss", direction="min"),)
 
@@ -54,6 +58,56 @@ def test_while_one_worker_chooses_the_others_wait_and_choose_another_trial(tmp_p
     assert [(claim.number, claim.choices["x"]) for claim in claims] == [(0, "1"), (1, "2")]
     for claim in claims:
         claim.lock.release()
+
+
+def test_threads_that_share_a_lock_hold_it_one_at_a_time(tmp_path: Path) -> None:
+    lock, inside, most = FileLock(tmp_path / "lock"), [], []
+
+    def work() -> None:
+        for _ in range(300):
+            lock.acquire()
+            inside.append(None)
+            most.append(len(inside))
+            inside.pop()
+            lock.release()
+
+    errors: list[BaseException] = []
+    threads = [threading.Thread(target=_kept(work, errors)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert errors == []
+    assert (len(most), max(most)) == (1200, 1)
+
+
+def _kept(work: Callable[[], None], errors: list[BaseException]) -> Callable[[], None]:
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # asserted on above, in the thread of the test
+            errors.append(error)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "expected a sweep's folder (sweep.json), received a folder without it; try one below outputs/sweeps/"),
+        ("{", "sweep.json: expected JSON, received something else"),
+        ("[]", "expected command, objectives, storage, study, pruner, pruner_options, received none of command; try"),
+        ('{"command": []}', "received none of objectives; try the sweep again"),
+    ],
+)
+def test_a_folder_that_is_no_sweeps_is_told_from_one_that_is_damaged(
+    tmp_path: Path, text: str | None, said: str
+) -> None:
+    if text is not None:
+        (tmp_path / "sweep.json").write_text(text)
+    with pytest.raises(InputError) as raised:
+        read_study(tmp_path)
+    assert said in str(raised.value)
 
 
 def test_a_trial_is_read_anew_until_it_is_over(tmp_path: Path) -> None:

@@ -64,6 +64,8 @@ def test_the_command_line_wins_over_params() -> None:
         ("x=range(0, 1, 0.25)", FloatDistribution(0.0, 0.75, step=0.25)),
         ("x=a,b", CategoricalDistribution(["a", "b"])),
         ("x=choice(a, [b,c])", CategoricalDistribution(["a", "[b,c]"])),
+        ("x=range(0, 1, 0.3)", FloatDistribution(0.0, 0.9, step=0.3)),  # 3 × 0.3 is not 0.9 in floating point
+        ("x=interval(2, 2)", FloatDistribution(2.0, 2.0)),
     ],
 )
 def test_each_form_is_a_distribution(word: str, expected: BaseDistribution) -> None:
@@ -78,6 +80,9 @@ def test_each_form_is_a_distribution(word: str, expected: BaseDistribution) -> N
         ("x=tag(log, choice(1, 2))", "tpe", "x: expected the tag log on an interval only"),
         ("x=tag(log, interval(0, 1))", "tpe", "x: expected an interval above 0 with the tag log"),
         ("x=a,b", "cmaes", "x: expected an interval or a range with sampler=cmaes"),
+        ("x=range(1, 1)", "tpe", "x: expected at least one value, received range(1, 1)"),
+        ("x=interval(1, 0)", "tpe", "x: expected an interval from a number up to another, received interval(1, 0)"),
+        ("x=interval(0, inf)", "tpe", "x: expected an interval from a number up to another, received interval(0, inf)"),
     ],
 )
 def test_what_cannot_be_searched_is_said(word: str, sampler: str, said: str) -> None:
@@ -91,6 +96,12 @@ def test_a_grid_has_no_intervals() -> None:
         points(space("x=interval(0, 1)"))
     with pytest.raises(InputError, match=r"hydra.sweeper.params: expected values in Hydra's override syntax"):
         space(x="choice(1")
+    with pytest.raises(ConfigError, match=r"x: expected at least one value, received range\(1, 1\)"):
+        points(space("x=range(1, 1)", "y=1,2"))
+
+
+def test_a_value_that_is_named_twice_is_one_point() -> None:
+    assert points(space("x=1,2,1", "y=a,b,b")) == [{"x": x, "y": y} for x in "12" for y in "ab"]
 
 
 def test_a_sampled_number_is_written_with_every_digit() -> None:
@@ -116,6 +127,36 @@ def test_every_fault_of_the_settings_is_told_at_once() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"objectives": "val/loss"}, "objectives: expected a metric and min or max, received 'val/loss'"),
+        ({"objectives": 3}, "objectives: expected a metric and min or max, received '3'"),
+        ({"retries": None}, "retries: expected a whole number from 0 upward, received None"),
+        ({"seed": None}, "seed: expected a whole number from 0 upward, received None"),
+        ({"params": [1]}, "params: expected names and their values, received [1]; try 'hydra.sweeper.params={NAME: "),
+        ({"pruner": "median", "pruner_options": "x"}, "pruner_options: expected names and their values, received 'x'"),
+        ({"storage": 5}, "storage: expected text, or null, received 5; try hydra.sweeper.storage=null"),
+        ({"study": ""}, "study: expected text, or null, received ''"),
+        ({"n_trails": 3}, "n_trails: expected a key of the sweeper, received 3; try hydra.sweeper.n_trials=…"),
+        (
+            {"objectives": ["parameters min"], "pruner": "median"},
+            "pruner: expected none with the objective parameters, which is measured once, at a trial's end",
+        ),
+    ],
+)
+def test_a_fault_of_the_settings_is_told(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        read_settings({"objectives": ["val/loss min"], **given})
+    assert next(str(fault) for fault in raised.value.faults).startswith(f"hydra.sweeper.{said}")
+    assert len(raised.value.faults) == 1
+
+
+def test_one_objective_may_be_written_without_a_list() -> None:
+    assert [str(each) for each in read_settings({"objectives": "val/loss min"}).objectives] == ["val/loss min"]
+    assert read_settings({"objectives": ["val/loss min"], "batch": None, "n_trials": None}).batch is None
+
+
 def test_several_objectives_go_with_neither_pruner_nor_cmaes() -> None:
     both = ["val/accuracy max", "parameters min"]
     with pytest.raises(ConfigError) as raised:
@@ -129,6 +170,15 @@ def test_options_of_samplers_and_pruners_are_checked() -> None:
         make_sampler("tpe", {"startup": 3}, seed=0, number=0)
     with pytest.raises(InputError, match=r"pruner_options for halving: expected values that Optuna takes"):
         make_pruner("halving", {"reduction_factor": 1})
+
+
+def test_a_package_that_a_choice_needs_is_asked_for_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graft.sweep.samplers.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"hydra\.sweeper\.sampler=cmaes: expected the package cmaes, received an env"):
+        make_sampler("cmaes", {}, seed=0, number=0)
+    with pytest.raises(InputError, match=r"hydra\.sweeper\.pruner=wilcoxon: expected the package scipy"):
+        make_pruner("wilcoxon", {})
+    assert make_pruner("median", {}) is not None
 
 
 def test_a_sweeps_folder_is_named_after_its_command_in_any_order() -> None:

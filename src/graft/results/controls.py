@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graft.config.again import quoted
 from graft.config.faults import InputError, RunFailed
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _carry_out(record: RunRecord, name: str, folder: Path) -> None:
     if (folder / "metrics.json").is_file():
         print(f"{name}: already in {folder}")
         return
-    words = ["train.py", *control_overrides(record.overrides, settings, name), f"hydra.run.dir={_quoted(folder)}"]
+    words = ["train.py", *control_overrides(record.overrides, settings, name), f"hydra.run.dir={quoted(folder)}"]
     print(f"{name}: {shlex.join(['python', *words])}", flush=True)
     done = subprocess.run([sys.executable, *words], stdin=subprocess.DEVNULL, check=False)
     if done.returncode:
@@ -122,13 +123,7 @@ def _taken_back(settings: Settings, prefix: str) -> list[str]:
 def _written(value: object) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return _quoted(value) if isinstance(value, str) else str(getattr(value, "value", value))
-
-
-def _quoted(value: object) -> str:
-    """As Hydra reads any text."""
-    plain = str(value).replace("'", r"\'")
-    return f"'{plain}'"
+    return quoted(value) if isinstance(value, str) else str(getattr(value, "value", value))
 
 
 def _key(word: str) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from graft.config.again import quoted
 from graft.config.faults import InputError
 from graft.processes import RANKS
 from graft.stopping import SIGNALS
@@ -155,7 +156,12 @@ def repeated_command(overrides: Sequence[str], *, folder: Path, sweep: Path, num
     return [
         *(sys.executable, *program, *_flags(sys.argv[1:])),
         *(word for word in overrides if not word.startswith("hydra.mode=")),
-        *("hydra.mode=RUN", f"hydra.run.dir='{folder}'", f"hydra.sweep.dir='{sweep}'", f"hydra.job.num={number}"),
+        *(
+            "hydra.mode=RUN",
+            f"hydra.run.dir={quoted(folder)}",
+            f"hydra.sweep.dir={quoted(sweep)}",
+            f"hydra.job.num={number}",
+        ),
     ]
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graft.config.faults import InputError
 from graft.files import write_json
-from graft.study_record import FAILED, RUNNING, StudyRecord
-from graft.sweep.paths import DESCRIPTION
+from graft.study_record import FAILED, RUNNING, StudyRecord, TrialRecord
+from graft.sweep.paths import DESCRIPTION, KEYS
 from graft.sweep.settings import SweepSettings
 from graft.sweep.space import Space
 
@@ -57,11 +57,13 @@ def conduct(
     """
     from graft.sweep.engine import Sweep
     from graft.sweep.ledger import TrialLedger
+    from graft.sweep.samplers import make_pruner
     from graft.sweep.sources import Grid, Search
     from graft.sweep.store import quiet
     from graft.sweep.study import read_study
 
     quiet()
+    make_pruner(settings.pruner, settings.pruner_options)  # its options are right, which each trial would find out late
     ledger = TrialLedger(folder, settings.objectives, storage=settings.storage, study=settings.study)
     known = ledger.trials()
     again = [trial.number for trial in known if trial.state == FAILED] if settings.retry_failed else []
@@ -69,6 +71,8 @@ def conduct(
     _describe(folder, settings, ledger.name)
     done = sum(trial.state != RUNNING for trial in known)
     say(f"sweep     {source.wanted} trials in {folder}{f', {done} of them done before' if done else ''}")
+    if note := _run_otherwise(known, space):
+        say(note)
     Sweep(
         ledger, source, launch, settings, say,
         slots=slots, batch=settings.batch or batch, has_job=has_job, waits=waits,
@@ -78,12 +82,18 @@ def conduct(
 
 def _describe(folder: Path, settings: SweepSettings, study: str) -> None:
     """For the jobs of the trials, and for whoever reads the study later."""
-    description = {
-        "command": ["python", *(os.path.relpath(word) if place == 0 else word for place, word in enumerate(sys.argv))],
-        "objectives": [str(objective) for objective in settings.objectives],
-        "storage": settings.storage,
-        "study": study,
-        "pruner": settings.pruner,
-        "pruner_options": dict(settings.pruner_options),
-    }
-    write_json(folder / DESCRIPTION, description)
+    command = ["python", *(os.path.relpath(word) if place == 0 else word for place, word in enumerate(sys.argv))]
+    objectives = [str(objective) for objective in settings.objectives]
+    told = (command, objectives, settings.storage, study, settings.pruner, dict(settings.pruner_options))
+    write_json(folder / DESCRIPTION, dict(zip(KEYS, told, strict=True)))
+
+
+def _run_otherwise(known: Sequence[TrialRecord], space: Space) -> str:
+    """Of trials done before that do not share this command's overrides, which they then do not heed."""
+    for trial in known:
+        theirs = set(trial.overrides) - {f"{key}={value}" for key, value in trial.choices.items()}
+        if trial.overrides and theirs != set(space.fixed):
+            apart = (theirs.difference(space.fixed), set(space.fixed) - theirs)
+            had, has = (", ".join(sorted(words)) or "nothing" for words in apart)
+            return f"note      trial {trial.number} began with {had} where this command has {has}, and stays as it is"
+    return ""

@@ -32,10 +32,11 @@ class FileLock:
 
     def release(self) -> None:
         assert self._descriptor is not None, f"{self.path} is not held"
+        # Forgotten first: as soon as it is free, a thread that waits with this same object puts its own here.
+        descriptor, self._descriptor = self._descriptor, None
         # Said explicitly, because a forked child (a loader's worker) has a copy of the descriptor.
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-        os.close(self._descriptor)
-        self._descriptor = None
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
 
     def _take(self, how: int) -> bool:
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from graft.config.faults import InputError
 
 DESCRIPTION = "sweep.json"
 """The command, the objectives, the store and the pruner: what a trial's job and `graft report` must know."""
+KEYS = ("command", "objectives", "storage", "study", "pruner", "pruner_options")
 JOURNAL = "journal.log"
 LOCKS = ".locks"
 
@@ -28,12 +29,19 @@ def read_description(folder: Path) -> dict[str, Any]:
     """What sweep.json says.
 
     Raises:
-        InputError: this is no sweep's folder.
+        InputError: this is no sweep's folder, or the file is damaged.
     """
+    path = folder / DESCRIPTION
     try:
-        return cast("dict[str, Any]", json.loads((folder / DESCRIPTION).read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
         raise InputError(
             f"{folder}: expected a sweep's folder ({DESCRIPTION}), received"
             f" {'a folder without it' if folder.is_dir() else 'no folder'}; try one below outputs/sweeps/"
         ) from error
+    except ValueError as error:
+        raise InputError(f"{path}: expected JSON, received something else ({error}); try the sweep again") from error
+    lacking = [key for key in KEYS if not isinstance(told, dict) or key not in told]
+    if lacking:
+        raise InputError(f"{path}: expected {', '.join(KEYS)}, received none of {lacking[0]}; try the sweep again")
+    return cast("dict[str, Any]", told)

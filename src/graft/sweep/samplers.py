@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ PRUNERS: dict[str, type[BasePruner]] = {
     "hyperband": pruners.HyperbandPruner,
     "wilcoxon": pruners.WilcoxonPruner,
 }
+NEEDS = {"cmaes": "cmaes", "qmc": "scipy", "gp": "scipy", "wilcoxon": "scipy"}
+"""Packages that Optuna asks for when a trial is chosen or judged, which is late."""
 # What Optuna would warn of at each trial: the first trials of a study are drawn one key at a time, by design.
 QUIET = {"cmaes": {"warn_independent_sampling": False}, "gp": {"warn_independent_sampling": False}}
 
@@ -40,11 +43,22 @@ def make_sampler(name: str, options: Mapping[str, Any], *, seed: int, number: in
     settings: dict[str, Any] = {"seed": drawn, **QUIET.get(name, {})}
     if name == "qmc":  # one sequence, of which the store counts the points
         settings = {"seed": seed, "scramble": True, "warn_independent_sampling": False}
+    _check_installed("sampler", name)
     return _make(SAMPLERS[name], {**settings, **options}, f"hydra.sweeper.sampler_options for {name}")
 
 
 def make_pruner(name: str, options: Mapping[str, Any]) -> BasePruner:
+    _check_installed("pruner", name)
     return _make(PRUNERS[name], dict(options), f"hydra.sweeper.pruner_options for {name}")
+
+
+def _check_installed(what: str, name: str) -> None:
+    package = NEEDS.get(name)
+    if package is not None and find_spec(package) is None:
+        raise InputError(
+            f"hydra.sweeper.{what}={name}: expected the package {package}, received an environment without it; try"
+            " pip install 'graft[sweep]'"
+        )
 
 
 def _make(kind: type[Any], settings: dict[str, Any], what: str) -> Any:

@@ -56,11 +56,11 @@ def read_settings(given: Mapping[str, Any]) -> SweepSettings:
     Raises:
         ConfigError: with every fault.
     """
-    objectives, faults = read_objectives(given.get("objectives") or [])
-    known = {each.name for each in fields(SweepSettings)}
-    values = {name: value for name, value in given.items() if name in known}
-    for name in ("params", "pruner_options", "sampler_options"):
-        values[name] = values.get(name) or {}
+    values = dict(given)
+    written = values.get("objectives") or []
+    objectives, faults = read_objectives(written if isinstance(written, list | tuple) else [written])
+    for name in MAPPINGS:
+        values[name] = {} if values.get(name) is None else values[name]
     values["objectives"] = tuple(objectives)
     faults += _faults(values)
     if faults:
@@ -68,13 +68,33 @@ def read_settings(given: Mapping[str, Any]) -> SweepSettings:
     return SweepSettings(**values)
 
 
+EACH_EPOCH = ("val/", "train/")
+"""How the names of figures begin that a pruner can watch."""
+MAPPINGS = ("params", "pruner_options", "sampler_options")
+NULLABLE = ("n_trials", "max_failures", "batch")
 WHOLE = {"n_trials": 1, "max_failures": 1, "retries": 0, "max_interruptions": 1, "batch": 1, "seed": 0}
 
 
 def _faults(values: Mapping[str, Any]) -> Iterator[Fault]:
+    yield from _unknown(values)
+    yield from _beyond_limits(values)
+    yield from _together(values)
+
+
+def _unknown(values: Mapping[str, Any]) -> Iterator[Fault]:
+    known = [each.name for each in fields(SweepSettings)]
+    for name in values:
+        if name not in known:
+            closest = nearest(name, known, count=1)
+            yield _fault(name, "a key of the sweeper", values[name], f"hydra.sweeper.{closest[0]}=…" if closest else "")
+
+
+def _beyond_limits(values: Mapping[str, Any]) -> Iterator[Fault]:
     for name, least in WHOLE.items():
-        value = values.get(name)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+        value = values.get(name, least)
+        if value is None and name in NULLABLE:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
             yield _fault(name, f"a whole number from {least} upward", value, f"hydra.sweeper.{name}={max(least, 1)}")
     for name, choices in {"sampler": SAMPLERS, "pruner": PRUNERS}.items():
         if name in values and values[name] not in choices:
@@ -82,9 +102,23 @@ def _faults(values: Mapping[str, Any]) -> Iterator[Fault]:
             yield _fault(name, f"one of {', '.join(choices)}", values[name], f"hydra.sweeper.{name}={closest[0]}")
     if not isinstance(values.get("retry_failed", False), bool):
         yield _fault("retry_failed", "true or false", values["retry_failed"], "hydra.sweeper.retry_failed=true")
-    several = len(values["objectives"]) > 1
-    if several and values.get("pruner", "none") != "none":
-        yield _fault("pruner", "none with several objectives", values["pruner"], "hydra.sweeper.pruner=none")
+    for name in ("storage", "study"):
+        value = values.get(name)
+        if value is not None and not (isinstance(value, str) and value):
+            yield _fault(name, "text, or null", value, f"hydra.sweeper.{name}=null")
+    for name in MAPPINGS:
+        if not isinstance(values[name], Mapping):
+            yield _fault(name, "names and their values", values[name], f"'hydra.sweeper.{name}={{NAME: VALUE}}'")
+
+
+def _together(values: Mapping[str, Any]) -> Iterator[Fault]:
+    objectives, pruner = values["objectives"], values.get("pruner", "none")
+    several = len(objectives) > 1
+    if several and pruner != "none":
+        yield _fault("pruner", "none with several objectives", pruner, "hydra.sweeper.pruner=none")
+    elif pruner != "none" and objectives and not objectives[0].metric.startswith(EACH_EPOCH):
+        expected = f"none with the objective {objectives[0].metric}, which is measured once, at a trial's end"
+        yield _fault("pruner", expected, pruner, "hydra.sweeper.pruner=none")
     if several and values.get("n_trials") and values.get("sampler") == "cmaes":
         yield _fault("sampler", "another with several objectives", "cmaes", "hydra.sweeper.sampler=tpe")
     for name, owner in {"pruner_options": "pruner", "sampler_options": "sampler"}.items():

@@ -13,7 +13,7 @@ from optuna.distributions import (
     IntDistribution,
     check_distribution_compatibility,
 )
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from graft.config.faults import InputError
 from graft.study_record import FAILED, TrialRecord
@@ -88,10 +88,7 @@ class Search:
         repeated = {trial.again_of for trial in trials}
         for trial in trials:
             if trial.number in self.again and trial.number not in repeated:
-                params = {key: self._value(key, text) for key, text in trial.choices.items()}
-                return Proposal(
-                    choices=trial.choices, again_of=trial.number, params=params, distributions=self.distributions
-                )
+                return self._again(trial)
         return Proposal() if len(trials) - len(repeated - {None}) < self.n_trials else None
 
     def choose(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, str]:
@@ -108,11 +105,26 @@ class Search:
         """Trials, all in all."""
         return self.n_trials
 
-    def _value(self, key: str, text: str) -> Any:
-        kind = self.distributions[key]
-        if isinstance(kind, CategoricalDistribution):
-            return text
-        return int(text) if isinstance(kind, IntDistribution) else float(text)
+    def _again(self, trial: TrialRecord) -> Proposal:
+        """With the choices that it had; of those the sampler is told that lie in the space as it is now."""
+        params = {
+            key: value
+            for key, kind in self.distributions.items()
+            if key in trial.choices and (value := _value(key, kind, trial.choices[key])) is not None
+        }
+        kinds = {key: self.distributions[key] for key in params}
+        return Proposal(choices=trial.choices, again_of=trial.number, params=params, distributions=kinds)
+
+
+def _value(key: str, kind: BaseDistribution, text: str) -> Any:
+    """What the text of a choice stands for; None where that lies outside the distribution."""
+    try:
+        value = text if isinstance(kind, CategoricalDistribution) else float(text)
+        value = int(text) if isinstance(kind, IntDistribution) else value
+        optuna.trial.create_trial(state=TrialState.FAIL, params={key: value}, distributions={key: kind})
+    except ValueError:
+        return None
+    return value
 
 
 def _suggest(trial: optuna.Trial, key: str, kind: BaseDistribution) -> Any:

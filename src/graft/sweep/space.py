@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -85,10 +87,10 @@ def measuring(space: Space, objectives: Iterable[Objective]) -> Space:
 
 
 def points(space: Space) -> list[dict[str, str]]:
-    """Every combination, the last key's values changing fastest.
+    """Every combination, the last key's values changing fastest; a value that is named twice counts once.
 
     Raises:
-        InputError: a key is swept over an interval, which has no end of values.
+        InputError: a key is swept over an interval, which has no end of values, or over nothing.
     """
     faults = [
         Fault(
@@ -102,7 +104,13 @@ def points(space: Space) -> list[dict[str, str]]:
     ]
     if faults:
         raise ConfigError(faults)
-    values = [[str(value) for value in override.sweep_string_iterator()] for override in space.swept.values()]
+    values = [
+        list(dict.fromkeys(str(value) for value in override.sweep_string_iterator()))
+        for override in space.swept.values()
+    ]
+    if not all(values):
+        pairs = zip(space.swept.items(), values, strict=True)
+        raise ConfigError([_empty(key, override) for (key, override), each in pairs if not each])
     return [dict(zip(space.swept, combination, strict=True)) for combination in product(*values)]
 
 
@@ -140,12 +148,18 @@ def _faults(space: Space, sampler: str) -> Iterator[Fault]:
             yield Fault(key=key, expected="the tag log on an interval only", received=received, remedy=remedy)
         elif tags and swept.start <= 0:
             yield Fault(key=key, expected="an interval above 0 with the tag log", received=received)
-        elif _is_categorical(override):
-            if not any(True for _ in override.sweep_string_iterator()):
-                yield Fault(key=key, expected="at least one value", received=received)
-            elif sampler in NUMBERS_ONLY:
-                expected = f"an interval or a range with sampler={sampler}, which knows numbers only"
-                yield Fault(key=key, expected=expected, received=received, remedy="hydra.sweeper.sampler=tpe")
+        elif override.is_interval_sweep():
+            if not -math.inf < swept.start <= swept.end < math.inf:
+                yield Fault(key=key, expected="an interval from a number up to another", received=received)
+        elif not any(True for _ in override.sweep_string_iterator()):
+            yield _empty(key, override)
+        elif _is_categorical(override) and sampler in NUMBERS_ONLY:
+            expected = f"an interval or a range with sampler={sampler}, which knows numbers only"
+            yield Fault(key=key, expected=expected, received=received, remedy="hydra.sweeper.sampler=tpe")
+
+
+def _empty(key: str, override: Override) -> Fault:
+    return Fault(key=key, expected="at least one value", received=str(override.get_value_string()))
 
 
 def _is_categorical(override: Override) -> bool:
@@ -181,4 +195,5 @@ def _range(values: Sequence[float], step: float) -> BaseDistribution:
 
     if all(isinstance(value, int) for value in values):
         return IntDistribution(int(min(values)), int(max(values)), step=int(step))
-    return FloatDistribution(float(min(values)), float(max(values)), step=float(step))
+    low, high = Decimal(str(min(values))), Decimal(str(step)) * (len(values) - 1)  # 3 × 0.3 is 0.9 here
+    return FloatDistribution(float(low), float(low + high), step=float(step))

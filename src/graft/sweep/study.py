@@ -60,6 +60,8 @@ def importances(trials: Sequence[TrialRecord], direction: str) -> dict[str, floa
     if len(varied) == 1:
         return {varied[0]: 1.0}
     kinds = {key: _kind([trial.choices[key] for trial in complete]) for key in varied}
+    if len({trial.values[0] for trial in complete}) == 1:
+        return {}  # nothing has moved it
     study = optuna.create_study(direction=DIRECTIONS[direction])
     for trial in complete:
         study.add_trial(
@@ -67,7 +69,8 @@ def importances(trials: Sequence[TrialRecord], direction: str) -> dict[str, floa
                 value=trial.values[0], params=_params(trial.choices, kinds), distributions=dict(kinds)
             )
         )
-    return optuna.importance.get_param_importances(study)
+    evaluator = optuna.importance.PedAnovaImportanceEvaluator()  # the default from Optuna 5 on only
+    return optuna.importance.get_param_importances(study, evaluator=evaluator)
 
 
 def _common_keys(trials: Sequence[TrialRecord]) -> list[str]:

@@ -88,13 +88,14 @@ class _LedgerSweeper(Sweeper):
 
     def _launch(self, claims: Any) -> Iterator[tuple[Any, Any]]:
         """One after the other, but for a launcher that submits several together."""
+        from graft.config.again import quoted
         from graft.sweep.job import TRIAL
 
         jobs = {
             claim.number: [
                 *claim.overrides,
                 f"hydra.sweep.subdir={claim.number}",
-                f"+hydra.job.env_set.{TRIAL}='{claim.folder.parent}:{claim.number}'",
+                f"+hydra.job.env_set.{TRIAL}={quoted(f'{claim.folder.parent}:{claim.number}')}",
             ]
             for claim in claims
         }
