@@ -30,6 +30,16 @@ def test_the_mean_follows_its_recursion_with_a_decay_that_rises_to_its_bound(tin
     assert average.steps == 3
 
 
+def test_a_network_whose_buffers_become_other_tensors_is_followed(tiny):
+    network = tiny.network()
+    average = Average(Route(network, tiny.stages), 0.9, still=())
+    average.update(network)
+    network.bn1.running_var = torch.full((4,), 11.0)  # as moving to another device leaves it
+    average.to(torch.device("cpu"), torch.contiguous_format)
+    average.update(network)  # decay 2/11
+    assert torch.allclose(average.network.bn1.running_var, torch.full((4,), (2 * 1 + 9 * 11) / 11))
+
+
 def test_statistics_of_batch_norm_are_averaged_and_counters_taken_over(tiny):
     network = tiny.network()
     average = Average(Route(network, tiny.stages), 0.9, still=())

@@ -34,23 +34,27 @@ class Average:
         for module in (self.network, *behind.values()):
             module.eval()
         self.names = [name for name in _tensors(self.network) if name not in still]
+        self._moving: list[tuple[Tensor, Tensor]] = []
 
     def to(self, device: torch.device, memory_format: torch.memory_format) -> None:
+        self._moving = []  # a buffer that moves to another device becomes another tensor
         self.route.channels_last = memory_format is torch.channels_last
         for module in (self.network, *self.route.behind.values()):
             module.to(device=device, memory_format=memory_format)  # pyright: ignore[reportCallIssue]
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Takes in the network's present weights."""
+        """Takes in the network's present weights, of always the same network."""
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
-        present, mean = _tensors(network), _tensors(self.network)
-        for name in self.names:
-            if mean[name].is_floating_point():
-                mean[name].lerp_(present[name], 1 - decay)
+        if not self._moving:  # looked up once: going through all modules costs as much as a step of a head
+            present, mean = _tensors(network), _tensors(self.network)
+            self._moving = [(mean[name], present[name]) for name in self.names]
+        for mine, its in self._moving:
+            if mine.is_floating_point():
+                mine.lerp_(its, 1 - decay)
             else:
-                mean[name].copy_(present[name])
+                mine.copy_(its)
 
     def agree(self) -> None:
         """Of several processes, whose batch-norms saw different images, all take the first one's statistics."""
