@@ -7,14 +7,22 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from graft.cluster.follow import end_of
+from graft.cluster.jobs import _collect
 from graft.cluster.record import JobRecord, enter, has_open_job, read_end, write_end, write_record
 from graft.cluster.states import JobState, read_sacct, read_squeue
-from graft.sweep.attempt import Ended
+from graft.study_record import Objective
+from graft.sweep.attempt import Claim, Ended
+from graft.sweep.conduct import conduct
+from graft.sweep.ledger import TrialLedger
+from graft.sweep.settings import SweepSettings
+from graft.sweep.space import read_space
 
 RECORD = JobRecord(job="7_1", log="/logs/7_1_0_log.err")
 WITHIN = """
@@ -54,6 +62,61 @@ def test_slurm_is_believed_where_the_job_said_nothing(tmp_path: Path, state: str
     write_end(tmp_path, "7_1", "the loss is not finite")
     assert end_of(RECORD, tmp_path, states) == Ended(reason="the loss is not finite")
     assert end_of(RECORD, tmp_path, None) == Ended(reason="the loss is not finite")
+
+
+@pytest.mark.parametrize(
+    ("state", "age", "over"),
+    [
+        ("COMPLETED", 1, False),
+        ("FAILED", 1, False),
+        ("FAILED", 60, True),
+        ("COMPLETED", 60, True),
+        ("CANCELLED", 1, True),
+    ],
+)
+def test_a_word_may_be_on_its_way_over_the_network(tmp_path: Path, state: str, age: float, over: bool) -> None:
+    log = tmp_path / "7_1_0_log.err"
+    log.touch()
+    os.utime(log, (time.time() - age, time.time() - age))
+    record = JobRecord(job="7_1", log=str(log))
+    assert (end_of(record, tmp_path, {"7_1": JobState(word=state)}) is not None) is over
+    write_end(tmp_path, "7_1", "")
+    assert end_of(record, tmp_path, {"7_1": JobState(word=state)}) == Ended()
+
+
+def test_a_job_that_was_submitted_after_slurm_was_asked_is_not_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, ledger = tmp_path / "sweep", _left_to_slurm(tmp_path / "sweep")
+    write_record(folder / "0", JobRecord(job="7_0", log="no log"))
+
+    def ask(jobs: Collection[str]) -> dict[str, JobState]:
+        """What SLURM knows; meanwhile another process submits the other trial."""
+        assert set(jobs) == {"7_0"}
+        write_record(folder / "1", JobRecord(job="8", log="no log"))
+        return {}
+
+    monkeypatch.setattr("graft.cluster.jobs.states_of", ask)
+    _collect(folder)
+    forgotten = "SLURM does not know its job 7_0 any more, and the job left no word"
+    assert [(trial.state, trial.reason) for trial in ledger.trials()] == [("failed", forgotten), ("running", "")]
+    write_end(folder / "1", "8", "the loss is not finite")
+    monkeypatch.setattr("graft.cluster.jobs.states_of", lambda jobs: {})
+    _collect(folder)
+    assert [trial.reason for trial in ledger.trials()] == [forgotten, "the loss is not finite"]
+
+
+def _left_to_slurm(folder: Path) -> TrialLedger:
+    """A sweep of two trials whose command has returned."""
+    objectives = (Objective(metric="loss", direction="min"),)
+    space = read_space({}, ["x=1,2"], OverridesParser.create())
+
+    def submitted(claims: Sequence[Claim]) -> list[tuple[Claim, Ended]]:
+        return [(claim, Ended(elsewhere=True)) for claim in claims]
+
+    settings = SweepSettings(objectives=objectives)
+    conduct(folder, settings, space, submitted, slots=1, say=str, batch=2, waits=False)
+    return TrialLedger(folder, objectives)
 
 
 def test_a_job_that_slurm_forgot_is_over_and_one_of_which_it_says_nothing_is_not(tmp_path: Path) -> None:

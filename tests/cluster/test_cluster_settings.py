@@ -46,6 +46,7 @@ def test_the_option_has_each_key_with_its_default() -> None:
         ({"setup": "module load cuda"}, "setup: expected a list of shell commands, received 'module load cuda'"),
         ({"sbatch": {"cpus_per_task": 4}}, "received 'cpus_per_task'; try hydra.launcher.cpus_per_task=…"),
         ({"sbatch": {"nodes": 2}}, "that have no key of their own, received 'nodes'; try trainer.num_nodes=…"),
+        ({"qos": "a"}, "expected a key of hydra/launcher=slurm, received 'a'; try 'hydra.launcher.sbatch={qos: a}'"),
         ({"time_min": 1, "notice_s": 60}, "notice_s: expected less than the job's time, hydra.launcher.time_min=1"),
     ],
 )  # fmt: skip

@@ -107,3 +107,6 @@ def test_licence_is_its_publisher_s_or_none(tmp_path):
     assert licence_of(of_run) is None
     write_json(tmp_path / "model.json", {"donor": {"licence": "mit"}})
     assert licence_of(of_run) == "mit"
+    for damaged in ("{", "[]", '{"donor": "x"}'):
+        (tmp_path / "model.json").write_text(damaged)
+        assert licence_of(of_run) is None

@@ -61,3 +61,12 @@ def test_a_run_that_tells_no_classes_apart_has_no_outputs_to_keep(library, tmp_p
     donor = donor_of_mapping(dict(library.state_dict()))
     with pytest.raises(InputError, match=r"method\.distill: .* received a run of data\.task=regression"):
         planned(donor, "donor.kind=run", f"donor.path={tmp_path}")
+
+
+def test_a_run_whose_record_is_damaged_is_told_and_one_without_a_task_tells_classes_apart(library, tmp_path):
+    donor = donor_of_mapping(dict(library.state_dict()))
+    (tmp_path / "model.json").write_text("{")
+    with pytest.raises(InputError, match=r"model\.json: expected a model's description in JSON"):
+        planned(donor, "donor.kind=run", f"donor.path={tmp_path}")
+    (tmp_path / "model.json").write_text('{"task": null}')
+    assert planned(donor, "donor.kind=run", f"donor.path={tmp_path}")[1].network.classes == 11

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,10 @@ LOOK_SECONDS = 1.0
 """Between two looks at the files in which jobs say how they ended."""
 ASK_EVERY = 5
 """Looks between two questions to SLURM, which only matter for jobs that could say nothing."""
+WORD_SECONDS = 30.0
+"""That what a job wrote at its end may be on its way over a network's file system, which submitit allows it too."""
+LEAVES_A_WORD = ("COMPLETED", "FAILED")
+"""States of jobs that ended by themselves."""
 ENDS = {
     "CANCELLED": "its job {job} was cancelled",
     "TIMEOUT": "its job {job} ran out of time before it had saved; try a longer hydra.launcher.notice_s, or time_min",
@@ -100,10 +105,18 @@ def end_of(record: JobRecord, folder: Path, states: Mapping[str, JobState] | Non
     state = states.get(record.job)
     if state is None:
         return Ended(reason=f"SLURM does not know its job {record.job} any more, and the job left no word")
-    if not state.is_over:
+    if not state.is_over or (state.word in LEAVES_A_WORD and _is_young(record.log)):
         return None
     known = ENDS.get(state.word, "its job {job} ended as {state} without a word; {log} may say why")
     return Ended(reason=known.format(job=record.job, state=state.word, log=record.log))
+
+
+def _is_young(log: str) -> bool:
+    """Whether a job's log was written to but now."""
+    try:
+        return time.time() - os.stat(log).st_mtime < WORD_SECONDS
+    except OSError:
+        return False
 
 
 def _cancel_pending(jobs: Mapping[int, JobRecord], folders: Mapping[int, Path]) -> None:

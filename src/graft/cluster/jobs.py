@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from graft.cluster.follow import end_of
-from graft.cluster.record import enter, has_open_job, read_record
+from graft.cluster.record import enter, has_open_job, read_end, read_record
 from graft.cluster.states import JobState, states_of
 from graft.config.faults import InputError
 from graft.study_record import COMPLETE, FAILED, RUNNING, StudyRecord, TrialRecord
@@ -23,7 +23,7 @@ WIDTH = 100
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sweep", type=Path, help="the sweep's folder, below outputs/sweeps/")
     parser.add_argument("--log", type=int, metavar="TRIAL", help="print the end of this trial's output")
-    parser.add_argument("--lines", type=int, default=20, help="how much of it (default: 20 lines of each file)")
+    parser.add_argument("--lines", type=_positive, default=20, help="how much of it (default: 20 lines of each file)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,12 +49,15 @@ def _collect(sweep: Path) -> Mapping[str, JobState] | None:
     ledger = open_ledger(sweep)
     folders = [trial.folder for trial in ledger.trials() if trial.state == RUNNING]
     records = [record for folder in folders if (record := read_record(folder)) and not record.entered]
-    states = states_of([record.job for record in records]) if records else {}
+    asked = {record.job for record in records}
+    states = states_of(asked) if asked else {}
 
     def ended(claim: Claim) -> Ended | None:
         record = read_record(claim.folder)
         if record is None or not has_open_job(claim.folder):
             return None
+        if record.job not in asked and read_end(claim.folder, record.job) is None:
+            return None  # submitted since SLURM was asked
         found = end_of(record, claim.folder, states)
         if found:
             enter(claim.folder, record)
@@ -106,6 +109,12 @@ def tails(folder: Path, count: int) -> str:
     if not found:
         raise InputError(f"--log: expected a trial that has begun, received {folder.name}; try graft jobs SWEEP")
     return "\n".join(line for file, lines in found.items() for line in (f"== {file}", *lines))
+
+
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, received {value}")
+    return value
 
 
 def _lines(file: Path) -> list[str]:

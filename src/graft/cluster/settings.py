@@ -65,8 +65,7 @@ def read_slurm_settings(given: Mapping[str, Any]) -> SlurmSettings:
     Raises:
         ConfigError: with every fault.
     """
-    known = {each.name for each in fields(SlurmSettings)}
-    values: dict[str, Any] = {name: value for name, value in given.items() if name in known}
+    values: dict[str, Any] = dict(given)
     values["setup"] = () if values.get("setup") is None else values["setup"]
     values["sbatch"] = {} if values.get("sbatch") is None else values["sbatch"]
     if faults := list(_faults(values)):
@@ -76,6 +75,11 @@ def read_slurm_settings(given: Mapping[str, Any]) -> SlurmSettings:
 
 
 def _faults(values: Mapping[str, Any]) -> Iterator[Fault]:
+    known = {each.name for each in fields(SlurmSettings)}
+    for name in values:
+        if name not in known:
+            remedy = f"'hydra.launcher.sbatch={{{name}: {values[name]}}}', if it is a flag of sbatch"
+            yield _fault(name, "a key of hydra/launcher=slurm", values[name], remedy)
     for name, least in WHOLE.items():
         value = values.get(name, least)
         if value is None and name not in NEEDED:

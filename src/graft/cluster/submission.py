@@ -75,6 +75,7 @@ def sbatch_files(runs: Mapping[int, Prepared], settings: SlurmSettings, sweep: P
         executor = _executor(settings, next(iter(alike.values())), sweep)
         if len(alike) > 1:
             executor.parameters["map_count"] = len(alike)
+        # submitit has no public way to a file's text but to submit it; a test holds it against what is asked for.
         yield executor._make_submission_file_text(executor._submitit_command_str, ""), list(alike)
 
 

@@ -15,7 +15,7 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, ValueType
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -108,19 +108,19 @@ class Reading:
         cfg = self._composed(lines)
         if cfg is None:
             return
-        self.faults += examine(cfg, self.doubtful)[1]
-        self.faults += self._faults_of_several(cfg)
+        self.faults += self._faults_of_config(cfg)
         if writes:
-            self.faults += _folder(cfg.hydra.sweep.dir if self.multirun else cfg.hydra.run.dir, self.multirun)
+            self.faults += _folder(cfg, "hydra.sweep.dir" if self.multirun else "hydra.run.dir")
         for at, override in enumerate(self.sound, start=len(self.extra)):
             for other in _others(override):
                 varied = self._composed([*lines[:at], other, *lines[at + 1 :]])
                 if varied is not None:
-                    self.faults += examine(varied, self.doubtful)[1]
-                    self.faults += self._faults_of_several(varied)
+                    self.faults += self._faults_of_config(varied)
 
-    def _faults_of_several(self, cfg: DictConfig) -> Iterator[Fault]:
-        if not {"trainer", "trainer.devices", "trainer.num_nodes"} & self.doubtful:
+    def _faults_of_config(self, cfg: DictConfig) -> Iterator[Fault]:
+        faults = examine(cfg, self.doubtful)[1]
+        yield from faults
+        if not {"trainer", "trainer.devices", "trainer.num_nodes"} & {*self.doubtful, *(fault.key for fault in faults)}:
             lines = [str(override.input_line) for override in self.sound]
             yield from faults_of_several(cfg, lines, multirun=self.multirun)
 
@@ -154,6 +154,8 @@ class Reading:
             )
         elif key in groups or key.startswith("hydra/"):
             yield from self._option_faults(override)
+        elif override.is_sweep_override() and next(_values(override), None) is None:
+            yield Fault(key=key, expected="at least one value", received=override.get_value_string())
         elif not override.is_hydra_override():
             yield from _key_faults(override)
 
@@ -172,6 +174,8 @@ class Reading:
             chosen = [override.get_value_string()]
         elif override.is_discrete_sweep():
             chosen = list(override.sweep_string_iterator())
+        elif override.value() is None and not override.is_delete():
+            chosen = ["null"]
         else:
             chosen = [] if override.value() is None else [str(override.value())]
         for option in chosen:
@@ -253,8 +257,12 @@ def _values(override: Override) -> Iterator[str]:
         yield from (f"{key}={value}" for value in override.sweep_string_iterator())
 
 
-def _folder(folder: str, multirun: bool) -> Iterator[Fault]:
-    key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+def _folder(cfg: DictConfig, key: str) -> Iterator[Fault]:
+    try:
+        folder = str(OmegaConf.select(cfg, key))
+    except OmegaConfBaseException as error:
+        yield Fault(key=key, expected="a name that can be resolved", received=_gist(error), remedy=f"{key}=FOLDER")
+        return
     path = Path(folder).absolute()
     standing = next(place for place in (path, *path.parents) if place.exists())
     if not standing.is_dir():

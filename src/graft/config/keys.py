@@ -48,6 +48,8 @@ class Key:
     """Where the words are closed."""
     is_open: bool
     """It holds entries that the user names."""
+    is_nullable: bool
+    """Null is one of its values."""
 
 
 @cache
@@ -137,6 +139,7 @@ def _keys_of(section: type, prefix: str) -> Iterator[Key]:
             is_group=is_group,
             choices=_choices(annotation),
             is_open=get_origin(annotation) is dict,
+            is_nullable=NoneType in get_args(annotation),
         )
         if is_group:
             yield from _keys_of(annotation, f"{name}.")

@@ -12,6 +12,7 @@ from graft.config.choices import FIND
 from graft.config.duration import FORMS, parse_duration
 from graft.config.examples import example
 from graft.config.faults import Fault, InputError, nearest
+from graft.config.keys import schema_keys
 from graft.config.trackers import WANDB
 
 
@@ -213,11 +214,11 @@ LIMITS: dict[str, Limit] = {
 
 
 def beyond_limits(values: Mapping[str, Any]) -> list[Fault]:
-    """The faults of values, by full key, that have the right type; null passes where its type allows it."""
+    """The faults of values, by full key, that have the right type; null passes where its type names it."""
     faults: list[Fault] = []
     for key, limit in LIMITS.items():
         value = values.get(key)
-        if value is None or limit.holds(value):
+        if key not in values or (value is None and schema_keys()[key].is_nullable) or limit.holds(value):
             continue
         closest = nearest(str(value), limit.choices, count=1)
         remedy = f"{key}={closest[0]}" if closest else example(key)

@@ -9,7 +9,6 @@ from typing import Any
 
 from graft.config.caching import cache_faults
 from graft.config.choices import (
-    FIND,
     CacheKind,
     DataKind,
     DonorKind,
@@ -26,6 +25,7 @@ from graft.config.references import place_of
 from graft.config.schema import AugmentConfig, CacheConfig, LoggerConfig
 from graft.config.together_methods import METHOD_RULES
 from graft.config.together_tasks import TASK_RULES
+from graft.config.together_trainer import TRAINER_RULES
 from graft.config.trackers import logger_faults
 
 Values = Mapping[str, Any]
@@ -242,35 +242,12 @@ def _verifiable(values: Values) -> Iterator[Fault]:
         )
 
 
-def _one_process_measures(values: Values) -> Iterator[Fault]:
-    processes = values["trainer.devices"] * values["trainer.num_nodes"]
-    measured = {"optimizer.lr": (FIND, "a number", "number"), "trainer.tune": ("auto", "off", "settings")}
-    for key, (word, instead, found) in measured.items():
-        if values[key] == word and processes > 1:
-            yield Fault(
-                key=key,
-                expected=f"{instead} with several processes, which must all train alike",
-                received=f"{word} with {processes} processes",
-                remedy=f"{key}={word} with trainer.devices=1 first, then the {found} that it gives",
-            )
-
-
 def _everything_held_out(values: Values) -> Iterator[Fault]:
     if values["data.val_fraction"] + values["data.test_fraction"] >= 1:
         yield Fault(
             key="data.test_fraction",
             expected="less than 1 together with data.val_fraction, so that images are left to train on",
             received=f"{values['data.val_fraction']} + {values['data.test_fraction']}",
-        )
-
-
-def _recompute_uncompiled(values: Values) -> Iterator[Fault]:
-    if values["trainer.compile"] and values["trainer.recompute"]:
-        yield Fault(
-            key="trainer.recompute",
-            expected="false with trainer.compile, which chooses by itself what is computed twice",
-            received="True",
-            remedy="trainer.compile=false, or trainer.recompute=false",
         )
 
 
@@ -294,11 +271,10 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], ...] =
     (("data.targets", "data.kind"), _soft_targets),
     (("donor.kind", "unfreeze.kind", "freeze"), _random_features),
     (("unfreeze.kind", "freeze"), _nothing_to_thaw),
-    (("trainer.compile", "trainer.recompute"), _recompute_uncompiled),
-    (("optimizer.lr", "trainer.tune", "trainer.devices", "trainer.num_nodes"), _one_process_measures),
     (("data.val_fraction", "data.test_fraction"), _everything_held_out),
     (tuple(key for key in schema_keys() if key.startswith(("cache.", "augment."))), _caching),
     (tuple(key for key in schema_keys() if key.startswith("logger.")), _loggers),
     *METHOD_RULES,
     *TASK_RULES,
+    *TRAINER_RULES,
 )

@@ -120,34 +120,6 @@ def _lora(values: Values) -> Iterator[Fault]:
         )
 
 
-def _sharded(values: Values) -> Iterator[Fault]:
-    """What reads or copies whole weights between steps, which no process has under fsdp."""
-    if values["trainer.strategy"] != "fsdp":
-        return
-    if values["trainer.accelerator"] == "cpu":
-        yield Fault(
-            key="trainer.strategy",
-            expected="auto or ddp with trainer.accelerator=cpu, as fsdp shares weights out over GPUs",
-            received="fsdp",
-            remedy="trainer=ddp trainer.accelerator=cpu",
-        )
-    off = {
-        "method.ema": None,
-        "method.l2_sp": 0.0,
-        "method.distill": 0.0,
-        "method.lora": None,
-        "trainer.clip_norm": None,
-    }
-    for key, plain in off.items():
-        if values[key] != plain:
-            yield Fault(
-                key=key,
-                expected="nothing with trainer.strategy=fsdp, under which no process has whole weights",
-                received=str(values[key]),
-                remedy=f"trainer=ddp, or leave {key} out",
-            )
-
-
 DISTILL_KEYS = (
     "method.distill",
     "method.distill_temperature",
@@ -160,23 +132,12 @@ DISTILL_KEYS = (
     "unfreeze.kind",
 )
 
-SHARDED_KEYS = (
-    "trainer.strategy",
-    "trainer.accelerator",
-    "trainer.clip_norm",
-    "method.ema",
-    "method.l2_sp",
-    "method.distill",
-    "method.lora",
-)
-
 METHOD_RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], ...] = (
     (("method.l2_sp", "method.lora", "donor.kind"), _l2_sp),
     (("data.balanced", "loss.class_weights"), _classes_counted_twice),
     (("backbone.drop_path", "method.lora", "freeze", "unfreeze.kind"), _dropping_what_is_frozen),
     (("augment.mix_per", "augment.mixup", "augment.cutmix"), _mixing_per_what),
     (DISTILL_KEYS, _distill),
-    (SHARDED_KEYS, _sharded),
     (("method.bitfit", "method.lora", "freeze", "unfreeze.kind"), _bitfit),
     (("method.lora", "method.lora_alpha", "method.lora_targets", "freeze", "unfreeze.kind"), _lora),
 )

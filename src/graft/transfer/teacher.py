@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from graft.models.network import Network, build_network
 from graft.models.stages import covers
 from graft.transfer.chosen import OWN_HEAD, rules_for
 from graft.transfer.donor import Donor
+from graft.transfer.donors.folder import record_of
 from graft.transfer.inject import inject
 from graft.transfer.ledger import Ledger
 from graft.transfer.match import account_donor
@@ -75,14 +75,13 @@ def _check_classifier(config: Config) -> None:
     """What is kept are probabilities of classes of which an image has one."""
     if config.donor.kind is not DonorKind.run or not config.donor.path:
         return
-    for path in (Path(config.donor.path, name) for name in ("model/model.json", "model.json")):
-        if path.is_file():
-            task = json.loads(path.read_text(encoding="utf-8")).get("task", {}).get("kind", "single_label")
-            if task != TaskKind.single_label.value:
-                raise InputError(
-                    f"method.distill: expected a donor that tells classes apart, received a run of data.task={task};"
-                    " try method.distill=0, or method.l2_sp, which asks nothing of the donor's outputs"
-                )
+    told = (record_of(Path(config.donor.path)) or {}).get("task")
+    task = told.get("kind") if isinstance(told, dict) else None  # a run of a time without tasks had one class an image
+    if task not in (None, TaskKind.single_label.value):
+        raise InputError(
+            f"method.distill: expected a donor that tells classes apart, received a run of data.task={task};"
+            " try method.distill=0, or method.l2_sp, which asks nothing of the donor's outputs"
+        )
 
 
 def _classes(ledger: Ledger, donor: Donor, head: str) -> int:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
 from graft.config.choices import DonorKind
+from graft.config.faults import InputError
 from graft.config.schema import BackboneConfig, Config, Library
 from graft.models.backbones import timm_cfg
+from graft.transfer.donors.folder import record_of
 
 SAYS_NOTHING = ("", "UNKNOWN")
 
@@ -47,8 +48,9 @@ def _of_timm(backbone: BackboneConfig) -> str | None:
 
 
 def _of_run(folder: Path) -> str | None:
-    for path in (folder / "model" / "model.json", folder / "model.json"):
-        if path.is_file():
-            licence = json.loads(path.read_text(encoding="utf-8")).get("donor", {}).get("licence")
-            return str(licence) if licence else None
-    return None
+    try:
+        donor = (record_of(folder) or {}).get("donor")
+    except InputError:  # asked for when the training is done: what cannot be read states no licence
+        return None
+    licence = donor.get("licence") if isinstance(donor, dict) else None
+    return str(licence) if licence else None
