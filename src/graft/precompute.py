@@ -14,6 +14,7 @@ from graft.data.datamodule import DataModule
 from graft.data.features import FeatureDataset, as_batched
 from graft.data.ingredients import Ingredients
 from graft.data.table import PARTS
+from graft.machine import keep_freed_memory
 from graft.models.cut import split
 from graft.models.inference import engine, fast_precision
 from graft.models.network import Network
@@ -47,6 +48,8 @@ def _features_after(
     config, cut = plan.config, kept.cut
     prefix, rest = split(network.module, network.stages, cut, example=example_of(network))  # proves the cut on it
     device = "cuda" if config.trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        keep_freed_memory()
     running, how = prefix, "plain"
     if config.trainer.engine:
         running = engine(prefix, precision=fast_precision(device, config.trainer.precision), device=device)

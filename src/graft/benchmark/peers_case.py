@@ -8,7 +8,7 @@ from pathlib import Path
 
 from graft.benchmark.case import Against, Comparison, Limit, Way
 
-REPEATS = 8
+REPEATS = 6
 LIMIT = Limit(factor=1.6, faster=True)
 
 

@@ -33,7 +33,7 @@ from graft.finetune.recompute import recomputed
 from graft.finetune.resume import find_checkpoint, prepare
 from graft.finetune.shrink import Beginning, free_memory, with_smaller_batches
 from graft.finetune.unfreeze import Phase
-from graft.machine import threads
+from graft.machine import keep_freed_memory, threads
 from graft.processes import is_first
 from graft.stopping import StopSignals
 
@@ -147,6 +147,8 @@ def fit(
     profiler = _profiler(trainer, folder)
     beginning = Beginning(tuning.network, tuning.watch.injected)
     data = cast(L.LightningDataModule, datamodule)
+    if hardware(trainer)["accelerator"] == "cpu":
+        keep_freed_memory()
     shared_out = threads(trainer.threads or (1 if tuning.is_small else None))
     with quiet_lightning(), known_to_be_none(), shared_out, _recomputing(tuning, trainer), told_when_lost(folder):
         start = path
