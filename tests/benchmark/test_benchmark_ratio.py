@@ -91,6 +91,9 @@ def test_processor_time_has_a_ratio_of_its_own_where_both_tell_it() -> None:
     promise = Limit(factor=1.0, faster=True)
     both = measure(comparison(told([1], [0.5]), told([3], [2.0]), promise), repeats=1)
     assert both["others"][0]["ratio_of_processor_time"] == 4.0
+    several = measure(comparison(told([1, 1, 1], [1, 2, 1]), told([1, 1, 1], [2, 2, 3]), promise), repeats=3)
+    assert several["others"][0]["ratio_of_processor_time_quartiles"] == [1.5, 2.5]
+    assert "2 (1.5 to 2.5)" in table(several)
     one = measure(comparison(told([1]), told([3], [2.0]), promise), repeats=1)
     assert one["others"][0]["ratio_of_processor_time"] is None
 

@@ -57,11 +57,13 @@ def _beside(against: Against, ours: Sequence[Measured], other: Sequence[Measured
     limit = against.limit or SHOWN
     low, middle, high = quartiles(_ratios(limit, [turn.value for turn in ours], [turn.value for turn in other]))
     mine, others = _processor_times(ours), _processor_times(other)
+    by_processor = quartiles(_ratios(limit, mine, others)) if mine and others else None
     return {
         **_values(against.way.name, other),
         "ratio": middle,
         "ratio_quartiles": [low, high],
-        "ratio_of_processor_time": quartiles(_ratios(limit, mine, others))[1] if mine and others else None,
+        "ratio_of_processor_time": by_processor[1] if by_processor else None,
+        "ratio_of_processor_time_quartiles": [by_processor[0], by_processor[2]] if by_processor else None,
         "faster": limit.faster,
         "plus": limit.plus,
         "promise": str(limit) if against.limit else None,

@@ -35,6 +35,9 @@ def _row(way: dict[str, Any], unit: str) -> Sequence[str]:
         spread = f"{way['ratio_quartiles'][0]:.3g} to {way['ratio_quartiles'][1]:.3g}" if several else ""
         if way["ratio_of_processor_time"] is not None:
             by_processor = f"{way['ratio_of_processor_time']:.3g}"
+            if several:
+                low_ratio, high_ratio = way["ratio_of_processor_time_quartiles"]
+                by_processor += f" ({low_ratio:.3g} to {high_ratio:.3g})"
     return (
         way["name"], _said(middle, unit), f"{_said(low, unit)} to {_said(high, unit)}" if several else "",
         _said(median(way["processor"]), unit) if way["processor"] else "", ratio, spread, by_processor, promise,
