@@ -172,7 +172,8 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
     """
     network = build_network(
         config.backbone, config.head, num_classes=len(table.classes), channels=config.data.channels,
-        image_size=config.data.image_size, crop_fraction=config.data.crop_fraction, seed=config.seed, device="meta",
+        image_size=config.data.image_size, crop_fraction=config.data.crop_fraction,
+        reduced_jpeg=config.data.reduced_jpeg, seed=config.seed, device="meta",
     )  # fmt: skip
     processes = config.trainer.devices * config.trainer.num_nodes
     batches = ceil(len(table.train) / (config.data.batch_size * processes))

@@ -11,8 +11,9 @@ from graft.config.faults import InputError
 from graft.data.cache import FeatureCache
 from graft.data.cache_folder import CacheFolder
 from graft.data.datamodule import DataModule
-from graft.data.features import FeatureDataset, as_batched
+from graft.data.features import FeatureDataset
 from graft.data.ingredients import Ingredients
+from graft.data.loader import as_batched
 from graft.data.table import PARTS
 from graft.machine import keep_freed_memory
 from graft.models.cut import split

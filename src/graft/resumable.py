@@ -20,6 +20,7 @@ def shared(plan: Plan) -> dict[str, Any]:
         "data.image_size": preprocess.image_size,
         "data.crop_fraction": preprocess.crop_fraction,
         "data.channels": preprocess.channels,
+        "data.reduced_jpeg": preprocess.reduced_jpeg,
         "interpolation, mean and std": [preprocess.interpolation, list(preprocess.mean), list(preprocess.std)],
         "data.balanced": config.data.balanced,
         **augment,

@@ -90,7 +90,8 @@ def _run(
     with clock("build"):
         network = build_network(
             config.backbone, config.head, num_classes=len(table.classes), channels=config.data.channels,
-            image_size=config.data.image_size, crop_fraction=config.data.crop_fraction, seed=config.seed,
+            image_size=config.data.image_size, crop_fraction=config.data.crop_fraction,
+            reduced_jpeg=config.data.reduced_jpeg, seed=config.seed,
         )  # fmt: skip
     with clock("transfer"), inputs.donor(config) as donor:
         inject(plan.ledger, donor, network.module)

@@ -20,8 +20,9 @@ from graft.config.faults import InputError, RunFailed
 from graft.config.schema_images import AugmentConfig, CacheConfig
 from graft.data.cache import FeatureCache, check_cut, estimate, row_count
 from graft.data.cache_folder import CacheFolder
-from graft.data.features import FeatureDataset, as_batched, pack, unpack
+from graft.data.features import FeatureDataset, pack, unpack
 from graft.data.ingredients import Ingredients, structure_hash
+from graft.data.loader import as_batched
 from graft.models.fingerprint import fingerprint
 from graft.models.inference import engine
 

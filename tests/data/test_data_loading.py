@@ -20,6 +20,7 @@ from graft.data.datamodule import DataModule
 from graft.data.datasets import load_table
 from graft.data.images import ImageFiles
 from graft.data.loader import choose_workers
+from graft.data.sampling import Key, keyed_randomness
 from graft.data.table import Table
 from graft.finetune.quiet import quiet_lightning
 from graft.models.preprocess import Preprocess
@@ -139,6 +140,20 @@ def test_images_vary_with_seed_and_epoch_and_not_with_position(root):
     assert not torch.equal(first, torch.stack([other[(0, index)]["image"] for index in range(14)]))
     plain = module(root).images("train")
     assert torch.equal(plain[(0, 3)]["image"], plain[(5, 3)]["image"])
+
+
+def test_a_batch_holds_what_each_image_alone_became(root):
+    """Written in place, what is erased included: no level of 255 is the mean, 127.5."""
+    data = module(root, augment=dataclasses.replace(VARIED, erase=1.0))
+    images = data.images("train", augmented=True)
+    batch = images.__getitems__([Key(0, index) for index in (5, 3, 11)])
+    assert batch["index"].tolist() == [5, 3, 11]
+    for place, index in enumerate((5, 3, 11)):
+        with keyed_randomness(0, Key(0, index)):
+            alone = images.transform(images.source[index])
+        assert torch.equal(batch["image"][place], alone)
+        assert torch.equal(batch["image"][place], images[(0, index)]["image"])
+        assert (alone == 0).any()
 
 
 @pytest.mark.parametrize("workers", [0, 2])

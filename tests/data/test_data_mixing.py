@@ -114,7 +114,7 @@ def test_another_seed_mixes_the_same_pair_otherwise(root):
     (pair,) = next(iter(PairedBatchSampler(10, 1)))
     pair = pair._replace(partner=Key(0, 9))  # of the other class
     shares = [
-        MixedImages(data.images("train"), data.augment, classes=2, seed=seed).__getitems__([pair])[0]["target"].tolist()
+        MixedImages(data.images("train"), data.augment, classes=2, seed=seed).__getitems__([pair])["target"][0].tolist()
         for seed in (0, 0, 1)
     ]
     assert shares[0] == shares[1] != shares[2]

@@ -65,10 +65,12 @@ def test_freezing_random_weights_is_an_error(train: Train, images: Path, tmp_pat
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_training_from_scratch_says_so(train: Train, images: Path):
+def test_training_from_scratch_says_so(train: Train, images: Path, tmp_path: Path):
     done = train("backbone=resnet18", "donor=none", "freeze=none", f"data.root={images}", *SMALL)
     assert done.returncode == 0, done.stderr
     assert "from scratch" in done.stdout
+    record = json.loads((tmp_path / "run" / "model" / "model.json").read_text())
+    assert record["preprocess"]["reduced_jpeg"] is True, "as data.reduced_jpeg says, which prediction goes by"
 
 
 def test_a_freeze_name_that_matches_nothing_lists_the_stages(train: Train, images: Path, resnet50_donor: Path):

@@ -26,6 +26,7 @@ def differing(*overrides: str) -> set[str]:
         (["augment=light"], {"augment.hflip", "augment.crop_scale"}),
         (["augment.mixup=0.2"], {"augment.mixup"}),
         (["data.image_size=96"], {"data.image_size"}),
+        (["data.reduced_jpeg=false"], {"data.reduced_jpeg"}),
         (["data.balanced=true", "trainer.clip_norm=1"], {"data.balanced", "trainer.clip_norm"}),
         (["head.dropout=0.5"], {"head.dropout"}),
         (["data.num_workers=2", "trainer.progress=false", "checkpoint.every_n_steps=3"], set()),

@@ -21,7 +21,7 @@ RECORD = {
     "classes": ["fine", "<b>*bad*</b> | x"],
     "preprocess": {
         "image_size": 64, "channels": 3, "crop_fraction": 0.875, "interpolation": "bicubic", "mean": [0.5, 0.25, 0.125],
-        "std": [1, 1, 1],
+        "std": [1, 1, 1], "reduced_jpeg": True,
     },
     "data": {"kind": "folder", "parts": {"train": {"fine": 1200, "<b>*bad*</b> | x": 34}}, "skipped": [{"path": "x"}]},
     "donor": {"source": "donor.pth", "format": "torch", "sha256": "abc", "licence": "apache-2.0"},
@@ -45,6 +45,7 @@ def test_it_says_what_the_record_says():
     card = model_card(RECORD)
     for expected in (
         "library_name: timm", "one of 2 classes", "| size | 64 × 64 pixels, 3 channels |", "0.5, 0.25, 0.125",
+        "| large JPEGs | decoded at 1/2, 1/4 or 1/8",
         "| all | 1,234 |", "1 unreadable files were left out.", "| SHA-256 | `abc` |", "| licence | apache-2.0 |",
         "| 0 | 0 | stem, layer1 |", "| 1.5 | 1,500 | nothing |", "Proven by hash",
         "| test | accuracy | 0.7500 | 0.7000 to 0.8000 |", "| test | loss | 0.5000 | – |", "python train.py seed=1",

@@ -45,6 +45,9 @@ class DataConfig:
     """Share of each side that the centre crop keeps after resizing; 1 keeps the whole image. Null: the donor's."""
     channels: int = 3
     """1, 3 or more; other than 3 changes the first layer, the donor's first layer and mean/std together."""
+    reduced_jpeg: bool = True
+    """A JPEG whose shorter edge is four times what it is resized to, or longer, is decoded at a half, a quarter or an
+    eighth of its size, at least twice what it is resized to; false: every JPEG whole, as the donor's images were."""
     batch_size: Any = 32
     """Images per step and device; auto: as many as its free memory is estimated to hold, up to 256."""
     num_workers: int | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import lightning
@@ -13,12 +13,12 @@ from graft.config.caching import is_mixed, is_random
 from graft.config.choices import CacheKind
 from graft.config.schema_images import AugmentConfig, CacheConfig, DataConfig
 from graft.data.cache_folder import CacheFolder
-from graft.data.images import ImageFiles, ImageSource, store_images
-from graft.data.loader import KeyedImages, KeyedLoader, Stored, choose_workers, collate
+from graft.data.images import Decoding, ImageFiles, ImageSource, store_images
+from graft.data.loader import KeyedImages, KeyedLoader, Stored, as_batched, choose_workers
 from graft.data.mixing import MixedImages, PairedBatchSampler
 from graft.data.sampling import KeyedBatchSampler
-from graft.data.table import PARTS, Table
-from graft.data.transforms import eval_transform, interpolation, resized_edge, train_transform
+from graft.data.table import PARTS, Sample, Table
+from graft.data.transforms import eval_transform, interpolation, jpeg_edge, resized_edge, train_transform
 
 if TYPE_CHECKING:
     from graft.models.preprocess import Preprocess
@@ -55,26 +55,28 @@ class DataModule(lightning.LightningDataModule):
         self.cache, self.say = cache, say
         self.batch_size = data.batch_size
         """Loaders made after it is set go by it."""
-        self._sources: dict[str, ImageSource] = {}
+        self._sources: dict[tuple[str, bool], ImageSource] = {}
         self._stored: Mapping[str, Mapping[str, Dataset[Any]]] = {}
-        self._collate_stored: Callable[[Any], Any] = collate
+        self._collate_stored: Callable[[Any], Any] = as_batched
         self.serve(None)
 
     def prepare_data(self) -> None:
         """Fill the image cache, in one process, before the others open it."""
-        if self.cache is not None and self.cache.kind is CacheKind.images:
-            self._open_store(self.cache)
+        for cropped in (False, True):
+            if kept := self._kept(cropped):
+                self._open_store(kept, self._decoding(cropped))
 
     def images(self, part: str, *, augmented: bool = False) -> KeyedImages:
         """A part's images under keys (epoch, sample); augmented as in training, or as in evaluation."""
-        if part not in self._sources:
-            self._open_sources()
+        cropped = augmented and self.augment.crop_scale is not None
+        if (part, cropped) not in self._sources:
+            self._open_sources(cropped)
         samples = self.table.part(part)
         if augmented:
             transform, random = train_transform(self.augment, self.preprocess), is_random(self.augment)
         else:
             transform, random = eval_transform(self.preprocess), False
-        return KeyedImages(self._sources[part], samples, transform, seed=self.seed, random=random)
+        return KeyedImages(self._sources[part, cropped], samples, transform, seed=self.seed, random=random)
 
     def use_stored(self, datasets: Mapping[str, Mapping[str, Dataset[Any]]], collate_fn: Callable[[Any], Any]) -> None:
         """From the next loader on, batches come from these datasets, under the same keys and without workers.
@@ -119,7 +121,6 @@ class DataModule(lightning.LightningDataModule):
             sampler,
             num_workers=self.workers(len(samples)),
             pin_memory=self._on_gpu(),
-            collate_fn=collate,
             stored=lambda epoch: self._stored_of(part, epoch),
         )
 
@@ -150,21 +151,33 @@ class DataModule(lightning.LightningDataModule):
         processes = self.trainer.num_devices if self.trainer else 1
         return choose_workers(images, accelerator=self._on_gpu(), processes=processes)
 
-    def _open_sources(self) -> None:
-        stored = None
-        if self.cache is not None and self.cache.kind is CacheKind.images:
-            stored = self._open_store(self.cache)
+    def _open_sources(self, cropped: bool) -> None:
+        kept, decoding = self._kept(cropped), self._decoding(cropped)
+        stored = self._open_store(kept, decoding) if kept else None
         for part in PARTS:
             samples = self.table.part(part)
-            files = ImageFiles([sample.path for sample in samples], self.data.channels)
-            self._sources[part] = files if stored is None else stored(samples)
+            files = ImageFiles([sample.path for sample in samples], decoding.channels, decoding.jpeg_edge)
+            self._sources[part, cropped] = stored(samples) if stored and part in kept else files
 
-    def _open_store(self, cache: CacheConfig) -> Callable[..., ImageSource]:
-        """Resized where training begins by resizing the whole image; as decoded where it begins by a random crop."""
-        return store_images(
-            [sample for part in PARTS for sample in self.table.part(part)],
-            CacheFolder(cache.dir, max_gb=cache.max_gb, say=self.say),
+    def _decoding(self, cropped: bool) -> Decoding:
+        """Resized where the whole image is, at first; as decoded where a random part of it is (`cropped`)."""
+        scale = self.augment.crop_scale if cropped else None
+        return Decoding(
             channels=self.data.channels,
-            edge=resized_edge(self.preprocess) if self.augment.crop_scale is None else None,
+            jpeg_edge=jpeg_edge(self.preprocess, scale),
+            edge=None if cropped else resized_edge(self.preprocess),
             mode=interpolation(self.preprocess),
         )
+
+    def _kept(self, cropped: bool) -> Sequence[str]:
+        """The parts that cache=images keeps so decoded: each as training or evaluation asks for it."""
+        if self.cache is None or self.cache.kind is not CacheKind.images:
+            return ()
+        if self.augment.crop_scale is None:
+            return () if cropped else PARTS
+        return [part for part in PARTS if (part == "train") == cropped]
+
+    def _open_store(self, kept: Sequence[str], decoding: Decoding) -> Callable[[Sequence[Sample]], ImageSource]:
+        assert self.cache is not None, "something is kept"
+        folder = CacheFolder(self.cache.dir, max_gb=self.cache.max_gb, say=self.say)
+        return store_images([sample for part in kept for sample in self.table.part(part)], folder, decoding)

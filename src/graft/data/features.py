@@ -21,11 +21,6 @@ def unpack(rows: torch.Tensor) -> torch.Tensor:
     return rows.permute(0, 3, 1, 2) if rows.ndim == 4 else rows
 
 
-def as_batched(batch: Any) -> dict[str, torch.Tensor]:
-    """The collate function for loaders over a FeatureDataset, which gives whole batches already."""
-    return batch
-
-
 class FeatureDataset(Dataset[dict[str, torch.Tensor]]):
     """Takes keys (epoch, index[, draw]); gives the image's features with its columns (target, label, index).
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Protocol, TypeVar
 
@@ -29,6 +30,23 @@ _COLUMNS = 4  # offset, planes, height, width
 _CHUNK = 32  # images a thread decodes at once
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoding:
+    """How a file becomes the pixels that are stored."""
+
+    channels: int
+    jpeg_edge: int | None
+    """As for `read_pixels`."""
+    edge: int | None
+    """Length the shorter edge is resized to, as the transform would do first; None: stored as decoded."""
+    mode: InterpolationMode
+
+    def __call__(self, path: str) -> torch.Tensor:
+        """uint8 [C, H, W]"""
+        image_CHW = decode(path, self.channels, self.jpeg_edge)
+        return image_CHW if self.edge is None else resize(image_CHW, self.edge, self.mode)
+
+
 class ImageSource(Protocol):
     """Decoded images by position."""
 
@@ -40,16 +58,20 @@ class ImageSource(Protocol):
 
 
 class ImageFiles:
-    """Decodes a file every time it is asked for."""
+    """Decodes a file every time it is asked for.
 
-    def __init__(self, paths: Sequence[str], channels: int) -> None:
-        self.paths, self.channels = paths, channels
+    Args:
+        jpeg_edge: as for `read_pixels`.
+    """
+
+    def __init__(self, paths: Sequence[str], channels: int, jpeg_edge: int | None = None) -> None:
+        self.paths, self.channels, self.jpeg_edge = paths, channels, jpeg_edge
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return decode(self.paths[index], self.channels)
+        return decode(self.paths[index], self.channels, self.jpeg_edge)
 
 
 class StoredImages:
@@ -75,21 +97,22 @@ class StoredImages:
         return image_CHW.expand(self.channels, -1, -1)
 
 
-def decode(path: str, channels: int) -> torch.Tensor:
-    """One file as uint8 [C, H, W], its memory in order H, W, C, which resizing likes best."""
-    return torch.from_numpy(read_pixels(path, channels)).permute(2, 0, 1)
+def decode(path: str, channels: int, jpeg_edge: int | None = None) -> torch.Tensor:
+    """One file as uint8 [C, H, W], its memory in order H, W, C, which resizing likes best.
+
+    Args:
+        jpeg_edge: as for `read_pixels`.
+    """
+    return torch.from_numpy(read_pixels(path, channels, jpeg_edge)).permute(2, 0, 1)
 
 
 def store_images(
-    samples: Sequence[Sample], folder: CacheFolder, *, channels: int, edge: int | None, mode: InterpolationMode
+    samples: Sequence[Sample], folder: CacheFolder, decoding: Decoding
 ) -> Callable[[Sequence[Sample]], StoredImages]:
     """Decode every image into one cache entry, unless it is there; returns what gives the images of any of the samples.
 
     The entry belongs to these files in these versions, and is shared by every split, seed and run over them.
     Grey images take one plane however many channels they enter with.
-
-    Args:
-        edge: length the shorter edge is resized to, as the transform would do first; None: stored as decoded.
 
     Raises:
         InputError: it would exceed the cache's limit. Nothing is written.
@@ -97,21 +120,22 @@ def store_images(
     """
     unique = {sample.path: sample for sample in sorted(samples, key=lambda sample: sample.path)}
     rows = {path: row for row, path in enumerate(unique)}
-    key = _key(list(unique.values()), channels, edge, mode)
+    key = _key(list(unique.values()), decoding)
     entry = folder.open(key)
     if entry is None:
-        layout_N4 = _layout(list(unique), channels, edge)
+        layout_N4 = _layout(list(unique), decoding)
         end = int(layout_N4[-1, 0] + layout_N4[-1, 1:].prod())
         index_at = -(-end // _ALIGNMENT) * _ALIGNMENT
-        resized = "" if edge is None else f", shorter edge {edge}"
+        resized = "" if decoding.edge is None else f", shorter edge {decoding.edge}"
         record = {
             "kind": "images", "images": len(unique), "index_at": index_at,
-            "channels": channels, "edge": edge, "interpolation": mode.value,
+            "channels": decoding.channels, "jpeg_edge": decoding.jpeg_edge, "edge": decoding.edge,
+            "interpolation": decoding.mode.value,
             "what": f"{len(unique)} decoded images{resized}, of {os.path.commonpath(list(unique))}",
         }  # fmt: skip
 
         def fill(writer: Writer) -> None:
-            for image in _decoded(list(unique), layout_N4, channels, edge, mode):
+            for image in _decoded(list(unique), layout_N4, decoding):
                 writer.append(image)
             writer.append(torch.zeros(index_at - end, dtype=torch.uint8))
             writer.append(torch.from_numpy(layout_N4).view(torch.uint8).flatten())
@@ -119,21 +143,23 @@ def store_images(
         shape = (index_at + layout_N4.nbytes,)
         entry = folder.open_or_write(key, shape=shape, dtype="uint8", record=record, fill=fill)
     sealed = entry
-    return lambda wanted: StoredImages(sealed, [rows[sample.path] for sample in wanted], channels)
+    return lambda wanted: StoredImages(sealed, [rows[sample.path] for sample in wanted], decoding.channels)
 
 
-def _key(samples: Sequence[Sample], channels: int, edge: int | None, mode: InterpolationMode) -> str:
+def _key(samples: Sequence[Sample], decoding: Decoding) -> str:
     versions = [version(library) for library in ("pillow", "torch", "torchvision")]
-    running = hashlib.sha256(repr(("images", FORMAT, channels, edge, mode.value if edge else None, versions)).encode())
+    told = (decoding.channels, decoding.jpeg_edge, decoding.edge, decoding.mode.value if decoding.edge else None)
+    running = hashlib.sha256(repr(("images", FORMAT, *told, versions)).encode())
     for sample in samples:
         running.update(sample.identity.encode())
     return running.hexdigest()
 
 
-def _layout(paths: Sequence[str], channels: int, edge: int | None) -> np.ndarray:
+def _layout(paths: Sequence[str], decoding: Decoding) -> np.ndarray:
     """Offset, planes, height and width of each image in the store, from the files' headers."""
-    measured = np.array([row for rows in _in_threads(measure, paths) for row in rows], dtype=np.int64)
-    heights, widths, grey = measured.T
+    edge, channels = decoding.edge, decoding.channels
+    rows = _in_threads(lambda path: measure(path, decoding.jpeg_edge), paths)
+    heights, widths, grey = np.array([row for chunk in rows for row in chunk], dtype=np.int64).T
     if edge is not None:
         short, long = np.minimum(heights, widths), np.maximum(heights, widths)
         long = edge * long // short  # as torchvision rounds
@@ -143,18 +169,14 @@ def _layout(paths: Sequence[str], channels: int, edge: int | None) -> np.ndarray
     return np.stack([np.cumsum(sizes) - sizes, planes, heights, widths], axis=1)
 
 
-def _decoded(
-    paths: Sequence[str], layout_N4: np.ndarray, channels: int, edge: int | None, mode: InterpolationMode
-) -> Iterator[torch.Tensor]:
+def _decoded(paths: Sequence[str], layout_N4: np.ndarray, decoding: Decoding) -> Iterator[torch.Tensor]:
     """Every image's bytes in order."""
 
     def one(place: int) -> torch.Tensor:
         try:
-            image_CHW = decode(paths[place], channels)
+            image_CHW = decoding(paths[place])
         except Unreadable as unreadable:
             raise RunFailed(f"{unreadable}: cannot be decoded; try removing it, or data.on_error=skip") from None
-        if edge is not None:
-            image_CHW = resize(image_CHW, edge, mode)
         expected = tuple(layout_N4[place, 1:].tolist())
         image_CHW = image_CHW[: expected[0]]
         if tuple(image_CHW.shape) != expected:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 
 from graft.config.faults import RunFailed
 from graft.data.images import ImageSource
@@ -29,7 +29,8 @@ class KeyedImages(Dataset[dict[str, Any]]):
     """A part's images, transformed; the random part of the transform is a function of (seed, key).
 
     Items are {"image": float [C, S, S], "target": class or float [K], "label": class or float [K], "index": position in
-    the part}: the target is what is learnt, the label what figures are computed against.
+    the part}: the target is what is learnt, the label what figures are computed against. Of several keys at once they
+    come as one batch, made in one piece of memory.
 
     Args:
         random: whether the transform draws random numbers.
@@ -66,27 +67,31 @@ class KeyedImages(Dataset[dict[str, Any]]):
             RunFailed: the file gives no image any more.
         """
         try:
-            return self._item(Key(*key))
+            batch = self._batch([Key(*key)])
         except Unreadable as unreadable:
             raise _failed(unreadable) from None
+        return {name: values[0] for name, values in batch.items()}
 
-    def __getitems__(self, keys: Sequence[Key]) -> list[dict[str, Any]] | Unreadable:
-        """A batch's samples; an unreadable image is handed back, as an exception would arrive in a traceback's text."""
+    def __getitems__(self, keys: Sequence[Key]) -> Batch | Unreadable:
+        """The batch; an unreadable image is handed back, as an exception would arrive in a traceback's text."""
         # Work on single images is too small to be shared out: with two threads it takes five times the processor time.
         with threads(1):
             try:
-                return [self._item(key) for key in keys]
+                return self._batch(keys)
             except Unreadable as unreadable:
                 return unreadable
 
-    def _item(self, key: Key) -> dict[str, Any]:
-        image_CHW = self.source[key.sample]
-        if self.random:
-            with keyed_randomness(self.seed, key):
-                image_CHW = self.transform(image_CHW)
-        else:
-            image_CHW = self.transform(image_CHW)
-        return {"image": image_CHW, **{name: column[key.sample] for name, column in self.columns.items()}}
+    def _batch(self, keys: Sequence[Key]) -> Batch:
+        images_BCSS = torch.empty(len(keys), *self.transform.shape)
+        for key, image_CSS in zip(keys, images_BCSS, strict=True):
+            pixels_CHW = self.source[key.sample]
+            if self.random:
+                with keyed_randomness(self.seed, key):
+                    self.transform(pixels_CHW, image_CSS)
+            else:
+                self.transform(pixels_CHW, image_CSS)
+        samples = torch.tensor([key.sample for key in keys])
+        return {"image": images_BCSS, **{name: column[samples] for name, column in self.columns.items()}}
 
 
 def label_tensor(labels: Sequence[Label]) -> torch.Tensor:
@@ -95,9 +100,9 @@ def label_tensor(labels: Sequence[Label]) -> torch.Tensor:
     return held.to(torch.float32 if held.ndim == 2 else torch.int64)
 
 
-def collate(items: list[dict[str, Any]] | Unreadable) -> Batch | Unreadable:
-    """Items stacked, in shared memory where a worker does it."""
-    return items if isinstance(items, Unreadable) else default_collate(items)
+def as_batched(batch: Any) -> Any:
+    """The collate function for datasets that give whole batches already."""
+    return batch
 
 
 class KeyedLoader:
@@ -117,7 +122,7 @@ class KeyedLoader:
         *,
         num_workers: int = 0,
         pin_memory: bool = False,
-        collate_fn: Callable[[Any], Any] = collate,
+        collate_fn: Callable[[Any], Any] = as_batched,
         stored: Callable[[int], Stored | None] = lambda epoch: None,
     ) -> None:
         self.dataset, self.batch_sampler = dataset, batch_sampler

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from typing_extensions import override
 
 from graft.config.schema_images import AugmentConfig
-from graft.data.loader import KeyedImages
+from graft.data.loader import Batch, KeyedImages
 from graft.data.pixels import Unreadable
 from graft.data.sampling import Key, KeyedBatchSampler, derive, drawn_from
 
@@ -81,8 +81,8 @@ def draw_mix(augment: AugmentConfig, height: int, width: int) -> Mix:
 
 
 class MixedImages(Dataset[dict[str, Any]]):
-    """A training part's images, each mixed with its partner: items as the images' own, the target [K] a mixture too, of
-    classes, labels or numbers.
+    """A training part's images, each mixed with its partner: batches as the images' own, the target [K] a mixture too,
+    of classes, labels or numbers.
 
     The label stays the image's own, and training accuracy is counted against it.
 
@@ -97,15 +97,16 @@ class MixedImages(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitems__(self, pairs: Sequence[Pair]) -> list[dict[str, Any]] | Unreadable:
+    def __getitems__(self, pairs: Sequence[Pair]) -> Batch | Unreadable:
         keys = list(dict.fromkeys(key for pair in pairs for key in (pair.key, pair.partner)))
         found = self.images.__getitems__(keys)
         if isinstance(found, Unreadable):
             return found
-        items = dict(zip(keys, found, strict=True))
-        return [self._mixed(items[pair.key], items[pair.partner], pair) for pair in pairs]
+        items = {key: {name: values[place] for name, values in found.items()} for place, key in enumerate(keys)}
+        mixed = [self._mixed(items[pair.key], items[pair.partner], pair) for pair in pairs]
+        return {name: torch.stack([item[name] for item in mixed]) for name in found}
 
-    def _mixed(self, own: dict[str, Any], partner: dict[str, Any], pair: Pair) -> dict[str, Any]:
+    def _mixed(self, own: Batch, partner: Batch, pair: Pair) -> Batch:
         of = (pair.key.epoch, pair.step) if self.augment.mix_per == "batch" else pair.key
         with drawn_from(derive("mix", self.augment.mix_per, self.seed, *of)):
             mix = draw_mix(self.augment, *own["image"].shape[1:])

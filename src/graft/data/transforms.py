@@ -6,8 +6,9 @@ Every random decision is drawn from torch's CPU generator, which the dataset see
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torchvision.transforms import InterpolationMode, v2
@@ -18,7 +19,32 @@ from graft.config.schema_images import AugmentConfig
 if TYPE_CHECKING:
     from graft.models.preprocess import Preprocess
 
-Transform = Callable[[torch.Tensor], torch.Tensor]
+Step = Callable[[torch.Tensor], torch.Tensor]
+MARGIN = 2  # a JPEG decoded at a smaller scale is still so many times as long as what it is resized to
+
+
+class Transform:
+    """Steps on a uint8 image [C, H, W], after which it is [C, S, S]; normalising; steps on what came of it.
+
+    Args:
+        shape: C, S, S.
+        after: write to what they are given.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], before: Sequence[Step], normalize: Normalize, after: Sequence[Step] = ()
+    ) -> None:
+        self.shape, self.before, self.normalize, self.after = shape, before, normalize, after
+
+    def __call__(self, image_CHW: torch.Tensor, out_CSS: torch.Tensor | None = None) -> torch.Tensor:
+        """float32 [C, S, S]: written into `out_CSS` where one is given, so that a batch is filled without a copy."""
+        for step in self.before:
+            image_CHW = step(image_CHW)
+        out_CSS = torch.empty(self.shape) if out_CSS is None else out_CSS
+        image_CSS = self.normalize(image_CHW, out_CSS)
+        for step in self.after:
+            image_CSS = step(image_CSS)
+        return image_CSS
 
 
 def eval_transform(preprocess: Preprocess) -> Transform:
@@ -26,7 +52,7 @@ def eval_transform(preprocess: Preprocess) -> Transform:
 
     Resizing rounds to whole grey levels as Pillow does, with antialiasing.
     """
-    return v2.Compose([_resize(preprocess), _centre(preprocess), Normalize(preprocess.mean, preprocess.std)])
+    return Transform(_shape(preprocess), [_resize(preprocess), _centre(preprocess)], _normalize(preprocess))
 
 
 def train_transform(augment: AugmentConfig, preprocess: Preprocess) -> Transform:
@@ -44,7 +70,7 @@ def train_transform(augment: AugmentConfig, preprocess: Preprocess) -> Transform
     rotation = (
         [v2.RandomRotation([-augment.rotate, augment.rotate], InterpolationMode.BILINEAR)] if augment.rotate else []
     )
-    steps: list[Any]
+    steps: list[Step]
     if augment.crop_scale is None:
         steps = [_resize(preprocess), *rotation, _centre(preprocess)]
     else:
@@ -56,18 +82,29 @@ def train_transform(augment: AugmentConfig, preprocess: Preprocess) -> Transform
     if augment.vflip:
         steps.append(v2.RandomVerticalFlip(augment.vflip))
     if augment.quarter_turns:
-        steps.append(QuarterTurns())
+        steps.append(quarter_turns)
     if augment.jitter:
         steps.append(v2.ColorJitter(brightness=augment.jitter, contrast=augment.jitter))
-    steps.append(Normalize(preprocess.mean, preprocess.std))
-    if augment.erase:
-        steps.append(v2.RandomErasing(augment.erase))
-    return v2.Compose(steps)
+    after = [v2.RandomErasing(augment.erase, inplace=True)] if augment.erase else []
+    return Transform(_shape(preprocess), steps, _normalize(preprocess), after)
 
 
 def resized_edge(preprocess: Preprocess) -> int:
     """Length, in pixels, that the image's shorter edge is resized to before the centre is cropped."""
     return math.floor(preprocess.image_size / preprocess.crop_fraction + 1e-4)
+
+
+def jpeg_edge(preprocess: Preprocess, crop_scale: Sequence[float] | None = None) -> int | None:
+    """Length that a JPEG's shorter edge must keep where it is decoded at a smaller scale; None: at none.
+
+    What is resized stays `MARGIN` times as long as what it is resized to. Of a random part of the image (`crop_scale`
+    of its area) the smallest counts: of its sides, 3:4 at most, the shorter has √(¾ · share) of the image's at least.
+    """
+    if not preprocess.reduced_jpeg:
+        return None
+    if crop_scale is None:
+        return MARGIN * resized_edge(preprocess)
+    return math.ceil(MARGIN * preprocess.image_size / math.sqrt(0.75 * crop_scale[0]))
 
 
 def interpolation(preprocess: Preprocess) -> InterpolationMode:
@@ -87,7 +124,7 @@ def resize(image_CHW: torch.Tensor, edge: int, mode: InterpolationMode) -> torch
     return v2.functional.resize(image_CHW, [edge], interpolation=mode, antialias=True)
 
 
-class Normalize(torch.nn.Module):
+class Normalize:
     """uint8 to float32: `(value / 255 - mean) / std`, in memory order C, H, W whatever the input's was.
 
     The order matters: kernels chosen by memory order differ in the last bit, and a batch's order must not depend on
@@ -95,37 +132,33 @@ class Normalize(torch.nn.Module):
     """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-        super().__init__()
         self.mean_C11 = torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
         self.std_C11 = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
 
-    def forward(self, image_CHW: torch.Tensor) -> torch.Tensor:
-        values = image_CHW.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-        return values.sub_(self.mean_C11).div_(self.std_C11)
+    def __call__(self, image_CHW: torch.Tensor, out_CHW: torch.Tensor) -> torch.Tensor:
+        """Fills `out_CHW`, whose memory is in that order."""
+        return out_CHW.copy_(image_CHW).div_(255).sub_(self.mean_C11).div_(self.std_C11)
 
 
-class QuarterTurns(torch.nn.Module):
+def quarter_turns(image_CHW: torch.Tensor) -> torch.Tensor:
     """Turns by 0, 90, 180 or 270 degrees, each as likely: what has no up and down."""
-
-    def forward(self, image_CHW: torch.Tensor) -> torch.Tensor:
-        return torch.rot90(image_CHW, int(torch.randint(4, (1,))), (-2, -1))
+    return torch.rot90(image_CHW, int(torch.randint(4, (1,))), (-2, -1))
 
 
-class _Resize(torch.nn.Module):
-    def __init__(self, edge: int, mode: InterpolationMode) -> None:
-        super().__init__()
-        self.edge, self.mode = edge, mode
-
-    def forward(self, image_CHW: torch.Tensor) -> torch.Tensor:
-        return resize(image_CHW, self.edge, self.mode)
+def _shape(preprocess: Preprocess) -> tuple[int, int, int]:
+    return len(preprocess.mean), preprocess.image_size, preprocess.image_size
 
 
-def _resize(preprocess: Preprocess) -> _Resize:
-    return _Resize(resized_edge(preprocess), interpolation(preprocess))
+def _normalize(preprocess: Preprocess) -> Normalize:
+    return Normalize(preprocess.mean, preprocess.std)
 
 
-def _centre(preprocess: Preprocess) -> v2.CenterCrop:
-    return v2.CenterCrop(preprocess.image_size)
+def _resize(preprocess: Preprocess) -> Step:
+    return partial(resize, edge=resized_edge(preprocess), mode=interpolation(preprocess))
+
+
+def _centre(preprocess: Preprocess) -> Step:
+    return partial(v2.functional.center_crop, output_size=[preprocess.image_size] * 2)
 
 
 def _check(augment: AugmentConfig, preprocess: Preprocess) -> None:

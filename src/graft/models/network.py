@@ -49,6 +49,7 @@ def build_network(
     channels: int = 3,
     image_size: int | None = None,
     crop_fraction: float | None = None,
+    reduced_jpeg: bool = False,
     seed: int = 0,
     device: str = "cpu",
 ) -> Network:
@@ -58,12 +59,15 @@ def build_network(
         channels: of the images; other than 3 changes the first convolution.
         image_size: side in pixels; None: the donor's.
         crop_fraction: share of each side that the centre crop keeps; None: the donor's.
+        reduced_jpeg: its preprocessing decodes large JPEGs at a smaller scale.
         device: "meta" builds names, shapes and dtypes without storage, and checks that images of this size go through.
 
     Raises:
         InputError: anything wrong with backbone, head, channels or size.
     """
-    preprocess = preprocess_for(backbone, channels=channels, image_size=image_size, crop_fraction=crop_fraction)
+    preprocess = preprocess_for(
+        backbone, channels=channels, image_size=image_size, crop_fraction=crop_fraction, reduced_jpeg=reduced_jpeg
+    )
     library, name = backbone.library, backbone.name
     kwargs = {**size_kwargs(library, name, preprocess.image_size), **backbone.kwargs}
     kwargs |= drop_kwargs(backbone, kwargs)

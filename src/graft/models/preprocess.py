@@ -31,6 +31,8 @@ class Preprocess:
     """Per channel, for values from 0 to 1."""
     std: tuple[float, ...]
     channels: int = 3
+    reduced_jpeg: bool = False
+    """JPEGs far larger than that are decoded at a half, a quarter or an eighth of their size (`data.transforms`)."""
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Preprocess:
@@ -40,7 +42,12 @@ class Preprocess:
 
 
 def preprocess_for(
-    backbone: BackboneConfig, *, channels: int = 3, image_size: int | None = None, crop_fraction: float | None = None
+    backbone: BackboneConfig,
+    *,
+    channels: int = 3,
+    image_size: int | None = None,
+    crop_fraction: float | None = None,
+    reduced_jpeg: bool = False,
 ) -> Preprocess:
     """The donor's preprocessing (the backbone's YAML over what its library publishes), for these channels and size.
 
@@ -69,6 +76,7 @@ def preprocess_for(
         mean=for_channels(mean, channels),
         std=for_channels(std, channels),
         channels=channels,
+        reduced_jpeg=reduced_jpeg,
     )
 
 

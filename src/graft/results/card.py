@@ -115,6 +115,8 @@ def _preprocessing(told: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     yield "size", f"{size} × {size} pixels, {told['channels']} channels"
     yield "centre crop", f"{told['crop_fraction']:g} of the resized image's side"
     yield "interpolation", str(told["interpolation"])
+    if told.get("reduced_jpeg"):
+        yield "large JPEGs", "decoded at 1/2, 1/4 or 1/8 of their size where that leaves twice the resized image's side"
     yield "mean, after scaling to 0 … 1", _listed(f"{value:g}" for value in told["mean"])
     yield "standard deviation", _listed(f"{value:g}" for value in told["std"])
 

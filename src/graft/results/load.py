@@ -17,7 +17,7 @@ from torch import nn
 from graft.config.faults import InputError
 from graft.data.images import decode
 from graft.data.pixels import Unreadable, image_pixels
-from graft.data.transforms import eval_transform
+from graft.data.transforms import eval_transform, jpeg_edge
 from graft.models.network import rebuild
 from graft.models.preprocess import Preprocess
 from graft.results.export import FORMAT, RECORD, WEIGHTS
@@ -40,12 +40,14 @@ class Preparation:
     def __call__(self, image: Path | str | Image) -> torch.Tensor:
         """A file or a PIL image as the network takes it, float32 [C, S, S].
 
+        A file is decoded as in training; a PIL image is taken at the size that it has.
+
         Raises:
             InputError: a file that is no readable image, or one of another number of channels.
         """
         try:
             if isinstance(image, Path | str):
-                pixels_CHW = decode(str(image), self.settings.channels)
+                pixels_CHW = decode(str(image), self.settings.channels, jpeg_edge(self.settings))
             else:
                 pixels_CHW = torch.from_numpy(image_pixels(image, self.settings.channels)).permute(2, 0, 1)
         except Unreadable as error:
