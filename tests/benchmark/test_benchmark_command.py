@@ -12,6 +12,9 @@ import pytest
 
 from graft.benchmark import CASES
 from graft.benchmark.case import Against, Comparison, Limit, Measured, Way
+from graft.benchmark.decoders import decoders
+from graft.benchmark.measure import measure
+from graft.benchmark.pictures import generated
 from graft.cli import dispatch
 from graft.config.faults import InputError, RunFailed
 
@@ -87,6 +90,22 @@ def test_kept_images_are_measured_as_images_and_as_batches(tmp_path: Path, monke
     assert images["what"] == "8 JPEGs of 40 by 30 pixels, as images of 256 pixels, before they are cut and scaled"
     assert batches["what"] == "8 JPEGs of 40 by 30 pixels, as batches of 32 at 224 pixels"
     assert images["others"][0]["promise"] == batches["others"][0]["promise"] == "at least 8"
+
+
+def test_decoders_are_measured_beside_each_other(tmp_path: Path) -> None:
+    paths = [str(path) for path in generated(tmp_path, {"train": 2}, size=(200, 160)).rglob("*.jpg")]
+    figures = measure(decoders(paths, what="2 JPEGs", edge=32), repeats=1)
+    assert figures["what"] == "2 JPEGs, decoded and resized to 32 pixels"
+    apart = {each["name"]: each["beside"][0] for each in (figures["ours"], *figures["others"])}
+    assert all(0.05 < told["grey levels apart"] < 0.6 for name, told in apart.items() if "reduced" in name)
+    assert all(told["at most"] <= 1 for name, told in apart.items() if "whole" in name)
+    assert len(apart) == 4
+
+
+def test_a_decoder_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("graft.benchmark.decoders.PACKAGE", "no_such_decoder")
+    with pytest.raises(InputError, match=r"no_such_decoder.*graft\[bench\]"):
+        dispatch(["benchmark", "images", "--decoders"])
 
 
 def test_an_engine_agrees_with_what_it_is_measured_against(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

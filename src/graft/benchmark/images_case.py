@@ -1,4 +1,4 @@
-"""An epoch's images from cache=images beside decoding their JPEGs with Pillow."""
+"""An epoch's images from cache=images beside decoding their JPEGs with Pillow; decoders beside each other."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from graft.benchmark.case import Against, Comparison, Limit, Way, timed
 
 REPEATS = 5
 LIMIT = Limit(factor=8, faster=True)
+LARGE = (2000, 1500)
+FEWER = 8  # times fewer large ones
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=int, default=256, help="JPEGs (default: %(default)s)")
     parser.add_argument("--width", type=int, default=500, help="of a JPEG, in pixels (default: %(default)s)")
     parser.add_argument("--height", type=int, default=375, help="of a JPEG, in pixels (default: %(default)s)")
+    parser.add_argument("--decoders", action="store_true", help="also decoders beside each other, and on larger JPEGs")
 
 
 def make(args: argparse.Namespace, folder: Path) -> Iterator[Comparison]:
@@ -25,11 +28,14 @@ def make(args: argparse.Namespace, folder: Path) -> Iterator[Comparison]:
     from torchvision.datasets import ImageFolder
 
     from graft.benchmark.composed import composed
+    from graft.benchmark.decoders import check_installed, decoders
     from graft.benchmark.pictures import generated
     from graft.data.datamodule import DataModule
     from graft.data.datasets import load_table
     from graft.models.preprocess import preprocess_for
 
+    if args.decoders:
+        check_installed()
     size = (args.width, args.height)
     root = generated(folder / "images", {"train": args.images, "val": 4}, size=size)
     config = composed(
@@ -74,3 +80,8 @@ def make(args: argparse.Namespace, folder: Path) -> Iterator[Comparison]:
         ],
         warm_up=1,
     )
+    if args.decoders:
+        large = generated(folder / "large", {"train": max(args.images // FEWER, 1)}, size=LARGE)
+        few = [str(path) for path in sorted(large.rglob("*.jpg"))]
+        yield decoders(paths, what=what, edge=edge)
+        yield decoders(few, what=f"{len(few)} JPEGs of {LARGE[0]} by {LARGE[1]} pixels", edge=edge)

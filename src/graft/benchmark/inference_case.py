@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from graft.benchmark.case import Against, Comparison, Limit, Measure, Measured, Way, timed
+from graft.benchmark.case import Against, Comparison, Limit, Way, beside, timed
 
 REPEATS = 7
 LIMITS = {"efficientnet_lite0": 1.6, "resnet18": 3.0, "resnet50": 2.5}
@@ -42,10 +42,10 @@ def _comparison(name: str, batch_size: int) -> Comparison:
         return prefix(images)
 
     expected = plain()
-    difference = float((fast(images) - expected).abs().max() / expected.abs().max())
+    told = {"largest relative difference": float((fast(images) - expected).abs().max() / expected.abs().max())}
     return Comparison(
         what=f"{name}, the whole trunk forward, {batch_size} images at {side} pixels",
-        ours=Way(name=f"engine ({fast.description})", measure=_with(lambda: fast(images), difference)),
+        ours=Way(name=f"engine ({fast.description})", measure=beside(timed(lambda: fast(images)), told)),
         others=[
             Against(
                 way=Way(name="eval mode, float32, channels-first, no_grad", measure=timed(plain)),
@@ -54,15 +54,3 @@ def _comparison(name: str, batch_size: int) -> Comparison:
         ],
         warm_up=1,
     )
-
-
-def _with(call: Callable[[], object], difference: float) -> Measure:
-    measure = timed(call)
-
-    def measured() -> Measured:
-        found = measure()
-        return Measured(
-            value=found.value, processor=found.processor, beside={"largest relative difference": difference}
-        )
-
-    return measured
