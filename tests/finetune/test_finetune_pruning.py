@@ -6,13 +6,15 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from graft.finetune.checkpoint import FOLDER, LAST
 from graft.finetune.fit import fit
-from graft.finetune.pruning import Pruned
+from graft.finetune.pruning import Pruned, Pruning
 
 
 class Patience:
@@ -44,9 +46,26 @@ def test_one_that_never_says_stop_changes_nothing(tiny, tmp_path):
     assert len(watcher.told) == watched.epochs
 
 
+@pytest.mark.parametrize(("first", "own", "heard"), [(True, True, True), (False, False, True), (False, False, False)])
+def test_the_first_process_alone_asks_and_every_one_heeds_its_answer(first, own, heard):
+    watcher, sent = Patience(1), []
+
+    def broadcast(answer):
+        sent.append(answer)
+        return heard
+
+    trainer = SimpleNamespace(is_global_zero=first, strategy=SimpleNamespace(broadcast=broadcast))
+    with pytest.raises(Pruned) if heard else nullcontext():
+        Pruning(watcher).on_train_epoch_end(trainer, SimpleNamespace(history=[{"val/loss": 0.5}]))
+    assert sent == [own]
+    assert watcher.told == ([(0, 0.5)] if first else [])
+
+
 RANK = """
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 import torch
 sys.path.insert(0, sys.argv[1])
 import conftest

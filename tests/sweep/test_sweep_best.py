@@ -39,6 +39,8 @@ def study(*trials: TrialRecord, objectives: tuple[Objective, ...] = (ACCURACY,),
 def test_the_best_is_the_earliest_of_equals_or_all_that_none_dominates() -> None:
     one = study(trial(0, 0.5), trial(1, 0.9), trial(2, 0.9), trial(3, state="failed", reason="x"))
     assert [each.number for each in one.best] == [1]
+    early = study(trial(0, 0.5), trial(1, 0.9, state="pruned"), trial(2, 0.8, state="running"))
+    assert [each.number for each in early.best] == [0]
     points = [(0.9, 100.0), (0.8, 50.0), (0.7, 60.0), (0.9, 120.0), (0.95, 500.0)]
     several = study(*(trial(n, *point) for n, point in enumerate(points)), objectives=(ACCURACY, SIZE))
     assert [each.number for each in several.best] == [0, 1, 4]

@@ -82,7 +82,6 @@ def sweep(folder: Path, settings: SweepSettings, *words: str) -> StudyRecord:
 
 @pytest.mark.parametrize("pruner", PRUNERS)
 def test_trials_are_chosen_and_stopped_as_optuna_would(tmp_path: Path, pruner: str) -> None:
-    """The sampler is told of the pruner too: with Hyperband it learns from the trials of its bracket alone."""
     settings = SweepSettings(
         objectives=LOSS, n_trials=TRIALS, sampler_options=SAMPLER, pruner=pruner, pruner_options=PRUNERS[pruner]
     )

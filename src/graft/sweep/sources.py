@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from graft.config.faults import InputError
 from graft.study_record import FAILED, TrialRecord
-from graft.sweep.samplers import make_pruner, make_sampler
+from graft.sweep.samplers import make_sampler
 from graft.sweep.settings import SweepSettings
 from graft.sweep.space import Space, as_text, distributions, points
 
@@ -80,7 +80,6 @@ class Search:
         self.n_trials = settings.n_trials
         self.distributions = distributions(space, settings.sampler)
         self.again = set(again)
-        self.pruner = make_pruner(settings.pruner, settings.pruner_options)
         make_sampler(settings.sampler, settings.sampler_options, seed=settings.seed, number=0)  # its options are right
         _check_space(self.distributions, study)
 
@@ -93,7 +92,6 @@ class Search:
 
     def choose(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, str]:
         settings = self.settings
-        study.pruner = self.pruner
         study.sampler = make_sampler(
             settings.sampler, settings.sampler_options, seed=settings.seed, number=trial.number
         )
