@@ -46,10 +46,28 @@ def test_what_an_experiment_file_set_gives_way_too():
     assert cached == ["donor=none", "freeze=none", "unfreeze=never", "cache=none"]
 
 
+def test_methods_that_hold_to_the_donor_or_train_beside_it_are_taken_back():
+    given = ["method.l2_sp=0.1", "method.ema=0.99", "backbone.drop_path=0.1"]
+    settings = {"method.l2_sp": 0.1, "method.ema": 0.99, "backbone.drop_path": 0.1}
+    assert control_overrides(given, settings, "random_init") == [
+        "method.ema=0.99", "backbone.drop_path=0.1", "donor=none", "freeze=none", "unfreeze=never", "method.l2_sp=0.0",
+    ]  # fmt: skip
+    assert control_overrides(given, settings, "linear_probe") == [
+        "method.ema=0.99", "head=linear", "freeze=backbone", "unfreeze=never", "backbone.drop_path=null",
+        "method.l2_sp=0.0",
+    ]  # fmt: skip
+    lora = {"method.lora": 8, "method.lora_targets": ["layer4.*"], "method.bitfit": True, "method.distill": 1.0}
+    for name in ("random_init", "linear_probe"):
+        assert control_overrides(["experiment=lora"], lora, name)[4:] == [
+            "method.distill=0.0", "method.bitfit=false", "method.lora=null", "method.lora_targets=[]"
+        ]  # fmt: skip
+
+
 def test_a_linear_probe_is_known_as_one():
     probe = {"head.kind": "linear", "freeze": "backbone", "unfreeze.kind": "never"}
     assert is_linear_probe(probe)
     assert not is_linear_probe({**probe, "freeze": "layer1"})
+    assert not is_linear_probe({**probe, "method.lora": 8})
     assert not is_linear_probe({**probe, "unfreeze.kind": "lp_ft"})
 
 

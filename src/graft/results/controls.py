@@ -21,9 +21,14 @@ if TYPE_CHECKING:
 NAME = "controls"
 HELP = "run a run's config from random weights and as a linear probe, and report how much the transfer helped"
 ALWAYS = ("mode", "resume")  # never repeated
+BESIDE = (
+    "method.l2_sp", "method.distill", "method.distill_temperature", "method.bitfit", "method.lora", "method.lora_alpha",
+    "method.lora_targets",
+)  # fmt: skip
+"""Methods that hold to the donor's weights, or train beside them: a control has none, or trains its head alone."""
 REPLACED = {
-    "random_init": ("donor", "freeze", "freeze_bn", "unfreeze"),
-    "linear_probe": ("head", "freeze", "unfreeze", "optimizer.layer_decay"),
+    "random_init": ("donor", "freeze", "freeze_bn", "unfreeze", *BESIDE),
+    "linear_probe": ("head", "freeze", "unfreeze", "optimizer.layer_decay", "backbone.drop_path", *BESIDE),
 }
 """Keys and groups of the run's command that a control sets itself."""
 CHANGES = {
@@ -80,11 +85,8 @@ def _carry_out(record: RunRecord, name: str, folder: Path) -> None:
 
 
 def is_linear_probe(settings: Settings) -> bool:
-    return (settings.get("head.kind"), settings.get("freeze"), settings.get("unfreeze.kind")) == (
-        "linear",
-        "backbone",
-        "never",
-    )
+    kinds = settings.get("head.kind"), settings.get("freeze"), settings.get("unfreeze.kind")
+    return kinds == ("linear", "backbone", "never") and settings.get("method.lora") is None
 
 
 def control_overrides(overrides: Sequence[str], settings: Settings, name: str) -> list[str]:
@@ -95,6 +97,7 @@ def control_overrides(overrides: Sequence[str], settings: Settings, name: str) -
     """
     kept = [word for word in overrides if not _is_of(_key(word), (*ALWAYS, *REPLACED[name]))]
     added = [*CHANGES[name], *_taken_back(settings, "unfreeze.")]
+    added += [word for key in REPLACED[name] if "." in key for word in _taken_back(settings, key, whole=True)]
     if name == "random_init":
         added += _taken_back(settings, "donor.")
         if settings.get("cache.kind") == "features":  # nothing is frozen, so nothing can be computed once
@@ -107,11 +110,16 @@ def control_overrides(overrides: Sequence[str], settings: Settings, name: str) -
     return [*kept, *added]
 
 
-def _taken_back(settings: Settings, prefix: str) -> list[str]:
-    """Overrides to the default for each plain key that the run set otherwise."""
+def _taken_back(settings: Settings, prefix: str, *, whole: bool = False) -> list[str]:
+    """Overrides to the default for each plain key that the run set otherwise.
+
+    Args:
+        whole: of this key alone.
+    """
     from graft.config.keys import leaves
 
-    plain = {key.name: key.default for key in leaves() if key.name.startswith(prefix) and not key.is_open}
+    below = (key for key in leaves() if (key.name == prefix if whole else key.name.startswith(prefix)))
+    plain = {key.name: key.default for key in below if not key.is_open}
     changed = [name for name, default in plain.items() if name in settings and settings[name] != default]
     return [
         f"{name}={_written(plain[name])}"
