@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from graft.config.again import command_to_go_on
 from graft.config.command_line import check_command_line
 from graft.config.compose import parse, register
-from graft.config.faults import InputError, reason_of
+from graft.config.faults import FORESEEN, InputError, reason_of
 from graft.config.help import help_text
 from graft.processes import is_first
 from graft.stopping import Stopped, StopSignals
@@ -41,7 +41,7 @@ def job(cfg: DictConfig) -> float | None:
                 return run(config, folder, overrides, signals, trial, kept_inputs() if in_a_sweep else None)
     except Stopped as stopped:  # no error; it ends a sweep too
         code = _leave(stopped, folder, overrides)
-    except Exception as error:  # outermost: the user gets a paragraph and an exit code, or the traceback
+    except FORESEEN as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         reason = reason_of(error)

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
-from graft.config.faults import InputError, nearest, reason_of
+from graft.config.faults import FORESEEN, InputError, nearest, reason_of
 
 
 class Command(Protocol):
@@ -83,7 +83,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("graft: stopped", file=sys.stderr)
         return 130
-    except Exception as error:  # outermost: the user gets a paragraph and an exit code, or the traceback
+    except FORESEEN as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         print(f"graft: {reason_of(error)}", file=sys.stderr)

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import Logger
 from graft.batch_size import with_batch_size
 from graft.clock import Clock
 from graft.config.choices import Mode
-from graft.config.faults import InputError, RunFailed
+from graft.config.faults import InputError, RunFailed, said
 from graft.config.schema import Config
 from graft.data.datamodule import DataModule
 from graft.files import write_json
@@ -63,7 +63,10 @@ def run(
         Stopped: a signal came; the same command in the same folder goes on.
     """
     with threads(config.trainer.threads):
-        return _run(config, folder, overrides, signals, watcher, inputs or Inputs())
+        try:
+            return _run(config, folder, overrides, signals, watcher, inputs or Inputs())
+        except torch.OutOfMemoryError as error:  # in training, smaller batches have been tried
+            raise RunFailed(f"the device ran out of memory ({said(error)}); try a smaller data.batch_size") from error
 
 
 def _run(

@@ -77,6 +77,14 @@ def test_each_end_has_its_exit_code_and_a_paragraph(error, code, said, monkeypat
     assert capsys.readouterr().err == said
 
 
+def test_a_mistake_of_grafts_own_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr("graft.reporting.run", fails(KeyError("x")))
+    monkeypatch.setattr(sys, "argv", ["graft", "report", "run"])
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    with pytest.raises(KeyError, match="x"):
+        main()
+
+
 def test_the_traceback_is_there_for_who_asks_for_it(monkeypatch):
     monkeypatch.setattr("graft.reporting.run", fails(OSError(28, "No space left on device")))
     monkeypatch.setattr(sys, "argv", ["graft", "report", "run"])

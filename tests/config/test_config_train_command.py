@@ -108,7 +108,10 @@ def test_tab_completes_in_a_real_bash(root: Path) -> None:
 STAND_IN = """
 import runpy, sys, types
 from graft.config.faults import InputError, RunFailed
-ENDS = {1: RunFailed("the loss is not finite"), 2: InputError("no images"), 3: KeyError("x")}
+ENDS = {
+    1: RunFailed("the loss is not finite"), 2: InputError("no images"), 3: OSError(28, "No space left"),
+    5: KeyError("x"),
+}
 def run(config, folder, overrides, signals=None, watcher=None, inputs=None):
     if config.seed in ENDS:
         raise ENDS[config.seed]
@@ -129,7 +132,12 @@ def ended(root: Path, *words: str, full: bool = False) -> subprocess.CompletedPr
 
 @pytest.mark.parametrize(
     ("seed", "code", "said"),
-    [(0, 0, ""), (1, 1, "the loss is not finite\n"), (2, 2, "no images\n"), (3, 1, "KeyError: 'x'\n")],
+    [
+        (0, 0, ""),
+        (1, 1, "the loss is not finite\n"),
+        (2, 2, "no images\n"),
+        (3, 1, "OSError: [Errno 28] No space left\n"),
+    ],
 )
 def test_each_end_has_its_exit_code_and_one_paragraph(
     seed: int, code: int, said: str, root: Path, tmp_path: Path
@@ -137,6 +145,20 @@ def test_each_end_has_its_exit_code_and_one_paragraph(
     run = ended(root, f"seed={seed}", f"hydra.run.dir={tmp_path}/run")
     assert (run.returncode, run.stderr) == (code, said)
     assert run.stdout == ("0 True seed=0\n" if seed == 0 else "")
+
+
+def test_a_mistake_of_grafts_own_shows_where_it_is(root: Path, tmp_path: Path) -> None:
+    run = ended(root, "seed=5", f"hydra.run.dir={tmp_path}/run")
+    assert run.returncode == 1
+    assert "Traceback" in run.stderr
+    assert "KeyError: 'x'" in run.stderr
+
+
+def test_a_sweep_goes_on_after_a_mistake_of_grafts_own(root: Path, tmp_path: Path) -> None:
+    sweep = ended(root, "-m", "seed=5,0", f"hydra.sweep.dir={tmp_path}/sweep")
+    assert sweep.returncode == 1
+    assert "0 True seed=0" in sweep.stdout
+    assert "      0  seed=5     KeyError: 'x'" in sweep.stderr
 
 
 def test_the_traceback_comes_on_request(root: Path, tmp_path: Path) -> None:

@@ -68,6 +68,11 @@ def said(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+FORESEEN = (InputError, RunFailed, OSError, MemoryError)
+"""What a command answers in words: the user's mistake, a run that failed, the machine's limits. Any other error is a
+mistake of graft's, whose traceback is wanted."""
+
+
 def reason_of(error: BaseException) -> str:
     """Why a run ended: what graft says itself, or an error that it did not foresee, with its type."""
     return str(error) if isinstance(error, InputError | RunFailed) else f"{type(error).__name__}: {error}"

@@ -16,7 +16,7 @@ import torch
 from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
-from graft.config.faults import InputError, RunFailed, nearest, said
+from graft.config.faults import InputError, RunFailed, nearest
 from graft.config.schema import MethodConfig
 from graft.models.network import seeded
 from graft.models.stages import Stages, covers
@@ -68,10 +68,6 @@ def _called(module: nn.Module, image_shape: tuple[int, int, int]) -> list[str]:
     try:
         with torch.no_grad():
             module.eval()(torch.zeros(2, *image_shape, device=next(module.parameters()).device))
-    except NotImplementedError as error:  # torch's word for an operation without a form on the plan's meta device
-        raise InputError(
-            f"method.lora: expected a backbone that can be tried out first, received {said(error)}"
-        ) from error
     finally:
         for hook in hooks:
             hook.remove()

@@ -87,13 +87,23 @@ def trial_of_this_job() -> Generator[SweepTrial | None]:
         return
     if parent := os.environ.get(PARENT):
         end_with(int(parent))
-    with held(training_lock(folder, int(number))):  # waits for a process that a killed sweep left behind
-        try:
-            yield watched
-        except Exception as error:  # swallows nothing: the sweep's ledger must have a reason for whatever it was
-            (folder / number).mkdir(parents=True, exist_ok=True)
-            write_text(folder / number / FAILURE_FILE, reason_of(error) + "\n")
-            raise
+    # The lock waits for a process that a killed sweep left behind.
+    with held(training_lock(folder, int(number))), _ReasonKept(folder / number):
+        yield watched
+
+
+class _ReasonKept:
+    """Writes why what is within failed, whatever it was, into the trial's folder; the error goes its way."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception):  # not a request to stop
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_text(self.folder / FAILURE_FILE, reason_of(error) + "\n")
 
 
 def check_sweep(trainer: TrainerConfig, in_a_sweep: bool) -> None:

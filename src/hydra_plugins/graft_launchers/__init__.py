@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
+from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -158,5 +159,5 @@ def _job_return(overrides: list[str], cfg: DictConfig, folder: Path, ended: Any)
     job = JobReturn(overrides=filter_overrides(overrides), cfg=cfg, working_dir=str(folder))
     job.status = JobStatus.FAILED if ended.reason or ended.interrupted else JobStatus.COMPLETED
     if job.status == JobStatus.FAILED:
-        job._return_value = Interrupted() if ended.interrupted else RuntimeError(ended.reason)
+        job._return_value = Interrupted() if ended.interrupted else CompactHydraException(ended.reason)
     return job

@@ -11,6 +11,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -132,12 +133,14 @@ class BayesSweeper(_LedgerSweeper):
 
 
 def _ended(job: JobReturn) -> Any:
+    from graft.config.faults import reason_of
     from graft.sweep.attempt import Ended, Interrupted
 
     if job.status == JobStatus.COMPLETED:
         return Ended()
     error = job._return_value
-    return Ended(reason=str(error) or type(error).__name__, interrupted=isinstance(error, Interrupted))
+    told = isinstance(error, CompactHydraException)  # by train.py or a launcher, in words already
+    return Ended(reason=str(error) if told else reason_of(error), interrupted=isinstance(error, Interrupted))
 
 
 def _say(line: str) -> None:
