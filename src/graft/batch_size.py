@@ -19,7 +19,7 @@ from graft.config.schema import AUTO, Config
 from graft.data.table import Table
 from graft.estimate import estimate_memory
 from graft.models.names import tensor_names
-from graft.models.network import build_network
+from graft.models.network import network_for
 from graft.plan_methods import lora_of, schedule_of
 
 LARGEST = 256
@@ -46,10 +46,7 @@ def with_batch_size(config: Config, table: Table, folder: Path, say: Callable[[s
 
 def largest_batch(config: Config, table: Table, free: int) -> int:
     """The largest power of two, up to 256 and the number of images, whose step is estimated to fit."""
-    network = build_network(
-        config.backbone, config.head, num_classes=len(table.classes), channels=config.data.channels,
-        image_size=config.data.image_size, crop_fraction=config.data.crop_fraction, seed=config.seed, device="meta",
-    )  # fmt: skip
+    network = network_for(config, len(table.classes), device="meta")
     method = config.method
     if method.lora:
         lora_of(config, network)

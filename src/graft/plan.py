@@ -20,7 +20,7 @@ from graft.finetune.optimizer import rate_factor
 from graft.finetune.rates import Rates
 from graft.finetune.unfreeze import Phase, Schedule
 from graft.models.names import tensor_names
-from graft.models.network import Network, build_network
+from graft.models.network import Network, network_for
 from graft.models.stages import HEAD
 from graft.plan_cache import CachePlan, plan_cache
 from graft.plan_methods import anchors_of, kept_beside, lora_of, schedule_of, teacher_of
@@ -170,11 +170,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
     Raises:
         InputError: everything that is wrong between config, data and donor, together.
     """
-    network = build_network(
-        config.backbone, config.head, num_classes=len(table.classes), channels=config.data.channels,
-        image_size=config.data.image_size, crop_fraction=config.data.crop_fraction,
-        reduced_jpeg=config.data.reduced_jpeg, seed=config.seed, device="meta",
-    )  # fmt: skip
+    network = network_for(config, len(table.classes), device="meta")
     processes = config.trainer.devices * config.trainer.num_nodes
     batches = ceil(len(table.train) / (config.data.batch_size * processes))
     steps_per_epoch = ceil(batches / config.trainer.accumulate)

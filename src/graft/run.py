@@ -25,7 +25,7 @@ from graft.finetune.range_test import range_test
 from graft.finetune.resume import find_checkpoint
 from graft.inputs import Inputs
 from graft.machine import threads
-from graft.models.network import Network, build_network
+from graft.models.network import Network, network_for
 from graft.outcome import summary, write_metrics, write_page, write_pruned, write_results
 from graft.plan import Plan, make_plan
 from graft.plan_cache import runs_engine
@@ -91,11 +91,7 @@ def _run(
         return None
     hardware(config.trainer)  # what this machine lacks is said before anything starts
     with clock("build"):
-        network = build_network(
-            config.backbone, config.head, num_classes=len(table.classes), channels=config.data.channels,
-            image_size=config.data.image_size, crop_fraction=config.data.crop_fraction,
-            reduced_jpeg=config.data.reduced_jpeg, seed=config.seed,
-        )  # fmt: skip
+        network = network_for(config, len(table.classes))
     with clock("transfer"), inputs.donor(config) as donor:
         inject(plan.ledger, donor, network.module)
         if config.donor.verify:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,9 +11,9 @@ import torchvision
 from torch import nn
 
 from graft.config.faults import InputError
-from graft.config.schema import BackboneConfig, HeadConfig, HeadKind, Library
+from graft.config.schema import BackboneConfig, Config, DataConfig, HeadConfig, HeadKind, Library
 from graft.models.backbones import check_name, construct, timm_cfg, torchvision_weights
-from graft.models.network import Network, build_network, plain_model, rebuild
+from graft.models.network import Network, build_network, network_for, plain_model, rebuild
 
 LINEAR = HeadConfig(kind=HeadKind.linear)
 
@@ -75,6 +76,23 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_caller_s_alone() ->
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert not torch.equal(weights[0]["classifier.1.weight"], weights[2]["classifier.1.weight"])
     assert not torch.equal(weights[0]["features.0.weight"], weights[2]["features.0.weight"])
+
+
+def test_all_that_a_config_says_of_its_network_is_heeded() -> None:
+    config = Config(
+        backbone=BackboneConfig(library=Library.torchvision, name="squeezenet1_1"),
+        head=LINEAR,
+        data=DataConfig(channels=1, image_size=80, crop_fraction=0.8, reduced_jpeg=True),
+        seed=2,
+    )
+    network = network_for(config, 4)
+    said = network.preprocess
+    assert (said.channels, said.image_size, said.crop_fraction, said.reduced_jpeg) == (1, 80, 0.8, True)
+    assert network.classes == 4
+    other = network_for(replace(config, data=replace(config.data, reduced_jpeg=False), seed=3), 4)
+    assert not other.preprocess.reduced_jpeg
+    first, second = (each.module.state_dict()["features.3.squeeze.weight"] for each in (network, other))
+    assert not torch.equal(first, second)
 
 
 @pytest.mark.parametrize("channels", [1, 4, 6])

@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from graft.config.compose import parse, register
 from graft.config.faults import InputError
 from graft.data.table import Sample, Table
-from graft.models.network import Network, build_network
+from graft.models.network import Network, network_for
 from graft.plan_cache import CachePlan, plan_cache
 from graft.plan_methods import schedule_of
 
@@ -23,8 +23,7 @@ Epochs = tuple[int, int] | None
 
 @cache
 def resnet18() -> Network:
-    config = of("freeze=none")
-    return build_network(config.backbone, config.head, num_classes=2, image_size=64, seed=0, device="meta")
+    return network_for(of("freeze=none"), 2, device="meta")
 
 
 def of(*words: str):

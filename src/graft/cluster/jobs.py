@@ -9,6 +9,7 @@ from pathlib import Path
 from graft.cluster.follow import end_of
 from graft.cluster.record import enter, has_open_job, read_end, read_record
 from graft.cluster.states import JobState, states_of
+from graft.config.counts import positive
 from graft.config.faults import InputError
 from graft.study_record import COMPLETE, FAILED, RUNNING, StudyRecord, TrialRecord
 from graft.sweep.attempt import Claim, Ended
@@ -23,7 +24,7 @@ WIDTH = 100
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sweep", type=Path, help="the sweep's folder, below outputs/sweeps/")
     parser.add_argument("--log", type=int, metavar="TRIAL", help="print the end of this trial's output")
-    parser.add_argument("--lines", type=_positive, default=20, help="how much of it (default: 20 lines of each file)")
+    parser.add_argument("--lines", type=positive, default=20, help="how much of it (default: 20 lines of each file)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -109,12 +110,6 @@ def tails(folder: Path, count: int) -> str:
     if not found:
         raise InputError(f"--log: expected a trial that has begun, received {folder.name}; try graft jobs SWEEP")
     return "\n".join(line for file, lines in found.items() for line in (f"== {file}", *lines))
-
-
-def _positive(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, received {value}")
-    return value
 
 
 def _lines(file: Path) -> list[str]:

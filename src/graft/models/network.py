@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from graft.config.faults import InputError, nearest, said
-from graft.config.schema import BackboneConfig, HeadConfig, HeadKind, Library
+from graft.config.schema import BackboneConfig, Config, HeadConfig, HeadKind, Library
 from graft.models.backbones import construct, size_kwargs
 from graft.models.derive import call_order, derive_heads, derive_stages
 from graft.models.dropping import drop_kwargs
@@ -101,6 +101,15 @@ def build_network(
     else:
         network.module = _with_values(build, described, seed).to(device)
     return network
+
+
+def network_for(config: Config, classes: int, *, device: str = "cpu") -> Network:
+    """The network that a config describes, for so many classes. Raises InputError as `build_network` does."""
+    data = config.data
+    return build_network(
+        config.backbone, config.head, num_classes=classes, channels=data.channels, image_size=data.image_size,
+        crop_fraction=data.crop_fraction, reduced_jpeg=data.reduced_jpeg, seed=config.seed, device=device,
+    )  # fmt: skip
 
 
 def plain_model(build: Mapping[str, Any]) -> nn.Module:

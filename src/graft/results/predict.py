@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from graft.config.counts import positive
+
 if TYPE_CHECKING:
     from graft.results.answers import Answer, Form
 
@@ -28,13 +30,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=FORMATS, default="table", help="table (default), csv or jsonl")
     parser.add_argument("--output", help="write to this file instead of standard output")
     parser.add_argument(
-        "--top", type=_positive, help="how many of the likeliest classes to name, where an image has one (1)"
+        "--top", type=positive, help="how many of the likeliest classes to name, where an image has one (1)"
     )
     parser.add_argument(
         "--threshold", type=_share, help="name labels of more than this probability, where an image has several (0.5)"
     )
     parser.add_argument("--column", default="path", help="the CSV's column of paths (path)")
-    parser.add_argument("--batch-size", type=_positive, default=32, help="images computed at once (32)")
+    parser.add_argument("--batch-size", type=positive, default=32, help="images computed at once (32)")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 …")
     parser.add_argument("--import-code", action="store_true", help="import the class of a custom head")
 
@@ -133,13 +135,6 @@ def _write_jsonl(answers: Iterable[Answer], file: TextIO, form: Form) -> None:
 
 
 _WRITERS = {"table": _write_table, "csv": _write_csv, "jsonl": _write_jsonl}
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more, received {value}")
-    return value
 
 
 def _share(text: str) -> float:

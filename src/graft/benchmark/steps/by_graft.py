@@ -19,7 +19,7 @@ from graft.data.datasets import load_table
 from graft.data.loader import KeyedLoader
 from graft.finetune.fit import fit
 from graft.finetune.module import FineTuning
-from graft.models.network import build_network
+from graft.models.network import network_for
 from graft.plan import make_plan
 from graft.precompute import compute_features
 from graft.run import tuning_of
@@ -65,10 +65,7 @@ def ready(task: Task, folder: Path) -> Ready:
     config = composed(*command(task, folder, cache=cache)[2:], "trainer.progress=false")
     table = load_table(config.data)
     plan = make_plan(config, table, lambda: open_chosen(config))
-    network = build_network(
-        config.backbone, config.head, num_classes=len(table.classes), channels=config.data.channels,
-        image_size=config.data.image_size, crop_fraction=config.data.crop_fraction, seed=config.seed,
-    )  # fmt: skip
+    network = network_for(config, len(table.classes))
     with open_chosen(config) as donor:
         inject(plan.ledger, donor, network.module)
     data = DataModule(table, config.data, config.augment, network.preprocess, seed=config.seed, cache=config.cache)

@@ -106,7 +106,7 @@ def _from_own_donor(run: str) -> list[Member]:
     from dataclasses import replace
 
     from graft.config.stored import stored_config
-    from graft.models.network import build_network
+    from graft.models.network import network_for
     from graft.results.combine.members import Member, open_members
     from graft.results.load import open_model
     from graft.transfer import Verdict, account_donor, inject, target_of_module
@@ -114,10 +114,7 @@ def _from_own_donor(run: str) -> list[Member]:
 
     (end,) = open_members([run])
     config = stored_config(end.run or Path(run), needed=("backbone", "donor", "head", "data"))
-    network = build_network(
-        config.backbone, config.head, num_classes=len(end.opened.classes), channels=config.data.channels,
-        image_size=config.data.image_size, crop_fraction=config.data.crop_fraction, seed=config.seed,
-    )  # fmt: skip
+    network = network_for(config, len(end.opened.classes))
     with open_chosen(config) as donor:
         ledger = account_donor(donor, target_of_module(network.module), rules_for(config, network, end.opened.classes))
         inject(ledger, donor, network.module)
