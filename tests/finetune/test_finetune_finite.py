@@ -53,6 +53,15 @@ def test_the_group_whose_gradient_is_not_finite_is_named(tiny, tmp_path, value):
     assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
 
 
+def test_a_gradient_is_finite_though_its_square_is_not(tiny, tmp_path):
+    def enlarge(network):
+        network.layer2.conv.weight.register_hook(lambda grad: torch.full_like(grad, 1e30))
+
+    tuning, result = run(tiny, tmp_path, tiny.Data(), enlarge, on_nan=OnError.skip)
+    assert result.steps_skipped == 0
+    assert bool(tuning.network.layer2.conv.weight.isfinite().all())
+
+
 def test_weights_that_are_not_finite_are_not_saved(tiny, tmp_path):
     with pytest.raises(RunFailed, match=r"the weights became NaN or infinite before step 1 \(every group\)"):
         run(tiny, tmp_path, tiny.Data(), optimizer=tiny.optimizer(lr=1e38, weight_decay=1e38))

@@ -49,6 +49,19 @@ def test_an_action_s_time_is_without_what_it_calls():
     assert list(shares.shares())[:2] == ["checkpoint", "optimizer"]
 
 
+def test_an_action_without_a_share_counts_to_what_calls_it():
+    hand = Hand()
+    shares = Shares(hand)
+    with shares.profile("run_training_epoch"), shares.profile("training_step"):
+        hand.time += 1.0
+        with shares.profile("[Callback]mine.on_before_anything"), shares.profile("[Strategy]its.reduce"):
+            hand.time += 2.0
+            with shares.profile("backward"):
+                hand.time += 4.0
+        hand.time += 8.0
+    assert shares.seconds == {"forward": 11.0, "backward": 4.0}
+
+
 def test_what_belongs_to_no_share_does_not_count():
     assert profiled("setup", 3.0, "validation_step", 2.0, "/validation_step", 1.0, "/setup", 4.0).seconds == {
         "evaluation": 2.0

@@ -64,13 +64,13 @@ class Methods:
         """Around a step's forward pass."""
         return nullcontext() if self.distillation is None else self.distillation.listening()
 
-    def of_batch(self, batch: Mapping[str, Tensor]) -> Tensor | float:
-        """What the loss gains as a mean over the images that have just gone through the network."""
-        return 0.0 if self.distillation is None else self.distillation.penalty(batch["image"])
+    def with_batch(self, loss: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """The loss with what it gains as a mean over the images that have just gone through the network."""
+        return loss if self.distillation is None else loss + self.distillation.penalty(batch["image"])
 
-    def of_weights(self) -> Tensor | float:
-        """What the loss gains whatever the images."""
-        return 0.0 if self.anchors is None else self.anchors()
+    def with_weights(self, loss: Tensor) -> Tensor:
+        """The loss with what it gains whatever the images."""
+        return loss if self.anchors is None else loss + self.anchors()
 
     def after_step(self) -> None:
         if self.average is not None:

@@ -232,16 +232,16 @@ class FineTuning(Evaluating):
         loss = self.criterion(logits.float(), batch["target"])
         scored = self.task.scored(logits.detach(), self.task.label(batch))
         self.sums.add(loss.detach(), scored, len(logits), leave_out=self.on_nan is OnError.skip)
-        loss = loss + self.methods.of_batch(batch)
-        return self.finite.seen(loss * self._weight(len(batch["target"])) + self.methods.of_weights())
+        loss = self._over_processes(self.methods.with_batch(loss, batch), len(batch["target"]))
+        return self.finite.seen(self.methods.with_weights(loss))
 
-    def _weight(self, images: int) -> Tensor | float:
-        """What makes the average over processes the average over all their images, of which this one has so many."""
+    def _over_processes(self, loss: Tensor, images: int) -> Tensor:
+        """Weighed so that its average over processes is that over all their images, of which this one has so many."""
         if self.trainer.world_size == 1:
-            return 1.0
+            return loss
         total = torch.tensor(float(images), device=self.device)
         distributed.all_reduce(total)
-        return images * self.trainer.world_size / total
+        return loss * (images * self.trainer.world_size / total)
 
     @override
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
