@@ -12,6 +12,7 @@ REPEATS = 1
 LIMIT = Limit(factor=2)
 SWEPT = ("head=linear,mlp", "optimizer.lr=3e-4,1e-3,3e-3,1e-2,3e-2", "optimizer.weight_decay=0.01,0.1")
 TRIALS = 20
+PRUNED = "hydra.sweeper.pruner=halving"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -45,8 +46,9 @@ def make(args: argparse.Namespace, folder: Path) -> Iterator[Comparison]:
 
         return measure
 
-    yield Comparison(
-        what=f"{args.backbone} frozen, trials of {args.epochs} epochs, the cache empty, whole commands",
-        ours=Way(name=f"{TRIALS} trials (-m {' '.join(SWEPT)})", measure=trials(*SWEPT)),
-        others=[Against(way=Way(name="one trial", measure=trials()), limit=LIMIT)],
-    )
+    for how, swept in (("each to its end", SWEPT), ("the hopeless stopped early", (*SWEPT, PRUNED))):
+        yield Comparison(
+            what=f"{args.backbone} frozen, trials of {args.epochs} epochs, {how}, the cache empty, whole commands",
+            ours=Way(name=f"{TRIALS} trials (-m {' '.join(swept)})", measure=trials(*swept)),
+            others=[Against(way=Way(name="one trial", measure=trials()), limit=LIMIT)],
+        )
