@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class CheckpointFile(CheckpointIO):
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
-        foreign = next(_foreign(checkpoint, ""), None)
+        foreign = _foreign(checkpoint, "")
         assert foreign is None, f"a checkpoint holds tensors and primitives only, and {foreign}"
         target = Path(path)
         try:
@@ -112,20 +112,17 @@ def remove_leftovers(folder: Path, names: Iterable[str] = ()) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def _foreign(value: Any, where: str) -> Iterator[str]:
-    """Where it holds what a checkpoint may not. Goes into containers only: most of its thousands of values are none."""
+def _foreign(value: Any, where: str) -> str | None:
+    """What in there is neither tensor nor primitive, and where; None: nothing is."""
+    if type(value) in KEPT:
+        return None
     if isinstance(value, Mapping):
-        for key, inner in value.items():
-            if type(key) not in KEPT:
-                yield from _foreign(key, f"{where} key")
-            if type(inner) not in KEPT:
-                yield from _foreign(inner, f"{where}/{key}")
+        held = [pair for key, inner in value.items() for pair in ((key, f"{where} key"), (inner, f"{where}/{key}"))]
     elif isinstance(value, list | tuple | set | frozenset):
-        for inner in value:
-            if type(inner) not in KEPT:
-                yield from _foreign(inner, where)
-    elif type(value) not in KEPT:
-        yield f"{where} is a {type(value).__name__}"
+        held = [(inner, where) for inner in value]
+    else:
+        return f"{where} is a {type(value).__name__}"
+    return next((found for inner, place in held if (found := _foreign(inner, place))), None)
 
 
 def state_by_name(state: Mapping[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
