@@ -148,6 +148,29 @@ def test_bf16_trains_in_bf16_and_keeps_float32_weights(tiny, tmp_path):
     assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_gradients_are_clipped_in_every_precision(tiny, tmp_path, precision, name):
+    norms = []
+
+    def watched(tuning):
+        step = tuning.optimizer_step
+
+        def stepping(epoch, batch_idx, optimizer, closure):
+            step(epoch, batch_idx, optimizer, closure)
+            grads = [each.grad for group in optimizer.param_groups for each in group["params"]]
+            norms.append(float(torch.nn.utils.get_total_norm(grads)))
+
+        tuning.optimizer_step = stepping
+
+    tuning = tiny.tuning(optimizer=tiny.optimizer(name=name))
+    watched(tuning)
+    trainer = tiny.trainer(max_epochs=1, precision=precision, clip_norm=1e-3)
+    fit(tuning, tiny.Data(), tmp_path, trainer=trainer, checkpoint=tiny.checkpoint())
+    assert norms == pytest.approx([1e-3] * len(norms), rel=1e-2)
+    assert len(norms) > 1
+
+
 def test_accumulated_batches_count_as_one_step(tiny, tmp_path):
     _, result = run(tiny, tmp_path, trainer={"accumulate": 3}, checkpoint={"every_n_steps": 1})
     assert result.steps == 2 * 3

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from typing_extensions import override
 
@@ -246,6 +247,18 @@ class FineTuning(Evaluating):
     @override
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         self.finite.judge(self.global_step)
+
+    @override
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Lightning refuses fused optimizers in any mixed precision; what it refuses them for, a gradient scaler, bf16
+        has not.
+        """
+        if self.trainer.precision == "bf16-mixed" and gradient_clip_val:
+            clip_grad_norm_([each for group in optimizer.param_groups for each in group["params"]], gradient_clip_val)
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     @override
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
