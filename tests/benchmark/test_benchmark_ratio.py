@@ -98,6 +98,24 @@ def test_processor_time_has_a_ratio_of_its_own_where_both_tell_it() -> None:
     assert one["others"][0]["ratio_of_processor_time"] is None
 
 
+def test_what_is_reached_in_the_end_is_asked_once_behind_the_last_turn_and_stands_beside_every_turn() -> None:
+    order: list[str] = []
+
+    def step() -> Measured:
+        order.append("step")
+        return Measured(value=1.0, beside={"images/s": 32.0})
+
+    def reached() -> dict[str, float]:
+        order.append("end")
+        return {"accuracy": 0.75}
+
+    ways = [Way(name=name, measure=step, reached=reached) for name in ("ours", "other")]
+    figures = measure(Comparison(what="a thing", ours=ways[0], others=[Against(way=ways[1])]), repeats=2)
+    assert order == ["step"] * 4 + ["end"] * 2
+    assert figures["ours"]["beside"] == [{"images/s": 32.0, "accuracy": 0.75}] * 2
+    assert "accuracy 0.75" in table(figures)
+
+
 def test_the_table_says_figures_ratio_promise_and_what_was_reached() -> None:
     figures = measure(
         comparison(

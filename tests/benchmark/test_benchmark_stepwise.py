@@ -108,6 +108,26 @@ def test_the_last_words_of_a_way_that_fails_are_kept(task: Task, tmp_path: Path)
         way.step()
 
 
+def test_in_the_end_a_way_trains_what_is_left_of_its_steps_and_tells_its_accuracy(task: Task, tmp_path: Path) -> None:
+    with Stepwise("tutorial", task, tmp_path) as way:
+        way.step()
+        assert way.reached() in [{"accuracy": right / 4} for right in range(5)]
+        with pytest.raises(RunFailed, match="ended behind step 1 with code 0"):
+            way.step()
+    assert (tmp_path / "tutorial.weights").exists()
+
+
+def test_grafts_way_is_that_which_it_measured_as_the_fastest_where_the_task_says_so(task: Task, tmp_path: Path) -> None:
+    run = by_graft.ready(replace(task, tune=True), tmp_path)
+    found = json.loads((tmp_path / "run" / "tune.json").read_text())
+    assert len(found["tried"]) >= 3
+    assert run.config.trainer.channels_last is found["chosen"]["channels_last"]
+    assert run.config.optimizer.kwargs[found["chosen"]["update"]] is True
+    outcome = by_graft.train(task, tmp_path / "other" / "graft.weights", Stopwatch())
+    assert outcome.accuracy in [right / 4 for right in range(5)]
+    assert not (tmp_path / "other" / "run" / "tune.json").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(MODULES.keys() - {"tutorial", "bare"}))
 def test_every_way_waits_behind_each_of_its_steps(name: str, task: Task, tmp_path: Path) -> None:
@@ -116,6 +136,7 @@ def test_every_way_waits_behind_each_of_its_steps(name: str, task: Task, tmp_pat
         task = replace(task, library="timm")
     with Stepwise(name, task, tmp_path) as way:
         turns = [way.step() for _ in range(4)]
+        assert way.reached() in [{"accuracy": pytest.approx(right / 4)} for right in range(5)]
     assert all(turn.value > 0 and cast(float, turn.processor) > 0 for turn in turns)
     assert turns[1].value < turns[0].value
 

@@ -19,6 +19,7 @@ CASES = {
     "layer4": ("graft.benchmark.layer4_case", "freeze=layer1-3, an epoch beside the loops and beside the bare layers"),
     "harness": ("graft.benchmark.harness_case", "everything trains, a step beside a hand-written loop's"),
     "peers": ("graft.benchmark.peers_case", "everything trains, beside each peer at its own defaults"),
+    "tune": ("graft.benchmark.tune_case", "everything trains, trainer.tune=auto, beside float32 channels-first"),
     "sweep": ("graft.benchmark.sweep_case", "20 trials beside one"),
     "inference": ("graft.benchmark.inference_case", "a frozen trunk as an engine beside its eval mode"),
     "images": ("graft.benchmark.images_case", "cache=images beside decoding JPEGs with Pillow"),

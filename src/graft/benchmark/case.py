@@ -31,6 +31,8 @@ class Way:
 
     name: str
     measure: Measure
+    reached: Callable[[], Mapping[str, float]] = dict[str, float]
+    """Asked once, behind the last turn: what all of them came to in the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

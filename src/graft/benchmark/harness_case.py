@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from graft.benchmark.case import Against, Comparison, Limit, Way
+from graft.benchmark.case import Against, Comparison, Limit
 
 REPEATS = 12
 LIMIT = Limit(factor=0.97, faster=True)
@@ -30,7 +30,7 @@ def make(args: argparse.Namespace, folder: Path) -> Iterator[Comparison]:
     with Stepwise("graft", task, folder) as ours, Stepwise("optimised", task, folder) as other:
         yield Comparison(
             what=f"{args.backbone}, everything trains, a step of {args.batch_size} images with their decoding",
-            ours=Way(name="graft", measure=ours.step),
-            others=[Against(way=Way(name=PEERS["optimised"].text, measure=other.step), limit=LIMIT)],
+            ours=ours.way("graft"),
+            others=[Against(way=other.way(PEERS["optimised"].text), limit=LIMIT)],
             warm_up=WARM_UP,
         )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from graft.benchmark.case import SHOWN, Against, Comparison, Limit, Measured
+from graft.benchmark.case import SHOWN, Against, Comparison, Limit, Measured, Way
 from graft.benchmark.ratio import interleave, quartiles
 from graft.machine import processor
 
@@ -15,7 +16,8 @@ def measure(comparison: Comparison, *, repeats: int) -> dict[str, Any]:
     """Every way's values, and each other way's ratio to ours."""
     ways = [comparison.ours, *(against.way for against in comparison.others)]
     turns = repeats * comparison.turns
-    ours, *others = interleave([way.measure for way in ways], repeats=turns, warm_up=comparison.warm_up)
+    found = interleave([way.measure for way in ways], repeats=turns, warm_up=comparison.warm_up)
+    ours, *others = [_with_end(way, turns) for way, turns in zip(ways, found, strict=True)]
     return {
         "what": comparison.what,
         "unit": comparison.unit,
@@ -47,6 +49,11 @@ def exceeded(figures: dict[str, Any]) -> list[str]:
         for other in figures["others"]
         if other["kept"] is False
     ]
+
+
+def _with_end(way: Way, turns: Sequence[Measured]) -> list[Measured]:
+    end = way.reached()
+    return [replace(turn, beside={**turn.beside, **end}) for turn in turns]
 
 
 def _compared(other: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from graft.benchmark.case import Against, Comparison, Limit, Way
+from graft.benchmark.case import Against, Comparison, Limit
 
 REPEATS = 6
 LIMIT = Limit(factor=1.6, faster=True)
@@ -35,7 +35,7 @@ def make(args: argparse.Namespace, folder: Path) -> Iterator[Comparison]:
         with Stepwise("graft", task, folder) as ours, Stepwise(name, task, folder) as other:
             yield Comparison(
                 what=f"{args.backbone}, everything trains, a step of {task.batch_size} images with their decoding",
-                ours=Way(name="graft", measure=ours.step),
-                others=[Against(way=Way(name=f"{PEERS[name].text}, its defaults", measure=other.step), limit=LIMIT)],
+                ours=ours.way("graft"),
+                others=[Against(way=other.way(f"{PEERS[name].text}, its defaults"), limit=LIMIT)],
                 warm_up=WARM_UP,
             )

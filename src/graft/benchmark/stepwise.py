@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Self
 
-from graft.benchmark.case import Measured
+from graft.benchmark.case import Measured, Way
 from graft.benchmark.pictures import solar_cells
 from graft.benchmark.process import environment, last_words
 from graft.benchmark.task import Task
@@ -43,6 +43,24 @@ class Stepwise:
         Raises:
             RunFailed: its training ended.
         """
+        told = self._go_on()
+        if isinstance(told, dict):
+            raise self._ended()
+        seconds, processor = told
+        self._steps += 1
+        return Measured(value=seconds, processor=processor, beside={"images/s": self.task.batch_size / seconds})
+
+    def way(self, name: str) -> Way:
+        return Way(name=name, measure=self.step, reached=self.reached)
+
+    def reached(self) -> dict[str, float]:
+        """Trains on to the end, which is the same number of steps for every way, and evaluates: its accuracy."""
+        while not isinstance(told := self._go_on(), dict):
+            pass
+        return told
+
+    def _go_on(self) -> dict[str, float] | list[float]:
+        """A step's seconds and seconds of processor time; behind the last, what was reached."""
         if self._child is None:
             self._child = self._start()
         elif self._child.poll() is None:
@@ -52,14 +70,16 @@ class Stepwise:
         assert self._child.stdout is not None, "a pipe"
         line = self._child.stdout.readline()
         if not line:
-            said = self._said.read_text(encoding="utf-8", errors="replace")
-            raise RunFailed(
-                f"the training of {self.name} ended behind step {self._steps} with code {self._child.wait()}:"
-                f" {last_words(said)}"
-            )
-        self._steps += 1
-        seconds, processor = json.loads(line)
-        return Measured(value=seconds, processor=processor, beside={"images/s": self.task.batch_size / seconds})
+            raise self._ended()
+        return json.loads(line)
+
+    def _ended(self) -> RunFailed:
+        assert self._child is not None
+        said = self._said.read_text(encoding="utf-8", errors="replace")
+        return RunFailed(
+            f"the training of {self.name} ended behind step {self._steps} with code {self._child.wait()}:"
+            f" {last_words(said)}"
+        )
 
     def _start(self) -> subprocess.Popen[str]:
         given = self.folder / f"{self.name}.json"

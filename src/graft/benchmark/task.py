@@ -37,6 +37,8 @@ class Task:
     own_defaults: bool = False
     """Whether each peer varies its images, and chooses its optimizer, as it does when nothing is said; else no image is
     varied, and the rate is `lr`."""
+    tune: bool = False
+    """Whether graft finds out first how a step is computed fastest (trainer.tune=auto)."""
     seed: int = 0
 
     def write(self, path: Path) -> None:

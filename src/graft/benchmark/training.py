@@ -15,10 +15,12 @@ from graft.benchmark.donors import write_donor
 from graft.benchmark.process import Ran, run_command, train_script
 from graft.benchmark.task import Outcome, Task
 
+RUN = "run"  # folder of graft's run
+
 
 def make_task(
     backbone: str, images: Path, folder: Path, *, freeze: str, trains: tuple[str, ...], epochs: int, threads: int,
-    batch_size: int = 32, own_defaults: bool = False,
+    batch_size: int = 32, own_defaults: bool = False, tune: bool = False,
 ) -> Task:  # fmt: skip
     """With its donor's file written into `folder`.
 
@@ -32,7 +34,7 @@ def make_task(
         images=str(images), donor=str(donor), library=build["library"], model=build["name"], head=head,
         backbone=backbone, freeze=freeze, trains=(*trains, head) if freeze != "none" else (),
         image_size=preprocess.image_size, mean=preprocess.mean, std=preprocess.std, epochs=epochs, threads=threads,
-        batch_size=batch_size, own_defaults=own_defaults,
+        batch_size=batch_size, own_defaults=own_defaults, tune=tune,
     )  # fmt: skip
 
 
@@ -44,7 +46,8 @@ def command(task: Task, folder: Path, *, cache: str = "auto") -> list[str]:
         "data=folder", f"data.root={task.images}", "data.crop_fraction=1.0", "data.num_workers=0",
         f"data.batch_size={task.batch_size}", f"freeze={task.freeze}", f"trainer.max_epochs={task.epochs}",
         "trainer.accelerator=cpu", f"trainer.threads={task.threads}", f"optimizer.lr={task.lr}", f"seed={task.seed}",
-        f"data.image_size={task.image_size}", f"cache={cache}", *kept, f"hydra.run.dir={folder / 'run'}",
+        f"data.image_size={task.image_size}", f"cache={cache}", *kept, f"hydra.run.dir={folder / RUN}",
+        f"trainer.tune={'auto' if task.tune else 'off'}",
     ]  # fmt: skip
 
 
@@ -61,7 +64,7 @@ def by_graft(task: Task, *, cache: str = "auto") -> Trained:
     with TemporaryDirectory(prefix="graft-benchmark-run-") as temporary:
         folder = Path(temporary)
         ran = run_command(command(task, folder, cache=cache), threads=task.threads)
-        run = folder / "run"
+        run = folder / RUN
         figures = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
         with open(run / "metrics.csv", encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from importlib import import_module
@@ -11,11 +12,11 @@ from typing import Protocol, cast
 from graft.benchmark.peers.stopwatch import Stopwatch
 from graft.benchmark.steps import MODULES
 from graft.benchmark.steps.turns import Turns
-from graft.benchmark.task import Task
+from graft.benchmark.task import Outcome, Task
 
 
 class Training(Protocol):
-    def train(self, task: Task, weights: Path, watch: Stopwatch) -> object:
+    def train(self, task: Task, weights: Path, watch: Stopwatch) -> Outcome:
         """Trains, and calls `watch.stepped()` behind each step; its files go beside the weights' place."""
         ...
 
@@ -25,7 +26,8 @@ def main(name: str, task: str) -> None:
     os.dup2(2, 1)  # what a library prints is no step's time
     given, place = Task.read(Path(task)), Path(task)
     way = cast(Training, import_module(MODULES[name]))
-    way.train(given, place.with_suffix(".weights"), Stopwatch(Turns(told, sys.stdin)))
+    outcome = way.train(given, place.with_suffix(".weights"), Stopwatch(Turns(told, sys.stdin)))
+    print(json.dumps({"accuracy": outcome.accuracy}), file=told, flush=True)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from graft.benchmark.steps.by_graft import ready
 from graft.benchmark.task import Task
 
 
-def train(task: Task, weights: Path, watch: Stopwatch) -> None:
+def train(task: Task, weights: Path, watch: Stopwatch) -> NoReturn:
     """Without an end: whoever watches it ends it."""
     torch.set_num_threads(task.threads)
     run = ready(task, weights.parent)

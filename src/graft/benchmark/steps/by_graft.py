@@ -11,8 +11,8 @@ import torch
 
 from graft.benchmark.composed import composed
 from graft.benchmark.peers.stopwatch import Stopwatch
-from graft.benchmark.task import Task
-from graft.benchmark.training import command
+from graft.benchmark.task import Outcome, Task
+from graft.benchmark.training import RUN, command
 from graft.config.schema import Config
 from graft.data.datamodule import DataModule
 from graft.data.datasets import load_table
@@ -22,7 +22,9 @@ from graft.finetune.module import FineTuning
 from graft.models.network import network_for
 from graft.plan import make_plan
 from graft.precompute import compute_features
+from graft.processes import say
 from graft.run import tuning_of
+from graft.step_tuning import with_fastest_step
 from graft.transfer import inject
 from graft.transfer.chosen import open_chosen
 
@@ -71,16 +73,23 @@ def ready(task: Task, folder: Path) -> Ready:
     data = DataModule(table, config.data, config.augment, network.preprocess, seed=config.seed, cache=config.cache)
     behind = compute_features(plan, network, data)
     tuning = tuning_of(plan, network, behind, None)
-    return Ready(config=config, data=data, tuning=tuning, trained=next(iter(behind.values()), network.module))
+    if task.tune:
+        place = folder / RUN
+        place.mkdir()
+        plan = with_fastest_step(plan, tuning, data, place, say)
+        tuning = tuning_of(plan, network, behind, None)
+    return Ready(config=plan.config, data=data, tuning=tuning, trained=next(iter(behind.values()), network.module))
 
 
-def train(task: Task, weights: Path, watch: Stopwatch) -> None:
+def train(task: Task, weights: Path, watch: Stopwatch) -> Outcome:
     run = ready(task, weights.parent)
     run.data.serve(run.tuning.kept_at)
     loader = Watched(run.data.train_dataloader(), watch.stepped)
     run.data.train_dataloader = lambda: loader  # pyright: ignore[reportAttributeAccessIssue]
     config = run.config
-    fit(
-        run.tuning, run.data, weights.parent / "run",
+    result = fit(
+        run.tuning, run.data, weights.parent / RUN,
         trainer=config.trainer, checkpoint=config.checkpoint, resume="never",
     )  # fmt: skip
+    accuracy = result.metrics.get("test/accuracy", result.metrics["val/accuracy"])
+    return watch.outcome(accuracy=accuracy, images=len(loader) * task.batch_size)
