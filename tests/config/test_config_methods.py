@@ -12,6 +12,7 @@ from graft.config import together_methods
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 FaultsOf = Callable[..., dict[str, str]]
+HALF = ("trainer.precision=16-mixed",)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,10 @@ FaultsOf = Callable[..., dict[str, str]]
         (["trainer=fsdp", "trainer.accelerator=cpu"], "trainer.strategy", "as fsdp shares weights out over GPUs"),
         (["trainer=fsdp", "method.ema=0.9"], "method.ema", "no process has whole weights"),
         (["trainer=fsdp", "trainer.clip_norm=1"], "trainer.clip_norm", "no process has whole weights"),
+        (["trainer.compile=true", "trainer.recompute=true"], "trainer.recompute", "chooses by itself what is computed"),
+        (["trainer.tune=auto", "trainer=ddp", "trainer.devices=2"], "trainer.tune", "received auto with 2 processes"),
+        (["optimizer.lr=find", "trainer=ddp", "trainer.num_nodes=2"], "optimizer.lr", "received find with 4 processes"),
+        (["+optimizer.kwargs.fused=true", *HALF, "trainer.clip_norm=1"], "optimizer.kwargs", "leave fused out"),
     ],
 )
 def test_what_does_not_go_together_is_answered(overrides: list[str], key: str, said: str, faults_of: FaultsOf) -> None:
@@ -51,6 +56,9 @@ def test_what_does_not_go_together_is_answered(overrides: list[str], key: str, s
 def test_what_goes_together_is_taken(faults_of: FaultsOf) -> None:
     assert not faults_of("method.lora=8", "method.lora_alpha=16", "method.ema=0.99", "backbone.drop_path=0.1")
     assert not faults_of("method.l2_sp=0.1", "method.distill=1", "freeze=none", "augment.mixup=0.2", "augment.cutmix=1")
+    assert not faults_of("+optimizer.kwargs.fused=true", "trainer.precision=bf16-mixed", "trainer.clip_norm=1")
+    assert not faults_of("+optimizer.kwargs.fused=true", *HALF)
+    assert not faults_of("+optimizer.kwargs.fused=false", *HALF, "trainer.clip_norm=1")
     assert not faults_of("method.bitfit=true", "freeze=none", "method.ema=0.99", "unfreeze=never")
 
 

@@ -171,6 +171,18 @@ def test_gradients_are_clipped_in_every_precision(tiny, tmp_path, precision, nam
     assert len(norms) > 1
 
 
+def test_numbers_that_slow_a_processor_down_count_as_zero_while_it_trains_and_evaluates(tiny, tmp_path):
+    def halved():
+        return float(torch.tensor(2e-38) * 0.5)
+
+    seen = []
+    tuning = tiny.tuning()
+    tuning.network.register_forward_hook(lambda *_: seen.append(halved()))
+    fit(tuning, tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=1), checkpoint=tiny.checkpoint())
+    assert set(seen) == {0.0}
+    assert halved() > 0
+
+
 def test_accumulated_batches_count_as_one_step(tiny, tmp_path):
     _, result = run(tiny, tmp_path, trainer={"accumulate": 3}, checkpoint={"every_n_steps": 1})
     assert result.steps == 2 * 3

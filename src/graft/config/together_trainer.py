@@ -34,6 +34,19 @@ def _recompute_uncompiled(values: Values) -> Iterator[Fault]:
         )
 
 
+def _clipped_unfused(values: Values) -> Iterator[Fault]:
+    """A fused optimizer unscales the gradients itself, within its step: before it there is nothing to clip."""
+    fused = (values["optimizer.kwargs"] or {}).get("fused")
+    if fused and values["trainer.precision"] == "16-mixed" and values["trainer.clip_norm"]:
+        yield Fault(
+            key="optimizer.kwargs",
+            expected="no fused=true with trainer.precision=16-mixed and trainer.clip_norm, which needs the gradients"
+            " unscaled before the optimizer's step",
+            received="fused: true",
+            remedy="trainer.precision=bf16-mixed, or leave fused out",
+        )
+
+
 def _sharded(values: Values) -> Iterator[Fault]:
     """What reads or copies whole weights between steps, which no process has under fsdp."""
     if values["trainer.strategy"] != "fsdp":
@@ -75,5 +88,6 @@ SHARDED_KEYS = (
 TRAINER_RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], ...] = (
     (("trainer.compile", "trainer.recompute"), _recompute_uncompiled),
     (("optimizer.lr", "trainer.tune", "trainer.devices", "trainer.num_nodes"), _one_process_measures),
+    (("optimizer.kwargs", "trainer.precision", "trainer.clip_norm"), _clipped_unfused),
     (SHARDED_KEYS, _sharded),
 )

@@ -33,7 +33,7 @@ from graft.finetune.recompute import recomputed
 from graft.finetune.resume import find_checkpoint, prepare
 from graft.finetune.shrink import Beginning, free_memory, with_smaller_batches
 from graft.finetune.unfreeze import Phase
-from graft.machine import keep_freed_memory, threads
+from graft.machine import denormals_as_zero, keep_freed_memory, threads
 from graft.processes import is_first
 from graft.stopping import StopSignals
 
@@ -150,7 +150,10 @@ def fit(
     if hardware(trainer)["accelerator"] == "cpu":
         keep_freed_memory()
     shared_out = threads(trainer.threads or (1 if tuning.is_small else None))
-    with quiet_lightning(), known_to_be_none(), shared_out, _recomputing(tuning, trainer), told_when_lost(folder):
+    with (
+        quiet_lightning(), known_to_be_none(), shared_out, denormals_as_zero(), _recomputing(tuning, trainer),
+        told_when_lost(folder),
+    ):  # fmt: skip
         start = path
         while True:
             lightning = make_trainer(
