@@ -10,6 +10,7 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 
 from graft.config.faults import InputError
 from graft.config.schema import TrainerConfig
+from graft.models.inference import fast_precision
 
 FSDP = "fsdp"
 
@@ -84,4 +85,4 @@ def _precision(config: TrainerConfig, accelerator: str) -> str:
         raise InputError("trainer.precision: expected 32-true or bf16-mixed on a CPU, received '16-mixed'; try auto")
     if config.precision != "auto":
         return config.precision
-    return "bf16-mixed" if accelerator == "gpu" and torch.cuda.is_bf16_supported() else "32-true"
+    return "bf16-mixed" if accelerator == "gpu" and fast_precision("cuda") is torch.bfloat16 else "32-true"
