@@ -29,7 +29,7 @@ from graft.plan_text import columns
 from graft.results.record import read_json
 
 FILE = "tune.json"
-FORMAT = 1  # part of the key: raised when the same ingredients are measured otherwise
+FORMAT = 2  # part of the key: raised when the same ingredients are measured otherwise
 STEP = ("precision", "channels_last", "compile", "accumulate", "engine", "recompute")  # what of the trainer counts
 BATCHES = 2  # real ones that the steps go over
 
@@ -59,14 +59,14 @@ def with_fastest_step(
 
 def table(found: Mapping[str, Any]) -> str:
     """What was tried, a line a way."""
-    rows = [("          memory order", "precision", "compiled", "update", "a step", "loss off", "")]
+    rows = [("          memory order", "precision", "compiled", "update", "a step", "loss off", "gradient off", "")]
     for each in found["tried"]:
         way = {name: each[name] for name in found["chosen"]}
         rows.append(
             (
                 f"          channels {'last' if way['channels_last'] else 'first'}", way["precision"],
                 "yes" if way["compile"] else "no", way["update"] or "as it is", f"{each['seconds']:.4g} s",
-                f"{each['off']:.1e}", "chosen" if way == found["chosen"] else "",
+                f"{each['off']:.1e}", f"{each['gradient_off']:.1e}", "chosen" if way == found["chosen"] else "",
             )
         )  # fmt: skip
     return columns(rows)

@@ -1,5 +1,6 @@
 """trainer.tune=auto measures on copies: what it tries, what it may choose, and that nothing of the run changes."""
 
+import copy
 import math
 from itertools import pairwise
 
@@ -11,9 +12,11 @@ from torch.utils.data import default_collate
 from graft.config.faults import InputError
 from graft.config.schema import SchedulerConfig, SchedulerKind, UnfreezeKind
 from graft.finetune.fit import fit
+from graft.finetune.freeze import apply_freeze
 from graft.finetune.module import FineTuning
 from graft.finetune.tune import (
     GAIN,
+    GRADIENT_TOLERANCE,
     TIMED,
     TOLERANCE,
     WARMING,
@@ -99,6 +102,36 @@ def test_the_fastest_that_keeps_the_loss_is_chosen(seconds, off, chosen):
     assert choose(tried) is tried[chosen].way
 
 
+def test_a_way_whose_gradients_are_others_is_not_chosen():
+    plain = Measured(way=LAST, seconds=1.0, losses=(2.0, 0.5), gradient=4.0)
+    assert plain.beside(plain) == plain
+    near = Measured(way=FIRST, seconds=0.5, losses=(2.03, 0.51), gradient=3.0).beside(plain)
+    assert (near.off, near.gradient_off) == pytest.approx((0.015, 0.25))
+    assert choose([plain, near]) is FIRST
+    for gradient in (0.0, math.nan, 4.0 * (1.01 + GRADIENT_TOLERANCE)):
+        broken = Measured(way=FIRST, seconds=0.5, losses=(2.0, 0.5), gradient=gradient).beside(plain)
+        assert broken.off == 0
+        assert choose([plain, broken]) is LAST
+
+
+def test_weights_stay_so_that_losses_compare_and_gradients_are_the_first_steps(tiny):
+    tuning, given = make(tiny, optimizer=tiny.optimizer(lr=10.0)), batches(tiny)
+    found = measure(tuning, given, tiny.trainer(), LAST)
+    first, second = found.losses[:2]
+    assert first != second
+    assert found.losses == pytest.approx([first, second, first, second, first], rel=1e-6)
+    place = longest_phase(tuning)
+    network = copy.deepcopy(tuning.network)
+    apply_freeze(network, tuning.phases[place].frozen, tuning.freeze_bn, heads=tuning.stages.heads)
+    for part in network.modules():
+        part.training = part.training and not isinstance(part, torch.nn.Dropout)
+    loss = torch.nn.functional.cross_entropy(network(given[0]["image"]), given[0]["target"])
+    loss.backward()
+    norm = torch.nn.utils.get_total_norm([each.grad for each in network.parameters() if each.grad is not None])
+    assert loss.item() == pytest.approx(first, rel=1e-5)
+    assert found.gradient == pytest.approx(float(norm), rel=1e-4)
+
+
 def test_what_is_measured_is_what_the_ways_compute(tiny):
     tuned = tune(make(tiny), batches(tiny), tiny.trainer())
     assert isinstance(tuned, Tuned)
@@ -106,7 +139,8 @@ def test_what_is_measured_is_what_the_ways_compute(tiny):
     assert tuned.tried[2].way.update == "foreach"
     assert all(0 < each.seconds < 60 for each in tuned.tried)
     assert all(each.off <= 1e-4 for each in tuned.tried)  # dropout, on in this network, is silent
-    assert all(len(set(each.losses)) == WARMING + TIMED for each in tuned.tried)
+    assert all(each.gradient_off <= 1e-4 for each in tuned.tried)
+    assert all(len(each.losses) == WARMING + TIMED for each in tuned.tried)
     assert tuned.to_dict()["chosen"] in [
         {name: each[name] for name in ("channels_last", "precision", "compile", "update")}
         for each in tuned.to_dict()["tried"]
