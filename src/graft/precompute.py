@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 
 import torch
 
 from graft.config.choices import CacheKind
 from graft.config.faults import InputError
+from graft.config.schema import TrainerConfig
 from graft.data.cache import FeatureCache
 from graft.data.cache_folder import CacheFolder
 from graft.data.datamodule import DataModule
@@ -17,7 +19,7 @@ from graft.data.loader import as_batched
 from graft.data.table import PARTS
 from graft.machine import keep_freed_memory
 from graft.models.cut import split
-from graft.models.inference import engine, fast_precision
+from graft.models.inference import proven_engine
 from graft.models.network import Network
 from graft.plan import Plan
 from graft.plan_cache import Kept
@@ -47,14 +49,12 @@ def _features_after(
     kept: Kept, plan: Plan, network: Network, data: DataModule
 ) -> tuple[dict[str, FeatureDataset], torch.nn.Module]:
     config, cut = plan.config, kept.cut
-    prefix, rest = split(network.module, network.stages, cut, example=example_of(network))  # proves the cut on it
+    example = example_of(network)
+    prefix, rest = split(network.module, network.stages, cut, example=example)  # proves the cut on it
     device = "cuda" if config.trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
     if device == "cpu":
         keep_freed_memory()
-    running, how = prefix, "plain"
-    if config.trainer.engine:
-        running = engine(prefix, precision=fast_precision(device, config.trainer.precision), device=device)
-        how = running.description
+    running, how = _runner(prefix, example, config.trainer, device)
     parts = {
         name: data.images(name, augmented=name == "train" and config.cache.views > 0)
         for name in PARTS
@@ -70,7 +70,20 @@ def _features_after(
         progress=_progress(f"features after {cut}, {size(kept.size)}"),
     )
     channels_last = config.trainer.channels_last
-    return cache.build(running.to(device), parts, ingredients, device=device, channels_last=channels_last), rest
+    return cache.build(running, parts, ingredients, device=device, channels_last=channels_last), rest
+
+
+def _runner(
+    prefix: torch.nn.Module, example: torch.Tensor, trainer: TrainerConfig, device: str
+) -> tuple[torch.nn.Module, str]:
+    """What computes the features on that device, and how an entry's record calls it. The prefix stays where it is."""
+    if trainer.engine:
+        try:
+            running = proven_engine(prefix, example, precision=trainer.precision, device=device)
+            return running, running.description
+        except InputError as reason:
+            say(f"cache     computed by the network as it is: {reason}")
+    return copy.deepcopy(prefix).to(device), "plain"
 
 
 def example_of(network: Network) -> torch.Tensor:

@@ -95,6 +95,30 @@ def test_lp_ft_trains_its_head_from_kept_features_and_then_on_images(
     assert rows["kept"] == [pytest.approx(row, abs=1e-4) for row in rows["plain"]]
 
 
+def test_features_that_folding_would_change_are_computed_by_the_network_as_it_is(
+    train: Train, images: Path, donor: Path, tmp_path: Path
+):
+    """A mean far from zero leaves nothing of the digits once it is folded into a bias."""
+    state, norm = torch.load(donor), "layer2.0.bn1"
+    spread = (state[f"{norm}.running_var"] + 1e-5).sqrt()
+    state[f"{norm}.running_mean"].fill_(1e6)
+    state[f"{norm}.bias"] += 1e6 * state[f"{norm}.weight"] / spread
+    torch.save(state, tmp_path / "far.pth")
+    losses: dict[str, float] = {}
+    for name, words in {
+        "kept": ("cache=features", f"cache.dir={tmp_path / 'cache'}"),
+        "plain": ("cache=none", "trainer.engine=false"),
+    }.items():
+        done = train(
+            "freeze=layer1-3", "donor=file", f"donor.path={tmp_path / 'far.pth'}", *words, f"data.root={images}",
+            *SMALL, "trainer.precision=32-true", f"hydra.run.dir={tmp_path / name}",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert ("computed by the network as it is: cut: expected the same features" in done.stdout) is (name == "kept")
+        losses[name] = json.loads((tmp_path / name / "metrics.json").read_text())["val/loss"]
+    assert losses["kept"] == pytest.approx(losses["plain"], abs=1e-4)
+
+
 def test_varied_images_go_through_the_engine(train: Train, images: Path, donor: Path, tmp_path: Path):
     done = train(
         "freeze=layer1-3", "augment=light", "donor=file", f"donor.path={donor}", f"data.root={images}", *SMALL,

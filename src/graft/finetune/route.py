@@ -14,12 +14,10 @@ from torch import Tensor, nn
 
 from graft.config.faults import InputError
 from graft.models.cut import split
-from graft.models.inference import Engine, engine, fast_precision, frozen_prefix
+from graft.models.inference import Engine, frozen_prefix, proven_engine
 from graft.models.names import tensor_names
 from graft.models.stages import Stages
 
-# How far an engine's features may be from the prefix's, over the largest of them.
-TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 WHOLE = "the network as it is"
 
 
@@ -146,15 +144,7 @@ def halves_at(
     prefix, rest = split(network, stages, cut, example=example)
     if rest.inputs != 1:
         raise InputError(f"cut: expected one tensor to cross the cut after {cut}, received {rest.inputs}")
-    running = engine(prefix, precision=fast_precision(example.device, precision), device=example.device)
-    with torch.no_grad(), torch.autocast(example.device.type, enabled=False):
-        expected, received = prefix(example.float()), running(example)
-    difference = float((expected - received).abs().max() / expected.abs().max().clamp(min=1e-12))
-    if not difference <= TOLERANCES[running.precision]:
-        raise InputError(
-            f"cut: expected the same features from the folded prefix, received values off by {difference:.2g}"
-        )
-    return running, rest
+    return proven_engine(prefix, example, precision=precision, device=example.device), rest
 
 
 def _as_it_is(module: nn.Module) -> nn.Module:

@@ -16,6 +16,8 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import fx, nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
+from graft.config.faults import InputError
+
 if TYPE_CHECKING:
     from graft.models.stages import Stages
 
@@ -24,6 +26,10 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, Conv2dSame)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, BatchNormAct2d, FrozenBatchNorm2d)
 
 _CPU_MICRO_BATCH = 8
+
+# How far an engine's features may be from the prefix's, as vectors, over the length of these. Autocast to bf16, which
+# the layers behind train in, is as far off (efficientnet_lite0: 0.05).
+TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.1}
 
 
 def frozen_prefix(stages: Stages, names: Iterable[str], frozen: Collection[str]) -> str | None:
@@ -98,6 +104,30 @@ def engine(prefix: nn.Module, *, precision: torch.dtype | None = None, device: t
     micro_batch = _CPU_MICRO_BATCH if torch.device(device).type == "cpu" else None
     folded = fold(prefix).to(device)
     return Engine(folded, precision=precision or fast_precision(device), micro_batch=micro_batch)
+
+
+def proven_engine(
+    prefix: nn.Module, example: torch.Tensor, *, precision: str = "auto", device: torch.device | str
+) -> Engine:
+    """An engine that has given the prefix's own features for the example.
+
+    Args:
+        example: images, where the prefix is.
+        precision: `trainer.precision`.
+        device: where the engine is to run.
+
+    Raises:
+        InputError: it computes something else (statistics so large that folding them leaves nothing of the digits).
+    """
+    running = engine(prefix, precision=fast_precision(device, precision), device=device)
+    with torch.no_grad(), torch.autocast(example.device.type, enabled=False):
+        expected, received = prefix(example.float()), running(example.to(device)).to(example.device)
+    difference = float((expected - received).norm() / expected.norm().clamp(min=1e-12))
+    if not difference <= TOLERANCES[running.precision]:
+        raise InputError(
+            f"cut: expected the same features from the folded prefix, received values off by {difference:.2g}"
+        )
+    return running
 
 
 def fold(prefix: nn.Module) -> nn.Module:
