@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
-from math import ceil
+from math import ceil, nan
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,8 @@ def table(found: Mapping[str, Any]) -> str:
             (
                 f"          channels {'last' if way['channels_last'] else 'first'}", way["precision"],
                 "yes" if way["compile"] else "no", way["update"] or "as it is", f"{each['seconds']:.4g} s",
-                f"{each['off']:.1e}", f"{each['gradient_off']:.1e}", "chosen" if way == found["chosen"] else "",
+                f"{each['off']:.1e}", f"{each.get('gradient_off', nan):.1e}",
+                "chosen" if way == found["chosen"] else "",
             )
         )  # fmt: skip
     return columns(rows)

@@ -6,17 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torchvision import models
 
-from graft.benchmark.composed import composed
 from graft.benchmark.pictures import generated
-from graft.data.datamodule import DataModule
-from graft.data.datasets import load_table
-from graft.models.network import network_for
-from graft.plan import make_plan
-from graft.precompute import compute_features
-from graft.transfer import inject
-from graft.transfer.chosen import open_chosen
+from graft.benchmark.steps.by_graft import ready
+from graft.benchmark.task import Task
 
 ROOT = Path(__file__).resolve().parents[2]
 NORM = "layer2.0.bn1"
@@ -33,27 +28,21 @@ def test_an_engine_computes_them_where_it_is_proven_and_else_the_network(
     spread = (state[f"{NORM}.running_var"] + 1e-5).sqrt()
     state[f"{NORM}.running_mean"].fill_(mean)
     state[f"{NORM}.bias"] += mean * state[f"{NORM}.weight"] / spread
-    torch.save(state, tmp_path / "donor.pth")
-    config = composed(
-        "backbone=resnet18", "donor=file", f"donor.path={tmp_path / 'donor.pth'}", "data=folder", "freeze=layer1-3",
-        f"data.root={generated(tmp_path / 'images', {'train': 4, 'val': 2}, size=(40, 40))}", "data.image_size=32",
-        "data.num_workers=0", "cache=features", f"cache.dir={tmp_path / 'cache'}", "trainer.precision=32-true",
-        "trainer.accelerator=cpu",
+    save_file(state, tmp_path / "donor")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)  # float32 here as on any machine
+    task = Task(
+        images=str(generated(tmp_path / "images", {"train": 4, "val": 2}, size=(40, 40))),
+        donor=str(tmp_path / "donor"),
+        library="torchvision", model="resnet18", head="fc", backbone="resnet18", freeze="layer1-3", trains=("layer4",),
+        image_size=32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), epochs=1, batch_size=2,
     )  # fmt: skip
-    table = load_table(config.data)
-    plan = make_plan(config, table, lambda: open_chosen(config))
-    network = network_for(config, len(table.classes))
-    with open_chosen(config) as donor:
-        inject(plan.ledger, donor, network.module)
-    data = DataModule(table, config.data, config.augment, network.preprocess, seed=config.seed, cache=config.cache)
-    behind = compute_features(plan, network, data)
+    run = ready(task, tmp_path)
     said = "computed by the network as it is: cut: expected the same features from the folded prefix"
     assert (said in capsys.readouterr().out) is bool(mean)
 
-    images = next(iter(DataModule(table, config.data, config.augment, network.preprocess, seed=0).val_dataloader()))
-    features = next(iter(data.val_dataloader()))
-    assert images["index"].equal(features["index"])
+    pictures = run.data.images("val", augmented=False)
+    features = next(iter(run.data.val_dataloader()))
     with torch.no_grad():
-        expected = network.module.eval()(images["image"])
-        received = behind["layer3"].eval()(features["features"])
+        images = torch.stack([pictures[0, int(index)]["image"] for index in features["index"]])
+        expected, received = run.tuning.network.eval()(images), run.trained.eval()(features["features"])
     assert received.numpy() == pytest.approx(expected.numpy(), abs=1e-4 * float(expected.abs().max()))

@@ -24,7 +24,7 @@ from graft.finetune.checkpoint import BEST, FOLDER, LAST, CheckpointFile, read_c
 from graft.finetune.hardware import hardware, strategy
 from graft.finetune.lost import told_when_lost
 from graft.finetune.metrics import Outputs
-from graft.finetune.module import STATE, FineTuning
+from graft.finetune.module import FineTuning
 from graft.finetune.no_gpu import known_to_be_none
 from graft.finetune.profile import Shares
 from graft.finetune.pruning import Pruning, Watcher
@@ -32,6 +32,7 @@ from graft.finetune.quiet import quiet_lightning
 from graft.finetune.recompute import recomputed
 from graft.finetune.resume import find_checkpoint, prepare
 from graft.finetune.shrink import Beginning, free_memory, with_smaller_batches
+from graft.finetune.state import STATE
 from graft.finetune.unfreeze import Phase
 from graft.machine import denormals_as_zero, keep_freed_memory, threads
 from graft.processes import is_first

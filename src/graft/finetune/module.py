@@ -11,7 +11,6 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from graft.config.faults import InputError
 from graft.config.schema import (
     FreezeBatchNorm,
     LossConfig,
@@ -21,7 +20,6 @@ from graft.config.schema import (
     SchedulerConfig,
 )
 from graft.data.sampling import derive
-from graft.finetune.checkpoint import check_weights, state_by_name, state_by_position
 from graft.finetune.evaluating import Batch, Evaluating
 from graft.finetune.finite import Finite
 from graft.finetune.freeze import Frozen, apply_freeze, check_tied, unmoving
@@ -33,13 +31,11 @@ from graft.finetune.optimizer import build_optimizer, rate_factor
 from graft.finetune.progress import Clock, Watch
 from graft.finetune.rates import Rates
 from graft.finetune.route import Route
-from graft.finetune.settings import check_settings, settings
-from graft.finetune.shrink import resize_progress
+from graft.finetune.state import add_state, take_up
 from graft.finetune.unfreeze import Phase, Schedule
 from graft.models.stages import Stages
 from graft.tasks import Task
 
-STATE = "graft"
 SMALL = 1_000_000  # weights of a head that one thread trains as fast as several
 NAN_CHECK_EVERY = 50  # batches between looks at what a GPU has noted
 
@@ -311,52 +307,10 @@ class FineTuning(Evaluating):
         self.follow(self.schedule.decide(self.history, self.steps_per_epoch))
         return row
 
-    def position(self) -> tuple[int, int]:
-        """Epoch, and batches done in it, at which training goes on from here."""
-        loop = self.trainer.fit_loop
-        epoch = loop.epoch_progress.state_dict()["current"]
-        if epoch["processed"] == epoch["ready"]:
-            return epoch["processed"], 0
-        return epoch["processed"], loop.epoch_loop.batch_progress.current.ready
-
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["optimizer_states"] = [state_by_name(state, self.groups) for state in checkpoint["optimizer_states"]]
-        checkpoint[STATE] = {
-            "settings": settings(self),
-            "history": [dict(row) for row in self.history],
-            "sums": self.sums.values.cpu(),
-            "decisions": list(self.decisions),
-            "watch": self.watch.state(),
-            "clock": self.clock.state(),
-            "finite": self.finite.state(),
-            "position": list(self.position()),
-            "batches": [self.batches_per_epoch, self.trainer.accumulate_grad_batches],
-            **self.methods.state(),
-        }
+        add_state(checkpoint, self)
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        state = cast("Mapping[str, Any] | None", checkpoint.get(STATE))
-        if state is None:
-            raise InputError(
-                "resume: expected a checkpoint of graft's, received one without its state; try resume=never"
-            )
-        check_weights(checkpoint["state_dict"], self.state_dict())
-        check_settings(state["settings"], settings(self))
-        checkpoint["optimizer_states"] = [
-            state_by_position(saved, self.groups, self.network) for saved in checkpoint["optimizer_states"]
-        ]
-        batches, accumulate = state["batches"]
-        resize_progress(
-            checkpoint,
-            batches=(batches, self.batches_per_epoch),
-            accumulate=(accumulate, self.trainer.accumulate_grad_batches),
-        )
-        self.history = [dict(row) for row in state["history"]]
-        self.sums.values = state["sums"]
-        self.follow(state["decisions"])
-        self.watch.restore(state["watch"])
-        self.finite.restore(state["finite"])
-        self.clock.restore(state["clock"])
-        self.methods.restore(state)
+        take_up(checkpoint, self)

@@ -19,7 +19,7 @@ from graft.finetune.checkpoint import (
     read_checkpoint,
     remove_leftovers,
 )
-from graft.finetune.module import STATE
+from graft.finetune.state import STATE
 
 
 def find_checkpoint(resume: str, folder: Path, say: Callable[[str], None]) -> Path | None:

@@ -92,4 +92,4 @@ def train(task: Task, weights: Path, watch: Stopwatch) -> Outcome:
         trainer=config.trainer, checkpoint=config.checkpoint, resume="never",
     )  # fmt: skip
     accuracy = result.metrics.get("test/accuracy", result.metrics["val/accuracy"])
-    return watch.outcome(accuracy=accuracy, images=len(loader) * task.batch_size)
+    return watch.outcome(accuracy=accuracy, images=len(run.data.table.train))

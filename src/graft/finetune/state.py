@@ -1,0 +1,73 @@
+"""What a checkpoint holds of a training beside the weights, and how a training takes it up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from graft.config.faults import InputError
+from graft.finetune.checkpoint import check_weights, state_by_name, state_by_position
+from graft.finetune.settings import check_settings, settings
+from graft.finetune.shrink import resize_progress
+
+if TYPE_CHECKING:
+    from graft.finetune.module import FineTuning
+
+STATE = "graft"
+"""Its key in a checkpoint."""
+
+
+def add_state(checkpoint: dict[str, Any], tuning: FineTuning) -> None:
+    """Mutates what Lightning is about to save: optimizers by parameters' names, and the training's own state."""
+    groups = tuning.groups
+    checkpoint["optimizer_states"] = [state_by_name(state, groups) for state in checkpoint["optimizer_states"]]
+    checkpoint[STATE] = {
+        "settings": settings(tuning),
+        "history": [dict(row) for row in tuning.history],
+        "sums": tuning.sums.values.cpu(),
+        "decisions": list(tuning.decisions),
+        "watch": tuning.watch.state(),
+        "clock": tuning.clock.state(),
+        "finite": tuning.finite.state(),
+        "position": list(_position(tuning)),
+        "batches": [tuning.batches_per_epoch, tuning.trainer.accumulate_grad_batches],
+        **tuning.methods.state(),
+    }
+
+
+def take_up(checkpoint: dict[str, Any], tuning: FineTuning) -> None:
+    """Sets the training to where the checkpoint stands. Mutates the checkpoint, for Lightning to take up the rest.
+
+    Raises:
+        InputError: it is not one of this run's.
+    """
+    state = cast("Mapping[str, Any] | None", checkpoint.get(STATE))
+    if state is None:
+        raise InputError("resume: expected a checkpoint of graft's, received one without its state; try resume=never")
+    check_weights(checkpoint["state_dict"], tuning.state_dict())
+    check_settings(state["settings"], settings(tuning))
+    checkpoint["optimizer_states"] = [
+        state_by_position(saved, tuning.groups, tuning.network) for saved in checkpoint["optimizer_states"]
+    ]
+    batches, accumulate = state["batches"]
+    resize_progress(
+        checkpoint,
+        batches=(batches, tuning.batches_per_epoch),
+        accumulate=(accumulate, tuning.trainer.accumulate_grad_batches),
+    )
+    tuning.history = [dict(row) for row in state["history"]]
+    tuning.sums.values = state["sums"]
+    tuning.follow(state["decisions"])
+    tuning.watch.restore(state["watch"])
+    tuning.finite.restore(state["finite"])
+    tuning.clock.restore(state["clock"])
+    tuning.methods.restore(state)
+
+
+def _position(tuning: FineTuning) -> tuple[int, int]:
+    """Epoch, and batches done in it, at which training goes on from here."""
+    loop = tuning.trainer.fit_loop
+    epoch = loop.epoch_progress.state_dict()["current"]
+    if epoch["processed"] == epoch["ready"]:
+        return epoch["processed"], 0
+    return epoch["processed"], loop.epoch_loop.batch_progress.current.ready
