@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT / "src"))
 
 BACKBONE = "test_resnet.r160_in1k"  # 0.5 M parameters, made for tests
 KINDS = ("random moment", "checkpoint write", "phase boundary")
-TIMES = ("seconds", "train/seconds", "train/images_per_second", "images_per_second", "profile")
+TIMES = ("seconds", "seconds_to_first_step", "train/seconds", "train/images_per_second", "images_per_second", "profile")
 
 
 def main() -> None:

@@ -170,6 +170,18 @@ def test_a_network_that_cannot_be_cut_runs_as_it_is_and_says_so(tiny, tmp_path):
     assert result.prefix["layer2"].startswith(f"{WHOLE}: cut: expected a network that torch.fx can cut after layer2")
 
 
+def test_a_run_that_goes_on_knows_how_the_phases_before_were_computed(tiny, tmp_path):
+    def again():
+        tuning = make(tiny, freeze="layer1-2", engine=True)
+        return fit(tuning, tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=1))
+
+    first = again()
+    assert first.prefix == {"layer2": "folded, float32"}
+    second = again()
+    assert second.resumed_from is not None
+    assert second.prefix == first.prefix
+
+
 def test_an_engine_that_computes_something_else_is_not_used(tiny):
     """A mean far from zero leaves nothing of the digits once it is folded into a bias."""
     network = make(tiny, freeze="layer1-2").network.eval()

@@ -29,6 +29,7 @@ def add_state(checkpoint: dict[str, Any], tuning: FineTuning) -> None:
         "watch": tuning.watch.state(),
         "clock": tuning.clock.state(),
         "finite": tuning.finite.state(),
+        "prefix": dict(tuning.route.taken),
         "position": list(_position(tuning)),
         "batches": [tuning.batches_per_epoch, tuning.trainer.accumulate_grad_batches],
         **tuning.methods.state(),
@@ -61,6 +62,7 @@ def take_up(checkpoint: dict[str, Any], tuning: FineTuning) -> None:
     tuning.watch.restore(state["watch"])
     tuning.finite.restore(state["finite"])
     tuning.clock.restore(state["clock"])
+    tuning.route.taken = dict(state.get("prefix", {}))
     tuning.methods.restore(state)
 
 
