@@ -19,7 +19,7 @@ from graft.config.faults import FORESEEN, InputError, reason_of
 from graft.config.help import help_text
 from graft.processes import is_first
 from graft.stopping import Stopped, StopSignals
-from graft.sweep.job import check_sweep, trial_of_this_job
+from graft.sweep.job import STAYS, check_sweep, trial_of_this_job
 
 CONF = Path(__file__).resolve().parent / "conf"
 
@@ -37,8 +37,9 @@ def job(cfg: DictConfig) -> float | None:
             from graft.inputs import kept_inputs  # torch and lightning, which nothing above needs
             from graft.run import run
 
+            further_runs = in_a_sweep or STAYS in os.environ
             with StopSignals() as signals:
-                return run(config, folder, overrides, signals, trial, kept_inputs() if in_a_sweep else None)
+                return run(config, folder, overrides, signals, trial, kept_inputs() if further_runs else None)
     except Stopped as stopped:  # no error; it ends a sweep too
         code = _leave(stopped, folder, overrides)
     except FORESEEN as error:

@@ -24,7 +24,7 @@ from graft.models.network import Network
 from graft.plan import Plan
 from graft.plan_cache import Kept
 from graft.plan_text import size
-from graft.processes import say
+from graft.processes import all_cores, at_once, say
 
 
 def compute_features(plan: Plan, network: Network, data: DataModule) -> dict[str, torch.nn.Module]:
@@ -67,6 +67,8 @@ def _features_after(
         CacheFolder(config.cache.dir, max_gb=config.cache.max_gb, say=say),
         batch_size=config.data.batch_size,
         num_workers=data.workers(len(plan.table.train)),
+        # Of trials that run at once, most wait for the one that computes what all of them train on.
+        threads=all_cores() if at_once() > 1 and not config.trainer.threads else None,
         progress=_progress(f"features after {cut}, {size(kept.size)}"),
     )
     channels_last = config.trainer.channels_last

@@ -1,4 +1,4 @@
-"""Which of several processes of one run this is, before any of them has met the others."""
+"""Which of several processes of one run this is, before any of them has met the others; and who shares the machine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 
 # Set by torchrun; by Lightning for the processes it starts; by who starts a command on several machines; by srun.
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+AT_ONCE = "GRAFT_AT_ONCE"
+"""Environment variable: how many runs of a sweep this machine does at once."""
 
 
 def is_first() -> bool:
@@ -17,3 +19,18 @@ def say(line: str) -> None:
     """Prints a line once, however many processes there are."""
     if is_first():
         print(line, flush=True)
+
+
+def at_once() -> int:
+    """Runs that this machine does at once, this one included."""
+    return int(os.environ.get(AT_ONCE, "1"))
+
+
+def all_cores() -> int:
+    """The machine's, as far as this process may use them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cores() -> int:
+    """This run's share of them."""
+    return max(1, all_cores() // at_once())

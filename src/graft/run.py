@@ -31,7 +31,7 @@ from graft.plan import Plan, make_plan
 from graft.plan_cache import runs_engine
 from graft.plan_text import describe
 from graft.precompute import compute_features, example_of
-from graft.processes import is_first, say
+from graft.processes import at_once, cores, is_first, say
 from graft.results.publish import announce, publish, told_how_it_ends
 from graft.results.rate_search import PLOT, recorded_rate, write_rate_search
 from graft.resumable import shared
@@ -62,7 +62,7 @@ def run(
         RunFailed: it began and could not be finished.
         Stopped: a signal came; the same command in the same folder goes on.
     """
-    with threads(config.trainer.threads):
+    with threads(config.trainer.threads or (cores() if at_once() > 1 else None)):
         try:
             return _run(config, folder, overrides, signals, watcher, inputs or Inputs())
         except torch.OutOfMemoryError as error:  # in training, smaller batches have been tried

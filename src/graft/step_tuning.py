@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
@@ -26,6 +25,7 @@ from graft.machine import processor
 from graft.models.fingerprint import structure_hash
 from graft.plan import Plan
 from graft.plan_text import columns
+from graft.processes import all_cores
 from graft.results.record import read_json
 
 FILE = "tune.json"
@@ -126,8 +126,7 @@ def _circumstances(plan: Plan, tuning: FineTuning, batches: Sequence[Mapping[str
 def machine(accelerator: str) -> dict[str, Any]:
     """What decides how fast it is."""
     gpu = torch.cuda.get_device_name() if accelerator != "cpu" and torch.cuda.is_available() else None
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "processor": processor(), "cores": cores, "threads": torch.get_num_threads(),
+        "processor": processor(), "cores": all_cores(), "threads": torch.get_num_threads(),
         "gpu": gpu, "torch": torch.__version__,
     }  # fmt: skip

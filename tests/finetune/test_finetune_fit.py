@@ -154,14 +154,14 @@ def test_gradients_are_clipped_in_every_precision(tiny, tmp_path, precision, nam
     norms = []
 
     def watched(tuning):
-        step = tuning.optimizer_step
+        clip = tuning.configure_gradient_clipping
 
-        def stepping(epoch, batch_idx, optimizer, closure):
-            step(epoch, batch_idx, optimizer, closure)
+        def clipping(optimizer, *args, **kwargs):
+            clip(optimizer, *args, **kwargs)
             grads = [each.grad for group in optimizer.param_groups for each in group["params"]]
             norms.append(float(torch.nn.utils.get_total_norm(grads)))
 
-        tuning.optimizer_step = stepping
+        tuning.configure_gradient_clipping = clipping
 
     tuning = tiny.tuning(optimizer=tiny.optimizer(name=name))
     watched(tuning)

@@ -173,6 +173,7 @@ def test_a_checkpoint_half_written_leaves_the_one_before(tiny, tmp_path, monkeyp
         save(checkpoint, path)
 
     with monkeypatch.context() as patch:
+        patch.setattr("graft.finetune.callbacks.PATIENCE", 0)
         patch.setattr(checkpoint_file.torch, "save", full)
         with pytest.raises(
             RunFailed, match=r"last\.ckpt could not be written \(No space .*last\.ckpt, written before, is"
@@ -180,6 +181,52 @@ def test_a_checkpoint_half_written_leaves_the_one_before(tiny, tmp_path, monkeyp
             run(tiny, tmp_path)
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"last.ckpt", "previous.ckpt"}
     run(tiny, tmp_path)
+    assert ending(tmp_path) == reference
+
+
+@pytest.mark.parametrize(("monitor", "direction"), [("val/loss", "min"), ("val/accuracy", "max")])
+def test_where_epochs_are_short_the_best_waits_in_memory(tiny, tmp_path, monkeypatch, monitor, direction):
+    written = []
+    write = checkpoint_file.CheckpointFile._write
+
+    def noted(self, checkpoint, path):
+        written.append((path.name, len(checkpoint["graft"]["history"])))
+        write(self, checkpoint, path)
+
+    def train(folder, patience):
+        monkeypatch.setattr("graft.finetune.callbacks.PATIENCE", patience)
+        written.clear()
+        checkpoint = tiny.checkpoint(monitor=monitor, direction=direction)
+        fit(tiny.tuning(), tiny.Data(), folder, trainer=tiny.trainer(max_epochs=6), checkpoint=checkpoint)
+        best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["graft"]["history"]
+        return ending(folder), len(best), list(written)
+
+    monkeypatch.setattr(checkpoint_file.CheckpointFile, "_write", noted)
+    each, best, names = train(tmp_path / "each", 0)
+    assert names == [("last.ckpt", epoch) for epoch in range(1, 7)]
+    seldom, best_too, names = train(tmp_path / "seldom", 1e9)
+    assert best_too == best
+    assert 1 < best < 6
+    assert names == [("last.ckpt", 1), ("best.ckpt", best), ("last.ckpt", 6)]
+    assert seldom == each
+
+
+@pytest.mark.parametrize("moment", [("on_train_batch_start", 2 * EPOCH + 1), ("on_validation_epoch_end", 2)])
+def test_stopped_behind_epochs_that_left_no_file_it_is_the_same_run(tiny, tmp_path, monkeypatch, reference, moment):
+    def train():
+        config = tiny.checkpoint()
+        return fit(
+            tiny.tuning(**settings()), tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=3), checkpoint=config
+        )
+
+    monkeypatch.setattr("graft.finetune.callbacks.PATIENCE", 1e9)
+    with monkeypatch.context() as patch:
+        stop_in(patch, *moment)
+        with pytest.raises(Stopped):
+            train()
+    saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert len(saved["graft"]["history"]) == 1, "two epochs were done"
+    train()
     assert ending(tmp_path) == reference
 
 
@@ -198,6 +245,7 @@ def test_a_file_that_may_grow_no_further_leaves_the_one_before(tiny, tmp_path, m
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     with monkeypatch.context() as patch:
+        patch.setattr("graft.finetune.callbacks.PATIENCE", 0)
         patch.setattr(checkpoint_file.CheckpointFile, "save_checkpoint", with_little_room)
         with pytest.raises(RunFailed, match=r"checkpoints/last\.ckpt could not be written .* MB are free there"):
             run(tiny, tmp_path)

@@ -51,6 +51,26 @@ def test_processes_of_their_own_are_killed_run_out_of_time_and_cost_one_trial(
     assert len({line.split()[3] for line in runs.read_text().splitlines() if line.startswith("begin")}) == 3
 
 
+def test_workers_stay_for_further_trials_and_a_crash_costs_one(sweep: Command, runs: Path, tmp_path: Path) -> None:
+    limit = ("hydra/launcher=workers", "hydra.launcher.n_jobs=2", "hydra.launcher.timeout_min=0.1")
+    done = sweep(*limit, "optimizer.lr=1e-3", "seed=10,3,1,4,11,12,13,14", STAND_IN_SECONDS="0.2")
+    assert done.returncode == 1, done.stderr
+    study = read_study(tmp_path / "sweep")
+    assert [(trial.state, trial.reason) for trial in study.trials] == [
+        ("complete", ""),
+        ("failed", "its process was killed by SIGKILL: out of memory, or by hand"),
+        ("failed", "the loss is not finite"),
+        ("failed", "it took longer than hydra.launcher.timeout_min=0.1"),
+        *[("complete", "")] * 4,
+    ]  # fmt: skip
+    began = [line.split() for line in runs.read_text().splitlines() if line.startswith("begin")]
+    assert len(began) == 8
+    processes = {number: process for _, number, _, process, *_ in began}
+    assert 3 <= len(set(processes.values())) <= 5, "two, and one for each that died or failed"
+    assert len({processes[number] for number in "4567"}) <= 2
+    assert (tmp_path / "sweep" / "2" / "errors.log").read_text() == "the loss is not finite\n"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +11,7 @@ from typing import Any, cast
 from graft.benchmark.case import CaseModule
 from graft.config.faults import InputError, RunFailed
 from graft.files import write_json
+from graft.processes import all_cores
 
 CASES = {
     "frozen": ("graft.benchmark.frozen_case", "backbone frozen, from the command to saved weights, beside the peers"),
@@ -38,7 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         one.add_argument(
             "--repeats", type=int, default=case.REPEATS, help="counted turns of each way (default: %(default)s)"
         )
-        one.add_argument("--threads", type=int, default=_cores(), help="threads of each way (default: %(default)s)")
+        one.add_argument("--threads", type=int, default=all_cores(), help="threads of each way (default: %(default)s)")
         one.add_argument("--json", type=Path, metavar="FILE", help="write every figure there as well")
         one.add_argument("--check", action="store_true", help="fail (exit code 1) where a promise is not kept")
         case.configure(one)
@@ -81,7 +81,3 @@ def _measured(case: CaseModule, args: argparse.Namespace) -> dict[str, Any]:
             found.append(measure(comparison, repeats=args.repeats))
             print(f"\n{table(found[-1])}", flush=True)
     return {"case": args.case, "machine": on, "comparisons": found}
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

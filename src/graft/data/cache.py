@@ -21,6 +21,7 @@ from graft.data.cache_folder import CacheFolder
 from graft.data.features import FeatureDataset, pack
 from graft.data.ingredients import Ingredients
 from graft.data.store import DTYPES, Entry, Writer, entry_bytes
+from graft.machine import threads
 from graft.stopping import outlive_signals
 
 Progress = Callable[[int, int], None]
@@ -56,15 +57,23 @@ class FeatureCache:
     Args:
         batch_size: images per forward while computing; the rows do not depend on it beyond rounding.
         num_workers: loader processes while computing.
+        threads: that compute; None: as many as elsewhere.
         progress: told of the rows computed.
     """
 
     def __init__(
-        self, folder: CacheFolder, *, batch_size: int = 32, num_workers: int = 0, progress: Progress | None = None
+        self,
+        folder: CacheFolder,
+        *,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        threads: int | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.folder = folder
         self.batch_size = batch_size
         self.num_workers = num_workers
+        self.threads = threads
         self.progress = progress
 
     def build(
@@ -111,13 +120,14 @@ class FeatureCache:
                 generator=torch.Generator(),  # of its own: the training's random numbers are not drawn on
                 worker_init_fn=outlive_signals,
             )
-            for images in loader:
-                if isinstance(images, RunFailed):
-                    raise images
-                writer.append(rows.compute(images, done))
-                done += len(images)
-                if self.progress:
-                    self.progress(done, len(rows.pictures))
+            with threads(self.threads):
+                for images in loader:
+                    if isinstance(images, RunFailed):
+                        raise images
+                    writer.append(rows.compute(images, done))
+                    done += len(images)
+                    if self.progress:
+                        self.progress(done, len(rows.pictures))
 
         return self.folder.open_or_write(key, shape=rows.shape(), dtype=dtype, record=record, fill=fill)
 

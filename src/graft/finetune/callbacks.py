@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -19,11 +20,12 @@ from graft.config.figures import FIGURES, LOSS
 from graft.config.schema import CheckpointConfig
 from graft.files import write_text
 from graft.finetune.agreement import Agreement
-from graft.finetune.checkpoint import BEST, FOLDER, LAST, PREVIOUS, give_name, unwritten
+from graft.finetune.checkpoint import BEST, FOLDER, LAST, PREVIOUS, CheckpointFile, give_name, unwritten
 from graft.finetune.module import FineTuning
 from graft.stopping import Stopped, StopSignals
 
 METRICS_FILE = "metrics.csv"
+PATIENCE = 20  # times that writing a checkpoint took, before the next end of an epoch is written
 MOST_FIGURES = 2  # of a part in an epoch's line, beside its loss
 
 
@@ -63,13 +65,24 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 class Checkpoints(Checkpoint):
-    """checkpoints/last.ckpt at each epoch's end, every so many steps and behind a signal; best.ckpt where an epoch is
+    """checkpoints/last.ckpt at an epoch's end, every so many steps and behind a signal; best.ckpt where an epoch is
     the best; previous.ckpt is what last.ckpt was before.
+
+    Where epochs are so short that writing would take more than a part in PATIENCE of the time, the end of one passes
+    without a file, and the best epoch since the last one waits in memory: a run that is killed there begins those
+    epochs again, which come out as they were.
+
+    Args:
+        file: the way to the disk of the trainer whose callback this is.
     """
 
-    def __init__(self, folder: Path, config: CheckpointConfig, signals: StopSignals | None = None) -> None:
+    def __init__(
+        self, folder: Path, config: CheckpointConfig, file: CheckpointFile, signals: StopSignals | None = None
+    ) -> None:
         self.folder = folder / FOLDER
         self.config = config
+        self.file = file
+        self._due = 0.0  # when the next end of an epoch is written
         self.signals = signals or StopSignals()
         self._agreement = Agreement()
         self._amid_validation = False
@@ -120,10 +133,21 @@ class Checkpoints(Checkpoint):
     @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         tuning = _tuning(pl_module)
-        self._save(trainer, tuning)
-        if trainer.is_global_zero:
-            keep_if_best(self.folder, tuning.history, self.config)
-        self._stop(self._told_to_stop(), tuning)
+        stop = self._told_to_stop()
+        is_best = best_row(tuning.history, self.config) is tuning.history[-1]
+        if is_best:
+            self.file.drop_kept()
+        final = trainer.current_epoch + 1 == trainer.max_epochs
+        if stop or final or trainer.world_size > 1 or time.monotonic() >= self._due:
+            self._save(trainer, tuning)
+            if trainer.is_global_zero:
+                keep_if_best(self.folder, tuning.history, self.config)
+        else:
+            tuning.check_finite()
+            if is_best:
+                with self.file.in_memory():
+                    trainer.save_checkpoint(self.folder / BEST)
+        self._stop(stop, tuning)
 
     @override
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -132,9 +156,13 @@ class Checkpoints(Checkpoint):
 
     def _save(self, trainer: L.Trainer, tuning: FineTuning) -> None:
         tuning.check_finite()
+        began = time.monotonic()
+        self.file.write_kept()  # first, as last.ckpt is to name no epoch the best that best.ckpt is not
         if trainer.is_global_zero and (self.folder / LAST).exists():
             give_name(self.folder / LAST, PREVIOUS)
         trainer.save_checkpoint(self.folder / LAST)
+        now = time.monotonic()
+        self._due = now + PATIENCE * (now - began)
 
     def _told_to_stop(self) -> int:
         return self._agreement.highest(self.signals.received or 0)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pickle
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,42 @@ def _check_sums(path: Path | str) -> None:
 
 
 class CheckpointFile(CheckpointIO):
-    """Lightning's way to the disk."""
+    """Lightning's way to the disk, or to memory until there is time to write."""
+
+    def __init__(self) -> None:
+        self._in_memory = False
+        self._kept: tuple[dict[str, Any], Path] | None = None
+
+    @contextmanager
+    def in_memory(self) -> Generator[None]:
+        """Within it, a checkpoint that is saved is a copy in memory, until `write_kept` or `drop_kept`."""
+        self._in_memory = True
+        try:
+            yield
+        finally:
+            self._in_memory = False
+
+    def write_kept(self) -> None:
+        """Writes the checkpoint that is in memory, if there is one."""
+        if self._kept is not None:
+            checkpoint, path = self._kept
+            self._write(checkpoint, path)
+            self._kept = None
+
+    def drop_kept(self) -> None:
+        """What was in memory has been overtaken."""
+        self._kept = None
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
         foreign = _foreign(checkpoint, "")
         assert foreign is None, f"a checkpoint holds tensors and primitives only, and {foreign}"
-        target = Path(path)
+        if self._in_memory:
+            self._kept = _copy(checkpoint), Path(path)
+        else:
+            self._write(checkpoint, Path(path))
+
+    def _write(self, checkpoint: dict[str, Any], target: Path) -> None:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(target) as temporary:
@@ -110,6 +140,17 @@ def remove_leftovers(folder: Path, names: Iterable[str] = ()) -> None:
     """Removes what an interrupted write left behind, and the named files."""
     for leftover in (*folder.glob(".*.ckpt.*.tmp"), *(folder / name for name in names)):
         leftover.unlink(missing_ok=True)
+
+
+def _copy(value: Any) -> Any:
+    """With tensors of its own, on the CPU."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return type(value)((key, _copy(inner)) for key, inner in value.items())
+    if isinstance(value, list | tuple | set):
+        return type(value)(_copy(inner) for inner in value)
+    return value
 
 
 def _foreign(value: Any, where: str) -> str | None:

@@ -33,6 +33,7 @@ from graft.finetune.recompute import recomputed
 from graft.finetune.resume import find_checkpoint, prepare
 from graft.finetune.shrink import Beginning, free_memory, with_smaller_batches
 from graft.finetune.state import STATE
+from graft.finetune.steps import take_own_steps
 from graft.finetune.unfreeze import Phase
 from graft.machine import denormals_as_zero, keep_freed_memory, threads
 from graft.processes import is_first
@@ -239,12 +240,13 @@ def make_trainer(
     profiler: Profiler,
     watcher: Watcher | None = None,
 ) -> L.Trainer:
-    callbacks: list[L.Callback] = [EpochRows(folder), Checkpoints(folder, checkpoint, signals)]
+    file = CheckpointFile()
+    callbacks: list[L.Callback] = [EpochRows(folder), Checkpoints(folder, checkpoint, file, signals)]
     if config.progress:
         callbacks.insert(1, EpochLines(console))
     if watcher is not None:
         callbacks.append(Pruning(watcher))
-    return L.Trainer(
+    trainer = L.Trainer(
         **hardware(config),
         max_epochs=config.max_epochs,
         strategy=strategy(config, states),
@@ -257,10 +259,12 @@ def make_trainer(
         inference_mode=False,
         logger=list(loggers) or False,
         callbacks=callbacks,
-        plugins=[CheckpointFile(), *_surroundings()],
+        plugins=[file, *_surroundings()],
         profiler=profiler,
         default_root_dir=folder,
     )
+    take_own_steps(trainer)
+    return trainer
 
 
 def _surroundings() -> list[SLURMEnvironment]:

@@ -76,7 +76,7 @@ class Children:
             try:
                 code = process.wait(seconds)
             except subprocess.TimeoutExpired:
-                return Ended(reason=f"it took longer than hydra.launcher.timeout_min={self.timeout_min:g}")
+                return too_long(self.timeout_min)
         return ended(code, folder)
 
 
@@ -90,11 +90,10 @@ def child(
         handed_down: variables of this process that are not the child's.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    inherited = {name: value for name, value in os.environ.items() if name not in handed_down}
     with open(folder / OUTPUT, "ab") as output, open(folder / ERRORS, "ab") as errors:
         process = subprocess.Popen(
             command,
-            env={**inherited, PARENT: str(os.getpid()), **env},
+            env=environment(env, handed_down=handed_down),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=errors,
@@ -103,7 +102,18 @@ def child(
             yield process
         finally:
             if process.poll() is None:
-                _stop(process)
+                stop(process)
+
+
+def environment(env: Mapping[str, str], *, handed_down: Sequence[str] = HANDED_DOWN) -> dict[str, str]:
+    """A child's: this process's own without what was meant for it alone, and these variables."""
+    inherited = {name: value for name, value in os.environ.items() if name not in handed_down}
+    return {**inherited, PARENT: str(os.getpid()), **env}
+
+
+def too_long(timeout_min: float | None) -> Ended:
+    """The end of a trial that was given so many minutes."""
+    return Ended(reason=f"it took longer than hydra.launcher.timeout_min={timeout_min:g}")
 
 
 def ended(code: int, folder: Path) -> Ended:
@@ -134,7 +144,8 @@ def _said(folder: Path) -> str:
         return "\n".join(lines[-LAST_LINES:])
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[Any]) -> None:
+    """Lets it save its state first."""
     process.terminate()
     try:
         process.wait(GRACE_SECONDS)

@@ -22,6 +22,8 @@ TRIAL = "GRAFT_TRIAL"
 """Environment variable: the sweep's folder, a colon, the trial's number."""
 PARENT = "GRAFT_PARENT"
 """Environment variable: the process that must not be outlived."""
+STAYS = "GRAFT_STAYS"
+"""Environment variable: set where this process runs one job after the other."""
 FAILURE_FILE = "failure.txt"
 
 

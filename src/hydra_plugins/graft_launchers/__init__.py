@@ -1,4 +1,4 @@
-"""hydra/launcher=process, gpus and slurm: each job in its own process. Hydra imports this at every start."""
+"""hydra/launcher=process, workers, gpus and slurm: jobs in other processes. Hydra imports this at every start."""
 
 from __future__ import annotations
 
@@ -33,15 +33,19 @@ class ProcessLauncher(Launcher):
         check_settings(n_jobs=self.slots, timeout_min=self.timeout_min)
         self.hydra_context = hydra_context
         self.config = config
-        self.children = Children(timeout_min=self.timeout_min)
+        self.alone = self.together = Children(timeout_min=self.timeout_min)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """One after the other; a sweeper that wants several at once calls from as many threads as there are slots."""
         return [self._run(list(overrides), number) for number, overrides in enumerate(job_overrides, initial_job_idx)]
 
     def _run(self, overrides: list[str], number: int) -> JobReturn:
+        from graft.processes import AT_ONCE
+
         cfg, run = self._prepared(overrides, number)
-        return _job_return(overrides, cfg, run.folder, self.children.run(run.command, run.folder, run.env))
+        runner = self.alone if run.processes * run.nodes == 1 else self.together
+        ended = runner.run(run.command, run.folder, {AT_ONCE: str(self.slots), **run.env})
+        return _job_return(overrides, cfg, run.folder, ended)
 
     def _prepared(self, overrides: list[str], number: int) -> tuple[DictConfig, Any]:
         """The job's config, and its run as a command with a folder and an environment."""
@@ -62,8 +66,21 @@ class ProcessLauncher(Launcher):
         return cfg, run
 
 
+class WorkersLauncher(ProcessLauncher):
+    """Processes that stay: each imports once, and a crash costs one job only."""
+
+    def __init__(self, n_jobs: int = 2, timeout_min: float | None = None) -> None:
+        super().__init__(n_jobs, timeout_min)
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        from graft.sweep.workers import Workers
+
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self.alone = Workers(timeout_min=self.timeout_min)
+
+
 class GpusLauncher(ProcessLauncher):
-    """As many processes as there are GPUs, each of which sees one.
+    """As many processes as there are GPUs, each of which stays and sees one.
 
     Args:
         devices: as CUDA_VISIBLE_DEVICES writes them; null: all that this process may see.
@@ -75,10 +92,12 @@ class GpusLauncher(ProcessLauncher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from graft.sweep.children import Children, visible_devices
+        from graft.sweep.workers import Workers
 
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         found = visible_devices(self.devices)
-        self.children = Children(timeout_min=self.timeout_min, devices=found)
+        self.alone = Workers(timeout_min=self.timeout_min, devices=found)
+        self.together = Children(timeout_min=self.timeout_min, devices=found)
         self.slots = len(found)
 
 

@@ -1,0 +1,115 @@
+"""Processes that stay for one trial after the other, so that each imports once; one that dies costs its trial only."""
+
+from __future__ import annotations
+
+import json
+import queue
+import select
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from graft.sweep.attempt import Ended
+from graft.sweep.children import ended, environment, stop, too_long
+from graft.sweep.job import TRIAL
+
+SERVE = ("-m", "graft.sweep.serve")
+
+
+class Worker:
+    """A process that runs commands of Python's, one at a time (graft.sweep.serve)."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self.env = env
+        """What it was started with, beside this process's own environment."""
+        self.process = subprocess.Popen(
+            [sys.executable, *SERVE],
+            env=environment(env),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(self, words: Sequence[str], folder: Path, env: Mapping[str, str], seconds: float | None) -> int:
+        """The command's exit code; where the process died of it, the process's.
+
+        Raises:
+            TimeoutExpired: it has not ended yet.
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        asked = {"words": list(words), "folder": str(folder), "env": dict(env)}
+        try:
+            print(json.dumps(asked), file=self.process.stdin, flush=True)
+        except BrokenPipeError:
+            return self.process.wait()
+        ready, _, _ = select.select([self.process.stdout], [], [], seconds)
+        if not ready:
+            raise subprocess.TimeoutExpired(words, seconds or 0)
+        code = self.process.stdout.readline()
+        return int(code) if code else self.process.wait()
+
+    def end(self) -> None:
+        """Asks it to save its state and to end, where it is at work."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        if self.process.poll() is None:
+            stop(self.process)
+        self.process.stdout.close()
+
+
+@dataclass(slots=True, kw_only=True)
+class Workers:
+    """Runs trials' commands, one at a time in each thread that calls, whose process stays for its next one.
+
+    A process is used again only after a trial that ended well, and for a trial with the same environment: what was
+    amiss with the last one may be amiss with the process (a device in an undefined state, say).
+
+    Args:
+        timeout_min: minutes that a trial may take; null: as long as it likes.
+        devices: what CUDA_VISIBLE_DEVICES is set to, one entry a thread; none: it is left alone.
+    """
+
+    timeout_min: float | None = None
+    devices: Sequence[str] = ()
+    _free: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)
+    _own: threading.local = field(default_factory=threading.local)  # a process ends with the thread that started it
+
+    def __post_init__(self) -> None:
+        for device in self.devices:
+            self._free.put(device)
+
+    def run(self, command: Sequence[str], folder: Path, env: Mapping[str, str]) -> Ended:
+        """Runs a command of Python's to its end; what it prints is added to two files in the trial's folder."""
+        seconds = None if self.timeout_min is None else 60 * self.timeout_min
+        worker = self._worker({name: value for name, value in env.items() if name != TRIAL})
+        code = None
+        try:
+            code = worker.run(command[1:], folder, env, seconds)
+        except subprocess.TimeoutExpired:
+            return too_long(self.timeout_min)
+        finally:
+            if code != 0:
+                worker.end()
+                self._own.worker = None
+        return ended(code, folder)
+
+    def _worker(self, env: Mapping[str, str]) -> Worker:
+        """This thread's."""
+        own = self._own
+        if self.devices:
+            if not hasattr(own, "device"):
+                own.device = self._free.get()
+            env = {**env, "CUDA_VISIBLE_DEVICES": own.device}
+        worker = getattr(own, "worker", None)
+        if worker is not None and worker.env != env:
+            worker.end()
+            worker = None
+        own.worker = worker or Worker(env)
+        return own.worker
