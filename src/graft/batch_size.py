@@ -17,7 +17,7 @@ import torch
 
 from graft.config.schema import AUTO, Config
 from graft.data.table import Table
-from graft.estimate import estimate_memory
+from graft.estimate import activation_numbers, estimate_memory
 from graft.models.names import tensor_names
 from graft.models.network import network_for
 from graft.plan_methods import lora_of, schedule_of
@@ -55,8 +55,10 @@ def largest_batch(config: Config, table: Table, free: int) -> int:
     copies = sum(map(bool, (method.l2_sp, method.ema, method.distill)))  # each keeps a network at most
     always = frozenset[str].intersection(*(moment.frozen.names for moment in schedule.moments))
     side = network.preprocess.image_size
+    trainable = frozenset(names) - always
     need = estimate_memory(
-        network.module, (config.data.channels, side, side), batch_size=1, trainable=frozenset(names) - always,
+        network.module, batch_size=1, trainable=trainable,
+        activations=activation_numbers(network.module, (config.data.channels, side, side), trainable),
         moments=1 if "sgd" in config.optimizer.name else 2,
         beside=copies * sum(parameter.numel() for parameter in network.module.parameters()),
     )  # fmt: skip

@@ -29,19 +29,19 @@ class Memory:
 
 def estimate_memory(
     module: nn.Module,
-    image_CHW: tuple[int, int, int],
     *,
     batch_size: int,
     trainable: Collection[str],
     moments: int,
+    activations: int,
     beside: int = 0,
 ) -> Memory:
     """Memory of a float32 step of `module` (on the meta device) at a batch size.
 
     Args:
-        image_CHW: shape of one image.
         trainable: names of the parameters that train in the largest phase.
         moments: tensors that the optimizer keeps for each trainable parameter (AdamW: 2).
+        activations: numbers kept for one image (`activation_numbers`).
         beside: numbers that methods keep.
     """
     parameters = dict(module.named_parameters())
@@ -51,7 +51,7 @@ def estimate_memory(
         weights=weights * FLOAT32,
         gradients=trained * FLOAT32,
         optimizer=trained * moments * FLOAT32,
-        activations=activation_numbers(module, image_CHW, trainable) * FLOAT32 * batch_size,
+        activations=activations * FLOAT32 * batch_size,
         methods=beside * FLOAT32,
     )
 

@@ -11,7 +11,7 @@ from graft.config.choices import FIND, FreezeBatchNorm
 from graft.config.faults import Faults, InputError
 from graft.config.schema import Config
 from graft.data.table import Table
-from graft.estimate import Memory, estimate_memory
+from graft.estimate import Memory, activation_numbers, estimate_memory
 from graft.finetune.freeze import Frozen, statistics
 from graft.finetune.groups import Group, group_parameters
 from graft.finetune.lora import plain_name
@@ -19,6 +19,7 @@ from graft.finetune.methods import methods_in_words
 from graft.finetune.optimizer import rate_factor
 from graft.finetune.rates import Rates
 from graft.finetune.unfreeze import Phase, Schedule
+from graft.models.known import known
 from graft.models.names import tensor_names
 from graft.models.network import Network, network_for
 from graft.models.stages import HEAD
@@ -203,6 +204,8 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
     decided = tuple(states[len(phases) :])
     cache = plan_cache(config, table, network, phases, decided, steps_per_epoch=steps_per_epoch)
     trained = frozenset(name for group in groups for name in group.names)
+    side = network.preprocess.image_size
+    image_CHW = (config.data.channels, side, side)
     return Plan(
         config=config,
         table=table,
@@ -221,7 +224,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
         trainable=sum(group.parameters for group in groups),
         total=sum(parameter.numel() for parameter in network.module.parameters()),
         memory=estimate_memory(
-            network.module, (config.data.channels, network.preprocess.image_size, network.preprocess.image_size),
+            network.module, activations=_activations(network, image_CHW, trained),
             batch_size=config.data.batch_size, trainable=trained, moments=1 if "sgd" in config.optimizer.name else 2,
             beside=kept_beside(config, network, trained, anchors, teacher),
         ),
@@ -234,6 +237,16 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
             *_policy(config, network, states),
         ),
     )  # fmt: skip
+
+
+def _activations(network: Network, image_CHW: tuple[int, int, int], trained: frozenset[str]) -> int:
+    return known(
+        network,
+        lambda: activation_numbers(network.module, image_CHW, trained),
+        "activations",
+        image_CHW,
+        sorted(trained),
+    )
 
 
 def _account(config: Config, network: Network, table: Table, open_donor: Callable[[], Donor]) -> Ledger:

@@ -15,12 +15,13 @@ from graft.config.caching import is_mixed, is_random
 from graft.config.choices import CacheKind
 from graft.config.faults import InputError
 from graft.config.schema import Config
-from graft.data.cache import check_cut, estimate, row_count
+from graft.data.cache import check_cut, estimate, feature_shape, row_count
 from graft.data.table import Table
 from graft.finetune.freeze import Frozen, unmoving
 from graft.finetune.unfreeze import Phase
 from graft.models.cut import split
 from graft.models.inference import frozen_prefix
+from graft.models.known import known
 from graft.models.names import tensor_names
 from graft.models.network import Network
 
@@ -172,12 +173,19 @@ def _worth_keeping(config: Config, spans: Sequence[_Span]) -> dict[str, tuple[in
 
 def _need(config: Config, table: Table, network: Network, cut: str) -> int:
     """Bytes on disk of one stage's output for every image."""
+    side = network.preprocess.image_size
+    image_shape = (config.data.channels, side, side)
+    shape = known(network, lambda: _shape_after(network, cut, image_shape), "output", cut, image_shape, network.stages)
+    rows = row_count(train=len(table.train), others=len(table.val) + len(table.test), views=config.cache.views)
+    return estimate(shape, rows=rows, dtype=config.cache.dtype)
+
+
+def _shape_after(network: Network, cut: str, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
+    """Of what is kept of one image."""
     prefix, rest = split(network.module, network.stages, cut)
     if rest.inputs != 1:
         raise InputError(f"cache: expected one tensor to keep after {cut}, received {rest.inputs}; try cache=none")
-    size = network.preprocess.image_size
-    rows = row_count(train=len(table.train), others=len(table.val) + len(table.test), views=config.cache.views)
-    return estimate(prefix, (config.data.channels, size, size), rows=rows, dtype=config.cache.dtype)
+    return feature_shape(prefix, image_shape)
 
 
 def _epochs(epochs: tuple[int, int] | None, of: int) -> str:

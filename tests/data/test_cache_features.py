@@ -18,7 +18,7 @@ from graft.config.caching import cache_faults
 from graft.config.choices import CacheKind
 from graft.config.faults import InputError, RunFailed
 from graft.config.schema_images import AugmentConfig, CacheConfig
-from graft.data.cache import FeatureCache, check_cut, estimate, row_count
+from graft.data.cache import FeatureCache, check_cut, estimate, feature_shape, row_count
 from graft.data.cache_folder import CacheFolder
 from graft.data.features import FeatureDataset, pack, unpack
 from graft.data.ingredients import Ingredients, structure_hash
@@ -246,7 +246,8 @@ def test_half_precision_halves_the_disk(
 
 def test_the_estimate_is_what_is_written(tmp_path: Path, prefix: nn.Module, parts: dict[str, Pictures]) -> None:
     rows = row_count(train=13, others=9, views=0)
-    announced = estimate(copy.deepcopy(prefix).to("meta"), (3, SIDE, SIDE), rows=rows, dtype="float32")
+    shape = feature_shape(copy.deepcopy(prefix).to("meta"), (3, SIDE, SIDE))
+    announced = estimate(shape, rows=rows, dtype="float32")
     cache_at(tmp_path).build(prefix, parts, about(prefix))
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) == announced
     assert row_count(train=13, others=9, views=4) == 61

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from graft.estimate import estimate_memory
+from graft.estimate import activation_numbers, estimate_memory
 
 
 def network() -> nn.Sequential:
@@ -16,7 +16,8 @@ def network() -> nn.Sequential:
 
 
 def memory(trainable: set[str]):
-    return estimate_memory(network(), (3, 16, 16), batch_size=4, trainable=trainable, moments=2)
+    activations = activation_numbers(network(), (3, 16, 16), trainable)
+    return estimate_memory(network(), batch_size=4, trainable=trainable, moments=2, activations=activations)
 
 
 def test_everything_trains():

@@ -132,17 +132,26 @@ class FeatureCache:
         return self.folder.open_or_write(key, shape=rows.shape(), dtype=dtype, record=record, fill=fill)
 
 
-def estimate(prefix: nn.Module, image_shape: tuple[int, ...], *, rows: int, dtype: str) -> int:
-    """Bytes on disk of the features of so many images. Prefix on the meta device costs nothing to ask.
+def estimate(shape: tuple[int, ...], *, rows: int, dtype: str) -> int:
+    """Bytes on disk of the features of so many images.
+
+    Args:
+        shape: of one image's.
+        rows: images, each training image counted once a view.
+    """
+    return entry_bytes((rows, *shape), dtype, {})
+
+
+def feature_shape(prefix: nn.Module, image_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Of one image's features, as they are stored; a prefix on the meta device computes nothing.
 
     Args:
         image_shape: [C, H, W].
-        rows: images, each training image counted once a view.
     """
     placed = next((tensor.device for tensor in prefix.state_dict().values()), torch.device("cpu"))
     with torch.no_grad():
         features = pack(prefix(torch.zeros(1, *image_shape, device=placed)))
-    return entry_bytes((rows, *features.shape[1:]), dtype, {})
+    return tuple(features.shape[1:])
 
 
 def row_count(*, train: int, others: int, views: int) -> int:

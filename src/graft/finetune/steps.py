@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loops.fetchers import _DataFetcher  # pyright: ignore[reportPrivateUsage]
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop  # pyright: ignore[reportPrivateUsage]
-from lightning.pytorch.profilers import PyTorchProfiler
+from lightning.pytorch.profilers import Profiler, PyTorchProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch.optim import Optimizer
 from typing_extensions import override
@@ -29,12 +29,16 @@ def take_own_steps(trainer: L.Trainer) -> bool:
         and type(trainer.strategy) is SingleDeviceStrategy
         and trainer.accumulate_grad_batches == 1
         and trainer.precision in ("32-true", "bf16-mixed")
-        and not isinstance(trainer.profiler, PyTorchProfiler)
+        and not isinstance(_profiler(trainer), PyTorchProfiler)
     )
     if able:
         loop = trainer.fit_loop.epoch_loop
         trainer.fit_loop.epoch_loop = Steps(trainer, min_steps=loop.min_steps, max_steps=loop.max_steps)
     return able
+
+
+def _profiler(trainer: L.Trainer) -> Profiler:
+    return cast(Any, trainer).profiler
 
 
 class Steps(_TrainingEpochLoop):
@@ -52,6 +56,7 @@ class Steps(_TrainingEpochLoop):
             for callback in cast("list[Callback]", self.trainer.callbacks)  # pyright: ignore[reportAttributeAccessIssue]
             if type(callback).on_train_batch_end is not Callback.on_train_batch_end
         ]
+        self._profiler = _profiler(self.trainer)
         self._on_cpu = self.trainer.strategy.root_device.type == "cpu"
 
     @override
@@ -59,7 +64,7 @@ class Steps(_TrainingEpochLoop):
         if self.restarting:  # with an evaluation to make up for, perhaps
             super().advance(data_fetcher)
             return
-        trainer = cast(L.Trainer, self.trainer)
+        trainer = self.trainer
         module = cast(FineTuning, trainer.lightning_module)
         self.val_loop.restarting = False
         batch, _, _ = next(data_fetcher)
@@ -67,7 +72,7 @@ class Steps(_TrainingEpochLoop):
         progress = self.batch_progress
         progress.is_last_batch = data_fetcher.done
         if not self._on_cpu:
-            with trainer.profiler.profile("batch_to_device"):
+            with self._profiler.profile("batch_to_device"):
                 batch = trainer.strategy.batch_to_device(batch)
         progress.increment_ready()
         module.on_train_batch_start(batch, index)
@@ -90,7 +95,7 @@ class Steps(_TrainingEpochLoop):
         optimizer: Optimizer = trainer.optimizers[0]
         counts = self.automatic_optimization.optim_progress.optimizer
         counts.step.increment_ready()
-        with trainer.profiler.profile("training_step"), trainer.precision_plugin.train_step_context():
+        with self._profiler.profile("training_step"), trainer.precision_plugin.train_step_context():
             loss = module.training_step(batch, index)
         counts.zero_grad.increment_ready()
         counts.zero_grad.increment_started()
@@ -98,9 +103,9 @@ class Steps(_TrainingEpochLoop):
             for parameter in group["params"]:
                 parameter.grad = None
         counts.zero_grad.increment_completed()
-        with trainer.profiler.profile("backward"):
+        with self._profiler.profile("backward"):
             loss.backward()
-        with trainer.profiler.profile("optimizer_step"):
+        with self._profiler.profile("optimizer_step"):
             module.on_before_optimizer_step(optimizer)
             if trainer.gradient_clip_val:
                 module.configure_gradient_clipping(

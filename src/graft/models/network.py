@@ -16,6 +16,7 @@ from graft.models.backbones import construct, size_kwargs
 from graft.models.derive import call_order, derive_heads, derive_stages
 from graft.models.dropping import drop_kwargs
 from graft.models.heads import describe_head, install_head
+from graft.models.known import known
 from graft.models.names import tensor_names
 from graft.models.preprocess import Preprocess, preprocess_for
 from graft.models.stages import Stages, check_partition, declared_stages
@@ -97,7 +98,7 @@ def build_network(
         head=described,
     )
     if device == "meta":
-        _check_forward(network, image_shape)
+        known(network, lambda: _check_forward(network, image_shape), "goes through", image_shape)
     else:
         network.module = _with_values(build, described, seed).to(device)
     return network

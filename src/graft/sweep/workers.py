@@ -89,15 +89,16 @@ class Workers:
         """Runs a command of Python's to its end; what it prints is added to two files in the trial's folder."""
         seconds = None if self.timeout_min is None else 60 * self.timeout_min
         worker = self._worker({name: value for name, value in env.items() if name != TRIAL})
-        code = None
+        self._own.worker = None  # unless all goes well
         try:
             code = worker.run(command[1:], folder, env, seconds)
+            if code == 0:
+                self._own.worker = worker
         except subprocess.TimeoutExpired:
             return too_long(self.timeout_min)
         finally:
-            if code != 0:
+            if self._own.worker is None:
                 worker.end()
-                self._own.worker = None
         return ended(code, folder)
 
     def _worker(self, env: Mapping[str, str]) -> Worker:
