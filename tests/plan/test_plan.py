@@ -12,6 +12,7 @@ from graft.config.compose import parse, register
 from graft.config.faults import InputError
 from graft.config.schema import Config
 from graft.data.table import Sample, Table
+from graft.models import network
 from graft.plan import Plan, make_plan
 from graft.plan_text import count, describe
 from graft.transfer import donor_of_module
@@ -240,3 +241,24 @@ def test_bitfit_trains_biases_and_norms_of_what_is_thawed():
         *(f"layer4.{block}.bn{number}.{part}" for block in (0, 1) for number in (1, 2) for part in ("weight", "bias")),
         "layer4.0.downsample.1.weight", "layer4.0.downsample.1.bias", "fc.weight", "fc.bias",
     }  # fmt: skip
+
+
+def test_a_plan_is_the_same_whatever_was_planned_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    others = [
+        ("freeze=backbone", "cache=features"),
+        ("freeze=backbone", "cache=features", "head=mlp"),
+        ("freeze=backbone", "cache=features", "data.image_size=96"),
+        ("freeze=layer1-2", "cache=features"),
+        ("freeze=backbone", "cache=features", "cache.dtype=float16", "data.batch_size=8"),
+        ("freeze=backbone", "cache=features", "optimizer.lr=0.5"),
+    ]
+    alone = []
+    for words in others:
+        monkeypatch.setattr("graft.models.known._answers", {})
+        alone.append(plan_of(*words).to_dict())
+    monkeypatch.setattr("graft.models.known._answers", {})
+    asked = []
+    check = network._check_forward
+    monkeypatch.setattr(network, "_check_forward", lambda *args: (asked.append(args[1]), check(*args)))
+    assert [plan_of(*words).to_dict() for words in (*others, *others)] == alone * 2
+    assert (asked.count((3, 64, 64)), asked.count((3, 96, 96))) == (2, 1), "one for each head, one for the other size"

@@ -10,14 +10,22 @@ from graft.benchmark.case import Against, Comparison, Limit, Measure, Measured, 
 
 REPEATS = 1
 LIMIT = Limit(factor=2)
-SWEPT = ("head=linear,mlp", "optimizer.lr=3e-4,1e-3,3e-3,1e-2,3e-2", "optimizer.weight_decay=0.01,0.1")
+RATES = "optimizer.lr=3e-4,1e-3,3e-3,1e-2,3e-2"
+SWEPT = {
+    "linear,mlp": ("head=linear,mlp", RATES, "optimizer.weight_decay=0.01,0.1"),
+    "linear": (RATES, "optimizer.weight_decay=0.001,0.01,0.03,0.1"),
+}
 TRIALS = 20
-PRUNED = "hydra.sweeper.pruner=halving"
+PRUNER = {"whole": (), "halving": ("hydra.sweeper.pruner=halving",)}
+SAID = {"whole": "each to its end", "halving": "the hopeless stopped early"}
+OWN = ("hydra.run.dir=", "trainer.threads=")  # of one run: its folder; and its threads, of which a head alone takes one
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone", default="efficientnet_lite0", help="graft's option (default: %(default)s)")
     parser.add_argument("--images", type=int, help="of the solar cells' training part (default: all of them)")
+    parser.add_argument("--heads", choices=SWEPT, default="linear,mlp", help="of the grid (default: %(default)s)")
+    parser.add_argument("--ends", default="whole,halving", help="how trials end (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=30, help="of each trial (default: %(default)s)")
 
 
@@ -38,17 +46,22 @@ def make(args: argparse.Namespace, folder: Path) -> Iterator[Comparison]:
             with TemporaryDirectory(prefix="graft-benchmark-sweep-") as temporary:
                 place = Path(temporary)
                 python, script, *words = command(task, place)
+                words = [word for word in words if not word.startswith(OWN)]
                 if swept:
-                    rest = [word for word in words if not word.startswith(("optimizer.lr=", "hydra.run.dir="))]
+                    rest = [word for word in words if not word.startswith("optimizer.lr=")]
                     words = ["-m", *rest, *swept, f"hydra.sweep.dir={place / 'sweep'}"]
+                else:
+                    words.append(f"hydra.run.dir={place / 'run'}")
                 ran = run_command([python, script, *words], threads=task.threads)
             return Measured(value=ran.seconds, processor=ran.processor)
 
         return measure
 
-    for how, swept in (("each to its end", SWEPT), ("the hopeless stopped early", (*SWEPT, PRUNED))):
+    launcher = ("hydra/launcher=workers", f"hydra.launcher.n_jobs={args.threads}") if args.threads > 1 else ()
+    for end in args.ends.split(","):
+        swept = (*launcher, *SWEPT[args.heads], *PRUNER[end])
         yield Comparison(
-            what=f"{args.backbone} frozen, trials of {args.epochs} epochs, {how}, the cache empty, whole commands",
+            what=f"{args.backbone} frozen, trials of {args.epochs} epochs, {SAID[end]}, the cache empty, whole commands",
             ours=Way(name=f"{TRIALS} trials (-m {' '.join(swept)})", measure=trials(*swept)),
             others=[Against(way=Way(name="one trial", measure=trials()), limit=LIMIT)],
         )

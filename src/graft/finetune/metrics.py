@@ -11,6 +11,8 @@ from torch import Tensor, distributed, nn
 from graft.config.figures import trained_figure
 from graft.tasks import Task
 
+TOGETHER = 32  # batches of an evaluation that are counted at once
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outputs:
@@ -57,11 +59,13 @@ class Evaluation(nn.Module):
         self.counts = task.confusion()
         self.loss = Sums()
         self.seen: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._uncounted: list[tuple[Tensor, Tensor]] = []
         self.keeps_outputs = False
 
     def reset(self, device: torch.device | str) -> None:
         self.loss = Sums(device)
         self.seen.clear()
+        self._uncounted.clear()
         for metric in self._all():
             metric.reset()
 
@@ -69,12 +73,22 @@ class Evaluation(nn.Module):
         task = self._task[0]
         answers_BK = task.answers(outputs_BK)
         self.loss.add(loss, task.scored(outputs_BK, label), len(label))
-        for metric in self._all():
-            metric.update(answers_BK, label)
+        self._uncounted.append((answers_BK, label))
+        if len(self._uncounted) == TOGETHER:
+            self._count()
         if self.keeps_outputs:
             self.seen.append((index, label, answers_BK))
 
+    def _count(self) -> None:
+        """Several batches at once: torchmetrics takes longer to be called than to count."""
+        if self._uncounted:
+            answers_NK, label = (torch.cat(parts) for parts in zip(*self._uncounted, strict=True))
+            self._uncounted.clear()
+            for metric in self._all():
+                metric.update(answers_NK, label)
+
     def figures(self, sums: Tensor) -> dict[str, float]:
+        self._count()
         loss, _, images = sums.tolist()
         found = {f"{self.part}/loss": loss / images}
         for name, metric in self.metrics.items():
@@ -86,6 +100,7 @@ class Evaluation(nn.Module):
 
     def confusion(self) -> list[list[int]] | None:
         """A row per true class, a column per predicted class; None where an image has not one class."""
+        self._count()
         return None if self.counts is None else self.counts.compute().long().tolist()
 
     def outputs(self) -> Outputs:

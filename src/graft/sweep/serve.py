@@ -32,6 +32,9 @@ def main() -> None:
         for line in commands:
             asked = json.loads(line)
             code = run(asked["words"], Path(asked["folder"]), asked["env"])
+            gc.collect()  # a network and what refers to it in circles, before the next one is built
+            if not gc.get_freeze_count():
+                gc.freeze()  # what the libraries hold is not looked through each time
             print(code, file=codes, flush=True)
     except KeyboardInterrupt:  # between two commands there is nothing to be saved
         pass
@@ -50,8 +53,6 @@ def run(words: Sequence[str], folder: Path, env: Mapping[str, str]) -> int:
         except BaseException:
             traceback.print_exc()
             return 1
-        finally:
-            gc.collect()  # a network and what refers to it in circles, before the next one is built
 
 
 def _as_main(words: Sequence[str]) -> None:

@@ -57,6 +57,8 @@ class Worker:
         """Asks it to save its state and to end, where it is at work."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
+        if self.process.stdout.closed:
+            return
         with suppress(BrokenPipeError):
             self.process.stdin.close()
         if self.process.poll() is None:
@@ -79,6 +81,7 @@ class Workers:
     timeout_min: float | None = None
     devices: Sequence[str] = ()
     _free: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)
+    _all: list[Worker] = field(default_factory=list[Worker])
     _own: threading.local = field(default_factory=threading.local)  # a process ends with the thread that started it
 
     def __post_init__(self) -> None:
@@ -101,6 +104,11 @@ class Workers:
                 worker.end()
         return ended(code, folder)
 
+    def close(self) -> None:
+        """Ends the processes; called when no trial runs."""
+        for worker in self._all:
+            worker.end()
+
     def _worker(self, env: Mapping[str, str]) -> Worker:
         """This thread's."""
         own = self._own
@@ -112,5 +120,8 @@ class Workers:
         if worker is not None and worker.env != env:
             worker.end()
             worker = None
-        own.worker = worker or Worker(env)
-        return own.worker
+        if worker is None:
+            worker = Worker(env)
+            self._all.append(worker)
+        own.worker = worker
+        return worker

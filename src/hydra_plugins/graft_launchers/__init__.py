@@ -22,6 +22,8 @@ class ProcessLauncher(Launcher):
         timeout_min: minutes that a job may take; null: as long as it likes.
     """
 
+    alone: Any = None  # what runs the jobs of one process
+
     def __init__(self, n_jobs: int = 1, timeout_min: float | None = None) -> None:
         self.slots = n_jobs
         self.timeout_min = timeout_min
@@ -33,7 +35,13 @@ class ProcessLauncher(Launcher):
         check_settings(n_jobs=self.slots, timeout_min=self.timeout_min)
         self.hydra_context = hydra_context
         self.config = config
-        self.alone = self.together = Children(timeout_min=self.timeout_min)
+        self.together = Children(timeout_min=self.timeout_min)
+        self.alone = self.together
+
+    def close(self) -> None:
+        """Ends what stays between jobs; called when none runs any more."""
+        if hasattr(self.alone, "close"):
+            self.alone.close()
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """One after the other; a sweeper that wants several at once calls from as many threads as there are slots."""

@@ -79,10 +79,14 @@ class _LedgerSweeper(Sweeper):
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         grid = settings.n_trials is None
-        study = conduct(
-            folder, settings, space, self._launch, slots=getattr(self.launcher, "slots", 1), say=_say,
-            **(self.launcher.queueing(grid=grid) if hasattr(self.launcher, "queueing") else {}),
-        )  # fmt: skip
+        try:
+            study = conduct(
+                folder, settings, space, self._launch, slots=getattr(self.launcher, "slots", 1), say=_say,
+                **(self.launcher.queueing(grid=grid) if hasattr(self.launcher, "queueing") else {}),
+            )  # fmt: skip
+        finally:
+            if hasattr(self.launcher, "close"):
+                self.launcher.close()
         _say(summary(study))
         write_study_page(folder)
         return failures(study)
