@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -85,6 +86,21 @@ def test_killed_three_times_a_real_sweep_ends_as_undisturbed_and_repeats_nothing
     assert sum(trial.attempts > 1 for trial in study.trials) >= 1
     now = ended(study)
     assert {number: now[number] for number in seen} == seen  # what was complete has not been run again
+
+
+def test_workers_that_stay_come_to_what_one_process_comes_to(images: Path, tmp_path: Path) -> None:
+    job = [*words(images, tmp_path, 4), "optimizer.lr=1e-3,1e-2,3e-2,1e-1", "head=linear,mlp", "trainer.threads=1"]
+    finish(command(tmp_path / "alone", *job, "hydra/launcher=basic"))
+    finish(command(tmp_path / "workers", *job, "hydra/launcher=workers", "hydra.launcher.n_jobs=2"))
+    alone, workers = read_study(tmp_path / "alone"), read_study(tmp_path / "workers")
+    assert [trial.values for trial in workers.trials] == [trial.values for trial in alone.trials]
+    assert len({trial.values for trial in workers.complete}) == 8
+    for number in range(8):
+        models = [(tmp_path / name / str(number) / "model" / "model.safetensors") for name in ("alone", "workers")]
+        assert models[0].read_bytes() == models[1].read_bytes()
+    # Two of the eight imported torch, and so began with what that takes.
+    seconds = [json.loads((trial.folder / "metrics.json").read_text())["seconds"] for trial in workers.trials]
+    assert sum("import" in each for each in seconds) == 2
 
 
 def test_trials_of_two_processes_run_within_a_sweep_and_leave_together(images: Path, tmp_path: Path) -> None:

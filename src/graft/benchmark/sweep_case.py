@@ -61,7 +61,7 @@ def make(args: argparse.Namespace, folder: Path) -> Iterator[Comparison]:
     for end in args.ends.split(","):
         swept = (*launcher, *SWEPT[args.heads], *PRUNER[end])
         yield Comparison(
-            what=f"{args.backbone} frozen, trials of {args.epochs} epochs, {SAID[end]}, the cache empty, whole commands",
+            what=f"{args.backbone} frozen, {args.epochs} epochs a trial, {SAID[end]}, the cache empty, whole commands",
             ours=Way(name=f"{TRIALS} trials (-m {' '.join(swept)})", measure=trials(*swept)),
             others=[Against(way=Way(name="one trial", measure=trials()), limit=LIMIT)],
         )

@@ -189,7 +189,7 @@ class CheckpointConfig:
     """When the training state is saved, and which epoch counts as the best."""
 
     every_n_steps: int | None = None
-    """checkpoints/last.ckpt is written each epoch, and every so many steps."""
+    """checkpoints/last.ckpt is written at the end of epochs, and every so many steps."""
     monitor: str = "val/loss"
     """checkpoints/best.ckpt is the epoch where this is best. Never a test/ metric."""
     direction: str = "min"
