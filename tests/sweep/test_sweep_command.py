@@ -51,6 +51,7 @@ def test_processes_of_their_own_are_killed_run_out_of_time_and_cost_one_trial(
     assert len({line.split()[3] for line in runs.read_text().splitlines() if line.startswith("begin")}) == 3
 
 
+@pytest.mark.slow
 def test_workers_stay_for_further_trials_and_a_crash_costs_one(sweep: Command, runs: Path, tmp_path: Path) -> None:
     limit = ("hydra/launcher=workers", "hydra.launcher.n_jobs=2", "hydra.launcher.timeout_min=0.1")
     done = sweep(*limit, "optimizer.lr=1e-3", "seed=10,3,1,4,11,12,13,14", STAND_IN_SECONDS="0.2")
