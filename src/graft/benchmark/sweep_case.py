@@ -25,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone", default="efficientnet_lite0", help="graft's option (default: %(default)s)")
     parser.add_argument("--images", type=int, help="of the solar cells' training part (default: all of them)")
     parser.add_argument("--heads", choices=SWEPT, default="linear,mlp", help="of the grid (default: %(default)s)")
-    parser.add_argument("--ends", default="whole,halving", help="how trials end (default: %(default)s)")
+    parser.add_argument("--ends", nargs="+", choices=PRUNER, default=[*PRUNER], help="how trials end (default: both)")
     parser.add_argument("--epochs", type=int, default=30, help="of each trial (default: %(default)s)")
 
 
@@ -58,7 +58,7 @@ def make(args: argparse.Namespace, folder: Path) -> Iterator[Comparison]:
         return measure
 
     launcher = ("hydra/launcher=workers", f"hydra.launcher.n_jobs={args.threads}") if args.threads > 1 else ()
-    for end in args.ends.split(","):
+    for end in args.ends:
         swept = (*launcher, *SWEPT[args.heads], *PRUNER[end])
         yield Comparison(
             what=f"{args.backbone} frozen, {args.epochs} epochs a trial, {SAID[end]}, the cache empty, whole commands",
