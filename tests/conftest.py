@@ -61,3 +61,11 @@ def images(tmp_path: Path) -> Path:
                 picture = picture if name == "across" else picture.T
                 Image.fromarray(picture.clip(0, 255).astype(np.uint8)).convert("RGB").save(folder / f"{number}.png")
     return root
+
+
+@pytest.fixture
+def no_bfloat16_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On any machine, an engine computes in float32 unless it is told otherwise."""
+    import torch
+
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)

@@ -19,6 +19,8 @@ from graft.finetune.route import WHOLE, Route, halves_at
 from graft.machine import threads
 from graft.models.cut import split
 
+pytestmark = pytest.mark.usefixtures("no_bfloat16_units")
+
 EPOCH = 7  # steps
 THAWING = {"freeze": "backbone", "kind": UnfreezeKind.gradual, "unfreeze": {"start": "4 steps", "every": "6 steps"}}
 # Frozen, trained and frozen again: what was folded in the first phase is not what is frozen in the third.

@@ -32,6 +32,8 @@ from graft.finetune.tune import (
 from graft.models.fingerprint import digests
 from graft.models.names import tensor_names
 
+pytestmark = pytest.mark.usefixtures("no_bfloat16_units")
+
 LAST = Way(channels_last=True, precision="32-true", update="fused")
 FIRST = Way(channels_last=False, precision="32-true", update="fused")
 
