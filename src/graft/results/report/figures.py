@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import io
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from graft.results.evaluate import Reliability
@@ -32,6 +34,7 @@ PAGE_COLOURS = {
 }
 SIZE = (4.6, 2.7)  # inches of 72 units: as wide as a phone, so that text of 9.5 units can be read there
 TEXT = 9.5
+LETTER, LINE_HEIGHT, GAP = 0.64 * TEXT, 1.35 * TEXT, 5.0
 MOST_TICKS = 6  # values that get a tick each
 
 Line = tuple[str, Sequence[float], Sequence[float]]  # label, x, y
@@ -202,6 +205,8 @@ def heat(matrix_KK: Any, label: str) -> str:
 
 def render(figure: Figure, label: str) -> str:
     """The drawing as an <svg> that scales, is named for those who cannot see it, and shares no id with others."""
+    if figure.get_layout_engine() is None:
+        _set_margins(figure)
     text = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": label}):
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -218,9 +223,42 @@ def render(figure: Figure, label: str) -> str:
 
 
 def _figure(height: float) -> Figure:
-    figure = Figure(figsize=(SIZE[0], height), layout="constrained")
+    figure = Figure(figsize=(SIZE[0], height))
     FigureCanvasSVG(figure)
     return figure
+
+
+def _set_margins(figure: Figure) -> None:
+    """Room for what is written around the axes, by its number of letters.
+
+    matplotlib's own layout measures every text with a font that is not the page's, and takes longer than the drawing.
+    """
+    left = bottom = right = top = GAP
+    for axes in figure.axes:
+        ys, xs = ([_extent(label) for label in axis.get_ticklabels()] for axis in (axes.yaxis, axes.xaxis))
+        left = max(left, _widest(ys) + (LINE_HEIGHT if axes.get_ylabel() else 0) + 2 * GAP)
+        highest = max((height for _, height in xs), default=0)
+        bottom = max(bottom, highest + (LINE_HEIGHT if axes.get_xlabel() else 0) + GAP)
+        right = max(right, _widest(xs[-1:]) / 2)
+        if (legend := axes.get_legend()) is not None:
+            rows = math.ceil(len(legend.get_texts()) / legend._ncols)  # pyright: ignore[reportAttributeAccessIssue]
+            top = max(top, LINE_HEIGHT * rows + GAP)
+    width, height = (72 * inches for inches in figure.get_size_inches())
+    figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, hspace=0.12)
+
+
+def _widest(extents: Sequence[tuple[float, float]]) -> float:
+    return max((width for width, _ in extents), default=0)
+
+
+def _extent(label: Text) -> tuple[float, float]:
+    """Width and height of a tick's label, in points."""
+    letters, turned = len(re.sub(r"\\mathdefault|[${}^\\]", "", label.get_text())), math.radians(label.get_rotation())
+    width, height = LETTER * letters, LINE_HEIGHT * bool(letters)
+    return (
+        width * abs(math.cos(turned)) + height * abs(math.sin(turned)),
+        width * abs(math.sin(turned)) + height * abs(math.cos(turned)),
+    )
 
 
 def blank_axes(x: str, y: str, height: float = SIZE[1]) -> tuple[Figure, Axes]:
