@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import sys
+from dataclasses import replace
 
 import torch
 
@@ -14,12 +15,13 @@ from graft.data.cache import FeatureCache
 from graft.data.cache_folder import CacheFolder
 from graft.data.datamodule import DataModule
 from graft.data.features import FeatureDataset
-from graft.data.ingredients import Ingredients
+from graft.data.ingredients import PLAIN, Ingredients
 from graft.data.loader import as_batched
 from graft.data.table import PARTS
 from graft.machine import keep_freed_memory
-from graft.models.cut import split
-from graft.models.inference import proven_engine
+from graft.models.cut import prove, split
+from graft.models.inference import description, fast_precision, proven_engine
+from graft.models.known import known
 from graft.models.network import Network
 from graft.plan import Plan
 from graft.plan_cache import Kept
@@ -50,19 +52,16 @@ def _features_after(
 ) -> tuple[dict[str, FeatureDataset], torch.nn.Module]:
     config, cut = plan.config, kept.cut
     example = example_of(network)
-    prefix, rest = split(network.module, network.stages, cut, example=example)  # proves the cut on it
+    prefix, rest = split(network.module, network.stages, cut)
+    known(network, lambda: prove(network.module, prefix, rest, example, cut), "its halves", cut)
     device = "cuda" if config.trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
     if device == "cpu":
         keep_freed_memory()
-    running, how = _runner(prefix, example, config.trainer, device)
     parts = {
         name: data.images(name, augmented=name == "train" and config.cache.views > 0)
         for name in PARTS
         if plan.table.part(name)
     }
-    ingredients = Ingredients.of(
-        prefix, network, cut=cut, cache=config.cache, augment=config.augment, seed=config.seed, engine=how
-    )
     cache = FeatureCache(
         CacheFolder(config.cache.dir, max_gb=config.cache.max_gb, say=say),
         batch_size=config.data.batch_size,
@@ -71,8 +70,17 @@ def _features_after(
         threads=all_cores() if at_once() > 1 and not config.trainer.threads else None,
         progress=_progress(f"features after {cut}, {size(kept.size)}"),
     )
-    channels_last = config.trainer.channels_last
-    return cache.build(running, parts, ingredients, device=device, channels_last=channels_last), rest
+    precision, channels_last = fast_precision(device, config.trainer.precision), config.trainer.channels_last
+    ingredients = Ingredients.of(
+        prefix, network, cut=cut, cache=config.cache, augment=config.augment, seed=config.seed,
+        engine=description(precision) if config.trainer.engine else PLAIN,
+    )  # fmt: skip
+    stored = cache.find(parts, ingredients, channels_last=channels_last)  # whoever computed them proved the engine
+    if stored is None:
+        running, how = _runner(prefix, example, config.trainer, device)
+        ingredients = replace(ingredients, engine=how)
+        stored = cache.build(running, parts, ingredients, device=device, channels_last=channels_last)
+    return stored, rest
 
 
 def _runner(
@@ -85,7 +93,7 @@ def _runner(
             return running, running.description
         except InputError as reason:
             say(f"cache     computed by the network as it is: {reason}")
-    return copy.deepcopy(prefix).to(device), "plain"
+    return copy.deepcopy(prefix).to(device), PLAIN
 
 
 def example_of(network: Network) -> torch.Tensor:

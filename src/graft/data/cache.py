@@ -104,10 +104,19 @@ class FeatureCache:
             record = {"kind": "features", "what": what, "images": layout.digest, **ingredients.record()}
             computed = _Rows(prefix, _Pictures(parts, layout), torch.device(device), DTYPES[ingredients.dtype])
             entry = self._compute(key, computed, ingredients.dtype, record)
-        return {
-            name: FeatureDataset(entry, rows=layout.rows[name], columns=part.columns, channels_last=channels_last)
-            for name, part in parts.items()
-        }
+        return _datasets(entry, layout, parts, channels_last)
+
+    def find(
+        self, parts: Mapping[str, PartImages], ingredients: Ingredients, *, channels_last: bool = True
+    ) -> dict[str, FeatureDataset] | None:
+        """What `build` would give, where the store has it; no prefix is needed for it.
+
+        Raises:
+            InputError: random images without views.
+        """
+        layout = _lay_out(parts, ingredients.views)
+        entry = self.folder.open(ingredients.key(layout.digest))
+        return None if entry is None else _datasets(entry, layout, parts, channels_last)
 
     def _compute(self, key: str, rows: _Rows, dtype: str, record: Mapping[str, Any]) -> Entry:
         def fill(writer: Writer) -> None:
@@ -130,6 +139,15 @@ class FeatureCache:
                         self.progress(done, len(rows.pictures))
 
         return self.folder.open_or_write(key, shape=rows.shape(), dtype=dtype, record=record, fill=fill)
+
+
+def _datasets(
+    entry: Entry, layout: _Layout, parts: Mapping[str, PartImages], channels_last: bool
+) -> dict[str, FeatureDataset]:
+    return {
+        name: FeatureDataset(entry, rows=layout.rows[name], columns=part.columns, channels_last=channels_last)
+        for name, part in parts.items()
+    }
 
 
 def estimate(shape: tuple[int, ...], *, rows: int, dtype: str) -> int:

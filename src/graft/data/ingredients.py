@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Part of every key; raised when the same ingredients no longer give the same rows."""
+PLAIN = "plain"
+"""`engine` of rows that the prefix computes as it is."""
 _LIBRARIES = ("torch", "torchvision", "timm", "pillow")
 
 
@@ -39,7 +41,7 @@ class Ingredients:
     dtype: str
     """float32, float16 or bfloat16: what is stored."""
     engine: str
-    """How the rows are computed: plain, or folded and in which precision."""
+    """How the rows are computed: PLAIN, or folded and in which precision."""
     views: int = 0
     """Augmented views of each training image; 0: none."""
     augment: Mapping[str, Any] | None = None

@@ -68,7 +68,7 @@ def split(module: nn.Module, stages: Stages, after: str, *, example: Tensor | No
     except UNTRACEABLE as error:
         raise _uncuttable(module, after, error) from error
     if example is not None:
-        _prove(module, prefix, rest, example, after)
+        prove(module, prefix, rest, example, after)
     return prefix, rest
 
 
@@ -174,7 +174,12 @@ def _to_layers(coarse: fx.GraphModule) -> Prefix:
     return prefix
 
 
-def _prove(module: nn.Module, prefix: nn.Module, rest: nn.Module, images: Tensor, after: str) -> None:
+def prove(module: nn.Module, prefix: nn.Module, rest: nn.Module, images: Tensor, after: str) -> float:
+    """By how much the halves' logits differ from the network's in eval mode.
+
+    Raises:
+        InputError: by more than rounding.
+    """
     parts = {part: part.training for part in (*module.modules(), *rest.modules())}
     try:
         with torch.no_grad():
@@ -185,6 +190,7 @@ def _prove(module: nn.Module, prefix: nn.Module, rest: nn.Module, images: Tensor
     difference = float((expected - received).abs().max())
     if difference > TOLERANCE * max(1.0, float(expected.abs().max())):
         raise _uncuttable(module, after, ValueError(f"its two halves give logits that differ by {difference:.2g}"))
+    return difference
 
 
 def _uncuttable(module: nn.Module, after: str, error: Exception) -> InputError:

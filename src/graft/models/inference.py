@@ -79,8 +79,7 @@ class Engine(nn.Module):
 
     @property
     def description(self) -> str:
-        """What a feature's record says of how it was computed."""
-        return f"folded, {str(self.precision).removeprefix('torch.')}"
+        return description(self.precision)
 
     def train(self, mode: bool = True) -> Engine:
         """An engine stays in eval mode; there is nothing in it to train."""
@@ -93,6 +92,11 @@ class Engine(nn.Module):
         with torch.autocast(image.device.type, enabled=False):  # its precision is its own, whatever the training's
             outputs = [self.folded(piece.to(self.precision, memory_format=layout)).float() for piece in pieces]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def description(precision: torch.dtype) -> str:
+    """What a feature's record says of an engine that computed it."""
+    return f"folded, {str(precision).removeprefix('torch.')}"
 
 
 def engine(prefix: nn.Module, *, precision: torch.dtype | None = None, device: torch.device | str = "cpu") -> Engine:

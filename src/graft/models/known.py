@@ -1,4 +1,4 @@
-"""What a pass on the meta device has shown of a network, kept for this process's next run of the same network.
+"""What a pass has shown of a network's structure, kept for this process's next run of the same network.
 
 Such a pass takes hundreds of small calls of Python's; the trials of a sweep would ask the same again and again.
 """
