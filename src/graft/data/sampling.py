@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -113,11 +114,11 @@ class KeyedBatchSampler:
 
     def steps(self) -> Iterator[tuple[int, list[Key]]]:
         """The epoch's steps from the first batch on: the keys of all processes together."""
-        indices, draws = self.order(self.epoch)
+        indices, draws = (values.tolist() for values in self.order(self.epoch))
         starts = self._starts()
         for step in range(self.first_batch, len(self)):
-            places = range(starts[step], starts[step + 1])
-            yield step, [Key(self.epoch, int(indices[place]), int(draws[place])) for place in places]
+            places = slice(starts[step], starts[step + 1])
+            yield step, list(map(Key, repeat(self.epoch), indices[places], draws[places]))
 
     def order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """An epoch's samples in order, for all processes together: indices, and which draw of its sample each is."""

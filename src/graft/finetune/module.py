@@ -286,6 +286,11 @@ class FineTuning(Evaluating):
         return self.logits(batch, averaged=True)
 
     @override
+    def on_validation_model_zero_grad(self) -> None:
+        """What does not train has no gradient; Lightning goes through all the network for it."""
+        cast(Optimizer, self.optimizers(use_pl_optimizer=False)).zero_grad()
+
+    @override
     def on_validation_model_train(self) -> None:
         self.train()
 

@@ -41,6 +41,7 @@ class Route:
         precision: str = "auto",
     ) -> None:
         self.network, self.stages, self.behind = network, stages, dict(behind or {})
+        self._names = tensor_names(network)
         self.fast, self.precision = fast, precision
         self.channels_last = False
         self.taken: dict[str, str] = {}
@@ -76,14 +77,14 @@ class Route:
         """
         if not self.fast or start == self._span[0]:
             return
-        cut = frozen_prefix(self.stages, tensor_names(self.network), unmoving())
+        cut = frozen_prefix(self.stages, self._names, unmoving())
         if cut != self._span[1]:
             self._halves = None
         self._span = (start, cut)
 
     def kept_within(self, unmoving: Collection[str]) -> str | None:
         """The deepest stage with kept features whose prefix is made of these tensors."""
-        cut = frozen_prefix(self.stages, tensor_names(self.network), unmoving) if self.behind else None
+        cut = frozen_prefix(self.stages, self._names, unmoving) if self.behind else None
         depth = -1 if cut is None else self.stages.index(cut)
         return max(
             (kept for kept in self.behind if self.stages.index(kept) <= depth), key=self.stages.index, default=None

@@ -32,10 +32,10 @@ def main() -> None:
         for line in commands:
             asked = json.loads(line)
             code = run(asked["words"], Path(asked["folder"]), asked["env"])
+            print(code, file=codes, flush=True)
             gc.collect()  # a network and what refers to it in circles, before the next one is built
             if not gc.get_freeze_count():
                 gc.freeze()  # what the libraries hold is not looked through each time
-            print(code, file=codes, flush=True)
     except KeyboardInterrupt:  # between two commands there is nothing to be saved
         pass
 
