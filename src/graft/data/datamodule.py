@@ -122,6 +122,7 @@ class DataModule(lightning.LightningDataModule):
             num_workers=self.workers(len(samples)),
             pin_memory=self._on_gpu(),
             stored=lambda epoch: self._stored_of(part, epoch),
+            whole=not train,
         )
 
     def _classes(self, part: str) -> list[int]:

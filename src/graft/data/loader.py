@@ -116,6 +116,7 @@ class KeyedLoader:
     Args:
         collate_fn: what makes a batch of what the dataset gives for a list of keys.
         stored: gives for an epoch what its batches come from instead, in this process; None: from `dataset`.
+        whole: what is read at once of it is one batch, so that there may be fewer than `len` says (for evaluation).
     """
 
     def __init__(
@@ -127,11 +128,12 @@ class KeyedLoader:
         pin_memory: bool = False,
         collate_fn: Callable[[Any], Any] = as_batched,
         stored: Callable[[int], Stored | None] = lambda epoch: None,
+        whole: bool = False,
     ) -> None:
         self.dataset, self.batch_sampler = dataset, batch_sampler
         self.batch_size = batch_sampler.batch_size
         self._handed_out = 0
-        self._stored, self._pin = stored, pin_memory
+        self._stored, self._pin, self._whole = stored, pin_memory, whole
         self._loader = self._over(dataset, collate_fn, num_workers)
 
     def _over(self, dataset: Dataset[Any], collate_fn: Callable[[Any], Any], num_workers: int = 0) -> DataLoader[Any]:
@@ -178,7 +180,8 @@ class KeyedLoader:
             rows = {name: values for name, values in read.items() if isinstance(values, torch.Tensor)}
             if self._pin:
                 rows = {name: values.pin_memory() for name, values in rows.items()}
-            yield from _parts(read, rows, [len(keys) for keys in block])
+            lengths = [sum(map(len, block))] if self._whole else [len(keys) for keys in block]
+            yield from _parts(read, rows, lengths)
             at_once = max(1, READ_BYTES * len(block) // sum(values.nbytes for values in rows.values()))
 
     def state_dict(self) -> dict[str, int]:
