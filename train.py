@@ -76,7 +76,7 @@ def main() -> None:
         say_help()
         return
     register()
-    if STAYS not in os.environ and (faults := check_command_line(sys.argv[1:], CONF)):
+    if faults := check_command_line(sys.argv[1:], CONF):
         print(*faults, sep="\n", file=sys.stderr)
         raise SystemExit(2)
     job()

@@ -2,47 +2,65 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from graft.processes import AT_ONCE, cores
 from graft.sweep.attempt import Ended
 from graft.sweep.job import TRIAL
-from graft.sweep.workers import Workers
+from graft.sweep.workers import Job, Workers
 
-# What a trial leaves in its process, its environment and its output, and how it ends (its second word).
-SCRIPT = """
+# What a trial leaves in its process, its environment and its output, and how it ends (its word).
+PROGRAM = """
 import os, sys, graft
-word = sys.argv[1]
-with open("LOG", "a") as log:
-    said = (word, os.getpid(), hasattr(graft, "mark"), os.environ.get("LEFT"), os.environ.get("GRAFT_TRIAL"))
-    print(*said, os.environ.get("CUDA_VISIBLE_DEVICES"), __name__, file=log)
-graft.mark, os.environ["LEFT"] = True, "behind"
-print("out", word)
-print("err", word, file=sys.stderr)
-if word == "killed":
-    os.kill(os.getpid(), 9)
-if word == "slow":
-    import time
-    time.sleep(60)
-if word == "raises":
-    raise KeyError("no such thing")
-if word == "stopped":
-    raise SystemExit(143)
-if word == "speaks":
-    raise SystemExit("in words")
+def job(config):
+    word = config.word
+    with open("LOG", "a") as log:
+        said = (word, os.getpid(), hasattr(graft, "mark"), os.environ.get("LEFT"), os.environ.get("GRAFT_TRIAL"))
+        print(*said, os.environ.get("CUDA_VISIBLE_DEVICES"), HydraConfig.get().runtime.output_dir, file=log)
+    graft.mark, os.environ["LEFT"] = True, "behind"
+    print("out", word)
+    print("err", word, file=sys.stderr)
+    if word == "killed":
+        os.kill(os.getpid(), 9)
+    if word == "slow":
+        import time
+        time.sleep(60)
+    if word == "raises":
+        raise KeyError("no such thing")
+    if word == "stopped":
+        raise SystemExit(143)
+    if word == "speaks":
+        raise SystemExit("in words")
+from hydra.core.hydra_config import HydraConfig
 """
+Do = Callable[..., Ended]
 
 
 @pytest.fixture
-def script(tmp_path: Path) -> list[str]:
-    path = tmp_path / "script.py"
-    path.write_text(SCRIPT.replace("LOG", str(tmp_path / "log")))
-    return [sys.executable, str(path)]
+def do(tmp_path: Path) -> Do:
+    """do(workers, "word", env) has them do the job of that word in a folder of that name."""
+    program, conf = tmp_path / "program.py", tmp_path / "conf"
+    program.write_text(PROGRAM.replace("LOG", str(tmp_path / "log")))
+    conf.mkdir()
+    (conf / "config.yaml").write_text(
+        "word: ???\nhydra: {job: {chdir: false}}\ndefaults: [override hydra/job_logging: none, _self_]\n"
+    )
+
+    def done(workers: Workers, word: str, env: Mapping[str, str] | None = None) -> Ended:
+        with composing, initialize_config_dir(str(conf), version_base="1.3"):
+            overrides = [f"word={word}", f"hydra.run.dir={tmp_path / word}", "hydra.output_subdir=null"]
+            config = compose("config", overrides, return_hydra_config=True)
+        job = Job(program=[str(program)], task="job", config=config)
+        return workers.run(job, tmp_path / word, env or {})
+
+    composing = threading.Lock()
+    return done
 
 
 @pytest.fixture
@@ -57,14 +75,14 @@ def lines(tmp_path: Path) -> list[list[str]]:
 
 
 def test_a_process_serves_the_next_trial_with_its_imports_and_nothing_else_of_the_last(
-    script: list[str], workers: Workers, tmp_path: Path
+    do: Do, workers: Workers, tmp_path: Path
 ) -> None:
     for word in ("first", "second"):
-        assert workers.run([*script, word], tmp_path / word, {TRIAL: f"{tmp_path}:{word}"}) == Ended()
+        assert do(workers, word, {TRIAL: f"{tmp_path}:{word}"}) == Ended()
     (_, process, *first), (_, again, *second) = lines(tmp_path)
     assert process == again
-    assert first == ["False", "None", f"{tmp_path}:first", "None", "__main__"]
-    assert second == ["True", "None", f"{tmp_path}:second", "None", "__main__"]
+    assert first == ["False", "None", f"{tmp_path}:first", "None", str(tmp_path / "first")]
+    assert second == ["True", "None", f"{tmp_path}:second", "None", str(tmp_path / "second")]
     assert (tmp_path / "second" / "output.log").read_text() == "out second\n"
     assert (tmp_path / "second" / "errors.log").read_text() == "err second\n"
 
@@ -79,33 +97,31 @@ def test_a_process_serves_the_next_trial_with_its_imports_and_nothing_else_of_th
     ],
 )
 def test_after_a_trial_that_did_not_end_well_the_next_has_another_process(
-    script: list[str], workers: Workers, tmp_path: Path, word: str, expected: Ended
+    do: Do, workers: Workers, tmp_path: Path, word: str, expected: Ended
 ) -> None:
-    assert workers.run([*script, word], tmp_path / "0", {}) == expected
-    assert workers.run([*script, "next"], tmp_path / "1", {}) == Ended()
+    assert do(workers, word) == expected
+    assert do(workers, "next") == Ended()
     (_, before, *_), (_, after, fresh, *_) = lines(tmp_path)
     assert before != after
     assert fresh == "False"
 
 
-def test_what_a_trial_raises_is_its_reason(script: list[str], workers: Workers, tmp_path: Path) -> None:
-    ended = workers.run([*script, "raises"], tmp_path / "0", {})
+def test_what_a_trial_raises_is_its_reason(do: Do, workers: Workers) -> None:
+    ended = do(workers, "raises")
     assert ended.reason.endswith("KeyError: 'no such thing'")
 
 
-def test_a_process_serves_trials_of_its_own_environment_only(
-    script: list[str], workers: Workers, tmp_path: Path
-) -> None:
+def test_a_process_serves_trials_of_its_own_environment_only(do: Do, workers: Workers, tmp_path: Path) -> None:
     for word, env in {"a": {"WHO": "1"}, "b": {"WHO": "1"}, "c": {"WHO": "2"}}.items():
-        assert workers.run([*script, word], tmp_path / word, {**env, TRIAL: word}) == Ended()
+        assert do(workers, word, {**env, TRIAL: word}) == Ended()
     a, b, c = (process for _, process, *_ in lines(tmp_path))
     assert a == b != c
 
 
-def test_each_thread_has_a_process_and_a_device(script: list[str], tmp_path: Path) -> None:
+def test_each_thread_has_a_process_and_a_device(do: Do, tmp_path: Path) -> None:
     workers = Workers(devices=["4", "7"])
-    with ThreadPoolExecutor(2) as threads:
-        ends = threads.map(lambda word: workers.run([*script, word], tmp_path / word, {}), "abcdef")
+    with ThreadPoolExecutor(2) as pool:
+        ends = pool.map(lambda word: do(workers, word), "abcdef")
         assert list(ends) == [Ended()] * 6
     workers.close()
     pairs = {(process, device) for _, process, *_, device, _ in lines(tmp_path)}

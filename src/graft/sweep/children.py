@@ -160,12 +160,8 @@ def repeated_command(overrides: Sequence[str], *, folder: Path, sweep: Path, num
     A single run, since Lightning starts the processes of a distributed training by repeating the command: repeated, a
     sweep's would be another sweep.
     """
-    import __main__
-
-    spec = getattr(__main__, "__spec__", None)
-    program = ["-m", spec.name] if spec else [os.path.abspath(sys.argv[0])]
     return [
-        *(sys.executable, *program, *_flags(sys.argv[1:])),
+        *(sys.executable, *this_program(), *_flags(sys.argv[1:])),
         *(word for word in overrides if not word.startswith("hydra.mode=")),
         *(
             "hydra.mode=RUN",
@@ -174,6 +170,14 @@ def repeated_command(overrides: Sequence[str], *, folder: Path, sweep: Path, num
             f"hydra.job.num={number}",
         ),
     ]
+
+
+def this_program() -> list[str]:
+    """What stands behind `python` to run it: its file, or -m and its name."""
+    import __main__
+
+    spec = getattr(__main__, "__spec__", None)
+    return ["-m", spec.name] if spec else [os.path.abspath(sys.argv[0])]
 
 
 def _flags(words: Sequence[str]) -> list[str]:

@@ -1,20 +1,32 @@
-"""python -m graft.sweep.serve: runs the commands that it is sent one after the other, and so imports once for them all.
+"""python -m graft.sweep.serve: does the jobs that it is sent one after the other, and so imports once for them all.
 
-A line of standard input is a command (JSON: `words`, `folder`, `env`); a line of standard output is its exit code.
+A line of standard input is a job (`graft.sweep.workers.Job.asked`); a line of standard output is its exit code. A job
+is done as Hydra's own launchers do theirs, by `run_job` with a config that is composed already.
 """
 
 from __future__ import annotations
 
+import base64
 import gc
 import json
 import os
-import runpy
+import pickle
 import sys
 import traceback
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
+from hydra._internal.callbacks import Callbacks
+from hydra.core.utils import JobRuntime, run_job, setup_globals
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from graft.config.compose import register
 from graft.sweep.children import ERRORS, OUTPUT
 from graft.sweep.job import PARENT, STAYS, end_with
 
@@ -28,10 +40,12 @@ def main() -> None:
     if parent := os.environ.get(PARENT):
         end_with(int(parent))
     os.environ[STAYS] = "1"
+    setup_globals()
+    register()
     try:
         for line in commands:
             asked = json.loads(line)
-            code = run(asked["words"], Path(asked["folder"]), asked["env"])
+            code = run(asked, Path(asked["folder"]))
             print(code, file=codes, flush=True)
             gc.collect()  # a network and what refers to it in circles, before the next one is built
             if not gc.get_freeze_count():
@@ -40,11 +54,11 @@ def main() -> None:
         pass
 
 
-def run(words: Sequence[str], folder: Path, env: Mapping[str, str]) -> int:
-    """The exit code of `python words…`, which adds what it prints to two files in the folder."""
-    with _printed_to(folder), _environment(env):
+def run(asked: Mapping[str, Any], folder: Path) -> int:
+    """The exit code that the job would have as a command; what it prints is added to two files in the folder."""
+    with _printed_to(folder), _environment(asked["env"]):
         try:
-            _as_main(words)
+            _do(_task(tuple(asked["program"]), asked["task"]), pickle.loads(base64.b64decode(asked["config"])))
             return 0
         except SystemExit as end:
             return _code(end)
@@ -55,14 +69,28 @@ def run(words: Sequence[str], folder: Path, env: Mapping[str, str]) -> int:
             return 1
 
 
-def _as_main(words: Sequence[str]) -> None:
-    if words[0] == "-m":
-        sys.argv = list(words[1:])
-        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
-    else:
-        sys.argv = list(words)
-        sys.path[0] = str(Path(words[0]).absolute().parent)
-        runpy.run_path(words[0], run_name="__main__")
+@cache
+def _task(program: Sequence[str], name: str) -> TaskFunction:
+    """The function of that name in the program, which is imported once."""
+    if program[0] == "-m":
+        return getattr(import_module(program[1]), name)
+    spec = spec_from_file_location("graft_program", program[0])
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    sys.path[0] = str(Path(program[0]).absolute().parent)  # where Python puts it
+    spec.loader.exec_module(module)
+    return getattr(module, name)
+
+
+def _do(task: TaskFunction, config: DictConfig) -> None:
+    """Raises what the task raises."""
+    JobRuntime.instance().set("name", config.hydra.job.name)
+    context = HydraContext(config_loader=None, callbacks=Callbacks(config))  # pyright: ignore[reportArgumentType]
+    done = run_job(
+        task_function=task, config=config, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context
+    )
+    _ = done.return_value
 
 
 def _code(end: SystemExit) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import pickle
 import queue
 import select
 import subprocess
@@ -13,6 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from omegaconf import DictConfig
+
 from graft.sweep.attempt import Ended
 from graft.sweep.children import ended, environment, stop, too_long
 from graft.sweep.job import TRIAL
@@ -20,8 +24,26 @@ from graft.sweep.job import TRIAL
 SERVE = ("-m", "graft.sweep.serve")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A run as Hydra's launchers hand it to another process: the function that is to do it, and its config."""
+
+    program: Sequence[str]
+    """What stands behind `python` to run it: a file, or -m and a module's name."""
+    task: str
+    """The function's name in there."""
+    config: DictConfig
+    """With Hydra's own part."""
+
+    def asked(self, folder: Path, env: Mapping[str, str]) -> str:
+        """A line for `graft.sweep.serve`."""
+        config = base64.b64encode(pickle.dumps(self.config)).decode()
+        told = {"program": list(self.program), "task": self.task, "config": config}
+        return json.dumps({**told, "folder": str(folder), "env": dict(env)})
+
+
 class Worker:
-    """A process that runs commands of Python's, one at a time (graft.sweep.serve)."""
+    """A process that does jobs, one at a time (graft.sweep.serve)."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self.env = env
@@ -34,22 +56,21 @@ class Worker:
             text=True,
         )
 
-    def run(self, words: Sequence[str], folder: Path, env: Mapping[str, str], seconds: float | None) -> int:
-        """The command's exit code; where the process died of it, the process's.
+    def run(self, job: Job, folder: Path, env: Mapping[str, str], seconds: float | None) -> int:
+        """The job's exit code; where the process died of it, the process's.
 
         Raises:
             TimeoutExpired: it has not ended yet.
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        asked = {"words": list(words), "folder": str(folder), "env": dict(env)}
         try:
-            print(json.dumps(asked), file=self.process.stdin, flush=True)
+            print(job.asked(folder, env), file=self.process.stdin, flush=True)
         except BrokenPipeError:
             return self.process.wait()
         ready, _, _ = select.select([self.process.stdout], [], [], seconds)
         if not ready:
-            raise subprocess.TimeoutExpired(words, seconds or 0)
+            raise subprocess.TimeoutExpired(job.task, seconds or 0)
         code = self.process.stdout.readline()
         return int(code) if code else self.process.wait()
 
@@ -68,7 +89,7 @@ class Worker:
 
 @dataclass(slots=True, kw_only=True)
 class Workers:
-    """Runs trials' commands, one at a time in each thread that calls, whose process stays for its next one.
+    """Does trials' jobs, one at a time in each thread that calls, whose process stays for its next one.
 
     A process is used again only after a trial that ended well, and for a trial with the same environment: what was
     amiss with the last one may be amiss with the process (a device in an undefined state, say).
@@ -88,13 +109,13 @@ class Workers:
         for device in self.devices:
             self._free.put(device)
 
-    def run(self, command: Sequence[str], folder: Path, env: Mapping[str, str]) -> Ended:
-        """Runs a command of Python's to its end; what it prints is added to two files in the trial's folder."""
+    def run(self, job: Job, folder: Path, env: Mapping[str, str]) -> Ended:
+        """Does the job to its end; what it prints is added to two files in the trial's folder."""
         seconds = None if self.timeout_min is None else 60 * self.timeout_min
         worker = self._worker({name: value for name, value in env.items() if name != TRIAL})
         self._own.worker = None  # unless all goes well
         try:
-            code = worker.run(command[1:], folder, env, seconds)
+            code = worker.run(job, folder, env, seconds)
             if code == 0:
                 self._own.worker = worker
         except subprocess.TimeoutExpired:

@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
+from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 
@@ -22,8 +22,6 @@ class ProcessLauncher(Launcher):
         timeout_min: minutes that a job may take; null: as long as it likes.
     """
 
-    alone: Any = None  # what runs the jobs of one process
-
     def __init__(self, n_jobs: int = 1, timeout_min: float | None = None) -> None:
         self.slots = n_jobs
         self.timeout_min = timeout_min
@@ -34,14 +32,12 @@ class ProcessLauncher(Launcher):
 
         check_settings(n_jobs=self.slots, timeout_min=self.timeout_min)
         self.hydra_context = hydra_context
+        self.task = task_function.__name__
         self.config = config
-        self.together = Children(timeout_min=self.timeout_min)
-        self.alone = self.together
+        self.children = Children(timeout_min=self.timeout_min)
 
     def close(self) -> None:
         """Ends what stays between jobs; called when none runs any more."""
-        if hasattr(self.alone, "close"):
-            self.alone.close()
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """One after the other; a sweeper that wants several at once calls from as many threads as there are slots."""
@@ -51,12 +47,16 @@ class ProcessLauncher(Launcher):
         from graft.processes import AT_ONCE
 
         cfg, run = self._prepared(overrides, number)
-        runner = self.alone if run.processes * run.nodes == 1 else self.together
-        ended = runner.run(run.command, run.folder, {AT_ONCE: str(self.slots), **run.env})
+        env = {AT_ONCE: str(self.slots), **run.env}
+        ended = self._ended(cfg, run, env)
         return _job_return(overrides, cfg, run.folder, ended)
 
+    def _ended(self, cfg: DictConfig, run: Any, env: dict[str, str]) -> Any:
+        """Runs the job to its end."""
+        return self.children.run(run.command, run.folder, env)
+
     def _prepared(self, overrides: list[str], number: int) -> tuple[DictConfig, Any]:
-        """The job's config, and its run as a command with a folder and an environment."""
+        """The job's config, and its run as a command with a folder and an environment: a single run in either."""
         from graft.sweep.children import Prepared, repeated_command
 
         with self._composing:
@@ -67,6 +67,7 @@ class ProcessLauncher(Launcher):
             folder = sweep / str(cfg.hydra.sweep.subdir)
             given = OmegaConf.to_container(cfg.hydra.overrides)
             env = {str(name): str(value) for name, value in cfg.hydra.job.env_set.items()}
+            cfg.hydra.mode, cfg.hydra.run.dir, cfg.hydra.sweep.dir = RunMode.RUN, str(folder), str(sweep)
         command = repeated_command([*given["hydra"], *given["task"]], folder=folder, sweep=sweep, number=number)
         run = Prepared(
             command=command, folder=folder, env=env, processes=cfg.trainer.devices, nodes=cfg.trainer.num_nodes
@@ -84,10 +85,21 @@ class WorkersLauncher(ProcessLauncher):
         from graft.sweep.workers import Workers
 
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        self.alone = Workers(timeout_min=self.timeout_min)
+        self.workers = Workers(timeout_min=self.timeout_min)
+
+    def close(self) -> None:
+        self.workers.close()
+
+    def _ended(self, cfg: DictConfig, run: Any, env: dict[str, str]) -> Any:
+        from graft.sweep.children import this_program
+        from graft.sweep.workers import Job
+
+        if run.processes * run.nodes > 1:  # it has its own
+            return super()._ended(cfg, run, env)
+        return self.workers.run(Job(program=this_program(), task=self.task, config=cfg), run.folder, env)
 
 
-class GpusLauncher(ProcessLauncher):
+class GpusLauncher(WorkersLauncher):
     """As many processes as there are GPUs, each of which stays and sees one.
 
     Args:
@@ -104,8 +116,8 @@ class GpusLauncher(ProcessLauncher):
 
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         found = visible_devices(self.devices)
-        self.alone = Workers(timeout_min=self.timeout_min, devices=found)
-        self.together = Children(timeout_min=self.timeout_min, devices=found)
+        self.workers = Workers(timeout_min=self.timeout_min, devices=found)
+        self.children = Children(timeout_min=self.timeout_min, devices=found)
         self.slots = len(found)
 
 

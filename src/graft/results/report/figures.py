@@ -236,7 +236,9 @@ def _set_margins(figure: Figure) -> None:
     left = bottom = right = top = GAP
     for axes in figure.axes:
         ys, xs = ([_extent(label) for label in axis.get_ticklabels()] for axis in (axes.yaxis, axes.xaxis))
-        beyond = _widest(xs[:1]) * (1 if any(label.get_ha() == "right" for label in axes.get_xticklabels()) else 0.5)
+        beyond = _widest(xs[:1]) * (
+            1 if any(label.get_horizontalalignment() == "right" for label in axes.get_xticklabels()) else 0.5
+        )
         left = max(left, beyond, _widest(ys) + (LINE_HEIGHT if axes.get_ylabel() else 0) + 2 * GAP)
         highest = max((height for _, height in xs), default=0)
         bottom = max(bottom, highest + (LINE_HEIGHT if axes.get_xlabel() else 0) + GAP)
