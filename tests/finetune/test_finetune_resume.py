@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from tests.finetune.endings import ending
 
 from graft.config.faults import InputError, RunFailed
 from graft.config.schema import MethodConfig, SchedulerConfig, SchedulerKind, UnfreezeKind
@@ -12,7 +13,6 @@ from graft.finetune import checkpoint as checkpoint_file
 from graft.finetune.fit import fit
 from graft.finetune.module import FineTuning
 
-TIMES = ("seconds", "images_per_second")
 EPOCH = 7  # steps
 
 
@@ -52,36 +52,6 @@ def stop_in(monkeypatch, hook, at):
         return original(self, *args)
 
     monkeypatch.setattr(FineTuning, hook, stopping)
-
-
-def plain(value):
-    """Tensors as their bytes, so that states compare by ==."""
-    if isinstance(value, torch.Tensor):
-        return (str(value.dtype), tuple(value.shape), value.contiguous().numpy().tobytes())
-    if isinstance(value, dict):
-        return {key: plain(inner) for key, inner in value.items() if key not in TIMES}
-    if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
-    return value
-
-
-def ending(folder):
-    """Everything of a finished run that must be the same, bit for bit."""
-    found = {}
-    for name in ("last.ckpt", "best.ckpt"):
-        saved = torch.load(folder / "checkpoints" / name, weights_only=True)
-        state = saved["graft"]
-        found[name] = plain(
-            {
-                "weights": dict(saved["state_dict"]),
-                "optimizer": saved["optimizer_states"],
-                "scheduler": saved["lr_schedulers"],
-                "history": state["history"],
-                "watch": state["watch"],
-                "mean": state.get("average"),
-            }
-        )
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +167,9 @@ def test_where_epochs_are_short_the_best_waits_in_memory(tiny, tmp_path, monkeyp
         monkeypatch.setattr("graft.finetune.callbacks.PATIENCE", patience)
         written.clear()
         checkpoint = tiny.checkpoint(monitor=monitor, direction=direction)
-        fit(tiny.tuning(), tiny.Data(), folder, trainer=tiny.trainer(max_epochs=6), checkpoint=checkpoint)
+        thawing = settings(unfreeze={"start": "14 steps", "every": "6 steps"}, optimizer=tiny.optimizer(lr=1.0))
+        tuning = tiny.tuning(**thawing)
+        fit(tuning, tiny.Data(), folder, trainer=tiny.trainer(max_epochs=6), checkpoint=checkpoint)
         best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["graft"]["history"]
         return ending(folder), len(best), list(written)
 

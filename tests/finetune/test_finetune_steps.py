@@ -2,7 +2,7 @@
 
 import lightning as L
 import pytest
-import torch
+from tests.finetune.endings import whole
 
 from graft.config.choices import OnError
 from graft.config.schema import MethodConfig, SchedulerConfig, SchedulerKind, UnfreezeKind
@@ -12,30 +12,9 @@ from graft.finetune.fit import fit
 from graft.finetune.module import FineTuning
 from graft.finetune.steps import Steps, take_own_steps
 
-TIMES = {"seconds", "images_per_second", "clock"}
-
 
 class Stopped(Exception):
     pass
-
-
-def plain(value):
-    """Tensors as their bytes, without what the clock says."""
-    if isinstance(value, torch.Tensor):
-        return str(value.dtype), tuple(value.shape), value.contiguous().numpy().tobytes()
-    if isinstance(value, dict):
-        return {key: plain(inner) for key, inner in value.items() if key not in TIMES}
-    if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
-    return value
-
-
-def ending(folder):
-    found = {}
-    for name in ("last.ckpt", "best.ckpt"):
-        saved = torch.load(folder / "checkpoints" / name, weights_only=True)
-        found[name] = {key: plain(value) for key, value in saved.items() if key != "callbacks"}
-    return found
 
 
 def run(tiny, folder, trainer=None, **settings):
@@ -79,7 +58,7 @@ def test_it_goes_as_lightnings_own(tiny, tmp_path, monkeypatch, went, trainer, s
     monkeypatch.setattr(fitting, "take_own_steps", lambda trainer: None)
     lightnings = run(tiny, tmp_path / "lightnings", trainer, **settings)
     assert taken == len(went) == own.steps == lightnings.steps > 10
-    assert ending(tmp_path / "own") == ending(tmp_path / "lightnings")
+    assert whole(tmp_path / "own") == whole(tmp_path / "lightnings")
     assert own.metrics == lightnings.metrics
     assert own.profile.keys() == lightnings.profile.keys()
 
@@ -101,7 +80,7 @@ def test_either_goes_on_from_the_others_checkpoint(tiny, tmp_path, monkeypatch, 
     before = len(went)
     run(tiny, tmp_path / "both")
     assert len(went) > before, "its first batch goes Lightning's way, the others its own"
-    assert ending(tmp_path / "both") == ending(tmp_path / "own")
+    assert whole(tmp_path / "both") == whole(tmp_path / "own")
 
 
 @pytest.mark.parametrize(

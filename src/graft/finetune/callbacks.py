@@ -25,7 +25,7 @@ from graft.finetune.module import FineTuning
 from graft.stopping import Stopped, StopSignals
 
 METRICS_FILE = "metrics.csv"
-PATIENCE = 20  # times that writing a checkpoint took, before the next end of an epoch is written
+PATIENCE = 50  # times that writing a checkpoint took, before the next end of an epoch is written
 MOST_FIGURES = 2  # of a part in an epoch's line, beside its loss
 
 
@@ -145,7 +145,7 @@ class Checkpoints(Checkpoint):
         else:
             tuning.check_finite()
             if is_best:
-                with self.file.in_memory():
+                with self.file.in_memory(still={f"network.{name}" for name in tuning.watch.injected}):
                     trainer.save_checkpoint(self.folder / BEST)
         self._stop(stop, tuning)
 

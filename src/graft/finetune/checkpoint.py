@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import shutil
 import zipfile
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,17 +59,21 @@ class CheckpointFile(CheckpointIO):
     """Lightning's way to the disk, or to memory until there is time to write."""
 
     def __init__(self) -> None:
-        self._in_memory = False
+        self._still: Collection[str] | None = None
         self._kept: tuple[dict[str, Any], Path] | None = None
 
     @contextmanager
-    def in_memory(self) -> Generator[None]:
-        """Within it, a checkpoint that is saved is a copy in memory, until `write_kept` or `drop_kept`."""
-        self._in_memory = True
+    def in_memory(self, still: Collection[str] = ()) -> Generator[None]:
+        """Within it, a checkpoint that is saved is a copy in memory, until `write_kept` or `drop_kept`.
+
+        Args:
+            still: names in its state_dict of what never changes, which need no copy.
+        """
+        self._still = still
         try:
             yield
         finally:
-            self._in_memory = False
+            self._still = None
 
     def write_kept(self) -> None:
         """Writes the checkpoint that is in memory, if there is one."""
@@ -86,8 +90,9 @@ class CheckpointFile(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
         foreign = _foreign(checkpoint, "")
         assert foreign is None, f"a checkpoint holds tensors and primitives only, and {foreign}"
-        if self._in_memory:
-            self._kept = _copy(checkpoint), Path(path)
+        if self._still is not None:
+            still = {name: value for name, value in checkpoint["state_dict"].items() if name in self._still}
+            self._kept = _copy(checkpoint, {id(value) for value in still.values()}), Path(path)
         else:
             self._write(checkpoint, Path(path))
 
@@ -142,14 +147,14 @@ def remove_leftovers(folder: Path, names: Iterable[str] = ()) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def _copy(value: Any) -> Any:
-    """With tensors of its own, on the CPU."""
+def _copy(value: Any, still: Collection[int] = ()) -> Any:
+    """With tensors of its own, on the CPU, but for those of these ids."""
     if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
+        return value.detach().to("cpu", copy=id(value) not in still)
     if isinstance(value, dict):
-        return type(value)((key, _copy(inner)) for key, inner in value.items())
+        return type(value)((key, _copy(inner, still)) for key, inner in value.items())
     if isinstance(value, list | tuple | set):
-        return type(value)(_copy(inner) for inner in value)
+        return type(value)(_copy(inner, still) for inner in value)
     return value
 
 

@@ -88,7 +88,9 @@ class Watch:
         if self.phase is None or phase.start_step != self.phase.start_step:
             self.look()
             self.phase = phase
-            self._digests = digests(self.network, self._unmoving(phase.frozen))
+            held = self._unmoving(phase.frozen)
+            since = {name: digest for name, digest in self.injected.items() if name in held}
+            self._digests = {**since, **digests(self.network, held - since.keys())}
             self._applied = False
         must_apply, self._applied = not self._applied, True
         return must_apply

@@ -65,7 +65,11 @@ NO_CHANGE = Change(moved=0.0, start=0.0, end=0.0, product=0.0)
 
 def tensor_change(before: torch.Tensor, after: torch.Tensor) -> Change:
     """In double precision; a complex number counts as two."""
-    start, end = _doubles(before), _doubles(after)
+    start = _doubles(before)
+    if before.is_set_to(after):  # one and the same memory
+        length = float(start.square().sum())
+        return Change(moved=0.0, start=length, end=length, product=length)
+    end = _doubles(after)
     return Change(
         moved=float((end - start).square().sum()),
         start=float(start.square().sum()),
