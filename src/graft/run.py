@@ -25,7 +25,7 @@ from graft.finetune.range_test import range_test
 from graft.finetune.resume import find_checkpoint
 from graft.inputs import Inputs
 from graft.machine import threads
-from graft.models.network import Network, network_for
+from graft.models.network import Network, with_values
 from graft.outcome import summary, write_metrics, write_page, write_pruned, write_results
 from graft.plan import Plan, make_plan
 from graft.plan_cache import runs_engine
@@ -91,7 +91,7 @@ def _run(
         return None
     hardware(config.trainer)  # what this machine lacks is said before anything starts
     with clock("build"):
-        network = network_for(config, len(table.classes))
+        network = with_values(plan.network, config.seed)
     with clock("transfer"), inputs.donor(config) as donor:
         inject(plan.ledger, donor, network.module)
         if config.donor.verify:

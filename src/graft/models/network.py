@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -100,8 +100,21 @@ def build_network(
     if device == "meta":
         known(network, lambda: _check_forward(network, image_shape), "goes through", image_shape)
     else:
-        network.module = _with_values(build, described, seed).to(device)
+        network = with_values(network, seed)
+        network.module.to(device)
     return network
+
+
+def with_values(network: Network, seed: int) -> Network:
+    """The network that one on the meta device describes, on the CPU, its weights at random.
+
+    The head's values do not depend on how many the trunk drew.
+    """
+    with seeded(seed):
+        module = plain_model(network.build)
+    with seeded(seed + 1):
+        install_head(module, network.head, num_classes=network.classes)
+    return replace(network, module=module)
 
 
 def network_for(config: Config, classes: int, *, device: str = "cpu") -> Network:
@@ -125,15 +138,6 @@ def plain_model(build: Mapping[str, Any]) -> nn.Module:
         num_classes=build["num_classes"],
         channels=build["channels"],
     )
-
-
-def _with_values(build: Mapping[str, Any], described: Mapping[str, Any], seed: int) -> nn.Module:
-    """The network's module with storage; the head's values do not depend on how many the trunk drew."""
-    with seeded(seed):
-        module = plain_model(build)
-    with seeded(seed + 1):
-        install_head(module, described, num_classes=build["num_classes"])
-    return module
 
 
 def rebuild(build: Mapping[str, Any], head: Mapping[str, Any], *, import_code: bool = False) -> nn.Module:
