@@ -200,6 +200,37 @@ def test_kept_features_serve_the_epochs_they_hold_for(root, workers):
     assert ["features" in batch for batch in data.val_dataloader()] == [True, True]
 
 
+@pytest.mark.parametrize(("at_once", "reads"), [(1, [4, 4, 4, 2]), (200, [4, 8, 2]), (1 << 20, [4, 10])])
+def test_small_kept_batches_are_read_several_at_once(root, monkeypatch, at_once, reads):
+    """Training gets them as they are; an evaluation takes what was read as one batch. (A row here has 24 bytes.)"""
+    monkeypatch.setattr("graft.data.loader.READ_BYTES", at_once)
+    read = []
+
+    class Features(torch.utils.data.Dataset):
+        def __getitems__(self, keys):
+            read.append(len(keys))
+            index = torch.tensor([key[1] for key in keys])
+            return {"features": index[:, None] * torch.ones(4), "index": index}
+
+    data, plain = module(root), module(root)
+    data.use_stored({"deep": {"train": Features(), "val": Features()}}, lambda items: items)
+    loader, images = data.train_dataloader(), plain.train_dataloader()
+    served = list(loader)
+    assert read == reads
+    assert [batch["index"].tolist() for batch in served] == [batch["index"].tolist() for batch in images]
+    for batch in served:
+        assert batch["cut"] == "deep"
+        assert batch["features"].equal(batch["index"][:, None] * torch.ones(4))
+    loader.load_state_dict({"epoch": 0, "batch": 2})
+    assert [batch["index"].tolist() for batch in loader] == [batch["index"].tolist() for batch in served[2:]]
+
+    read.clear()
+    evaluated = data.val_dataloader()
+    batches = [batch["index"].tolist() for batch in evaluated]
+    assert [len(batch) for batch in batches] == read
+    assert [index for batch in batches for index in batch] == list(range(6))
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_image_that_goes_missing_fails_the_run_by_name(root, workers):
     data = module(root, num_workers=workers)

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from tests.results.run_folder import write_run
 
-from graft.results.report import write_comparison, write_report
+from graft.results.report import figures, write_comparison, write_page, write_report
 
 pytestmark = pytest.mark.chromium
 
@@ -53,7 +53,8 @@ DRAWN = """
     parts: parts.filter((part) => part.width + part.height > 0).length,
     outside: [...svg.querySelectorAll("text")].filter((text) => {
       const box = text.getBoundingClientRect();
-      return box.left < frame.left - 2 || box.right > frame.right + 2 || box.bottom > frame.bottom + 2;
+      const beside = box.left < frame.left - 2 || box.right > frame.right + 2;
+      return beside || box.top < frame.top - 2 || box.bottom > frame.bottom + 2;
     }).map((text) => text.textContent),
   };
 })
@@ -72,9 +73,31 @@ class Opened:
 Opens = Callable[..., Opened]
 
 
+def awkward_drawings() -> Iterator[str]:
+    """Small rates, long names, many lines, slanted words, powers of ten."""
+    epochs = [float(epoch) for epoch in range(1, 31)]
+    names = [f"features.denseblock{k}.denselayer{k}" for k in range(7)]
+    yield figures.curves([("head", epochs, [1e-7 / epoch for epoch in epochs])], "Small", y="learning rate")
+    yield figures.curves(
+        [(name, epochs, [k / epoch for epoch in epochs]) for k, name in enumerate(names)], "Many", y="loss"
+    )
+    yield figures.curves([("loss", epochs, [123456.7 * epoch for epoch in epochs])], "Large", y="loss")
+    yield figures.timeline(names, [(0, 10, frozenset(names)), (10, 30, frozenset(names[:2]))], "Long", ramp=2)
+    yield figures.points(
+        ["adamw", "a word too long to be shown", "sgd"], [0.1, 0.2, 0.3], "Words", x="name", y="val/loss"
+    )
+    yield figures.points([1e-5, 1e-3, 0.1], [0.1, 0.2, 0.3], "Powers", x="optimizer.lr", y="val/loss", best=1)
+    yield figures.points([k * 1e-6 for k in range(1, 12)], [k / 7e5 for k in range(11)], "Scale", x="lr", y="val/loss")
+    figure, axes = figures.blank_axes("", "")
+    axes.plot(range(3), range(3))
+    axes.set_xticks(range(3), [f"optimizer.weight_decay_{k}" for k in range(3)], rotation=20, ha="right")
+    axes.set_yticks([0, 1], ["lowest", "highest"])
+    yield figures.render(figure, "Slanted")
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A run with controls, and a comparison of seven."""
+    """A run with controls, a comparison of seven, and drawings with more around them than a run's."""
     folder = tmp_path_factory.mktemp("pages")
     for k in range(7):
         write_run(
@@ -86,6 +109,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         )
     write_run(folder / "run0" / "controls" / "random_init", where=folder, hits=0.2)
     return {
+        "drawings": write_page(folder / "drawings.html", f"<html><body>{''.join(awkward_drawings())}</body></html>"),
         "run": write_report(folder / "run0"),
         "comparison": write_comparison([folder / f"run{k}" for k in range(7)]),
     }
@@ -124,7 +148,7 @@ def open_page(browser: Browser, pages: dict[str, Path]) -> Iterator[Opens]:
         context.close()
 
 
-@pytest.mark.parametrize("name", ["run", "comparison"])
+@pytest.mark.parametrize("name", ["run", "comparison", "drawings"])
 def test_every_figure_is_drawn_and_nothing_fails(open_page: Opens, name: str):
     opened = open_page(name)
     drawn = opened.page.evaluate(DRAWN)

@@ -34,6 +34,15 @@ def test_stages_moved_by_this_much():
     assert rows["head"].change == pytest.approx(0.5)  # began at zero: its absolute change
 
 
+def test_what_is_in_the_same_place_has_not_moved():
+    copies = {name: tensor.clone() for name, tensor in BEFORE.items()}
+    here, there = (drift(BEFORE, after, lambda name: name) for after in (BEFORE, copies))
+    assert here == there
+    assert [row.moved for row in here] == [0] * 5
+    turned = BEFORE["stem.weight"].view(1, 2).T
+    assert drift({"w": turned}, {"w": turned.flip(0)}, str)[0].change == pytest.approx(2**0.5 / 5)
+
+
 def test_drift_json(tmp_path):
     write_drift(tmp_path, drift(BEFORE, AFTER, lambda name: "all"))
     told = json.loads((tmp_path / "drift.json").read_text())

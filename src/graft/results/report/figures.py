@@ -34,7 +34,7 @@ PAGE_COLOURS = {
 }
 SIZE = (4.6, 2.7)  # inches of 72 units: as wide as a phone, so that text of 9.5 units can be read there
 TEXT = 9.5
-LETTER, LINE_HEIGHT, GAP = 0.64 * TEXT, 1.35 * TEXT, 5.0
+LETTER, LINE_HEIGHT, LEGEND_ROW, GAP = 0.64 * TEXT, 1.35 * TEXT, 1.7 * TEXT, 5.0
 MOST_TICKS = 6  # values that get a tick each
 
 Line = tuple[str, Sequence[float], Sequence[float]]  # label, x, y
@@ -245,7 +245,7 @@ def _set_margins(figure: Figure) -> None:
         right = max(right, _widest(xs[-1:]) / 2)
         if (legend := axes.get_legend()) is not None:
             rows = math.ceil(len(legend.get_texts()) / legend._ncols)  # pyright: ignore[reportAttributeAccessIssue]
-            top = max(top, LINE_HEIGHT * rows + GAP)
+            top = max(top, LEGEND_ROW * rows + GAP)
     width, height = (72 * inches for inches in figure.get_size_inches())
     figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, hspace=0.12)
 
@@ -275,6 +275,7 @@ def _style(axes: Axes, x: str, y: str) -> None:
     axes.set_xlabel(x, color=MUTED, fontsize=TEXT)
     axes.set_ylabel(y, color=MUTED, fontsize=TEXT)
     axes.tick_params(colors=MUTED, labelsize=TEXT, length=0, labelcolor=INK)
+    axes.ticklabel_format(style="plain", useOffset=False)  # a power of ten for all would stand where the legend does
     axes.grid(visible=True, color=LINE, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.patch.set_visible(False)
