@@ -200,7 +200,7 @@ def test_kept_features_serve_the_epochs_they_hold_for(root, workers):
     assert ["features" in batch for batch in data.val_dataloader()] == [True, True]
 
 
-@pytest.mark.parametrize(("at_once", "reads"), [(1, [4, 4, 4, 2]), (200, [4, 8, 2]), (1 << 20, [4, 10])])
+@pytest.mark.parametrize(("at_once", "reads"), [(1, [2] * 7), (200, [2, 8, 4]), (1 << 20, [2, 12])])
 def test_small_kept_batches_are_read_several_at_once(root, monkeypatch, at_once, reads):
     """Training gets them as they are; an evaluation takes what was read as one batch. (A row here has 24 bytes.)"""
     monkeypatch.setattr("graft.data.loader.READ_BYTES", at_once)
@@ -212,7 +212,7 @@ def test_small_kept_batches_are_read_several_at_once(root, monkeypatch, at_once,
             index = torch.tensor([key[1] for key in keys])
             return {"features": index[:, None] * torch.ones(4), "index": index}
 
-    data, plain = module(root), module(root)
+    data, plain = module(root, batch_size=2), module(root, batch_size=2)
     data.use_stored({"deep": {"train": Features(), "val": Features()}}, lambda items: items)
     loader, images = data.train_dataloader(), plain.train_dataloader()
     served = list(loader)

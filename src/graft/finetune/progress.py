@@ -89,8 +89,7 @@ class Watch:
             self.look()
             self.phase = phase
             held = self._unmoving(phase.frozen)
-            since = {name: digest for name, digest in self.injected.items() if name in held}
-            self._digests = {**since, **digests(self.network, held - since.keys())}
+            self._digests = {**self.injected, **digests(self.network, held - self.injected.keys())}
             self._applied = False
         must_apply, self._applied = not self._applied, True
         return must_apply
