@@ -33,6 +33,8 @@ def job(config):
         time.sleep(60)
     if word == "raises":
         raise KeyError("no such thing")
+    if word == "refused":
+        raise SystemExit(2)
     if word == "stopped":
         raise SystemExit(143)
     if word == "speaks":
@@ -104,6 +106,13 @@ def test_after_a_trial_that_did_not_end_well_the_next_has_another_process(
     (_, before, *_), (_, after, fresh, *_) = lines(tmp_path)
     assert before != after
     assert fresh == "False"
+
+
+def test_a_trial_that_is_refused_costs_no_process(do: Do, workers: Workers, tmp_path: Path) -> None:
+    assert do(workers, "refused") == Ended(reason="err refused")
+    assert do(workers, "next") == Ended()
+    (_, before, *_), (_, after, *_) = lines(tmp_path)
+    assert before == after
 
 
 def test_what_a_trial_raises_is_its_reason(do: Do, workers: Workers) -> None:

@@ -22,6 +22,7 @@ from graft.sweep.children import ended, environment, stop, too_long
 from graft.sweep.job import TRIAL
 
 SERVE = ("-m", "graft.sweep.serve")
+REFUSED = 2  # the exit code of a run whose config, donor or data are wrong
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +92,9 @@ class Worker:
 class Workers:
     """Does trials' jobs, one at a time in each thread that calls, whose process stays for its next one.
 
-    A process is used again only after a trial that ended well, and for a trial with the same environment: what was
-    amiss with the last one may be amiss with the process (a device in an undefined state, say).
+    A process is used again only after a trial that ended well or was refused before it began, and for a trial with
+    the same environment: what was amiss with the last one may be amiss with the process (a device in an undefined
+    state, say).
 
     Args:
         timeout_min: minutes that a trial may take; null: as long as it likes.
@@ -116,7 +118,7 @@ class Workers:
         self._own.worker = None  # unless all goes well
         try:
             code = worker.run(job, folder, env, seconds)
-            if code == 0:
+            if code in (0, REFUSED):
                 self._own.worker = worker
         except subprocess.TimeoutExpired:
             return too_long(self.timeout_min)
