@@ -172,7 +172,7 @@ class KeyedLoader:
             yield batch
 
     def _read(self, dataset: Dataset[Any], collate_fn: Callable[[Any], Any]) -> Iterator[Any]:
-        """What a DataLoader without workers gives, for a fifth of its time: several small batches are read at once."""
+        """What a DataLoader without workers gives; several small batches are read at once, which takes less time."""
         several = getattr(dataset, "__getitems__", lambda keys: [dataset[key] for key in keys])
         batches, at_once = iter(self.batch_sampler), 1
         while block := list(islice(batches, at_once)):
