@@ -1,6 +1,7 @@
 """NaN and infinity stop a run before they reach the weights, or the step is left out whole."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -100,3 +101,14 @@ def test_an_epoch_of_nothing_but_skipped_steps_is_an_end(tiny, tmp_path):
     data.parts["train"].image[:] = math.nan
     with pytest.raises(RunFailed, match=r"NaN or infinite in 7 steps on end, up to step 6"):
         run(tiny, tmp_path, data, on_nan=OnError.skip)
+
+
+@pytest.mark.parametrize(("value", "fine"), [(1e30, True), (math.inf, False), (math.nan, False)])
+def test_weights_may_be_large_and_must_be_finite(tiny, value, fine):
+    """The squares of some finite numbers are not finite."""
+    tuning = tiny.tuning()
+    tuning.lay_out(steps_per_epoch=7, max_epochs=1)
+    with torch.no_grad():
+        tuning.network.layer2.conv.weight[0, 0, 0, 0] = value
+    with nullcontext() if fine else pytest.raises(RunFailed, match="layer2"):
+        tuning.finite.check(3)

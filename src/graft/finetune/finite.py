@@ -92,7 +92,7 @@ class Finite:
             first, *bad = self._first.tolist()
             if first >= 0:
                 raise self._failed(first, bad)
-        bad = [not all(bool(parameter.isfinite().all()) for parameter in held) for held in self._members]
+        bad = [not all(_is_finite(parameter.detach()) for parameter in held) for held in self._members]
         if any(bad):
             raise RunFailed(
                 f"the weights became NaN or infinite before step {step} ({self._names(bad)}); checkpoints written"
@@ -152,3 +152,8 @@ class Finite:
             return "every group"
         shown = ", ".join(named[:5]) + (f" and {len(named) - 5} more" if len(named) > 5 else "")
         return f"{'groups' if len(named) > 1 else 'group'} {shown}"
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Every number; by the sum of squares, which is found sooner, where that is not too large itself."""
+    return math.isfinite(vector_norm(tensor).item()) or bool(tensor.isfinite().all())
