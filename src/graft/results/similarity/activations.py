@@ -81,7 +81,7 @@ def _is_several(output: Any) -> bool:
 
 
 def grams(capture: Callable[[Tensor], dict[str, Tensor]], images: Images, count: int) -> dict[str, Tensor]:
-    """Stage to its Gram matrix [count, count] over the images.
+    """Stage to its Gram matrix [count, count] over the images, symmetric to the bit.
 
     Raises:
         InputError: fewer than 2 images, of which nothing can be compared.
@@ -99,6 +99,8 @@ def grams(capture: Callable[[Tensor], dict[str, Tensor]], images: Images, count:
             there = here if columns is rows else _features(capture, images, columns)
             for stage, x_NP in here.items():
                 products = gram(x_NP, there[stage])
+                if columns is rows:  # the two halves of one product may be rounded differently, as the BLAS pleases
+                    products = products.triu() + products.triu(1).T
                 found[stage][rows.start : rows.stop, columns.start : columns.stop] = products
                 found[stage][columns.start : columns.stop, rows.start : rows.stop] = products.T
     return found
