@@ -56,7 +56,8 @@ def write_results(
     write_predictions(folder, said, classes=table.classes)
     after = dict(network.module.named_parameters())
     write_drift(folder, drift(injected, after, network.stages.stage_of))
-    frozen = (unmoving(network.module, phase.frozen, config.freeze_bn) for phase in result.phases)
+    heads = network.stages.heads
+    frozen = (unmoving(network.module, phase.frozen, config.freeze_bn, heads=heads) for phase in result.phases)
     never = {plain_name(name) for name in frozenset[str].intersection(*frozen)}
     export(
         network,

@@ -15,7 +15,7 @@ import torchvision
 from omegaconf import OmegaConf
 from torch import nn
 
-from graft.config.schema import BackboneConfig, HeadConfig, HeadKind
+from graft.config.schema import BackboneConfig, FreezeBatchNorm, HeadConfig, HeadKind
 from graft.finetune.freeze import apply_freeze, parse_freeze
 from graft.finetune.route import halves_at
 from graft.models.cut import split
@@ -167,7 +167,7 @@ def test_cut_the_rest_trains_as_the_whole_does(name: str) -> None:
     middle = stages.names[len(stages.names) // 2]
     prefix, rest = split(module, stages, middle)
     frozen = parse_freeze("+".join(stages.names[: stages.index(middle) + 1]), stages, network.names)
-    apply_freeze(module, frozen, heads=stages.heads)
+    apply_freeze(module, frozen, FreezeBatchNorm.frozen, heads=stages.heads)
     module.train()
     rest.train()
     x, before = images(network, 4), copy.deepcopy(module.state_dict())
@@ -194,7 +194,7 @@ def test_freeze_each_range_and_nothing_else_moves(name: str) -> None:
     for last in range(len(stages.names)):
         inside = set(stages.names[: last + 1])
         frozen = parse_freeze("+".join(stages.names[: last + 1]), stages, network.names)
-        apply_freeze(module, frozen, heads=stages.heads)
+        apply_freeze(module, frozen, FreezeBatchNorm.frozen, heads=stages.heads)
         module.train()
         for tensor, parameter in module.named_parameters():
             assert parameter.requires_grad == (stages.stage_of(tensor) not in inside), tensor

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from graft.config.choices import CacheKind, HeadKind, Library
+from graft.config.choices import CacheKind, FreezeBatchNorm, HeadKind, Library
 from graft.config.schema import AugmentConfig, BackboneConfig, CacheConfig, HeadConfig
 from graft.data.cache import FeatureCache, check_cut
 from graft.data.cache_folder import CacheFolder
@@ -114,7 +114,8 @@ def test_another_class_count_shares_the_entry_and_another_epsilon_does_not() -> 
 def test_losses_agree(tmp_path: Path, library: str, name: str, freeze: str, side: int) -> None:
     plain = build(library, name, side)
     frozen = parse_freeze(freeze, plain.stages, plain.names)
-    apply_freeze(plain.module.train().to(memory_format=torch.channels_last), frozen)
+    module = plain.module.train().to(memory_format=torch.channels_last)
+    apply_freeze(module, frozen, FreezeBatchNorm.frozen, heads=plain.stages.heads)
     cached = copy.deepcopy(plain)
     pictures = Pictures(side)
     cut = check_cut(frozen_prefix(cached.stages, cached.names, frozen.names))

@@ -186,9 +186,7 @@ class StaysInEval:
         return self.module
 
 
-def apply_freeze(
-    module: nn.Module, frozen: Frozen, freeze_bn: FreezeBatchNorm = FreezeBatchNorm.frozen, *, heads: Sequence[str] = ()
-) -> None:
+def apply_freeze(module: nn.Module, frozen: Frozen, freeze_bn: FreezeBatchNorm, *, heads: Sequence[str]) -> None:
     """Mutates `module` into this freeze state, whatever state it was in.
 
     Frozen parameters: requires_grad False and no gradient, so that no optimizer moves them. Frozen stages run in eval
@@ -213,9 +211,7 @@ def apply_freeze(
     module.train(module.training)
 
 
-def modules_in_eval(
-    module: nn.Module, frozen: Frozen, freeze_bn: FreezeBatchNorm, *, heads: Sequence[str] = ()
-) -> set[str]:
+def modules_in_eval(module: nn.Module, frozen: Frozen, freeze_bn: FreezeBatchNorm, *, heads: Sequence[str]) -> set[str]:
     """Names of the modules that stay in eval mode under this freeze state.
 
     A module is frozen when it holds tensors, its own or below it, and all of them are frozen; or when it holds none
@@ -271,13 +267,14 @@ def check_tied(module: nn.Module, frozen: Frozen) -> None:
             )
 
 
-def unmoving(
-    module: nn.Module, frozen: Frozen, freeze_bn: FreezeBatchNorm, *, heads: Sequence[str] = ()
-) -> frozenset[str]:
+def unmoving(module: nn.Module, frozen: Frozen, freeze_bn: FreezeBatchNorm, *, heads: Sequence[str]) -> frozenset[str]:
     """The tensors that keep every bit under this freeze state.
 
     With `freeze_bn=none` the frozen stages' batch-norm statistics move and are left out; with `all` those of the stages
     that train stay too.
+
+    Args:
+        heads: module paths of the head, whose statistics move under `freeze_bn=all` where the head trains.
     """
     if freeze_bn is FreezeBatchNorm.none:
         return frozen.names - statistics(module)

@@ -108,7 +108,7 @@ class FineTuning(Evaluating):
         self.curve = rate_factor(
             self.scheduler_config, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps
         )
-        self.watch = Watch(self.network, states, self.freeze_bn, self.stages.heads)
+        self.watch = Watch(self.network, states, self.freeze_bn, heads=self.stages.heads)
         self.finite = Finite(self.network, self.groups, self.on_nan, patience=steps_per_epoch)
         self.follow([])
         # Everything that ever trains requires gradients now, so that a distributed wrapper knows it; the first phase

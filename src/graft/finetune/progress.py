@@ -63,7 +63,7 @@ class Watch:
     """
 
     def __init__(
-        self, network: nn.Module, states: Sequence[Frozen], freeze_bn: FreezeBatchNorm, heads: Sequence[str] = ()
+        self, network: nn.Module, states: Sequence[Frozen], freeze_bn: FreezeBatchNorm, *, heads: Sequence[str]
     ) -> None:
         self.network = network
         self.phases: list[Phase] = []

@@ -1,0 +1,54 @@
+"""What a run leaves in its folder, of a small network trained in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from hydra import compose, initialize_config_dir
+from safetensors.torch import load_file
+
+from graft.config.compose import parse, register
+from graft.run import run
+
+TINY = (
+    "backbone=timm", "backbone.name=test_efficientnet", "freeze=none", "data=folder", "data.image_size=32",
+    "data.batch_size=8", "cache=none", "trainer.engine=false", "trainer.accelerator=cpu", "trainer.progress=false",
+    "trainer.max_epochs=1", "trainer.precision=32-true",
+)  # fmt: skip
+
+
+@pytest.fixture
+def donor(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    torch.save(timm.create_model("test_efficientnet", num_classes=5).state_dict(), tmp_path / "donor.pth")
+    return tmp_path / "donor.pth"
+
+
+def carry_out(root: Path, folder: Path, *words: str) -> float | None:
+    chosen = [*TINY, f"data.root={folder}", *words]
+    register()
+    with initialize_config_dir(str(root / "conf"), version_base="1.3"):
+        config = parse(compose("config", chosen))
+    return run(config, folder.parent / "run", chosen)
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_statistics_of_the_heads_batch_norm_are_recorded_as_trained_with_freeze_bn_all(
+    root: Path, images: Path, donor: Path, tmp_path: Path
+):
+    head = ("head=mlp", "head.hidden=[8]", "head.norm=batch")
+    carry_out(root, images, "freeze_bn=all", "donor=file", f"donor.path={donor}", *head)
+    each = read(tmp_path / "run" / "model" / "model.json")["tensors"]["each"]
+    before, after = torch.load(donor), load_file(tmp_path / "run" / "model" / "model.safetensors")
+    statistics = {name for name in each if name.endswith(("running_mean", "running_var"))}
+    of_head = {name for name in statistics if not torch.equal(after[name], before.get(name, after[name] + 1))}
+    assert len(of_head) == 2
+    assert {name for name in statistics if each[name]["trained"]} == of_head
