@@ -258,9 +258,15 @@ def _account(config: Config, network: Network, table: Table, open_donor: Callabl
 
 
 def _check_not_random(ledger: Ledger, never_trained: frozenset[str]) -> None:
-    """Law 2: random weights that are frozen for ever would train without a word of complaint."""
-    verdicts = {entry.target: entry.verdict for entry in ledger.tensors}
-    random = [name for name in verdicts if name in never_trained and verdicts[name] is Verdict.initialized]
+    """Law 2: random weights that are frozen for ever would train without a word of complaint.
+
+    Integers (batch counters, index tables) are not drawn at random and are no reason to refuse.
+    """
+    random = [
+        entry.target
+        for entry in ledger.tensors
+        if entry.target in never_trained and entry.verdict is Verdict.initialized and entry.info.is_floating
+    ]
     if random:
         shown = ", ".join(random[:SHOWN_NAMES]) + (
             f" and {len(random) - SHOWN_NAMES} more" if random[SHOWN_NAMES:] else ""

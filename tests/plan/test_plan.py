@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from hydra import compose, initialize_config_dir
 
 from graft.config.compose import parse, register
@@ -35,8 +36,6 @@ def table_of(train: int = 12) -> Table:
 
 
 def resnet18() -> Donor:
-    import torchvision
-
     torch.manual_seed(0)
     return donor_of_module(torchvision.models.resnet18())
 
@@ -54,6 +53,25 @@ def test_the_counts_are_those_of_the_network():
     assert plan.total == 11_177_538
     assert plan.trainable == rows["layer4"].parameters + rows["head"].parameters
     assert [row.name for row in plan.stages if row.frozen] == ["stem", "layer1", "layer2", "layer3"]
+
+
+def test_a_donor_without_batch_counters_may_be_frozen(tmp_path: Path):
+    """As files older than PyTorch 0.4.1 and all of Keras' are: the counter plays no part in the function."""
+    state = {name: value for name, value in torchvision.models.resnet18().state_dict().items() if "tracked" not in name}
+    torch.save(state, tmp_path / "old.pth")
+    config = config_of("donor=file", f"donor.path={tmp_path / 'old.pth'}", "freeze=backbone")
+    plan = make_plan(config, table_of(), lambda: open_chosen(config))
+    counters = [entry for entry in plan.ledger.tensors if entry.target.endswith("num_batches_tracked")]
+    assert len(counters) == 20
+    assert {(entry.verdict.value, entry.reason) for entry in counters} == {
+        ("initialized", "the donor counts no batches; the counter plays no part in the function")
+    }
+
+
+def test_frozen_statistics_that_no_donor_filled_are_refused(tmp_path: Path):
+    config = config_of("freeze=backbone", "donor.skip=[layer1.0.bn1.running_mean]")
+    with pytest.raises(InputError, match=r"received 1 random tensors .*\(layer1\.0\.bn1\.running_mean\)"):
+        make_plan(config, table_of(), resnet18)
 
 
 def test_the_range_says_that_the_stem_is_implied():

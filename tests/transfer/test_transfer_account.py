@@ -295,6 +295,35 @@ def test_a_counter_alone_missing_its_layer_is_no_excuse() -> None:
     assert "bn.num_batches_tracked" in refusal({}, norm("bn"), Rules()).unfilled
 
 
+def test_a_layer_alone_does_without_the_counter_too() -> None:
+    donor = {name.removeprefix("."): info for name, info in norm("", counter=False).items()}
+    target = {name.removeprefix("."): info for name, info in norm("").items()}
+    assert account(donor, target, Rules()).by_target["num_batches_tracked"].verdict.value == "initialized"
+
+
+@pytest.mark.parametrize("other", [TensorInfo((), "float16"), TensorInfo((1,), "int64"), TensorInfo((), "int32")])
+def test_a_counter_of_another_type_or_shape_is_no_reason_to_refuse(other: TensorInfo) -> None:
+    """As files have it that were cast to half precision as a whole."""
+    ledger = account({**norm("bn"), "bn.num_batches_tracked": other}, norm("bn"), Rules())
+    reason = f"the donor's counter is {other.dtype} {other.shape}; the counter plays no part in the function"
+    entry, source = ledger.by_target["bn.num_batches_tracked"], ledger.donor_tensors[-1]
+    assert (entry.verdict.value, entry.reason, entry.source) == ("initialized", reason, None)
+    assert (source.source, source.used, source.reason) == ("bn.num_batches_tracked", False, reason)
+
+
+@pytest.mark.parametrize("match", ["name", "structure"])
+def test_a_network_that_counts_no_batches_excuses_the_donors_counter(match: str) -> None:
+    ledger = account(norm("bn"), norm("bn", counter=False), Rules(match=match))
+    assert [entry.verdict.value for entry in ledger.tensors] == ["copied"] * 4
+    assert ledger.donor_tensors[-1].reason == (
+        "the network counts no batches; the counter plays no part in the function"
+    )
+
+
+def test_a_counter_whose_layer_has_no_use_is_unexplained() -> None:
+    assert "old.num_batches_tracked" in refusal({**norm("bn"), **norm("old")}, norm("bn"), Rules()).unused
+
+
 def test_structure_does_without_the_counters_that_the_donor_lacks() -> None:
     ledger = account(norm("old", counter=False), norm("new"), Rules(match="structure"))
     assert ledger.by_target["new.running_var"].source == "old.running_var"

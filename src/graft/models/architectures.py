@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
+from graft.models.names import is_counter
+
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
 TABLE = "architectures.csv"
 COLUMNS = ("library", "name", "tensors", "by_name", "by_shape", "heads", "modules")
-COUNTER = "num_batches_tracked"
-"""Left out: files of old versions have none, and it says nothing about the model."""
 _MODULUS = 2**64
 _BUILT = 4
 """Models that are built to be compared where none is equal; each takes a tenth of a second to two."""
@@ -59,7 +59,7 @@ class Likeness:
 
 def row_of(library: str, name: str, shapes: Shapes, classes: int) -> Architecture:
     """The row of a model that was built for a number of classes that occurs nowhere else in it."""
-    kept = {tensor: shape for tensor, shape in shapes.items() if not tensor.endswith(COUNTER)}
+    kept = {tensor: shape for tensor, shape in shapes.items() if not is_counter(tensor)}
     changing = [tensor for tensor, shape in kept.items() if classes in shape]
     trunk = {tensor: shape for tensor, shape in kept.items() if tensor not in changing}
     return Architecture(
@@ -79,7 +79,7 @@ def recognise(shapes: Shapes) -> list[Likeness]:
     Args:
         shapes: every tensor's shape by its name, wrapper prefixes off.
     """
-    kept = {name: shape for name, shape in shapes.items() if not name.endswith(COUNTER)}
+    kept = {name: shape for name, shape in shapes.items() if not is_counter(name)}
     rows = table()
     return list(_equal(kept, rows)) or list(_equal_in_shape(kept, rows)) or _alike(kept, rows)
 
@@ -180,7 +180,7 @@ def _compared(shapes: Shapes, row: Architecture) -> Likeness:
     trunk = {
         name: tuple(value.shape)
         for name, value in module.state_dict().items()
-        if not name.endswith(COUNTER) and name.rpartition(".")[0] not in row.heads
+        if not is_counter(name) and name.rpartition(".")[0] not in row.heads
     }
     further = sum(name not in trunk and name.rpartition(".")[0] not in row.heads for name in shapes)
     matched = sum(shapes.get(name) == shape for name, shape in trunk.items())

@@ -5,6 +5,19 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+COUNTER = "num_batches_tracked"
+"""A batch norm's count of batches, which plays no part in its function; files older than PyTorch 0.4.1 have none."""
+
+
+def is_counter(name: str) -> bool:
+    return name.rpartition(".")[2] == COUNTER
+
+
+def beside(name: str, leaf: str) -> str:
+    """The name of another tensor of the same layer: `bn.weight`, `bias` gives `bn.bias`."""
+    layer, dot, _ = name.rpartition(".")
+    return f"{layer}{dot}{leaf}"
+
 
 def tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     """The module's parameters and buffers themselves, under every name each goes by."""

@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from graft.models.names import COUNTER
 from graft.models.stages import declared_stages
 from graft.results.drift import Change, StageDrift, stage_drift, tensor_change
 from graft.transfer import Donor
 from graft.transfer.donors.folder import record_of
 from graft.transfer.names import strippings
 
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+STATISTICS = ("running_mean", "running_var", COUNTER)
 """Left out of the stages' figures: their scale drowns the weights'."""
 LEDGER = "transfer.json"
 
@@ -72,7 +73,7 @@ def compare(first: Donor, second: Donor) -> Comparison:
     for name, (other, bare) in pairs.names.items():
         change, row = _difference(first, other, second, name, stage_of(bare))
         rows.append(row)
-        if change is not None and not name.endswith(STATISTICS) and _is_float(second.infos[name].dtype):
+        if change is not None and not name.endswith(STATISTICS) and second.infos[name].is_floating:
             changes.setdefault(row.stage, {})[name] = change
     matched = {other for other, _ in pairs.names.values()}
     return Comparison(
@@ -101,7 +102,7 @@ def _difference(first: Donor, other: str, second: Donor, name: str, stage: str) 
             change, note = None, "not finite"
         elif before.dtype != after.dtype:
             note = f"{before.dtype} became {after.dtype}"
-    cosine = change.cosine if change is not None and _is_float(after.dtype) else None
+    cosine = change.cosine if change is not None and after.is_floating else None
     return change, Difference(
         name=name,
         first_name=other,
@@ -163,10 +164,6 @@ def _stages(first: Donor, second: Donor) -> Callable[[str], str]:
 
 def _first_part(name: str) -> str:
     return name.partition(".")[0]
-
-
-def _is_float(dtype: str) -> bool:
-    return dtype.startswith(("float", "bfloat", "complex"))
 
 
 def by_stage(rows: Sequence[Difference]) -> dict[str, list[Difference]]:

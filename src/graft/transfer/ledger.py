@@ -45,6 +45,11 @@ class TensorInfo:
     settings: tuple[tuple[str, str], ...] = ()
     """How a live layer computes beside this tensor: stride, padding, momentum …"""
 
+    @property
+    def is_floating(self) -> bool:
+        """Whether it can hold learned values. Integers and truth values are made with the layer: counters, tables."""
+        return self.dtype.startswith(("float", "bfloat", "complex"))
+
 
 class Verdict(Enum):
     copied = "copied"

@@ -15,6 +15,7 @@ from graft.config.faults import InputError
 from graft.config.schema import Config, PublishedConfig
 from graft.models.backbones import construct
 from graft.models.derive import derive_heads
+from graft.models.names import is_counter
 from graft.models.network import Network, plain_model, rebuild
 from graft.transfer.donor import Donor
 from graft.transfer.donors.folder import record_of
@@ -116,7 +117,7 @@ def _classes(network: Network, state: Mapping[str, str], donor: Donor) -> int:
 def _fill(module: nn.Module, state: Mapping[str, str], donor: Donor, what: str) -> None:
     """Every tensor of the one side on the other, in the same shape; batch counters may be missing."""
     receiving = module.state_dict()
-    missing = [name for name in receiving if name not in state and not name.endswith(".num_batches_tracked")]
+    missing = [name for name in receiving if name not in state and not is_counter(name)]
     further = [name for name in state if name not in receiving]
     other = [n for n in receiving if n in state and tuple(receiving[n].shape) != donor.infos[state[n]].shape]
     wrong = [

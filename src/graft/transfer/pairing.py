@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graft.config.faults import nearest
+from graft.models.names import COUNTER, beside, is_counter
 from graft.transfer.adapt import Adapter, Chain, Misfit, Site, fit, parse
 from graft.transfer.ledger import TensorInfo
 from graft.transfer.names import Globs, Landing, Rename, Stripped, common, land, parse_renames, strippings
@@ -14,8 +15,9 @@ from graft.transfer.rules import Rules
 from graft.transfer.settings import Differences
 
 Infos = Mapping[str, TensorInfo]
-_COUNTER = ".num_batches_tracked"
-_ROLES = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
+_MEAN = "running_mean"
+_NO_PART = "the counter plays no part in the function"
+_ROLES = {"weight", "bias", _MEAN, "running_var", COUNTER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +201,8 @@ def _pair_by_structure(work: Pairing) -> None:
     """Position by position; every shape must be equal, and a bias never fills a weight."""
     sources = [name for name in work.donor if name not in work.excused]
     targets = [name for name in work.target if name not in work.kept and name not in work.ties]
-    if not any(name.endswith(_COUNTER) for name in sources):
-        targets = [name for name in targets if not name.endswith(_COUNTER)]
+    if any(map(is_counter, sources)) != any(map(is_counter, targets)):
+        sources, targets = ([name for name in names if not is_counter(name)] for names in (sources, targets))
     if len(sources) != len(targets):
         work.faults.append(
             "match=structure: expected as many donor tensors as target tensors, "
@@ -234,12 +236,30 @@ def follow_ties(work: Pairing) -> None:
 
 
 def keep_counters(work: Pairing) -> None:
-    """Batch counters that a donor never kept stay as they are when their layer's statistics are filled."""
-    for name in work.target:
-        if name.endswith(_COUNTER) and name not in work.pairs and name not in work.kept:
-            layer = work.pairs.get(name.removesuffix(_COUNTER) + ".running_mean")
-            if layer is not None and layer.source.removesuffix(".running_mean") + _COUNTER not in work.donor:
-                work.kept[name] = ("", "the donor counts no batches; the counter plays no part in the function", None)
+    """Accounts for batch counters where the two sides do not both have them in one form.
+
+    They play no part in the function, so they are never a reason to refuse while their layer's statistics are filled:
+    a file older than PyTorch 0.4.1 has none, one that was cast to half precision has them as floats, a network of
+    frozen batch norms keeps none.
+    """
+    targets = {pair.source: name for name, pair in work.pairs.items()}
+    for name in filter(is_counter, work.target):
+        pair, layer = work.pairs.get(name), work.pairs.get(beside(name, _MEAN))
+        if pair is not None and name not in work.adapters and _differs(work.donor[pair.source], work.target[name]):
+            source = work.donor[pair.source]
+            reason = f"the donor's counter is {source.dtype} {source.shape}; {_NO_PART}"
+            work.kept[name], work.excused[pair.source] = ("", reason, None), reason
+            del work.pairs[name]
+        elif pair is None and name not in work.kept and layer and beside(layer.source, COUNTER) not in work.donor:
+            work.kept[name] = ("", f"the donor counts no batches; {_NO_PART}", None)
+    for name in filter(is_counter, work.donor):
+        layer = targets.get(beside(name, _MEAN))
+        if name not in targets and layer is not None and beside(layer, COUNTER) not in work.target:
+            work.excused.setdefault(name, f"the network counts no batches; {_NO_PART}")
+
+
+def _differs(source: TensorInfo, target: TensorInfo) -> bool:
+    return (source.dtype, source.shape) != (target.dtype, target.shape)
 
 
 def near_globs(glob: str, names: Infos) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
+from graft.models.names import COUNTER
 from graft.transfer.ledger import TensorInfo
 from graft.transfer.names import common, strippings
 
@@ -174,7 +175,7 @@ def _modules(infos: Infos) -> dict[str, tuple[tuple[str, tuple[int, ...]], ...]]
     modules: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
     for name, info in infos.items():
         module, _, leaf = name.rpartition(".")
-        if leaf != "num_batches_tracked":
+        if leaf != COUNTER:
             modules.setdefault(module, []).append((leaf, info.shape))
     return {module: tuple(sorted(leaves)) for module, leaves in modules.items()}
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from graft.config.faults import InputError, said
 from graft.config.schema import Config
+from graft.models.names import is_counter
 from graft.models.network import Network
 from graft.models.stages import HEAD, Stages
 from graft.transfer.donor import Donor
@@ -42,11 +43,7 @@ def check_verifiable(ledger: Ledger, stages: Stages) -> None:
     """Raises InputError where the trunk is not meant to compute what the donor's own model does."""
     trunk = [entry for entry in ledger.tensors if stages.stage_of(entry.target) != HEAD]
     adapted = [entry.target for entry in trunk if entry.verdict is Verdict.adapted]
-    fresh = [
-        entry.target
-        for entry in trunk
-        if entry.verdict is Verdict.initialized and not entry.target.endswith(".num_batches_tracked")
-    ]
+    fresh = [entry.target for entry in trunk if entry.verdict is Verdict.initialized and not is_counter(entry.target)]
     for names, fate in ((adapted, "adapted"), (fresh, "without a donor's value")):
         if names:
             raise InputError(

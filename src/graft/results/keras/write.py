@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graft.config.faults import InputError, RunFailed
+from graft.models.names import is_counter
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from graft.results.load import OpenedModel
 
 WEIGHTS_ONLY = ".weights.h5"
-COUNTER = "num_batches_tracked"
 
 
 def write_keras(opened: OpenedModel, path: Path) -> None:
@@ -71,7 +71,7 @@ def check_bits(module: nn.Module, path: Path, flatten: dict[str, int]) -> None:
     from graft.results.keras.graph import DOT
     from graft.transfer.donors import open_donor
 
-    state = {name: value.cpu() for name, value in module.state_dict().items() if not name.endswith(COUNTER)}
+    state = {name: value.cpu() for name, value in module.state_dict().items() if not is_counter(name)}
     told = flatten if path.name.endswith(WEIGHTS_ONLY) else {}
     with open_donor(path, keras=KerasConfig(accept=["padding", "strides", "bgr"], flatten=told)) as donor:
         read = {name.replace(DOT, "."): donor.read(name) for name in donor.infos}
