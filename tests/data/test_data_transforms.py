@@ -60,6 +60,24 @@ def test_a_real_image_enters_as_torchvisions_own_transform_makes_it(weights):
     assert (levels.abs() < 0.01).float().mean() > 0.995
 
 
+@pytest.mark.parametrize("options", [None, {}, {"crop_scale": [0.3, 0.8]}], ids=["eval", "train", "part"])
+def test_an_image_is_resized_to_the_same_grey_levels_on_every_processor(monkeypatch, options):
+    """torchvision goes another way where the processor has no AVX2."""
+    small = Preprocess(image_size=32, crop_fraction=0.9, interpolation="bilinear", mean=(0.0,) * 3, std=(1 / 255,) * 3)
+    transform = (
+        eval_transform(small) if options is None else train_transform(AugmentConfig(name="test", **options), small)
+    )
+
+    def levels() -> torch.Tensor:
+        with keyed_randomness(0, Key(0, 0)):
+            return transform(decode(cell(), 3))
+
+    here = levels()
+    for capability in ("DEFAULT", "AVX2"):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda found=capability: found)
+        assert torch.equal(levels(), here)
+
+
 @pytest.mark.parametrize("weights", WEIGHTS, ids=str)
 def test_an_image_that_needs_no_resizing_enters_bit_for_bit_as_torchvisions(weights):
     edge = weights.transforms().resize_size[0]

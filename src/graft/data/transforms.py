@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torchvision.transforms import InterpolationMode, v2
 
 from graft.config.faults import InputError, nearest
@@ -75,8 +76,9 @@ def train_transform(augment: AugmentConfig, preprocess: Preprocess) -> Transform
         steps = [_resize(preprocess), *rotation, _centre(preprocess)]
     else:
         scale = (augment.crop_scale[0], augment.crop_scale[1])
-        mode = interpolation(preprocess)
-        steps = [v2.RandomResizedCrop(preprocess.image_size, scale, interpolation=mode, antialias=True), *rotation]
+        edge = preprocess.image_size
+        part = v2.RandomResizedCrop(edge, scale)
+        steps = [partial(_resized_part, part=part, edge=edge, mode=interpolation(preprocess)), *rotation]
     if augment.hflip:
         steps.append(v2.RandomHorizontalFlip(augment.hflip))
     if augment.vflip:
@@ -121,7 +123,30 @@ def interpolation(preprocess: Preprocess) -> InterpolationMode:
 
 def resize(image_CHW: torch.Tensor, edge: int, mode: InterpolationMode) -> torch.Tensor:
     """The image with its shorter edge at that length; the image itself where it has it already."""
-    return v2.functional.resize(image_CHW, [edge], interpolation=mode, antialias=True)
+    height, width = image_CHW.shape[-2:]
+    size = (edge, int(edge * width / height)) if height <= width else (int(edge * height / width), edge)
+    return _resize_to(image_CHW, size, mode)
+
+
+def _resize_to(image_CHW: torch.Tensor, size: tuple[int, int], mode: InterpolationMode) -> torch.Tensor:
+    """The same grey levels on every processor.
+
+    torchvision hands bilinear resizing to torch's kernel for whole grey levels only where the processor has AVX2 (or
+    is an ARM); elsewhere it computes in float32, which rounds every eighth value otherwise than Pillow does.
+    """
+    if image_CHW.shape[-2:] == size:
+        return image_CHW
+    if mode is InterpolationMode.BILINEAR:
+        return F.interpolate(image_CHW[None], size, mode=mode.value, antialias=True)[0]
+    return v2.functional.resize(image_CHW, list(size), interpolation=mode, antialias=True)
+
+
+def _resized_part(
+    image_CHW: torch.Tensor, part: v2.RandomResizedCrop, edge: int, mode: InterpolationMode
+) -> torch.Tensor:
+    """A random part of the image, as `part` draws it, on a square of that edge."""
+    box = part.make_params([image_CHW])
+    return _resize_to(v2.functional.crop(image_CHW, **box), (edge, edge), mode)
 
 
 class Normalize:
