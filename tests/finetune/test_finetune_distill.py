@@ -23,6 +23,8 @@ def teacher_of(network, tiny, classes=7):
 def test_the_penalty_is_the_papers_between_the_donors_head_on_both_trunks(tiny):
     network = tiny.network().eval()
     teacher = teacher_of(network, tiny)
+    with torch.no_grad():
+        teacher.fc.weight.mul_(20)  # outputs far enough apart that the penalty is more than rounding
     distillation = Distillation(network, teacher, "fc", strength=0.5, temperature=2.0)
     with distillation.listening():
         network(IMAGES)
@@ -32,11 +34,12 @@ def test_the_penalty_is_the_papers_between_the_donors_head_on_both_trunks(tiny):
     student = copy.deepcopy(network)
     student.fc = teacher.fc
     with torch.no_grad():
-        p, q = ((logits / 2).softmax(1) for logits in (teacher(IMAGES), student(IMAGES)))
+        p, q = ((logits.double() / 2).softmax(1) for logits in (teacher(IMAGES), student(IMAGES)))
     expected = 0.5 * 4 * (p * (p / q).log()).sum(1).mean()
     with distillation.listening():
         network(IMAGES)
     penalty = distillation.penalty(IMAGES)
+    assert expected > 0.05
     assert penalty.item() == pytest.approx(float(expected), rel=1e-4)
     penalty.backward()
     assert float(network.layer3.conv.weight.grad.norm()) > 0
