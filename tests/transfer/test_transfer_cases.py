@@ -264,18 +264,18 @@ def test_averaging_over_the_wrong_axis_cannot_pass() -> None:
 
 
 def test_kernel_and_channels_too_different_re_initialised() -> None:
-    donor, target = nn.Conv2d(3, 4, 3), nn.Conv2d(5, 64, 7)
-    ledger = transfer(donor, target, adapt={"*": "init:kaiming_normal"}, seed=3)
-    entry = ledger.by_target["weight"]
+    donor, target = (nn.Sequential(nn.Conv2d(*conv), nn.BatchNorm1d(2)) for conv in ((3, 4, 3), (5, 64, 7)))
+    ledger = transfer(donor, target, adapt={"0.*": "init:kaiming_normal"}, seed=3)
+    entry = ledger.by_target["0.weight"]
     assert (entry.verdict.value, entry.source) == ("initialized", None)
     assert entry.rule.startswith("init:kaiming_normal: N(0, gain²/fan_out)")
-    assert target.weight.std().item() == pytest.approx((2 / (64 * 49)) ** 0.5, rel=0.05)
-    assert torch.equal(target.bias, torch.zeros(64))
-    again = nn.Conv2d(5, 64, 7)
-    transfer(donor, again, adapt={"*": "init:kaiming_normal"}, seed=3)
-    assert torch.equal(again.weight, target.weight)
-    transfer(donor, again, adapt={"*": "init:kaiming_normal"}, seed=4)
-    assert not torch.equal(again.weight, target.weight)
+    assert target[0].weight.std().item() == pytest.approx((2 / (64 * 49)) ** 0.5, rel=0.05)
+    assert torch.equal(target[0].bias, torch.zeros(64))
+    first = target[0].weight.clone()
+    transfer(donor, target, adapt={"0.*": "init:kaiming_normal"}, seed=4)
+    assert not torch.equal(target[0].weight, first)
+    transfer(donor, target, adapt={"0.*": "init:kaiming_normal"}, seed=3)
+    assert torch.equal(target[0].weight, first)
 
 
 def trainable(module: nn.Module) -> set[str]:

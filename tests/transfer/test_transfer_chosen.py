@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 
 from graft.config.compose import parse, register
-from graft.config.faults import ConfigError
+from graft.config.faults import ConfigError, InputError
 from graft.data.table import Sample, Table
 from graft.models.network import Network, build_network
 from graft.plan import Plan, make_plan
@@ -229,3 +229,9 @@ def test_paths_that_name_no_file_are_no_config_fault(path: str) -> None:
 def test_a_local_dir_that_is_not_there_is_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"donor\.path: expected a file that exists, received local-dir:.*none"):
         config_of(SQUEEZENET, "donor=file", f"donor.path=local-dir:{tmp_path / 'none'}")
+
+
+def test_a_donor_of_which_nothing_is_used_is_refused(file: Path) -> None:
+    words = (SQUEEZENET, "donor=file", f"donor.path={file}", "donor.skip=['*']", "donor.ignore=['*']")
+    with pytest.raises(InputError, match="received rules under which none of its 52 tensors fills anything"):
+        carried_out(*words)

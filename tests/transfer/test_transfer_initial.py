@@ -55,7 +55,7 @@ def test_orthogonal_is_orthogonal() -> None:
 @pytest.mark.parametrize("rule", INITIALISERS)
 def test_initialisers_give_norms_and_biases_their_neutral_values(rule: str) -> None:
     target = nn.BatchNorm2d(4)
-    transfer({}, target, adapt={"*": rule})
+    transfer({"0.weight": torch.ones(2, 2)}, nn.Sequential(nn.Linear(2, 2, bias=False), target), adapt={"1.*": rule})
     literal = {"init:zeros": 0.0, "init:ones": 1.0}.get(rule)
     assert target.weight.tolist() == [1.0 if literal is None else literal] * 4
     assert target.bias.tolist() == [0.0 if literal is None else literal] * 4

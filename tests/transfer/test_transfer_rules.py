@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
 
 from graft import TransferError, transfer
 from graft.config.schema import DonorConfig
-from graft.transfer import TensorInfo, account, rules_of
+from graft.transfer import Rules, TensorInfo, account, rules_of, target_of_module
 
 
 def test_published_renames_come_before_the_users() -> None:
@@ -57,3 +58,33 @@ def test_names_by_the_text_of_a_layer_are_refused() -> None:
     donor = {str(layer): layer.weight for layer in (nn.Linear(2, 2), nn.Linear(2, 2))}
     with pytest.raises(TransferError, match="4 of 4 target tensors have no source"):
         transfer(donor, nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)))
+
+
+SET_ASIDE = {
+    "skip and ignore of everything": Rules(skip=["*"], ignore=["*"]),
+    "skip alone, which excuses the donor's too": Rules(skip=["*"]),
+    "fresh values for everything": Rules(adapt={"*": "init:zeros"}),
+    "by the caller": Rules(auto_skip={"*": "new head"}, auto_ignore={"*": "old head"}),
+    "all but the counter": Rules(skip=["weight", "bias", "running_*"]),
+}
+
+
+@pytest.mark.parametrize("rules", SET_ASIDE.values(), ids=SET_ASIDE)
+def test_a_transfer_in_which_nothing_is_used_is_refused(rules: Rules) -> None:
+    infos = target_of_module(nn.BatchNorm2d(4)).infos
+    with pytest.raises(TransferError, match="received rules under which none of its 5 tensors fills anything"):
+        account(infos, infos, rules)
+
+
+def test_nothing_to_use_is_refused_too_and_the_target_keeps_its_values() -> None:
+    layer = nn.Linear(2, 2)
+    before = layer.weight.clone()
+    with pytest.raises(TransferError, match="expected a donor of which something is used"):
+        transfer({}, layer, adapt={"*": "init:ones"})
+    assert torch.equal(layer.weight, before)
+
+
+def test_without_a_donor_nothing_is_used_because_that_was_asked_for() -> None:
+    infos = target_of_module(nn.Linear(2, 2)).infos
+    ledger = account({}, infos, Rules(auto_skip={"*": "donor=none"}, without_donor=True))
+    assert ledger.summary["initialized"] == 2

@@ -42,7 +42,7 @@ def open_chosen(config: Config) -> Donor:
 def rules_for(config: Config, network: Network, classes: Sequence[str]) -> Rules:
     """The user's rules and those that follow from the rest of the config."""
     if config.donor.kind is DonorKind.none:
-        return Rules(auto_skip={"*": "donor=none: trained from scratch"}, seed=config.seed)
+        return Rules(auto_skip={"*": "donor=none: trained from scratch"}, without_donor=True, seed=config.seed)
     known = {DonorKind.pretrained: config.backbone.published, DonorKind.keras: config.backbone.keras}
     source = known.get(config.donor.kind)
     ignore = dict.fromkeys(source.ignore, "the backbone has no place for it") if source else {}

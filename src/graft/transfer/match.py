@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from graft.config.faults import nearest
+from graft.models.names import is_counter
 from graft.transfer.adapt import Adapter, Chain, Misfit, fit, fitting
 from graft.transfer.adapt.epsilon import EpsilonFold
 from graft.transfer.donor import Donor
@@ -58,6 +59,8 @@ def account(
     _check_globs_act(work, entries)
     if unfilled or unused:
         work.faults.append(unexplained(donor, target, unused, unfilled, landing.names))
+    elif not rules.without_donor and all(map(is_counter, used)):
+        work.faults.append(_nothing_used(donor))
     if work.faults:
         raise TransferError("\n".join(bounded(work.faults)), unfilled=unfilled, unused=unused)
     statuses = [
@@ -66,6 +69,15 @@ def account(
     ]
     remarks = [*work.remarks, *work.differences.remarks()]
     return Ledger(tensors=entries, donor_tensors=statuses, remarks=remarks, seed=rules.seed)
+
+
+def _nothing_used(donor: Infos) -> str:
+    """Rules that set everything aside explain every name, and would leave a network of random weights."""
+    return (
+        "expected a donor of which something is used, received rules under which none of its "
+        f"{len(donor)} tensors fills anything; try fewer of donor.skip, donor.ignore and donor.adapt, or donor=none "
+        "where random weights are meant"
+    )
 
 
 def _excuse_kept(work: Pairing, unused: list[str], landing: Landing) -> None:

@@ -30,6 +30,8 @@ class Rules:
     dtype: str | None = None
     """cast: take another floating-point precision and say so. None: dtypes must be equal."""
     seed: int = 0
+    without_donor: bool = False
+    """donor=none: that nothing is used is what was asked for; of any other donor it is an error."""
     auto_rename: Sequence[Sequence[str]] = ()
     """Renames that come before the user's, from the backbone rather than the user."""
     auto_skip: Mapping[str, str] = field(default_factory=dict[str, str])
