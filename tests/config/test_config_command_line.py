@@ -92,6 +92,7 @@ WRONG = [
     (["hydra.job.nam=x"], "hydra.job.nam", "a setting that Hydra can compose", "Could not override", ""),
     (["optimizer.lr"], "optimizer.lr", "key=value", "optimizer.lr", "optimizer.lr=…"),
     (["freeze=[a,b"], "freeze", "a value in Hydra's override syntax", "[a,b (", "with every bracket closed"),
+    (["donor.rename=[[^a\\.,]]"], "donor.rename", "override syntax", "[[^a", "all of it in quotes, as in"),
     (["donor.path=a=b:c d'"], "donor.path", "a value in Hydra's override syntax", "a=b:c d'", "quotes"),
     (["freeze=layer1,layer2"], "freeze", "one value", "layer1,layer2", "-m to run each, or freeze=[layer1,layer2]"),
     (["donor=pretrained,none"], "donor", "one value", "pretrained,none", "-m to run each"),

@@ -104,6 +104,10 @@ def test_a_stage_is_whole_only_when_all_its_tensors_are_frozen():
         ("layer1,layer2", r"received 'layer1,layer2'.*list"),
         ("conv1", r"received 'conv1'.*a list: freeze=\["),
         (["layer9"], r"'layer9', which matches no parameter \(stages: stem, .*try layer"),
+        (
+            ["layer1.*"],
+            r"'layer1\.\*', which matches no parameter .*; try layer1 \(a prefix",
+        ),
         (["layer"], r"'layer', which matches no parameter"),
         (["stem"], r"freeze=stem without brackets"),
         (["Conv2d(3, 4, kernel_size=(3, 3))"], r"which matches no parameter"),

@@ -124,6 +124,11 @@ def test_a_stage_with_several_factors_has_a_group_for_each(tiny):
     ("changes", "never", "message"),
     [
         ({"lr_scale": {"layer9": 0.1}}, (), r"received 'layer9', which matches no parameter; try layer"),
+        (
+            {"lr_scale": {"layer1.*": 0.1}},
+            (),
+            r"'layer1\.\*', which matches no parameter; try layer1 \(a prefix",
+        ),
         ({"lr_scale": {"layer": 0.1}}, (), r"received 'layer', which matches no parameter"),
         ({"lr_scale": {"Dropout(p=0.3)": 0.1}}, (), r"which matches no parameter"),
         ({"lr_scale": {"stem": 0.1}}, ("conv1", "bn1"), r"'stem', which matches only parameters that never train"),

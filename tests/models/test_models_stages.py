@@ -51,13 +51,14 @@ def test_a_partition_holds_every_tensor_once() -> None:
 
 
 def test_what_breaks_a_partition_is_told_together() -> None:
-    broken = Stages((Stage("stem", ("stem", "stm")), Stage("layer1", ("layer1", "layer1.0"))), ("fc",))
+    broken = Stages((Stage("stem", ("stem", "stm", "stem.*")), Stage("layer1", ("layer1", "layer1.0"))), ("fc",))
     with pytest.raises(InputError) as answer:
         check_partition(broken, NAMES)
     text = str(answer.value)
     assert "layer10.weight is in no stage" in text
     assert "layer1.0.weight is in layer1 (layer1) and layer1 (layer1.0)" in text
     assert "stem: stm covers no tensor; try stem" in text
+    assert "stem: stem.* covers no tensor; try stem (a prefix, which stands for itself)" in text
 
 
 def test_a_stage_left_empty_goes() -> None:

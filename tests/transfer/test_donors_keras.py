@@ -518,6 +518,7 @@ def test_a_bias_in_front_of_a_batch_norm_folds(tmp_path: Path, file: str) -> Non
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ({"layers": {"^c.*": "conv2d"}}, r"received '\^c\.\*'; try: c\* \(a glob"),
         ({"layers": {"c9": "conv2d"}}, r"donor\.keras\.layers to name a layer with weights, received 'c9'; try: c2"),
         ({"layers": {"c1": "conv2"}}, r"donor\.keras\.layers among .*received 'conv2'; try: conv2d"),
         ({"accept": ["pading"]}, r"donor\.keras\.accept among padding, strides, bgr, received 'pading'; try: padding"),

@@ -130,6 +130,32 @@ def test_renames_by_mapping_are_exact() -> None:
     assert "changes no donor name" in str(refusal(infos("a"), infos("a"), Rules(rename={"b": "c"})))
 
 
+@pytest.mark.parametrize(
+    ("donor", "rename", "advice"),
+    [
+        ("encoder.w", [(r"^encoder\\.", "")], r"; try ^encoder\. (inside quotes each backslash is written once)"),
+        ("module.encoder.w", [("^module[.]enc", "")], ', as prefix "module." stripped beforehand; try it without'),
+        ("encoder.w", [("^encoder", "a"), ("^encoder", "b")], ", as an earlier rule changed those that it fits"),
+        ("encoder.w", [("^decoder", "a")], "; try a pattern of names such as encoder.w"),
+        ("encoder.w", {"encoder.v": "w"}, "; try encoder.w"),
+    ],
+)  # fmt: skip
+def test_a_rename_without_effect_is_answered_with_what_to_write(
+    donor: str, rename: list[tuple[str, str]] | dict[str, str], advice: str
+) -> None:
+    written = " -> ".join(next(iter(rename.items())) if isinstance(rename, dict) else rename[-1])
+    text = str(refusal(infos(donor), infos("encoder.w"), Rules(rename=rename)))
+    assert f"donor.rename: '{written}' changes no donor name{advice}" in text
+
+
+@pytest.mark.parametrize(("key", "side"), [("skip", "target"), ("ignore", "donor"), ("adapt", "target")])
+def test_a_regular_expression_in_place_of_a_glob_is_answered_with_the_glob(key: str, side: str) -> None:
+    written = r"^fc\..*"
+    rules = Rules(**{key: {written: "output_pad"} if key == "adapt" else [written]})
+    text = str(refusal(infos("fc.w"), infos("fc.w"), rules))
+    assert f"donor.{key}: {written!r} covers no {side} tensor; try fc.* (a glob" in text
+
+
 @pytest.mark.parametrize("rule", [("(", "x"), ("a", r"\2"), ("a", r"\g<no>"), ("a.*", "b.*.*"), ("a",), "ab"])
 def test_renames_that_are_none_are_refused(rule: tuple[str, ...]) -> None:
     assert "donor.rename" in str(refusal(infos("a"), infos("a"), Rules(rename=[rule])))

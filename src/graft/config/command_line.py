@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from graft.config.compose import examine, unknown_key
+from graft.config.examples import EXAMPLES, example
 from graft.config.faults import Fault, nearest
 from graft.config.keys import is_known, nearest_keys, schema_keys
 from graft.config.several import faults_of_several
@@ -215,6 +216,8 @@ def _syntax(word: str, error: HydraException) -> Fault:
         return Fault(key=word, expected="key=value", received=word, remedy=remedy)
     has_brackets = set("[]{}()") & set(value)
     remedy = f"'{word}' with every bracket closed" if has_brackets else f"quotes, as in '{key}=\"{value}\"'"
+    if has_brackets and key in EXAMPLES:  # a shell takes quotes off, and parts a word at its spaces
+        remedy += f", all of it in quotes, as in {example(key)}"
     received = f"{value} ({_gist(error)})"
     return Fault(key=key, expected="a value in Hydra's override syntax", received=received, remedy=remedy)
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from graft.config.faults import InputError, nearest
+from graft.config.patterns import instead_of_prefix
 from graft.config.schema import FreezeBatchNorm
 from graft.models.names import aliases, tensors
 from graft.models.stages import HEAD, Stages, covers
@@ -158,7 +159,8 @@ def _unknown_stage(term: str, stages: Stages, key: str) -> InputError:
 def _unknown_prefix(prefix: str, stages: Stages, names: Sequence[str], key: str) -> InputError:
     parts = sorted({".".join(name.split(".")[: depth + 1]) for name in names for depth in range(name.count(".") + 1)})
     near = nearest(prefix, parts)
-    hint = f"; try {', '.join(near)}" if near else ""
+    meant = instead_of_prefix(prefix, lambda reading: any(covers(reading, name) for name in names))
+    hint = f"; try {meant or ', '.join(near)}" if meant or near else ""
     if prefix in (*stages.names, HEAD):
         hint = f"; try {key}={prefix} without brackets, which names the stage"
     return InputError(

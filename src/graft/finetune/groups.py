@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from graft.config.faults import InputError, nearest
+from graft.config.patterns import instead_of_prefix
 from graft.config.schema import OptimizerConfig
 from graft.models.names import aliases
 from graft.models.stages import HEAD, Stages, covers
@@ -166,6 +167,10 @@ def _check(optimizer: OptimizerConfig) -> None:
         raise InputError(f"optimizer.weight_decay: expected 0 or more, received {optimizer.weight_decay!r}")
 
 
+def _fitting(key: str, names: Sequence[str], stages: Stages) -> list[str]:
+    return [name for name in names if _fit(key, name, stages) is not None]
+
+
 def _check_used(
     used: set[str],
     lr_scale: dict[str, float],
@@ -177,11 +182,13 @@ def _check_used(
     for key in lr_scale:
         if key in used:
             continue
-        matched = [name for name in names if _fit(key, name, stages) is not None]
+        matched = _fitting(key, names, stages)
         if not matched:
+            instead = instead_of_prefix(key, lambda reading: bool(_fitting(reading, names, stages)))
             known = {".".join(name.split(".")[: depth + 1]) for name in names for depth in range(name.count(".") + 1)}
             near = nearest(key, sorted({*known, *stages.names, HEAD, BACKBONE}))
-            reason, remedy = "matches no parameter", ", ".join(near) or ", ".join((*stages.names, HEAD))
+            remedy = instead or ", ".join(near) or ", ".join((*stages.names, HEAD))
+            reason = "matches no parameter"
         elif all(name in never_trained for name in matched):
             reason, remedy = "matches only parameters that never train", "removing it, or freezing less"
         else:

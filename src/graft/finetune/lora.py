@@ -17,6 +17,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 
 from graft.config.faults import InputError, RunFailed, nearest
+from graft.config.patterns import instead_of_glob
 from graft.config.schema import MethodConfig
 from graft.models.network import seeded
 from graft.models.stages import Stages, covers
@@ -46,10 +47,10 @@ def lora_layers(
     chosen = [path for path in able if not targets or any(fnmatchcase(path, glob) for glob in targets)]
     for glob in targets:
         if not any(fnmatchcase(path, glob) for path in able):
-            near = nearest(glob, able)
+            near = ", ".join(nearest(glob, able) or able[:3]) or "another"
             raise InputError(
                 f"method.lora_targets: expected globs of linear layers and convolutions of the backbone, received"
-                f" {glob!r}, which names none that can take an addition; try {', '.join(near or able[:3]) or 'another'}"
+                f" {glob!r}, which names none that can take an addition; try {instead_of_glob(glob, able) or near}"
             )
     if not chosen:
         raise InputError(

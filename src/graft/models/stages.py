@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from graft.config.faults import InputError, nearest
+from graft.config.patterns import instead_of_prefix
 
 HEAD = "head"
 
@@ -109,8 +110,9 @@ def check_partition(stages: Stages, names: Sequence[str]) -> None:
             faults.append(f"{name} is in {' and '.join(found)}")
     for stage, prefix in owners:
         if not any(covers(prefix, name) for name in names):
-            hint = nearest(prefix, sorted({name.rpartition(".")[0] for name in names}))
-            faults.append(f"{stage}: {prefix} covers no tensor" + (f"; try {', '.join(hint)}" if hint else ""))
+            near = ", ".join(nearest(prefix, sorted({name.rpartition(".")[0] for name in names})))
+            hint = instead_of_prefix(prefix, lambda reading: any(covers(reading, name) for name in names)) or near
+            faults.append(f"{stage}: {prefix} covers no tensor" + (f"; try {hint}" if hint else ""))
     if faults:
         more = [f"… and {len(faults) - 12} more"] if len(faults) > 12 else []
         raise InputError(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import translate
 from typing import Any
 
+from graft.config.faults import nearest
+from graft.config.patterns import instead_of_regex
 from graft.transfer.ledger import TransferError
 
 WRAPPERS = ("module.", "_orig_mod.", "model.", "network.")
@@ -92,8 +94,8 @@ class Landing:
     """Donor's full name to the name it lands on."""
     rules: dict[str, str] = field(default_factory=dict)
     """Donor's full name to the renames that changed it, for the ledger."""
-    idle: list[str] = field(default_factory=list)
-    """Renames that changed no name."""
+    idle: dict[str, str] = field(default_factory=dict[str, str])
+    """Renames that changed no name, each with what may be written instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +129,7 @@ def _parse_rename(pair: Any, automatic: bool) -> Rename:
         compiled = re.compile(pattern)
         compiled.sub(replacement, "")  # parses the replacement, so that a bad group shows here
     except (re.error, IndexError) as error:
-        raise TransferError(f"donor.rename: {written!r} is not a regular expression rule: {error}") from error
+        raise TransferError(f"donor.rename: '{written}' is not a regular expression rule: {error}") from error
     return Rename(written, compiled, replacement, automatic)
 
 
@@ -154,8 +156,25 @@ def land(stripped: Stripped, renames: Sequence[Rename] | Mapping[str, str]) -> L
             landing.rules[full] = f"{earlier}, then {rename.written}" if earlier else f"rename {rename.written}"
         landing.names.update(changed)
         if not changed and not rename.automatic:
-            landing.idle.append(rename.written)
+            landing.idle[rename.written] = _advice(rename, stripped, landing)
     return landing
+
+
+def _advice(rename: Rename, stripped: Stripped, landing: Landing) -> str:
+    """What to write instead of a rename that changes nothing."""
+    names = list(landing.names.values())
+
+    def matches(pattern: str | re.Pattern[str], names: Iterable[str]) -> bool:
+        return any(re.search(pattern, name) for name in names)
+
+    instead = instead_of_regex(rename.pattern.pattern, lambda pattern: matches(pattern, names))
+    if instead:
+        return f"; try {instead}"
+    if matches(rename.pattern, stripped.names.values()) and not matches(rename.pattern, names):
+        return ", as an earlier rule changed those that it fits; try it before that one"
+    if matches(rename.pattern, stripped.names):
+        return f", as {stripped.taken_off} beforehand; try it without"
+    return f"; try a pattern of names such as {', '.join(names[:2])}" if names else ""
 
 
 def _land_exactly(stripped: Stripped, renames: Mapping[str, str]) -> Landing:
@@ -166,7 +185,10 @@ def _land_exactly(stripped: Stripped, renames: Mapping[str, str]) -> Landing:
         if key in renames:
             landing.rules[full] = f"rename {key} -> {renames[key]}"
     known = {*stripped.names, *stripped.names.values()}
-    landing.idle = [f"{name} -> {renames[name]}" for name in renames if name not in known]
+    for name in renames:
+        if name not in known:
+            near = ", ".join(nearest(name, sorted(known)))
+            landing.idle[f"{name} -> {renames[name]}"] = f"; try {near}" if near else ""
     return landing
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from graft.config.faults import nearest
+from graft.config.patterns import instead_of_glob
 from graft.models.names import COUNTER, beside, is_counter
 from graft.transfer.adapt import Adapter, Chain, Misfit, Site, fit, parse
 from graft.transfer.ledger import TensorInfo
@@ -64,7 +65,7 @@ def cover(work: Pairing) -> None:
         if reason is not None:
             work.kept[name] = ("", reason, None)
     work.faults += [
-        f"donor.skip: {glob!r} covers no target tensor; try {near_globs(glob, work.target)}" for glob in skip.idle
+        f"donor.skip: {glob!r} covers no target tensor{near_globs(glob, work.target)}" for glob in skip.idle
     ]
     for glob, written in rules.adapt.items():
         _read_adapter(work, glob, written, work.globs)
@@ -81,7 +82,7 @@ def _read_adapter(work: Pairing, glob: str, written: object, globs: dict[str, st
     covered = Globs([glob], {}, "adapt")
     names = [name for name in work.target if covered.reason(name) is not None]
     if not names and not automatic:
-        work.faults.append(f"donor.adapt: {glob!r} covers no target tensor; try {near_globs(glob, work.target)}")
+        work.faults.append(f"donor.adapt: {glob!r} covers no target tensor{near_globs(glob, work.target)}")
         return
     try:
         adapters = parse(written)
@@ -113,7 +114,9 @@ def pair(work: Pairing) -> Landing:
     """Finds a source for every target that is not set aside; returns where the donor's names land."""
     donor_names, target_names, landing = _choose_level(work, _renames(work))
     word = "table" if work.rules.match == "table" else "rename"
-    work.faults += [f"donor.{word}: {written!r} changes no donor name" for written in landing.idle]
+    work.faults += [
+        f"donor.{word}: '{written}' changes no donor name{advice}" for written, advice in landing.idle.items()
+    ]
     _ignore(work, donor_names, landing)
     if work.rules.match == "structure":
         _pair_by_structure(work)
@@ -173,7 +176,7 @@ def _ignore(work: Pairing, names: Stripped, landing: Landing) -> None:
         if reason is not None:
             work.excused[full] = reason
     work.faults += [
-        f"donor.ignore: {glob!r} covers no donor tensor; try {near_globs(glob, work.donor)}" for glob in ignore.idle
+        f"donor.ignore: {glob!r} covers no donor tensor{near_globs(glob, work.donor)}" for glob in ignore.idle
     ]
 
 
@@ -263,9 +266,9 @@ def _differs(source: TensorInfo, target: TensorInfo) -> bool:
 
 
 def near_globs(glob: str, names: Infos) -> str:
-    """Names or module prefixes that look like the glob."""
+    """`; try …`: what the glob was meant to be, or names and module prefixes that look like it."""
     modules = {f"{name.rpartition('.')[0]}.*" for name in names if "." in name}
     tops = {f"{name.partition('.')[0]}.*" for name in names if "." in name}
     wanted = glob if "*" in glob else f"{glob}.*"
     near = [wanted] if wanted in modules | tops else nearest(glob, [*names, *modules, *tops])
-    return ", ".join(near or list(names)[:3])
+    return f"; try {instead_of_glob(glob, names) or ', '.join(near or list(names)[:3])}"

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from graft.config.faults import nearest
+from graft.config.patterns import instead_of_glob
 from graft.config.schema import ApplicationConfig, KerasConfig
 from graft.transfer.donor import Donor
 from graft.transfer.donors import archive
@@ -120,12 +121,12 @@ def _check_options(path: Path, held: Sequence[Held], options: KerasConfig) -> No
     for option, globs in (("layers", options.layers), ("flatten", options.flatten), ("absent", options.absent)):
         for glob in globs:
             if not any(fnmatchcase(name, glob) for name in names):
-                near = nearest(glob, names) or names[:3]
+                near = ", ".join(nearest(glob, names) or names[:3])
                 raise refused(
                     path,
                     expected=f"donor.keras.{option} to name a layer with weights",
                     received=repr(glob),
-                    remedy=", ".join(near),
+                    remedy=instead_of_glob(glob, names) or near,
                 )
     choices = (
         ("layers", options.layers.values(), Kind.__members__),
