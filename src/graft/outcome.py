@@ -144,7 +144,7 @@ def summary(metrics: dict[str, Any], task: TaskKind, folder: Path) -> str:
     frozen = {True: "frozen tensors verified", False: "FROZEN TENSORS MOVED", None: "nothing was frozen"}
     return (
         f"\n{part}: {figures}\n"
-        f"best epoch {metrics['best_epoch'] + 1} of {metrics['epochs']}, {metrics['train/seconds']:.1f} s of training;"
+        f"best epoch {metrics['best_epoch']} of {metrics['epochs']}, {metrics['train/seconds']:.1f} s of training;"
         f" {frozen[metrics['frozen_verified']]}{_statistics(metrics['frozen_statistics_moved'])}\nrun: {folder}"
     )
 

@@ -8,6 +8,7 @@ from graft.config.choices import CacheKind, DonorKind
 from graft.config.schema import TrainerConfig
 from graft.finetune.groups import Group
 from graft.plan import Plan
+from graft.results.report.words import moment
 
 UNITS = ("", "k", "M", "G", "T")
 
@@ -83,14 +84,14 @@ def _stages(plan: Plan) -> str:
 
 def _phases(plan: Plan) -> str:
     steps = f"{plan.config.trainer.max_epochs} epochs of {plan.steps_per_epoch} steps"
-    heads = [f"lr from epoch {phase.start_epoch:g}" for phase in plan.phases]
+    heads = [f"lr {moment(phase.start_epoch)}" for phase in plan.phases]
     rows = [("group", "parameters", "decay", *heads), *(_group_row(plan, group) for group in plan.groups)]
     rate = "rate      optimizer.lr is to be found by a range test; below, multiples of it\n" if plan.finds_rate else ""
     return f"frozen    over {steps}\n{_timeline(plan)}\n\n{rate}{columns(rows)}"
 
 
 def _timeline(plan: Plan) -> str:
-    lines = [f"  from epoch {phase.start_epoch:g}: {phase.frozen}" + _times(phase.factor) for phase in plan.phases]
+    lines = [f"  {moment(phase.start_epoch)}: {phase.frozen}" + _times(phase.factor) for phase in plan.phases]
     if plan.schedule.plateau and plan.decided:
         lines.append(f"  then {plan.schedule.plateau}, one after the other:")
         lines += [

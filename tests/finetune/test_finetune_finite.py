@@ -37,7 +37,7 @@ def step_of(tiny, image):
 def test_a_loss_that_is_not_finite_stops_the_run_before_the_step(tiny, tmp_path):
     step = step_of(tiny, BAD)
     assert step > 0
-    with pytest.raises(RunFailed, match=rf"the gradients of every group became NaN or infinite in step {step};"):
+    with pytest.raises(RunFailed, match=rf"the gradients of every group became NaN or infinite in step {step + 1};"):
         run(tiny, tmp_path, bad_data(tiny))
     saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["global_step"] == step
@@ -49,7 +49,7 @@ def test_the_group_whose_gradient_is_not_finite_is_named(tiny, tmp_path, value):
     def spoil(network):
         network.layer2.conv.weight.register_hook(lambda grad: torch.full_like(grad, value))
 
-    with pytest.raises(RunFailed, match=r"the gradients of group layer2 became NaN or infinite in step 0;"):
+    with pytest.raises(RunFailed, match=r"the gradients of group layer2 became NaN or infinite in step 1;"):
         run(tiny, tmp_path, tiny.Data(), spoil)
     assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
 
@@ -64,7 +64,7 @@ def test_a_gradient_is_finite_though_its_square_is_not(tiny, tmp_path):
 
 
 def test_weights_that_are_not_finite_are_not_saved(tiny, tmp_path):
-    with pytest.raises(RunFailed, match=r"the weights became NaN or infinite before step 1 \(every group\)"):
+    with pytest.raises(RunFailed, match=r"the weights became NaN or infinite after step 1 \(every group\)"):
         run(tiny, tmp_path, tiny.Data(), optimizer=tiny.optimizer(lr=1e38, weight_decay=1e38))
     assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
 
@@ -99,7 +99,7 @@ def test_a_skipped_step_leaves_nothing_behind(tiny, tmp_path):
 def test_an_epoch_of_nothing_but_skipped_steps_is_an_end(tiny, tmp_path):
     data = tiny.Data()
     data.parts["train"].image[:] = math.nan
-    with pytest.raises(RunFailed, match=r"NaN or infinite in 7 steps on end, up to step 6"):
+    with pytest.raises(RunFailed, match=r"NaN or infinite in 7 steps on end, up to step 7"):
         run(tiny, tmp_path, data, on_nan=OnError.skip)
 
 

@@ -29,10 +29,10 @@ def test_a_run_gives_figures_files_and_the_best_weights(tiny, tmp_path):
         f"{part}/{figure}" for part in ("val", "test") for figure in ("loss", "accuracy", "f1", "auroc")
     }
     rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
-    assert [row["epoch"] for row in rows] == ["0", "1", "2"]
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert [float(row["val/loss"]) for row in rows] == [row["val/loss"] for row in result.history]
     best = min(result.history, key=lambda row: row["val/loss"])
-    assert result.best_epoch == best["epoch"]
+    assert result.best_epoch == best["epoch"] == 3
     assert result.metrics["val/loss"] == pytest.approx(best["val/loss"])
     saved = torch.load(result.best_path, weights_only=True)["state_dict"]
     assert saved.keys() == {f"network.{name}" for name in tuning.network.state_dict()}

@@ -33,8 +33,8 @@ def test_it_is_asked_after_each_epoch_until_it_says_stop(tiny, tmp_path):
     watcher = Patience(2)
     with pytest.raises(Pruned, match="stopped early, after epoch 2") as pruned:
         fit(tiny.tuning(), tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=4), watcher=watcher)
-    assert [row["epoch"] for row in pruned.value.history] == [0, 1]
-    assert watcher.told == [(row["epoch"], row["val/loss"]) for row in pruned.value.history]
+    assert [row["epoch"] for row in pruned.value.history] == [1, 2]
+    assert watcher.told == [(row["epoch"] - 1, row["val/loss"]) for row in pruned.value.history]
 
 
 def test_one_that_never_says_stop_changes_nothing(tiny, tmp_path):

@@ -117,7 +117,7 @@ def test_the_rates_show_each_phases_factor_and_what_thaws_warming_up():
     assert rates["layer4"] == [None, pytest.approx((0.0005, 0.001, 0.001))]
     assert rates["head"] == [(0.01, 0.01, 0.01), pytest.approx((0.001, 0.001, 0.001))]
     text = describe(plan)
-    assert "from epoch 1: nothing, every rate ×0.1" in text
+    assert "after 1 epoch: nothing, every rate ×0.1" in text
     assert "what thaws comes to its rate in 2 steps" in text
     assert "0.0005 → 0.001" in text
 

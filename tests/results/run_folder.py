@@ -19,7 +19,7 @@ METRICS = {
     "val/accuracy": 0.7,
     "test/accuracy": 0.6,
     "epochs": 3,
-    "best_epoch": 1,
+    "best_epoch": 2,
     "frozen_verified": True,
     "train/seconds": 75.0,
     "seconds": {"fit": 75.0, "import": 5.0},
@@ -104,7 +104,7 @@ def write_run(
         for k in range(3):
             rate = 0.1 / (k + 1)
             losses = 1 / (k + 1), 1.1 / (k + 1), 0.5 + 0.1 * k
-            writer.writerow([k, 9 * k, rate, rate / 10 if k else "", rate / 10, rate, "backbone", *losses])
+            writer.writerow([k + 1, 9 * (k + 1), rate, rate / 10 if k else "", rate / 10, rate, "backbone", *losses])
     write_json(folder / "metrics.json", {**METRICS, **(metrics or {})})
     write_json(folder / "plan.json", plan(classes))
     write_json(folder / "transfer.json", LEDGER)

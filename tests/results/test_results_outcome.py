@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -52,3 +53,17 @@ def test_statistics_of_the_heads_batch_norm_are_recorded_as_trained_with_freeze_
     of_head = {name for name in statistics if not torch.equal(after[name], before.get(name, after[name] + 1))}
     assert len(of_head) == 2
     assert {name for name in statistics if each[name]["trained"]} == of_head
+
+
+def test_terminal_report_metrics_and_table_call_the_best_epoch_by_one_number(
+    root: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    carry_out(root, images, "donor=none", "trainer.max_epochs=2", "optimizer.lr=1e-9", "optimizer.name=sgd")
+    run = tmp_path / "run"
+    with open(run / "metrics.csv", encoding="utf-8", newline="") as file:
+        losses = {int(row["epoch"]): float(row["val/loss"]) for row in csv.DictReader(file)}
+    best = read(run / "metrics.json")["best_epoch"]
+    assert set(losses) == {1, 2}
+    assert losses[best] == min(losses.values())
+    assert f"best epoch {best} of 2" in capsys.readouterr().out
+    assert f"Dotted: epoch {best}, whose weights were kept." in (run / "report.html").read_text(encoding="utf-8")

@@ -227,7 +227,7 @@ def test_nothing_is_underlined_where_the_share_is_nothing():
 
 def test_the_best_epoch_is_one_whose_figure_is_known(tmp_path):
     folder = write_run(tmp_path, pictures=False)
-    table = "epoch,val/loss,val/accuracy\n0,nan,nan\n1,0.5,nan\n2,0.75,nan\n"
+    table = "epoch,val/loss,val/accuracy\n1,nan,nan\n2,0.5,nan\n3,0.75,nan\n"
     (folder / "metrics.csv").write_text(table)
     said = Page(write_report(folder).read_text(encoding="utf-8")).said
     assert "val/loss was best at epoch 2: 0.500." in said
@@ -237,7 +237,7 @@ def test_the_best_epoch_is_one_whose_figure_is_known(tmp_path):
 def test_the_timeline_says_each_phases_factor_and_the_warm_up(source):
     said = Page(source).said
     assert "Frozen at first: stem, layer1; after 1.5 epochs: stem." in said
-    assert "Every learning rate: from epoch 0 ×1; from epoch 1.5 ×0.1." in said
+    assert "Every learning rate: at first ×1; after 1.5 epochs ×0.1." in said
     assert "Pale: what has thawed comes to its learning rate, in 0.5 epochs." in said
     assert "lr/" not in said
     assert {"layer1", "layer2", "head"} <= set(said.split())

@@ -248,7 +248,7 @@ def epoch_line(history: Sequence[Mapping[str, Any]], epochs: int, task: TaskKind
         told = [f"{figure.title} {row[f'{part}/{figure.name}']:.4f}" for figure in known]
         figures += [f"{part} {told[0]}", *told[1:]] if told else []
     return (
-        f"epoch {row['epoch'] + 1}/{epochs}  {' · '.join(figures)} · lr {row['lr']:.2e}"
+        f"epoch {row['epoch']}/{epochs}  {' · '.join(figures)} · lr {row['lr']:.2e}"
         f" · {row['images_per_second']:.1f} images/s"
         + (f" · frozen {row['frozen']}" if row["frozen"] != before.get("frozen") else "")
     )

@@ -62,6 +62,9 @@ class Finite:
     def judge(self, step: int) -> bool:
         """Whether the step may be taken; called with its gradients complete. Where not, they are gone.
 
+        Args:
+            step: steps taken before it.
+
         Raises:
             RunFailed: not finite, with trainer.on_nan=stop.
         """
@@ -85,7 +88,11 @@ class Finite:
         return False
 
     def check(self, step: int) -> None:
-        """Raises RunFailed if a step or the weights were not finite; waits for the device, so no step calls it."""
+        """Raises RunFailed if a step or the weights were not finite; waits for the device, so no step calls it.
+
+        Args:
+            step: steps taken so far.
+        """
         if self.on_nan is OnError.stop and self._first is not None:
             if distributed.is_available() and distributed.is_initialized():
                 distributed.all_reduce(self._first, distributed.ReduceOp.MAX)
@@ -95,7 +102,7 @@ class Finite:
         bad = [not all(_is_finite(parameter.detach()) for parameter in held) for held in self._members]
         if any(bad):
             raise RunFailed(
-                f"the weights became NaN or infinite before step {step} ({self._names(bad)}); checkpoints written"
+                f"the weights became NaN or infinite after step {step} ({self._names(bad)}); checkpoints written"
                 " before are intact; try a lower optimizer.lr or trainer.clip_norm=1"
             )
 
@@ -135,14 +142,14 @@ class Finite:
             buffer.copy_(value)
         if self._in_a_row >= self.patience:
             raise RunFailed(
-                f"the loss or its gradients were NaN or infinite in {self._in_a_row} steps on end, up to step {step};"
-                " checkpoints written before are intact; try a lower optimizer.lr, or look at the images"
+                f"the loss or its gradients were NaN or infinite in {self._in_a_row} steps on end, up to step"
+                f" {step + 1}; checkpoints written before are intact; try a lower optimizer.lr, or look at the images"
             )
 
     def _failed(self, step: int, bad: Sequence[Any]) -> RunFailed:
         what = f"the gradients of {self._names(bad)}" if any(bad) else "the loss"
         return RunFailed(
-            f"{what} became NaN or infinite in step {step}; checkpoints written before are intact; try a lower"
+            f"{what} became NaN or infinite in step {step + 1}; checkpoints written before are intact; try a lower"
             " optimizer.lr, a longer scheduler.warmup, trainer.clip_norm=1, or trainer.on_nan=skip"
         )
 

@@ -86,7 +86,7 @@ class FitResult:
     steps_skipped: int
     """Of them: left out because loss or gradients were not finite."""
     best_epoch: int
-    """Counted from 0."""
+    """Counted from 1, as in the history."""
     best_path: Path
     last_path: Path
     resumed_from: Path | None

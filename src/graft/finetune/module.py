@@ -295,10 +295,10 @@ class FineTuning(Evaluating):
         self.train()
 
     def finish_epoch(self) -> dict[str, Any]:
-        """The epoch's row, added to the history."""
+        """The epoch's row, added to the history; epochs count from 1, as everywhere that people read."""
         seconds, images = self.clock.lap()
         row: dict[str, Any] = {
-            "epoch": self.current_epoch,
+            "epoch": self.current_epoch + 1,
             "step": self.global_step,
             "lr": self.rate_at(self.global_step - 1),
             **self.rates.by_stage(self.groups, self.global_step - 1),

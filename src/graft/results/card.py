@@ -154,7 +154,7 @@ def _freeze(freeze: Mapping[str, Any]) -> str:
         (f"{phase['start_epoch']:g}", f"{phase['start_step']:,}", _listed(phase["frozen_stages"]) or "nothing")
         for phase in phases
     ]
-    shown = _table(("from epoch", "from step", "frozen"), rows) if rows else ""
+    shown = _table(("after epochs", "after steps", "frozen"), rows) if rows else ""
     asked = f"`freeze={freeze.get('expression')}`, `unfreeze={freeze.get('unfreeze', 'never')}`."
     return "\n\n".join(filter(None, (asked, shown, verified)))
 

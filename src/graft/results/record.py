@@ -125,7 +125,7 @@ class RunRecord:
     def column(self, name: str) -> tuple[list[float], list[float]]:
         """(epochs done, values) of a metric over the run, where it was written."""
         rows = [row for row in self.history if name in row]
-        return [row.get("epoch", place) + 1 for place, row in enumerate(rows)], [row[name] for row in rows]
+        return [row.get("epoch", place) for place, row in enumerate(rows, 1)], [row[name] for row in rows]
 
 
 def read_run(folder: Path | str) -> RunRecord:

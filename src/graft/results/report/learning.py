@@ -9,7 +9,7 @@ from graft.config.figures import FIGURES
 from graft.results.record import RunRecord
 from graft.results.report import figures
 from graft.results.report.page import Html, element, figure, join, section
-from graft.results.report.words import measured, stretches
+from graft.results.report.words import measured, moment, stretches
 
 LOSSES = ("val/loss", "train/loss")
 MOST_RATES = 12
@@ -57,8 +57,8 @@ def _curves(record: RunRecord, title: str, y: str, names: Sequence[str], *, fall
     shown = [(name.replace("/", " "), xs, ys) for name, xs, ys in lines]
     kept = record.metrics.get("best_epoch")
     if kept is not None:
-        caption += f" Dotted: epoch {kept + 1:g}, whose weights were kept."
-    drawn = figures.curves(shown, f"{title} per epoch: {ends}.", y=y, mark=None if kept is None else kept + 1)
+        caption += f" Dotted: epoch {kept:g}, whose weights were kept."
+    drawn = figures.curves(shown, f"{title} per epoch: {ends}.", y=y, mark=kept)
     return figure(title, drawn, caption)
 
 
@@ -105,10 +105,7 @@ def _freeze(record: RunRecord) -> Html:
     phases, stages = record.phases, record.stages
     if not phases or not stages:
         return Html("")
-    told = "; ".join(
-        f"{'at first' if not start else f'after {start:g} epochs'}: {stretches(frozen, stages)}"
-        for start, _, frozen in phases
-    )
+    told = "; ".join(f"{moment(start)}: {stretches(frozen, stages)}" for start, _, frozen in phases)
     drawn = figures.timeline(stages, phases, f"Frozen stages. {told}.", ramp=record.thaw_warmup)
     return figure("Freeze timeline", drawn, " ".join((f"Frozen {told}.", *_further(record))))
 
@@ -120,7 +117,7 @@ def _further(record: RunRecord) -> Iterator[str]:
         yield f"The moments were {decided['rule']}."
     factors = [(float(span.get("start_epoch", 0)), float(span.get("factor", 1))) for span in record.spans]
     if any(factor != 1 for _, factor in factors):
-        told = "; ".join(f"from epoch {start:g} ×{factor:g}" for start, factor in factors)
+        told = "; ".join(f"{moment(start)} ×{factor:g}" for start, factor in factors)
         yield f"Every learning rate: {told}."
     if record.thaw_warmup:
         yield f"Pale: what has thawed comes to its learning rate, in {record.thaw_warmup:g} epochs."

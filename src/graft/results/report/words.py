@@ -31,6 +31,11 @@ def count(number: float, noun: str) -> str:
     return f"{number:,.0f} {plural}"
 
 
+def moment(epochs: float) -> str:
+    """A point of a training, so many epochs behind its start: at first, after 1 epoch, after 1.5 epochs."""
+    return f"after {epochs:g} epoch{'' if epochs == 1 else 's'}" if epochs else "at first"
+
+
 def stretches(chosen: Collection[str], order: Sequence[str]) -> str:
     """Names in their order, three or more neighbours as `first to last`; `nothing` for none."""
     told: list[list[str]] = [[]]
