@@ -11,8 +11,8 @@ from graft.config.schema import DonorConfig
 from graft.transfer import Rules, TensorInfo, account, rules_of, target_of_module
 
 
-def test_published_renames_come_before_the_users() -> None:
-    rules = rules_of(DonorConfig(rename=[["^b", "c"]]), auto_rename=[["^a", "b"]], seed=5)
+def test_the_users_renames_lead_to_the_names_that_the_backbones_own_expect() -> None:
+    rules = rules_of(DonorConfig(rename=[["^a", "b"]]), auto_rename=[["^b", "c"]], seed=5)
     ledger = account({"a.w": TensorInfo((2,), "float32")}, {"c.w": TensorInfo((2,), "float32")}, rules)
     assert ledger.by_target["c.w"].source == "a.w"
     assert ledger.seed == 5

@@ -137,7 +137,7 @@ def _renames(work: Pairing) -> Sequence[Rename] | Mapping[str, str]:
         if rules.match != "name":
             return []
         return (
-            renames if isinstance(renames, Mapping) else [*parse_renames(rules.auto_rename, automatic=True), *renames]
+            renames if isinstance(renames, Mapping) else [*renames, *parse_renames(rules.auto_rename, automatic=True)]
         )
     if not rules.table:
         work.faults.append("donor.table: expected {donor name: target name} with match=table, received none")

@@ -33,7 +33,7 @@ class Rules:
     without_donor: bool = False
     """donor=none: that nothing is used is what was asked for; of any other donor it is an error."""
     auto_rename: Sequence[Sequence[str]] = ()
-    """Renames that come before the user's, from the backbone rather than the user."""
+    """The backbone's own renames. The user's come first: they lead to the names that these expect."""
     auto_skip: Mapping[str, str] = field(default_factory=dict[str, str])
     """Glob to reason, from the caller rather than the user: a new head."""
     auto_ignore: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -53,7 +53,7 @@ def rules_of(
     """Rules from the config's donor group and from what the caller knows of backbone and head.
 
     Args:
-        auto_rename: The backbone's own renames (`backbone.published.rename`); the user's follow them.
+        auto_rename: The backbone's own renames (`backbone.published.rename`), after the user's.
         auto_skip: Target globs to reasons, as {"fc.*": "new head"}.
         auto_ignore: Donor globs to reasons.
         auto_adapt: Adapters from the data (channels, image size, classes); the user's own rule for a tensor wins.
