@@ -1,0 +1,1 @@
+"""Heads on kept features, solved in memory: no Trainer, no learning rate, no seed."""
