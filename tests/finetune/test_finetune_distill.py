@@ -47,6 +47,23 @@ def test_the_penalty_is_the_papers_between_the_donors_head_on_both_trunks(tiny):
     assert all(value.grad is None for value in teacher.parameters())
 
 
+def test_an_image_weighs_in_the_penalty_what_it_weighs_in_the_loss(tiny):
+    network = tiny.network().eval()
+    distillation = Distillation(network, teacher_of(network, tiny), "fc", strength=0.5, temperature=2.0)
+    with torch.no_grad():
+        network.layer3.conv.weight.add_(0.3)
+
+    def penalty(images, weights=None):
+        with distillation.listening():
+            network(images)
+        return distillation.penalty(images, weights).item()
+
+    first, second = penalty(IMAGES[:1]), penalty(IMAGES[1:2])
+    assert first != pytest.approx(second, rel=1e-2)
+    weighed = penalty(IMAGES[:2], torch.tensor([3.0, 1.0]))
+    assert weighed == pytest.approx((3 * first + second) / 4, rel=1e-4)
+
+
 def test_no_hook_and_no_tensor_is_left_on_the_network(tiny):
     network = tiny.network()
     names = set(network.state_dict())

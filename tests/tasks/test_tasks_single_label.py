@@ -43,6 +43,23 @@ def test_balanced_weights_weigh_classes_alike_and_images_one_on_average():
     assert criterion.state_dict() == {}
 
 
+def test_an_image_weighs_what_its_class_or_its_mixture_of_classes_does():
+    criterion = CrossEntropy(LossConfig(class_weights=ClassWeights.balanced, label_smoothing=0.1), [10, 30, 60])
+    weights = balanced_weights([10, 30, 60])
+    assert criterion.weights(HARD).equal(weights[HARD])
+    assert criterion.weights(SOFT)[0] == pytest.approx(float(0.7 * weights[0] + 0.2 * weights[1] + 0.1 * weights[2]))
+    one_hot = F.one_hot(HARD, 3).float()
+    assert torch.allclose(criterion(LOGITS, one_hot), criterion(LOGITS, HARD)), "a mixture of one class is that class"
+    assert CrossEntropy(LossConfig()).weights(HARD) is None
+
+
+def test_weighed_soft_targets_are_divided_by_what_their_images_weigh():
+    criterion = CrossEntropy(LossConfig(class_weights=ClassWeights.balanced), [10, 30, 60])
+    weights = balanced_weights([10, 30, 60])
+    expected = -(SOFT * weights * LOGITS.log_softmax(1)).sum() / (SOFT * weights).sum()
+    assert torch.allclose(criterion(LOGITS, SOFT), expected)
+
+
 @pytest.mark.parametrize("counts", [None, [3, 0]])
 def test_balanced_weights_need_images_of_every_class(counts):
     with pytest.raises(InputError, match=r"loss\.class_weights"):

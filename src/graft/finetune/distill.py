@@ -14,7 +14,9 @@ from graft.models.fingerprint import fingerprint
 
 
 class Distillation:
-    """The penalty λ · T² · KL(softmax(z_donor / T) ‖ softmax(z / T)), a mean over the batch [Hinton et al. 2015].
+    """The penalty λ · T² · KL(softmax(z_donor / T) ‖ softmax(z / T)), a mean over images [Hinton et al. 2015].
+
+    An image weighs in this mean what it weighs in the loss.
 
     z_donor are the donor's logits for the images. z are those of the donor's head on the features that the trained
     trunk has for them: the head stands a second time beside the new one. The paper goes on training that second head
@@ -51,15 +53,21 @@ class Distillation:
         finally:
             hook.remove()
 
-    def penalty(self, images: Tensor) -> Tensor:
-        """Of the forward pass before, which these images went through."""
+    def penalty(self, images: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Of the forward pass before, which these images went through.
+
+        Args:
+            weights: what each weighs [B]; None: all the same.
+        """
         assert self._features is not None, "the network's forward pass went on while this was listening"
         with torch.no_grad():
             expected = self.teacher(images).float()
         logits = self.teacher.get_submodule(self.head)(self._features).float()
         self._features = None
         t = self.temperature
-        loss = F.kl_div(
-            (logits / t).log_softmax(1), (expected / t).log_softmax(1), log_target=True, reduction="batchmean"
+        divergence_BK = F.kl_div(
+            (logits / t).log_softmax(1), (expected / t).log_softmax(1), log_target=True, reduction="none"
         )
-        return loss * (self.strength * t * t)
+        divergence_B = divergence_BK.sum(1)
+        mean = divergence_B.mean() if weights is None else (divergence_B * weights).sum() / weights.sum()
+        return mean * (self.strength * t * t)

@@ -64,9 +64,13 @@ class Methods:
         """Around a step's forward pass."""
         return nullcontext() if self.distillation is None else self.distillation.listening()
 
-    def with_batch(self, loss: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        """The loss with what it gains as a mean over the images that have just gone through the network."""
-        return loss if self.distillation is None else loss + self.distillation.penalty(batch["image"])
+    def with_batch(self, loss: Tensor, batch: Mapping[str, Tensor], weights: Tensor | None) -> Tensor:
+        """The loss with what it gains as a mean over the images that have just gone through the network.
+
+        Args:
+            weights: what each of them weighs [B]; None: all the same.
+        """
+        return loss if self.distillation is None else loss + self.distillation.penalty(batch["image"], weights)
 
     def with_weights(self, loss: Tensor) -> Tensor:
         """The loss with what it gains whatever the images."""

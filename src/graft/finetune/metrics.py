@@ -27,25 +27,23 @@ class Outputs:
 
 
 class Sums:
-    """Loss, the task's figure and images of a part so far, as one tensor that the device adds to."""
+    """Loss, weight, the task's figure and images of a part so far, as one tensor that the device adds to."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
-        self.values = torch.zeros(3, dtype=torch.float64, device=device)
+        self.values = torch.zeros(4, dtype=torch.float64, device=device)
 
     @torch.no_grad()
-    def add(self, loss: Tensor, scored: Tensor, images: int, *, leave_out: bool = False) -> None:
-        """`loss` is the batch's mean, `scored` its sum. With `leave_out`, a batch whose loss is not finite does not
-        count.
-        """
+    def add(self, loss: Tensor, scored: Tensor, images: int, weight: Tensor | float | None = None) -> None:
+        """`loss` is the batch's mean, `weight` what its images weigh in it together, `scored` a sum over them."""
         count = torch.full_like(loss, images, dtype=torch.float64)
-        added = torch.stack([loss.double() * count, scored.double(), count])
-        self.values += torch.where(torch.isfinite(loss), added, 0.0) if leave_out else added
+        weight = count if weight is None else torch.as_tensor(weight, dtype=torch.float64, device=loss.device)
+        self.values += torch.stack([loss.double() * weight, weight, scored.double(), count])
 
 
 def trained_figures(task: Task, values: Tensor) -> dict[str, float]:
     """What sums over the training images come to."""
-    loss, scored, images = values.tolist()
-    return {"train/loss": loss / images, f"train/{trained_figure(task.kind).name}": scored / images}
+    loss, weight, scored, images = values.tolist()
+    return {"train/loss": loss / weight, f"train/{trained_figure(task.kind).name}": scored / images}
 
 
 class Evaluation(nn.Module):
@@ -89,8 +87,8 @@ class Evaluation(nn.Module):
 
     def figures(self, sums: Tensor) -> dict[str, float]:
         self._count()
-        loss, _, images = sums.tolist()
-        found = {f"{self.part}/loss": loss / images}
+        loss, weight, _, _ = sums.tolist()
+        found = {f"{self.part}/loss": loss / weight}
         for name, metric in self.metrics.items():
             found[f"{self.part}/{name}"] = float(metric.compute())  # pyright: ignore[reportCallIssue]
         return found

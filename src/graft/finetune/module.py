@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
-import torch
-from torch import Tensor, distributed, nn
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from typing_extensions import override
@@ -32,6 +32,7 @@ from graft.finetune.progress import Clock, Watch
 from graft.finetune.rates import Rates
 from graft.finetune.route import Route
 from graft.finetune.state import add_state, take_up
+from graft.finetune.step_mean import StepMean
 from graft.finetune.unfreeze import Phase, Schedule
 from graft.models.stages import Stages
 from graft.tasks import Task
@@ -88,6 +89,8 @@ class FineTuning(Evaluating):
         self.loss_config = loss or LossConfig()
         self.criterion = task.criterion(self.loss_config)
         self.sums = Sums()
+        self._sums_before = self.sums.values
+        self.step_mean = StepMean()
         self.clock = Clock()
         self.history: list[dict[str, Any]] = []
         self.phases: list[Phase] = []
@@ -211,7 +214,10 @@ class FineTuning(Evaluating):
         self.enter_phase(self.global_step)
         self.rates.apply(cast(Optimizer, self.optimizers(use_pl_optimizer=False)), self.groups, self.global_step)
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self.step_mean.start(self.trainer.accumulate_grad_batches, self.trainer.world_size)
             self.finite.before_step()
+            if self.on_nan is OnError.skip:
+                self._sums_before = self.sums.values.clone()
 
     def enter_phase(self, step: int) -> None:
         phase = self.watch.phase_at(step)
@@ -227,22 +233,17 @@ class FineTuning(Evaluating):
         with self.methods.listening():
             logits = self.logits(batch)
         loss = self.criterion(logits.float(), batch["target"])
+        weights = self.criterion.weights(batch["target"])
+        weight = None if weights is None else weights.sum()
         scored = self.task.scored(logits.detach(), self.task.label(batch))
-        self.sums.add(loss.detach(), scored, len(logits), leave_out=self.on_nan is OnError.skip)
-        loss = self._over_processes(self.methods.with_batch(loss, batch), len(batch["target"]))
-        return self.finite.seen(self.methods.with_weights(loss))
-
-    def _over_processes(self, loss: Tensor, images: int) -> Tensor:
-        """Weighed so that its average over processes is that over all their images, of which this one has so many."""
-        if self.trainer.world_size == 1:
-            return loss
-        total = torch.tensor(float(images), device=self.device)
-        distributed.all_reduce(total)
-        return loss * (images * self.trainer.world_size / total)
+        self.sums.add(loss.detach(), scored, len(logits), weight)
+        loss = self.methods.with_weights(self.methods.with_batch(loss, batch, weights))
+        return self.finite.seen(self.step_mean.share(loss, len(logits) if weight is None else weight))
 
     @override
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        self.finite.judge(self.global_step)
+        if not self.finite.judge(self.global_step):
+            self.sums.values = self._sums_before  # a step that is left out is left out of the figures too
 
     @override
     def configure_gradient_clipping(
@@ -257,8 +258,21 @@ class FineTuning(Evaluating):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     @override
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        def gradients() -> Any:
+            """Complete before any callback, the look for NaN or the clipping sees them."""
+            assert optimizer_closure is not None, "Lightning computes the gradients of a step within its closure"
+            outputs = optimizer_closure()
+            self.step_mean.correct(optimizer)
+            return outputs
+
+        super().optimizer_step(epoch, batch_idx, optimizer, gradients)
         self.methods.after_step()  # before any callback saves a checkpoint
 
     @override

@@ -11,8 +11,7 @@ import math
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import numpy as np
@@ -136,10 +135,10 @@ class _Sweep(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._batches.append(float(outputs["loss"]) * trainer.accumulate_grad_batches)  # Lightning gives its share
+        self._batches.append(float(outputs["loss"]))
         if trainer.global_step == len(self.losses):
             return
-        loss = fmean(self._batches)
+        loss = sum(self._batches) * float(cast(FineTuning, pl_module).step_mean.correction)
         self._batches.clear()
         if not math.isfinite(loss):
             trainer.should_stop = True

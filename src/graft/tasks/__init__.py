@@ -10,9 +10,9 @@ from graft.config.faults import InputError
 from graft.tasks.multi_label import MultiLabel
 from graft.tasks.regression import Regression
 from graft.tasks.single_label import SingleLabel
-from graft.tasks.task import Task
+from graft.tasks.task import Criterion, Task
 
-__all__ = ["MultiLabel", "Regression", "SingleLabel", "Task", "task_of", "task_of_record"]
+__all__ = ["Criterion", "MultiLabel", "Regression", "SingleLabel", "Task", "task_of", "task_of_record"]
 
 TASKS: dict[TaskKind, type[Task]] = {task.kind: task for task in (SingleLabel, MultiLabel, Regression)}
 

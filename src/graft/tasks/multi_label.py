@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MultilabelAccuracy, MultilabelF1Score
 from torchmetrics.functional.classification import multilabel_auroc, multilabel_average_precision
@@ -17,7 +17,7 @@ from typing_extensions import override
 from graft.config.choices import ClassWeights, TaskKind
 from graft.config.faults import InputError
 from graft.config.schema import LossConfig
-from graft.tasks.task import Task, listed
+from graft.tasks.task import Criterion, Task, listed
 
 THRESHOLD = 0.5
 """The probability above which F1 and label accuracy count a label as said; mAP and AUROC need none."""
@@ -46,7 +46,7 @@ class MultiLabel(Task):
         return f"{len(self.names)} labels, any of them ({listed(self.names)})"
 
     @override
-    def criterion(self, config: LossConfig) -> nn.Module:
+    def criterion(self, config: LossConfig) -> Criterion:
         return BinaryCrossEntropy(config, self.names, self.counts)
 
     @override
@@ -104,8 +104,8 @@ class MeanOverLabels(Metric):
         return self.area(said_NK[:, told], truth_NK[:, told], num_labels=labels, average="macro", validate_args=False)
 
 
-class BinaryCrossEntropy(nn.Module):
-    """The mean over images and labels; smoothing ε makes y into y(1 − ε) + ε/2.
+class BinaryCrossEntropy(Criterion):
+    """The mean over images and labels; smoothing ε makes y into y(1 − ε) + ε/2. Labels weigh, images weigh the same.
 
     Args:
         counts: training images with each label, and how many there are; what class_weights=balanced goes by.
@@ -121,10 +121,10 @@ class BinaryCrossEntropy(nn.Module):
         self.register_buffer("weight", weight, persistent=False)
 
     @override
-    def forward(self, logits_BK: Tensor, target_BK: Tensor) -> Tensor:
+    def forward(self, outputs_BK: Tensor, target: Tensor) -> Tensor:
         smoothing = self.config.label_smoothing
-        smoothed = target_BK * (1 - smoothing) + smoothing / 2 if smoothing else target_BK
-        return F.binary_cross_entropy_with_logits(logits_BK, smoothed, pos_weight=self.weight)
+        smoothed = target * (1 - smoothing) + smoothing / 2 if smoothing else target
+        return F.binary_cross_entropy_with_logits(outputs_BK, smoothed, pos_weight=self.weight)
 
 
 def positive_weights(names: Sequence[str], counts: tuple[Sequence[float], int] | None) -> Tensor:

@@ -7,14 +7,14 @@ from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
 from typing_extensions import override
 
 from graft.config.choices import RegressionLoss, TaskKind
 from graft.config.schema import LossConfig
-from graft.tasks.task import Task, listed
+from graft.tasks.task import Criterion, Task, listed
 
 
 class Regression(Task):
@@ -62,7 +62,7 @@ class Regression(Task):
         return f"{len(self.names)} number{'s' if len(self.names) > 1 else ''} to learn ({listed(self.names)})"
 
     @override
-    def criterion(self, config: LossConfig) -> nn.Module:
+    def criterion(self, config: LossConfig) -> Criterion:
         return StandardisedError(self, config.regression)
 
     @override
@@ -97,12 +97,12 @@ class _RootOfMeans(MeanSquaredError):
         return super().compute().mean()
 
 
-class StandardisedError(nn.Module):
+class StandardisedError(Criterion):
     def __init__(self, task: Regression, kind: RegressionLoss) -> None:
         super().__init__()
         self._task = (task,)  # in a tuple: the module that holds this one holds the task too
         self.error = F.mse_loss if kind is RegressionLoss.mse else F.smooth_l1_loss
 
     @override
-    def forward(self, outputs_BK: Tensor, target_BK: Tensor) -> Tensor:
-        return self.error(outputs_BK, self._task[0].standardised(target_BK))
+    def forward(self, outputs_BK: Tensor, target: Tensor) -> Tensor:
+        return self.error(outputs_BK, self._task[0].standardised(target))

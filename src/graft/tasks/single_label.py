@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import (
     MulticlassAccuracy,
@@ -20,7 +20,7 @@ from typing_extensions import override
 from graft.config.choices import ClassWeights, TaskKind
 from graft.config.faults import InputError
 from graft.config.schema import LossConfig
-from graft.tasks.task import Task, listed
+from graft.tasks.task import Criterion, Task, listed
 
 
 class SingleLabel(Task):
@@ -52,7 +52,7 @@ class SingleLabel(Task):
         return label if label.ndim == 1 else label.argmax(1)
 
     @override
-    def criterion(self, config: LossConfig) -> nn.Module:
+    def criterion(self, config: LossConfig) -> Criterion:
         return CrossEntropy(config, self.counts)
 
     @override
@@ -82,7 +82,7 @@ class SingleLabel(Task):
         return MulticlassConfusionMatrix(num_classes=len(self.names), validate_args=False)
 
 
-class CrossEntropy(nn.Module):
+class CrossEntropy(Criterion):
     """With label smoothing [Szegedy et al. 2016] and class weights.
 
     Args:
@@ -97,9 +97,20 @@ class CrossEntropy(nn.Module):
         self.register_buffer("weight", weight, persistent=False)
 
     @override
-    def forward(self, logits_BK: Tensor, target: Tensor) -> Tensor:
+    def weights(self, target: Tensor) -> Tensor | None:
+        """An image weighs what its class does; of a soft target, the mean over what it is a mixture of."""
+        if self.weight is None:
+            return None
+        return self.weight[target] if target.ndim == 1 else target @ self.weight
+
+    @override
+    def forward(self, outputs_BK: Tensor, target: Tensor) -> Tensor:
         """Classes [B] or probabilities [B, K]."""
-        return F.cross_entropy(logits_BK, target, weight=self.weight, label_smoothing=self.config.label_smoothing)
+        smoothing, weights = self.config.label_smoothing, self.weights(target)
+        if weights is None:
+            return F.cross_entropy(outputs_BK, target, label_smoothing=smoothing)
+        total = F.cross_entropy(outputs_BK, target, weight=self.weight, label_smoothing=smoothing, reduction="sum")
+        return total / weights.sum()
 
 
 def balanced_weights(counts: Sequence[int] | None) -> Tensor:

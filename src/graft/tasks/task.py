@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 from torchmetrics import Metric
+from typing_extensions import override
 
 from graft.config.choices import TaskKind
 from graft.config.schema import LossConfig
@@ -51,8 +52,8 @@ class Task(nn.Module, ABC):
         return batch["label"] if "label" in batch else batch["target"]
 
     @abstractmethod
-    def criterion(self, config: LossConfig) -> nn.Module:
-        """What training minimises: outputs [B, K] and targets to the batch's mean."""
+    def criterion(self, config: LossConfig) -> Criterion:
+        """What training minimises."""
 
     @abstractmethod
     def loss(self, outputs_BK: Tensor, target: Tensor) -> Tensor:
@@ -73,6 +74,22 @@ class Task(nn.Module, ABC):
     def confusion(self) -> Metric | None:
         """Counts of what was taken for what, where an image has one class."""
         return None
+
+
+class Criterion(nn.Module, ABC):
+    """What training minimises: a mean over images, each with its weight."""
+
+    def weights(self, target: Tensor) -> Tensor | None:
+        """What each image of a batch weighs [B]; None: all the same, 1.
+
+        A step may be several batches, on several processes. Its loss is the mean over all their images together.
+        """
+        return None
+
+    @abstractmethod
+    @override
+    def forward(self, outputs_BK: Tensor, target: Tensor) -> Tensor:
+        """A batch's mean, `Σ wᵢ lᵢ / Σ wᵢ`."""
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:
