@@ -65,7 +65,10 @@ class Judge:
             num_workers=0 if data.num_workers is None else data.num_workers,
             batch_size=BATCH if data.batch_size == AUTO else max(2, data.batch_size),  # one image has no statistics
         )
-        self.module = DataModule(self.table, data, AugmentConfig(name="none"), opened.preprocess.settings, seed=seed)
+        self.module = DataModule(
+            self.table, data, AugmentConfig(name="none"), opened.preprocess.settings, seed=seed,
+            fewest=min(2, len(self.table.train)),
+        )  # fmt: skip
         self.task = opened.task
         self.device, self.head, self.bn_images = device, head, bn_images
         self._entering: dict[str, list[Tensor]] = {}

@@ -30,7 +30,8 @@ def moved_norms(module: nn.Module, states: Sequence[State]) -> tuple[str, ...]:
 
 @torch.no_grad()
 def recompute(module: nn.Module, paths: Sequence[str], batches: Iterable[Tensor]) -> int:
-    """Mutates the running statistics of these batch-norms: the mean over the batches, all else in eval mode.
+    """Mutates the running statistics of these batch-norms: the mean over the batches, each as heavy as it has images,
+    all else in eval mode.
 
     Returns how many images were seen. A batch of one image, whose variance may be none, is left out.
     """
@@ -39,13 +40,14 @@ def recompute(module: nn.Module, paths: Sequence[str], batches: Iterable[Tensor]
     module.eval()
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over all batches
         norm.train()
     seen = 0
     for images in batches:
         if len(images) > 1:
-            module(images)
             seen += len(images)
+            for norm in norms:
+                norm.momentum = len(images) / seen
+            module(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     module.eval()
