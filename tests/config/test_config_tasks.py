@@ -40,6 +40,7 @@ def in_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
         (["checkpoint.monitor=val/acuracy"], "checkpoint.monitor", "try checkpoint.monitor=val/accuracy"),
         (["checkpoint.monitor=train/f1"], "checkpoint.monitor", "received 'train/f1'"),
         (["checkpoint.monitor=val/accuracy"], "checkpoint.direction", "max with checkpoint.monitor=val/accuracy"),
+        (["loss.class_weights=balanced", "data.batch_size=1"], "loss.class_weights", "none with steps of one image"),
         (["checkpoint.direction=max"], "checkpoint.direction", "min with checkpoint.monitor=val/loss"),
     ],
 )  # fmt: skip
@@ -55,6 +56,8 @@ def test_what_does_not_fit_a_task_is_answered(overrides: list[str], key: str, sa
         [*SEVERAL, "data.separator='|'", "loss.class_weights=balanced", "loss.label_smoothing=0.1"],
         [*SEVERAL, "checkpoint.monitor=val/map", "checkpoint.direction=max", "donor.class_map=names"],
         ["checkpoint.monitor=train/accuracy", "checkpoint.direction=max"],
+        ["loss.class_weights=balanced", "data.batch_size=1", "trainer.accumulate=2"],
+        [*SEVERAL, "loss.class_weights=balanced", "data.batch_size=1"],
     ],
 )
 def test_what_fits_is_not(overrides: list[str], faults_of: FaultsOf) -> None:
