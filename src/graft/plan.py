@@ -23,6 +23,7 @@ from graft.models.known import known
 from graft.models.names import tensor_names
 from graft.models.network import Network, network_for
 from graft.models.stages import HEAD
+from graft.plan_batches import fewest_images
 from graft.plan_cache import CachePlan, plan_cache
 from graft.plan_methods import anchors_of, kept_beside, lora_of, schedule_of, teacher_of
 from graft.tasks import Task, task_of
@@ -77,6 +78,8 @@ class Plan:
     cache: CachePlan
     steps_per_epoch: int
     total_steps: int
+    fewest: int
+    """Images that a training batch must hold: 2 where a batch-norm trains on one value a channel of an image."""
     remarks: tuple[str, ...]
     rate_found: bool = False
     """By a range test; else optimizer.lr is as it was given, or still to be found."""
@@ -191,6 +194,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
     never = frozenset[str].intersection(*frozen) if frozen else frozenset[str]()
     anchors = faults.attempt(lambda: anchors_of(config, network, ledger, never)) if ledger and schedule else None
     anchors = anchors or frozenset[str]()
+    fewest = faults.attempt(lambda: fewest_images(config, table, network, states))
     optimizer = replace(config.optimizer, lr=1.0) if config.optimizer.lr == FIND else config.optimizer
     groups = faults.attempt(lambda: group_parameters(network.module, network.stages, optimizer, frozen, anchors))
     if ledger and schedule:
@@ -200,6 +204,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
     assert schedule is not None
     assert curve is not None
     assert groups is not None
+    assert fewest is not None
     phases = schedule.phases(steps_per_epoch, total_steps)
     decided = tuple(states[len(phases) :])
     cache = plan_cache(config, table, network, phases, decided, steps_per_epoch=steps_per_epoch)
@@ -231,6 +236,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
         cache=cache,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
+        fewest=fewest,
         remarks=(
             *ledger.remarks,
             *schedule.unreached(steps_per_epoch, total_steps),

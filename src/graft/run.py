@@ -104,7 +104,14 @@ def _run(
     if plan.lora:
         add_lora(network.module, plan.lora, config.method, seed=config.seed + 2)
     data = DataModule(
-        table, config.data, config.augment, network.preprocess, seed=config.seed, cache=config.cache, say=say
+        table,
+        config.data,
+        config.augment,
+        network.preprocess,
+        seed=config.seed,
+        cache=config.cache,
+        fewest=plan.fewest,
+        say=say,
     )
     with clock("cache"):
         behind = compute_features(plan, network, data)

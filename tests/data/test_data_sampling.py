@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from graft.data.sampling import Key, KeyedBatchSampler, derive, keyed_randomness
+from graft.config.faults import InputError
+from graft.data.sampling import Key, KeyedBatchSampler, check_batches, derive, keyed_randomness
 
 
 def flat(batches: Iterable[list[Key]]) -> list[int]:
@@ -77,10 +78,50 @@ def test_processes_together_see_what_one_would_and_nothing_twice(length, world):
         assert together == [sorted(batch) for batch in single]
 
 
-def test_fewer_samples_than_processes():
-    shares = [list(KeyedBatchSampler(2, 1, rank=rank, world=3)) for rank in range(3)]
-    assert samples(shares[0]) == [[0]]
-    assert all(len(rank) == 1 and len(rank[0]) == 1 for rank in shares)
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 11, 15, 24])
+@pytest.mark.parametrize(("world", "batch_size"), [(1, 1), (4, 1), (3, 2), (2, 5)])
+def test_every_sample_goes_to_one_process_once_and_none_stands_by(length, world, batch_size):
+    if length < world:
+        with pytest.raises(AssertionError):
+            KeyedBatchSampler(length, batch_size, world=world)
+        return
+    shares = [list(KeyedBatchSampler(length, batch_size, rank=rank, world=world)) for rank in range(world)]
+    assert sorted(itertools.chain(*map(flat, shares))) == list(range(length))
+    assert all(0 < len(batch) <= batch_size + 1 for share in shares for batch in share)
+    assert len({len(share) for share in shares}) == 1
+
+
+@pytest.mark.parametrize(
+    ("length", "batch_size", "sizes"),
+    [(65, 32, [32, 31, 2]), (66, 32, [32, 32, 2]), (64, 32, [32, 32]), (4, 3, [2, 2]), (5, 2, [2, 3]), (2, 8, [2])],
+)
+def test_no_batch_has_one_image_where_two_are_needed(length, batch_size, sizes):
+    sampler = KeyedBatchSampler(length, batch_size, fewest=2)
+    assert [len(batch) for batch in sampler] == sizes
+    assert len(sampler) == len(sizes)
+    assert flat(sampler) == list(range(length))
+
+
+def test_a_remainder_is_taken_from_as_many_steps_as_it_needs():
+    shares = [list(KeyedBatchSampler(13, 3, rank=rank, world=2, fewest=2)) for rank in range(2)]
+    together = [sum(map(len, step)) for step in zip(*shares, strict=True)]
+    assert together == [5, 4, 4]
+    assert all(len(batch) >= 2 for share in shares for batch in share)
+
+
+@pytest.mark.parametrize(
+    ("length", "batch_size", "world", "fewest", "remedy"),
+    [
+        (65, 1, 1, 2, "data.batch_size=3"),
+        (64, 1, 1, 2, "data.batch_size=2"),
+        (7, 1, 2, 1, "data.batch_size=2"),
+        (3, 8, 2, 2, "more images, or fewer processes"),
+    ],
+)
+def test_what_cannot_be_shared_out_is_answered(length, batch_size, world, fewest, remedy):
+    with pytest.raises(InputError, match=rf"data\.batch_size={batch_size} for {length} training images.*try {remedy}"):
+        check_batches(length, batch_size, world=world, fewest=fewest, why="bn trains")
+    check_batches(8, 2, world=2, fewest=2)
 
 
 @pytest.mark.parametrize("balanced", [False, True])

@@ -78,7 +78,7 @@ def test_it_halves_until_one_image_is_too_many(tiny, tmp_path):
 def test_a_resume_with_smaller_batches_takes_the_same_steps(tiny, tmp_path, monkeypatch):
     _, expected = run(tiny, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr("graft.finetune.shrink.shrink", lambda *now: shrink(1, 1))
+        patch.setattr("graft.finetune.shrink.shrink", lambda *now, **how: shrink(1, 1))
         with pytest.raises(RunFailed, match="single image"):
             run(tiny, tmp_path / "cut", images=2, after=3)
     result, weights = run(tiny, tmp_path / "cut", batch_size=1, accumulate=4)
@@ -89,6 +89,12 @@ def test_a_resume_with_smaller_batches_takes_the_same_steps(tiny, tmp_path, monk
 @pytest.mark.parametrize(("batch_size", "expected"), [(32, (16, 2)), (9, (3, 3)), (7, (1, 7))])
 def test_a_smaller_batch_makes_the_same_steps(batch_size, expected):
     assert shrink(batch_size, 1) == expected
+
+
+def test_a_batch_that_no_process_can_train_by_is_passed_over():
+    assert shrink(12, 1, can_train_by=lambda size: size in (12, 3)) == (3, 4)
+    with pytest.raises(RunFailed, match="out of memory with 4 images a batch, and no smaller one can train"):
+        shrink(4, 2, can_train_by=lambda size: size >= 4)
 
 
 def test_progress_is_counted_anew():

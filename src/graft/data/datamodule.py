@@ -16,7 +16,7 @@ from graft.data.cache_folder import CacheFolder
 from graft.data.images import Decoding, ImageFiles, ImageSource, store_images
 from graft.data.loader import KeyedImages, KeyedLoader, Stored, as_batched, choose_workers
 from graft.data.mixing import MixedImages, PairedBatchSampler
-from graft.data.sampling import KeyedBatchSampler
+from graft.data.sampling import KeyedBatchSampler, can_share_out
 from graft.data.table import PARTS, Sample, Table
 from graft.data.transforms import eval_transform, interpolation, jpeg_edge, resized_edge, train_transform
 
@@ -35,6 +35,7 @@ class DataModule(lightning.LightningDataModule):
         preprocess: as the network wants its images; mean and std for `data.channels` channels.
         seed: the run's.
         cache: kept decoded images where its kind is images; the others do not concern this room.
+        fewest: images that a training batch must hold (`KeyedBatchSampler`).
         say: takes a line for the person who waits.
     """
 
@@ -47,12 +48,13 @@ class DataModule(lightning.LightningDataModule):
         *,
         seed: int,
         cache: CacheConfig | None = None,
+        fewest: int = 1,
         say: Callable[[str], None] = print,
     ) -> None:
         super().__init__()
         assert len(preprocess.mean) == data.channels, "mean and std follow the channels"
         self.table, self.data, self.augment, self.preprocess, self.seed = table, data, augment, preprocess, seed
-        self.cache, self.say = cache, say
+        self.cache, self.fewest, self.say = cache, fewest, say
         self.batch_size = data.batch_size
         """Loaders made after it is set go by it."""
         self._sources: dict[tuple[str, bool], ImageSource] = {}
@@ -100,6 +102,11 @@ class DataModule(lightning.LightningDataModule):
             return None
         return self._stored[cut][part], lambda items: {**self._collate_stored(items), "cut": cut}
 
+    def can_train_by(self, batch_size: int) -> bool:
+        """Whether each process would have images enough in every batch of that size."""
+        world = self.trainer.world_size if self.trainer else 1
+        return can_share_out(len(self.table.train), batch_size, world=world, fewest=self.fewest)
+
     def loader(self, part: str, *, train: bool = False) -> KeyedLoader:
         """A part's loader: shuffled and augmented for training, in order and whole for evaluation."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -113,6 +120,7 @@ class DataModule(lightning.LightningDataModule):
             labels=self._classes(part) if train and self.data.balanced else None,
             rank=rank,
             world=world,
+            fewest=self.fewest if train else 1,
         )
         assert not (mixed and self._stored), "the plan stores no features where images are mixed"
         images = self.images(part, augmented=train)

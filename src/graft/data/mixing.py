@@ -37,7 +37,7 @@ class PairedBatchSampler(KeyedBatchSampler):
     def __iter__(self) -> Iterator[list[Any]]:
         for step, whole in self.steps():
             pairs = [Pair(key, whole[(place + 1) % len(whole)], step) for place, key in enumerate(whole)]
-            yield pairs[self.rank :: self.world] or pairs[:1]
+            yield pairs[self.rank :: self.world]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

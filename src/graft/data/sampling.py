@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from graft.config.faults import InputError
+
 
 class Key(NamedTuple):
     """One appearance of one sample."""
@@ -49,17 +51,42 @@ def drawn_from(seed: int) -> Generator[None]:
         torch.default_generator.set_state(before)
 
 
+def can_share_out(length: int, batch_size: int, *, world: int = 1, fewest: int = 1) -> bool:
+    """Whether steps of `batch_size` samples a process leave no process with fewer than `fewest` of any."""
+    return length >= math.ceil(length / (batch_size * world)) * fewest * world
+
+
+def check_batches(length: int, batch_size: int, *, world: int = 1, fewest: int = 1, why: str = "") -> None:
+    """Raises InputError unless the training images can be shared out.
+
+    Args:
+        why: `fewest` is more than one.
+    """
+    if can_share_out(length, batch_size, world=world, fewest=fewest):
+        return
+    sizes = range(batch_size + 1, length + 1)
+    size = next((size for size in sizes if can_share_out(length, size, world=world, fewest=fewest)), None)
+    each = f"{fewest} images or more" if fewest > 1 else "an image"
+    on = f" on {world} processes" if world > 1 else ""
+    raise InputError(
+        f"data.batch_size: expected batches of which each holds {each}{why and f', as {why}'}, received"
+        f" data.batch_size={batch_size} for {length} training images{on}; try "
+        + (f"data.batch_size={size}" if size else "more images" + (", or fewer processes" if world > 1 else ""))
+    )
+
+
 class KeyedBatchSampler:
     """Yields an epoch's batches, as lists of keys, to one of `world` processes.
 
     The processes' shares of a step together are what a single process of `world * batch_size` would get in that step.
     Every process gets the same number of batches and every sample goes to exactly one of them. The last step may be
-    smaller; it takes from the step before where it had fewer samples than there are processes. (Where that one has
-    none to spare, a process without a sample repeats another's.)
+    smaller; it takes from the steps before where a process would get fewer samples of it than `fewest`. (Where those
+    have none to spare, there is a step less, and batches of up to one sample more.)
 
     Args:
-        length: number of samples.
+        length: number of samples, `fewest` for each process or more.
         batch_size: samples a step and process.
+        fewest: samples that a batch must hold.
         shuffle: a new order every epoch; else the samples' own.
         labels: given, an epoch draws `length` samples with every class equally often (to one): a rare class's samples
             several times, a frequent one's in part, in turn.
@@ -75,12 +102,14 @@ class KeyedBatchSampler:
         labels: Sequence[int] | None = None,
         rank: int = 0,
         world: int = 1,
+        fewest: int = 1,
     ) -> None:
         assert labels is None or len(labels) == length, "one label a sample"
         assert 0 <= rank < world, "rank counts from 0"
+        assert length >= fewest * world, "the plan answers where there is too little to share out"
         self.length, self.batch_size, self.seed, self.shuffle = length, batch_size, seed, shuffle
         self.labels = None if labels is None else np.asarray(labels)
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.fewest = rank, world, fewest
         self.epoch = 0
         self._resumed: tuple[int, int] = (0, 0)
 
@@ -106,11 +135,12 @@ class KeyedBatchSampler:
 
     def __len__(self) -> int:
         """Batches of a whole epoch, the same for every process."""
-        return math.ceil(self.length / (self.batch_size * self.world))
+        batches = math.ceil(self.length / (self.batch_size * self.world))
+        return min(batches, self.length // (self.fewest * self.world))
 
     def __iter__(self) -> Iterator[list[Key]]:
         for _, whole in self.steps():
-            yield whole[self.rank :: self.world] or whole[:1]
+            yield whole[self.rank :: self.world]
 
     def steps(self) -> Iterator[tuple[int, list[Key]]]:
         """The epoch's steps from the first batch on: the keys of all processes together."""
@@ -130,11 +160,8 @@ class KeyedBatchSampler:
 
     def _starts(self) -> list[int]:
         """Where each step begins in the order, and the end."""
-        step = self.batch_size * self.world
-        starts = [*range(0, self.length, step), self.length]
-        if len(starts) > 2:
-            starts[-2] = max(min(starts[-2], self.length - self.world), starts[-3] + self.world)
-        return starts
+        most, least, steps = self.batch_size * self.world, self.fewest * self.world, len(self)
+        return [min(step * most, self.length - (steps - step) * least) for step in range(steps)] + [self.length]
 
 
 def _balanced(labels: np.ndarray, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:

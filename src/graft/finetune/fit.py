@@ -51,6 +51,10 @@ class Batches(Protocol):
     batch_size: int
     """Images a batch; loaders made after it is set go by it."""
 
+    def can_train_by(self, batch_size: int) -> bool:
+        """Whether the training loader could be made with that batch size."""
+        ...
+
     def train_dataloader(self) -> Sized: ...
     def val_dataloader(self) -> Sized: ...
     def test_dataloader(self) -> Sized | None:

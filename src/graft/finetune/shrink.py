@@ -16,25 +16,33 @@ from graft.config.schema import TrainerConfig
 COUNTS = ("ready", "started", "processed", "completed")
 
 
-def shrink(batch_size: int, accumulate: int) -> tuple[int, int]:
+def shrink(
+    batch_size: int, accumulate: int, *, can_train_by: Callable[[int], bool] = lambda size: True
+) -> tuple[int, int]:
     """The next smaller batch whose steps still hold the same images, and how many of it make a step.
 
+    Args:
+        can_train_by: of a batch size, whether training can go by it.
+
     Raises:
-        RunFailed: nothing is smaller than one image.
+        RunFailed: there is none.
     """
-    if batch_size == 1:
-        raise RunFailed(
-            "out of memory with a single image a batch; checkpoints written before are intact; try a smaller"
-            " data.image_size, a smaller backbone, or trainer.recompute=true"
-        )
-    divisor = next(number for number in range(2, batch_size + 1) if batch_size % number == 0)
-    return batch_size // divisor, accumulate * divisor
+    for divisor in range(2, batch_size + 1):
+        if batch_size % divisor == 0 and can_train_by(batch_size // divisor):
+            return batch_size // divisor, accumulate * divisor
+    of = "a single image a batch" if batch_size == 1 else f"{batch_size} images a batch, and no smaller one can train"
+    raise RunFailed(
+        f"out of memory with {of}; checkpoints written before are intact; try a smaller data.image_size, a smaller"
+        " backbone, or trainer.recompute=true"
+    )
 
 
 class Batched(Protocol):
     """Data whose loaders, made after it is set, go by this number of images a batch."""
 
     batch_size: int
+
+    def can_train_by(self, batch_size: int) -> bool: ...
 
 
 def with_smaller_batches(
@@ -46,7 +54,7 @@ def with_smaller_batches(
         RunFailed: several processes, which cannot all know that one of them is out of memory; or nothing is smaller.
     """
     before = data.batch_size
-    smaller, accumulate = shrink(before, trainer.accumulate)
+    smaller, accumulate = shrink(before, trainer.accumulate, can_train_by=data.can_train_by)
     remedy = f"data.batch_size={smaller} trainer.accumulate={accumulate}"
     if trainer.devices * trainer.num_nodes > 1:
         raise RunFailed(f"out of memory ({reason}); try {remedy} in the same folder, which goes on with the same steps")

@@ -70,7 +70,9 @@ def ready(task: Task, folder: Path) -> Ready:
     network = network_for(config, len(table.classes))
     with open_chosen(config) as donor:
         inject(plan.ledger, donor, network.module)
-    data = DataModule(table, config.data, config.augment, network.preprocess, seed=config.seed, cache=config.cache)
+    data = DataModule(
+        table, config.data, config.augment, network.preprocess, seed=config.seed, cache=config.cache, fewest=plan.fewest
+    )
     behind = compute_features(plan, network, data)
     tuning = tuning_of(plan, network, behind, None)
     if task.tune:

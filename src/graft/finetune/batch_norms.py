@@ -1,0 +1,57 @@
+"""Which batch-norms cannot train on one image: those that have a single value of a channel from it, and no variance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from graft.config.choices import FreezeBatchNorm
+from graft.finetune.freeze import BATCH_NORMS, Frozen, modules_in_eval
+from graft.models.known import known
+from graft.models.network import Network
+
+
+def norm_that_needs_two(network: Network, states: Sequence[Frozen], freeze_bn: FreezeBatchNorm) -> str | None:
+    """The first batch-norm, in some freeze state in training mode, that a batch of one image would end in an error.
+
+    Args:
+        network: on the meta device.
+        states: that the training can come to.
+    """
+    module, heads = network.module, network.stages.heads
+    side = network.preprocess.image_size
+    shape = (network.build["channels"], side, side)
+    single = known(network, lambda: norms_of_single_values(module, shape), "norms of single values", shape)
+    in_eval = [modules_in_eval(module, state, freeze_bn, heads=heads) for state in states]
+    return next((name for name in single if any(name not in quiet for quiet in in_eval)), None)
+
+
+def norms_of_single_values(module: nn.Module, image_CHW: tuple[int, int, int]) -> list[str]:
+    """Paths of the batch-norms to which one image gives one value a channel."""
+    found: dict[str, None] = {}
+
+    def look(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def at(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+            if inputs[0].numel() == inputs[0].shape[1]:
+                found[name] = None
+
+        return at
+
+    modes = {part: part.training for part in module.modules()}
+    hooks = [
+        part.register_forward_pre_hook(look(name))
+        for name, part in module.named_modules()
+        if isinstance(part, BATCH_NORMS)
+    ]
+    try:
+        with torch.no_grad():
+            module.eval()(torch.empty(1, *image_CHW, device="meta"))
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for part, mode in modes.items():
+            part.training = mode
+    return list(found)

@@ -1,0 +1,37 @@
+"""What a plan says of batches: how they are shared out, so that each process has images enough in every one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graft.config.faults import InputError
+from graft.config.schema import Config
+from graft.data.sampling import check_batches
+from graft.data.table import Table
+from graft.finetune.batch_norms import norm_that_needs_two
+from graft.finetune.freeze import Frozen
+from graft.models.network import Network
+
+
+def fewest_images(config: Config, table: Table, network: Network, states: Sequence[Frozen]) -> int:
+    """Images that each process must have of a training batch: 2 where a batch-norm has no variance in one.
+
+    Args:
+        states: that the training can come to.
+
+    Raises:
+        InputError: there are too few images for that, or for the processes.
+    """
+    processes = config.trainer.devices * config.trainer.num_nodes
+    for part in ("val", "test"):
+        images = len(table.part(part))
+        if 0 < images < processes:
+            raise InputError(
+                f"trainer.devices: expected no more processes than any part has images, received {processes} processes"
+                f" for {images} {part} images; try trainer.devices=1"
+            )
+    norm = norm_that_needs_two(network, states, config.freeze_bn)
+    why = f"{norm} is a batch-norm that trains on one value a channel of an image" if norm else ""
+    fewest = 2 if norm else 1
+    check_batches(len(table.train), config.data.batch_size, world=processes, fewest=fewest, why=why)
+    return fewest
