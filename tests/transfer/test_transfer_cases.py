@@ -108,7 +108,7 @@ def test_matching_by_the_end_of_a_name_does_not_happen() -> None:
     donor, target = blocks(["block1"]), nn.Module()
     target.encoder = blocks(["block1"])
     before = state(target)
-    with pytest.raises(TransferError, match=r"try donor.rename=\[\['\^', 'encoder.'\]\]"):
+    with pytest.raises(TransferError, match=r"try \"donor.rename=\[\['\^', 'encoder.'\]\]"):
         transfer(donor, target)
     assert_untouched(target, before)
 

@@ -73,8 +73,9 @@ def test_auto_suggests_structure_skip_and_ignore() -> None:
     found = suggest_rules(encoder("", "layer"), encoder("", "block"))
     renamed = account(encoder("", "layer"), encoder("", "block"), Rules(rename=found.rename))
     assert sources(renamed)["block2.bn.weight"] == "layer2.bn.weight"
-    assert not found.structure
-    assert suggest_rules(infos("k0", "k1"), infos("w0", "w1")).structure
+    assert found.structure
+    numbered = suggest_rules(infos("k0", "k1"), infos("w0", "w1"))
+    assert (numbered.rename, numbered.structure) == (((r"^k(\d+)$", r"w\1"),), True)
     mixed = suggest_rules({**encoder(""), **infos("old.weight")}, {**encoder(""), **infos("head.weight", shape=(7, 7))})
     assert (mixed.skip, mixed.ignore) == (("head.*",), ("old.*",))
 
@@ -82,7 +83,7 @@ def test_auto_suggests_structure_skip_and_ignore() -> None:
 def test_auto_applies_nothing() -> None:
     text = str(refusal(encoder("encoder."), encoder("backbone."), Rules(match="auto")))
     assert "suggests and changes nothing" in text
-    assert r"donor.rename=[['^encoder\.', 'backbone.']]" in text
+    assert r""""donor.rename=[['^encoder\.', 'backbone.']]""" in text
 
 
 def test_a_suggested_skip_covers_nothing_that_is_filled() -> None:

@@ -84,7 +84,7 @@ def in_options(error: InputError, options: Sequence[Option]) -> InputError:
     for option in sorted(options, key=lambda each: -len(each.key)):
         if schema_keys()[option.key].is_group:
             text = re.sub(rf"\b{re.escape(option.key)}\.(\w+)(?==)", rf"{option.flag} \1", text)
-        text = re.sub(rf"\b{re.escape(option.key)}=(true\b)?", f"{option.flag} ", text)
+        text = re.sub(rf"([\"']?)\b{re.escape(option.key)}=(true\b)?", rf"{option.flag} \1", text)
         text = re.sub(rf"\b{re.escape(option.key)}\b", option.flag, text)
     text = text.replace("set donor.path to another", "give another").replace("donor.path=", "")
     return InputError(text.replace("donor.path", "donor"))

@@ -11,9 +11,9 @@ from graft.transfer.adapt.epsilon import EpsilonFold
 from graft.transfer.donor import Donor
 from graft.transfer.ledger import DonorEntry, Entry, Ledger, TensorInfo, TransferError, Verdict
 from graft.transfer.names import Landing
-from graft.transfer.pairing import Infos, Pairing, cover, follow_ties, keep_counters, pair
+from graft.transfer.pairing import Infos, Pairing, cover, follow_ties, infos_in_order, keep_counters, pair
 from graft.transfer.rules import MATCHES, Rules
-from graft.transfer.suggest import bounded, suggest_rules, unexplained
+from graft.transfer.suggest import bounded, suggested, unexplained
 from graft.transfer.target import Target
 
 
@@ -40,25 +40,28 @@ def account(
     Raises:
         TransferError: Something is unexplained, doubled, of another shape or dtype, or a rule does nothing.
     """
-    work = Pairing(donor, target, rules, ties or {}, fold_epsilon)
     if rules.match not in MATCHES:
         near = nearest(rules.match, MATCHES) or MATCHES
         raise TransferError(f"donor.match: expected {', '.join(MATCHES)}, received {rules.match!r}; try {near[0]}")
-    if rules.match == "auto":
-        found = suggest_rules(donor, target)
-        raise TransferError(f"donor.match=auto suggests and changes nothing; the rules that it would use:\n{found}")
+    work = Pairing(donor, target, rules, ties or {}, fold_epsilon)
     cover(work)
     landing = pair(work)
+    sequences = None if rules.rename or rules.match == "table" else infos_in_order(work)
     follow_ties(work)
     keep_counters(work)
     unfilled = [name for name in target if name not in work.pairs and name not in work.kept]
     used = {pair.source for pair in work.pairs.values()}
     unused = [name for name in donor if name not in used and name not in work.excused]
     _excuse_kept(work, unused, landing)
+    if rules.match == "auto":
+        found = suggested(donor, target, landing.names, sequences, used=used, unused=unused, unfilled=unfilled)
+        raise TransferError(f"donor.match=auto suggests and changes nothing; the rules that it would use:\n{found}")
     entries = [_entry(work, name) for name in target if name in work.pairs or name in work.kept]
     _check_globs_act(work, entries)
     if unfilled or unused:
-        work.faults.append(unexplained(donor, target, unused, unfilled, landing.names))
+        work.faults.append(
+            unexplained(donor, target, landing.names, sequences, used=used, unused=unused, unfilled=unfilled)
+        )
     elif not rules.without_donor and all(map(is_counter, used)):
         work.faults.append(_nothing_used(donor))
     if work.faults:

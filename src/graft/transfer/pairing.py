@@ -14,11 +14,11 @@ from graft.transfer.ledger import TensorInfo
 from graft.transfer.names import Globs, Landing, Rename, Stripped, common, land, parse_renames, strippings
 from graft.transfer.rules import Rules
 from graft.transfer.settings import Differences
+from graft.transfer.structure import disagreement
 
 Infos = Mapping[str, TensorInfo]
 _MEAN = "running_mean"
 _NO_PART = "the counter plays no part in the function"
-_ROLES = {"weight", "bias", _MEAN, "running_var", COUNTER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +129,13 @@ def _renames(work: Pairing) -> Sequence[Rename] | Mapping[str, str]:
     """The renames that this way of matching uses; given ones that it does not use are a fault."""
     rules = work.rules
     renames = rules.rename if isinstance(rules.rename, Mapping) else parse_renames(rules.rename)
-    if renames and rules.match != "name":
+    by_name = rules.match in ("name", "auto")
+    if renames and not by_name:
         work.faults.append(f"donor.rename: has no effect with match={rules.match}; try match=name or no rename")
     if rules.table and rules.match != "table":
         work.faults.append(f"donor.table: has no effect with match={rules.match}; try match=table")
     if rules.match != "table":
-        if rules.match != "name":
+        if not by_name:
             return []
         return (
             renames if isinstance(renames, Mapping) else [*renames, *parse_renames(rules.auto_rename, automatic=True)]
@@ -200,12 +201,18 @@ def _pair_by_name(work: Pairing, landing: Landing, target_names: Stripped, wrapp
         work.pairs[target] = Pair(sources[0], rule or ("" if sources[0] == target else wrapper))
 
 
-def _pair_by_structure(work: Pairing) -> None:
-    """Position by position; every shape must be equal, and a bias never fills a weight."""
+def infos_in_order(work: Pairing) -> tuple[Infos, Infos]:
+    """What match=structure pairs position by position: donor tensors that are not excused, targets to be filled."""
     sources = [name for name in work.donor if name not in work.excused]
     targets = [name for name in work.target if name not in work.kept and name not in work.ties]
     if any(map(is_counter, sources)) != any(map(is_counter, targets)):
         sources, targets = ([name for name in names if not is_counter(name)] for names in (sources, targets))
+    return {name: work.donor[name] for name in sources}, {name: work.target[name] for name in targets}
+
+
+def _pair_by_structure(work: Pairing) -> None:
+    """Position by position; every shape must be equal, and a bias never fills a weight."""
+    sources, targets = infos_in_order(work)
     if len(sources) != len(targets):
         work.faults.append(
             "match=structure: expected as many donor tensors as target tensors, "
@@ -213,12 +220,10 @@ def _pair_by_structure(work: Pairing) -> None:
         )
         return
     for position, (source, target) in enumerate(zip(sources, targets, strict=True)):
-        before, after = work.donor[source], work.target[target]
-        roles = {source.rpartition(".")[2], target.rpartition(".")[2]}
-        if before.shape != after.shape or (len(roles) == 2 and roles <= _ROLES):
+        if disagreement(sources[source], targets[target], source, target):
             work.faults.append(
-                f"match=structure: position {position} expected {target} {after.shape}, "
-                f"received {source} {before.shape}; try match=name with donor.rename"
+                f"match=structure: position {position} expected {target} {targets[target].shape}, "
+                f"received {source} {sources[source].shape}; try match=name with donor.rename"
             )
             work.pairs.clear()
             return

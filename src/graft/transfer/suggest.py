@@ -6,17 +6,34 @@ Nothing here is ever applied; a person reads it and types what they mean.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from difflib import SequenceMatcher
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from graft.models.names import COUNTER
+from graft.transfer.adapt import Site, fitting
+from graft.transfer.alignment import Layer, align, is_ordered
 from graft.transfer.ledger import TensorInfo
 from graft.transfer.names import common, strippings
+from graft.transfer.renaming import rename_rules, renamed
+from graft.transfer.structure import disagreement
 
 Infos = Mapping[str, TensorInfo]
 _LISTED = 8
-_MOST_MODULES = 1500  # aligning grows with the square of the modules; a message is not worth seconds
+_NO_RULE = (
+    "none: neither names nor shapes tell which tensors belong together; try `graft inspect` on the donor, which names "
+    "the models that it may be of"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What is not to be touched, and where everything stands."""
+
+    landing: Mapping[str, str]
+    """Each donor name, in full, to the name on which it lands so far."""
+    donor: Collection[str] = ()
+    """Landing places of donor tensors that are used: no rule may move them."""
+    target: Collection[str] = ()
+    """Target tensors that are filled or set aside: none but their own may land there, and no glob cover them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,59 +41,138 @@ class Suggestion:
     """Rules that would explain donor and target, as far as names and shapes tell."""
 
     rename: tuple[tuple[str, str], ...] = ()
+    adapt: Mapping[str, str] = field(default_factory=dict[str, str])
     skip: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
+    undecided: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    """Layers of donor and target that could each be several of the other's, `#` for numbers."""
     structure: bool = False
-    """Both sides have the same shapes in the same order."""
+    """Instead: both sides have the same shapes in the same order, once these are set aside."""
+    structure_skip: tuple[str, ...] = ()
+    structure_ignore: tuple[str, ...] = ()
     explained: int = 0
     total: int = 0
 
     def __str__(self) -> str:
-        lines: list[str] = []
-        if self.rename:
-            pairs = ", ".join(f"['{pattern}', '{replacement}']" for pattern, replacement in self.rename)
-            lines.append(f"donor.rename=[{pairs}]")
+        """The words to type, each as a shell takes it."""
+        lines = [*_written_renames(self.rename), *_written_adapters(self.adapt)]
+        lines += [f"{word} (these keep their initial values)" for word in _globs("skip", self.skip)]
+        lines += [f"{word} (these are left unused)" for word in _globs("ignore", self.ignore)]
         if self.structure:
-            lines.append("donor.match=structure (every shape agrees, in order; check the pairs in the ledger)")
-        if self.skip:
-            lines.append(f"donor.skip=[{', '.join(self.skip)}] (these keep their initial values)")
-        if self.ignore:
-            lines.append(f"donor.ignore=[{', '.join(self.ignore)}] (these are left unused)")
-        return "\n".join(f"  {line}" for line in lines) or "  none: the names agree as they are"
+            aside = [*_globs("skip", self.structure_skip), *_globs("ignore", self.structure_ignore)]
+            words = " ".join(["or donor.match=structure" if lines else "donor.match=structure", *aside])
+            lines.append(f"{words} (every shape agrees, in order; check the pairs in the ledger)")
+        if all(self.undecided):
+            donors, targets = (", ".join(bounded(side, 4)) for side in self.undecided)
+            lines.append(f"and a rename for what names and shapes leave open: which of {donors} are {targets}?")
+        if not lines:
+            lines.append(_NO_RULE if self.explained < self.total else "none: the names agree as they are")
+        return "\n".join(f"  {line}" for line in lines)
+
+
+def _written_renames(rules: Sequence[tuple[str, str]]) -> list[str]:
+    """Within double quotes a shell leaves backslashes alone, and Hydra and YAML do within single ones."""
+    pairs = ", ".join(f"['{pattern}', '{replacement}']" for pattern, replacement in rules)
+    return [f'"donor.rename=[{pairs}]"'] if rules else []
+
+
+def _written_adapters(rules: Mapping[str, str]) -> list[str]:
+    pairs = ", ".join(f"{name}: {rule}" for name, rule in rules.items())
+    return [f'"donor.adapt={{{pairs}}}"'] if rules else []
+
+
+def _globs(word: str, globs: Sequence[str]) -> list[str]:
+    return [f"donor.{word}=[{','.join(globs)}]"] if globs else []
 
 
 def suggest_rules(
-    donor: Infos, target: Infos, *, donor_names: Iterable[str] = (), target_names: Iterable[str] = ()
+    donor: Infos, target: Infos, settled: Settled | None = None, sequences: tuple[Infos, Infos] | None = None
 ) -> Suggestion:
-    """The renames, skips and ignores under which the two sides would meet.
+    """The renames, adapters, skips and ignores under which the two sides would meet; nothing where they share nothing.
 
     Args:
         donor: Tensors to be explained.
         target: Tensors to be explained.
-        donor_names: Further names, explained already, that no suggested glob may cover.
-        target_names: Likewise.
+        settled: The rest of both sides; without it these are whole.
+        sequences: What match=structure would pair, in order; None where it cannot be asked for.
     """
-    stripped = common(strippings(donor)).names
-    sources = {stripped[name]: info for name, info in donor.items()}
-    rename = _renames(sources, target)
-    landed = {_rename(name, rename): info for name, info in sources.items()}
-    met = {name for name, info in landed.items() if name in target and target[name].shape == info.shape}
-    unmet = [name for name in sources if _rename(name, rename) not in met]
-    shapes = [[info.shape for info in side.values()] for side in (donor, target)]
+    if settled is None:
+        settled, sequences = Settled(common(strippings(donor)).names), sequences or (donor, target)
+    landing = settled.landing
+    left = {landing[name]: info for name, info in donor.items()}
+    found = align(left, target)
+    rename = rename_rules(found.pairs, left, settled.donor, settled.target)
+    landed = {name: renamed(landing[name], rename) for name in donor}
+    met = {place for name, place in landed.items() if place in target and target[place].shape == donor[name].shape}
+    adapt = {
+        place: rule
+        for name, place in landed.items()
+        if place in target and place not in met and (rule := _resized(donor[name], place, target[place]))
+    }
+    met.update(adapt)
+    skip = [name for name in target if name not in met]
+    ignore = [name for name in donor if landed[name] not in met]
+    # What is set aside should be a head, not what is still open, nor most of a network of another architecture.
+    few = not all(found.undecided) and len(skip) <= (len(target) + len(settled.target)) // 2
+    structure = _structure(*sequences) if sequences and len(met) + len(skip) + len(ignore) else None
     return Suggestion(
         rename=tuple(rename),
-        skip=tuple(globs_of([name for name in target if name not in met], [*target, *target_names])),
-        ignore=tuple(globs_of(unmet, [*sources, *donor_names])),
-        structure=shapes[0] == shapes[1] and len(met) < len(target),
+        adapt=adapt,
+        skip=tuple(globs_of(skip, [*target, *settled.target])) if few else (),
+        ignore=tuple(globs_of(ignore, landing)) if few else (),
+        undecided=_stems(found.undecided),
+        structure=structure is not None,
+        structure_skip=structure[0] if structure else (),
+        structure_ignore=structure[1] if structure else (),
         explained=len(met),
         total=len(target),
     )
 
 
+def _stems(sides: Iterable[Sequence[Layer]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    donors, targets = (
+        tuple(dict.fromkeys(re.sub(r"\d+", "#", layer.stem.rstrip("._")) for layer in side)) for side in sides
+    )
+    return donors, targets
+
+
+def _resized(info: TensorInfo, name: str, target: TensorInfo) -> str | None:
+    rules = fitting(info.shape, Site(name, target.shape))
+    return rules[0] if rules and rules[0] == "position_resize" else None
+
+
+def _structure(donor: Infos, target: Infos) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+    """What to skip and to ignore so that the rest agrees position by position; None where little does.
+
+    A file whose tensors lie in the order of their names says nothing of the network's own.
+    """
+    if not is_ordered(donor) and is_ordered(target):
+        return None
+    sources, targets = list(donor), list(target)
+    pairs = list(zip(sources, targets, strict=False))
+    agreed = next((i for i, (a, b) in enumerate(pairs) if disagreement(donor[a], target[b], a, b)), len(pairs))
+    skip, ignore = targets[agreed:], sources[agreed:]
+    if not agreed or max(len(skip), len(ignore)) > agreed // 2:
+        return None
+    return tuple(globs_of(skip, targets)), tuple(globs_of(ignore, sources))
+
+
 def unexplained(
-    donor: Infos, target: Infos, unused: Sequence[str], unfilled: Sequence[str], landing: Mapping[str, str]
+    donor: Infos,
+    target: Infos,
+    landing: Mapping[str, str],
+    sequences: tuple[Infos, Infos] | None,
+    *,
+    used: Collection[str],
+    unused: Sequence[str],
+    unfilled: Sequence[str],
 ) -> str:
-    """Both sides' unexplained names with their nearest candidates, and what to type."""
+    """Both sides' unexplained names with their nearest candidates, and what to type.
+
+    Args:
+        landing: Each donor name to where it lands so far.
+        sequences: What match=structure would pair, in order; None where it cannot be asked for.
+    """
     left = {landing[name]: donor[name] for name in unused}
     lacking = {name: target[name] for name in unfilled}
     lines = [
@@ -85,9 +181,26 @@ def unexplained(
         *_listed("target", lacking, left or {landing[name]: info for name, info in donor.items()}),
         *_listed("donor ", left, lacking or target),
     ]
-    found = suggest_rules(left, lacking, donor_names=landing.values(), target_names=target)
-    lines += [f"try {str(found).strip()}"] if left or lacking else []
-    return "\n".join([*lines, *_parametrized(unfilled, unused)])
+    found = suggested(donor, target, landing, sequences, used=used, unused=unused, unfilled=unfilled)
+    return "\n".join([*lines, f"try {str(found).strip()}", *_parametrized(unfilled, unused)])
+
+
+def suggested(
+    donor: Infos,
+    target: Infos,
+    landing: Mapping[str, str],
+    sequences: tuple[Infos, Infos] | None,
+    *,
+    used: Collection[str],
+    unused: Sequence[str],
+    unfilled: Sequence[str],
+) -> Suggestion:
+    """Rules for what is unexplained, under which everything that is explained stays so."""
+    lacking = set(unfilled)
+    settled = Settled(landing, [landing[name] for name in used], [name for name in target if name not in lacking])
+    return suggest_rules(
+        {name: donor[name] for name in unused}, {name: target[name] for name in unfilled}, settled, sequences
+    )
 
 
 def bounded(lines: Sequence[str], limit: int = 20) -> list[str]:
@@ -142,65 +255,3 @@ def _parametrized(unfilled: Sequence[str], unused: Sequence[str]) -> list[str]:
                     "remove_weight_norm) before the transfer and parametrize again after it"
                 ]
     return []
-
-
-def _renames(donor: Infos, target: Infos) -> list[tuple[str, str]]:
-    """Prefix substitutions that bring the donor's modules onto the target's, in order; [] where none is consistent."""
-    pairs = _module_pairs(donor, target)
-    left = [pair for pair in pairs if pair[0] != pair[1]]
-    rules: list[tuple[str, str]] = []
-    while left:
-        rule = next((rule for rule in _candidates(*left[0]) if _consistent(rule, pairs)), None)
-        if rule is None:
-            left = left[1:]
-            continue
-        rules.append(rule)
-        left = [pair for pair in left[1:] if re.sub(*rule, f"{pair[0]}.") != f"{pair[1]}."]
-    agree = all(_rename(f"{before}.", rules) == f"{after}." for before, after in pairs)
-    return rules if agree else []
-
-
-def _module_pairs(donor: Infos, target: Infos) -> list[tuple[str, str]]:
-    """Donor and target modules aligned in order by the names and shapes of their own tensors."""
-    sides = [_modules(donor), _modules(target)]
-    if max(map(len, sides)) > _MOST_MODULES:
-        return []
-    signatures = [list(side.values()) for side in sides]
-    blocks = SequenceMatcher(None, *signatures, autojunk=False).get_matching_blocks()
-    names = [list(side) for side in sides]
-    return [(names[0][a + i], names[1][b + i]) for a, b, size in blocks for i in range(size)]
-
-
-def _modules(infos: Infos) -> dict[str, tuple[tuple[str, tuple[int, ...]], ...]]:
-    modules: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
-    for name, info in infos.items():
-        module, _, leaf = name.rpartition(".")
-        if leaf != COUNTER:
-            modules.setdefault(module, []).append((leaf, info.shape))
-    return {module: tuple(sorted(leaves)) for module, leaves in modules.items()}
-
-
-def _candidates(before: str, after: str) -> Iterable[tuple[str, str]]:
-    """Rules from one pair of modules, the most general first: what is left after taking off their common end."""
-    mine, theirs = [piece for piece in before.split(".") if piece], [piece for piece in after.split(".") if piece]
-    shared = 0
-    while shared < min(len(mine), len(theirs)) and mine[-1 - shared] == theirs[-1 - shared]:
-        shared += 1
-    for kept in range(shared, -1, -1):
-        head, tail = mine[: len(mine) - kept], theirs[: len(theirs) - kept]
-        pattern = "^" + "".join(re.escape(piece) + r"\." for piece in head)
-        yield pattern, "".join(f"{piece}." for piece in tail)
-
-
-def _consistent(rule: tuple[str, str], pairs: Sequence[tuple[str, str]]) -> bool:
-    """Whether the rule leaves each module as it is or takes it to its partner."""
-    results = [(re.sub(*rule, f"{before}."), f"{before}.", f"{after}.") for before, after in pairs]
-    return all(
-        result == after or (result == before and not re.match(rule[0], before)) for result, before, after in results
-    )
-
-
-def _rename(name: str, rules: Iterable[tuple[str, str]]) -> str:
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return name

@@ -80,11 +80,13 @@ def fitting(donor: Shape, site: Site) -> list[str]:
 
 def _fitting(donor: Shape, site: Site) -> Iterator[str]:
     plain = [adapter for name, adapter in ADAPTERS.items() if not name.startswith("init:") and name != "class_rows"]
-    singles = [adapter() for adapter in plain]
-    if donor[:-2] == (1,) or "pos" in site.leaf:
-        singles.sort(key=lambda each: each.name != "position_resize")
+    if positions.has_tokens(site):
+        plain = [positions.PositionResize]
+    elif donor[:-2] == (1,):
+        plain.sort(key=lambda adapter: adapter is not positions.PositionResize)
     else:
-        singles = [adapter for adapter in singles if adapter.name != "position_resize"]
+        plain.remove(positions.PositionResize)
+    singles = [adapter() for adapter in plain]
     for adapter in singles:
         if _fits((adapter,), donor, site):
             yield adapter.name

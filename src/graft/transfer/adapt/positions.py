@@ -71,6 +71,11 @@ class PositionResize(Adapter):
         return torch.cat([kept, resized.to(value)], dim=-2)
 
 
+def has_tokens(site: Site) -> bool:
+    """Whether its name says that it has tokens where layers have channels: position embeddings, tokens, tables."""
+    return any(word in site.leaf for word in ("pos", "token", "table"))
+
+
 def _grid(tokens: int, given: tuple[int, ...]) -> tuple[int, int] | None:
     if given:
         return (given[0], given[1]) if len(given) == 2 and given[0] * given[1] == tokens else None
