@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 
 @contextmanager
@@ -36,7 +37,26 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def write_json(path: Path | str, value: Any, default: Callable[[Any], Any] | None = None) -> None:
-    write_text(path, json.dumps(value, indent=1, default=default) + "\n")
+    """What is no finite number is written as null: JSON has no word for it, and many readers refuse Python's."""
+    write_text(path, json_text(value, indent=1, default=default) + "\n")
+
+
+def json_text(value: Any, **options: Any) -> str:
+    """As `json.dumps`, with null for NaN and infinities."""
+    try:
+        return json.dumps(value, allow_nan=False, **options)
+    except ValueError:
+        return json.dumps(_finite(value), allow_nan=False, **options)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in cast("Mapping[Any, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in cast("list[Any]", value)]
+    return value
 
 
 def sha256(path: Path | str) -> str:

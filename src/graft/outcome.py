@@ -118,7 +118,7 @@ def write_metrics(plan: Plan, network: Network, result: FitResult, clock: Clock,
 
 def write_pruned(pruned: Pruned, checkpoint: CheckpointConfig, clock: Clock, folder: Path) -> float:
     """A trial that was stopped early leaves its figures and no model."""
-    best = best_row(pruned.history, checkpoint)
+    best = best_row(pruned.history, checkpoint) or pruned.history[-1]
     if is_first():
         figures = {name: value for name, value in best.items() if "/" in name}
         told = {**figures, "pruned": True, "epochs": len(pruned.history), "seconds": clock.seconds}

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
+
+from graft.config.figures import ranking
 
 RUNNING, COMPLETE, PRUNED, FAILED = "running", "complete", "pruned", "failed"
 STATES = (COMPLETE, PRUNED, FAILED, RUNNING)
@@ -78,14 +81,15 @@ class StudyRecord:
     @property
     def best(self) -> tuple[TrialRecord, ...]:
         """The best trial, of equals the earliest; with several objectives every trial that none other dominates."""
+        complete = self.complete
         if len(self.objectives) == 1:
-            ranked = sorted(self.complete, key=lambda trial: (self.losses(trial), trial.number))
-            return tuple(ranked[:1])
-        losses = {trial.number: self.losses(trial) for trial in self.complete}
+            ranked = ranking([trial.values[0] for trial in complete], self.objectives[0].direction)
+            return tuple(complete[place] for place in ranked[:1])
+        losses = {trial.number: self.losses(trial) for trial in complete if all(map(isfinite, trial.values))}
         return tuple(
             trial
-            for trial in self.complete
-            if not any(_dominates(other, losses[trial.number]) for other in losses.values())
+            for trial in complete
+            if trial.number in losses and not any(_dominates(other, losses[trial.number]) for other in losses.values())
         )
 
     def losses(self, trial: TrialRecord) -> tuple[float, ...]:

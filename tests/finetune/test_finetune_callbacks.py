@@ -1,12 +1,17 @@
 import io
+import math
 
 import pytest
 from rich.console import Console
 
+from graft.config.faults import RunFailed
 from graft.config.schema import CheckpointConfig, LoggerConfig
 from graft.finetune.callbacks import as_csv, best_row
 from graft.finetune.fit import fit
 from graft.finetune.loggers import make_loggers
+from graft.finetune.module import FineTuning
+
+NAN = math.nan
 
 
 def said(tiny, folder, **console):
@@ -51,6 +56,68 @@ def test_the_best_epoch_is_the_earliest_of_equals(monitor, direction, epoch):
         {"epoch": 2, "val/loss": 0.3, "val/accuracy": 0.8},
     ]
     assert best_row(history, CheckpointConfig(monitor=monitor, direction=direction))["epoch"] == epoch
+
+
+@pytest.mark.parametrize(
+    ("values", "direction", "epoch"),
+    [
+        ([NAN, 0.3, 0.1], "min", 3),
+        ([NAN, 0.3, 0.1], "max", 2),
+        ([0.3, NAN, 0.3], "min", 1),
+        ([math.inf, 0.1, NAN], "max", 2),
+        ([-math.inf, 0.1], "min", 2),
+        ([NAN, math.inf], "min", None),
+    ],
+)
+def test_what_is_no_finite_number_is_never_the_best(values, direction, epoch):
+    history = [{"epoch": place, "val/loss": value} for place, value in enumerate(values, 1)]
+    best = best_row(history, CheckpointConfig(monitor="val/loss", direction=direction))
+    assert (best and best["epoch"]) == epoch
+
+
+def test_a_run_whose_figure_is_nan_after_every_epoch_has_failed(tiny, tmp_path):
+    data = tiny.Data()
+    data.parts["val"].image[3] = NAN
+    told = (
+        r"checkpoint\.monitor: expected an epoch after which val/loss is a number, received nan after each of 2 epochs"
+    )
+    with pytest.raises(RunFailed, match=told):
+        fit(tiny.tuning(), data, tmp_path, trainer=tiny.trainer())
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"last.ckpt", "previous.ckpt"}
+
+
+def test_an_epoch_whose_figure_is_nan_is_not_kept(tiny, tmp_path, monkeypatch):
+    """The first epoch's evaluation meets NaN; the second's is the best there is."""
+    data = tiny.Data()
+    whole = data.parts["val"].image.clone()
+    data.parts["val"].image[3] = NAN
+    finish = FineTuning.finish_epoch
+
+    def mended(self):
+        data.parts["val"].image[:] = whole
+        return finish(self)
+
+    monkeypatch.setattr(FineTuning, "finish_epoch", mended)
+    result = fit(tiny.tuning(), data, tmp_path, trainer=tiny.trainer())
+    assert [math.isnan(row["val/loss"]) for row in result.history] == [True, False]
+    assert result.best_epoch == 2
+    assert result.metrics["val/loss"] == pytest.approx(result.history[1]["val/loss"])
+
+
+def test_weights_whose_figure_is_nan_when_they_are_evaluated_for_the_last_time_are_not_exported(
+    tiny, tmp_path, monkeypatch
+):
+    data = tiny.Data()
+    finish = FineTuning.finish_epoch
+
+    def spoil(self):
+        row = finish(self)
+        data.parts["val"].image[3] = NAN
+        return row
+
+    monkeypatch.setattr(FineTuning, "finish_epoch", spoil)
+    with pytest.raises(RunFailed, match="expected val/loss to be a number for the best epoch's weights, received nan"):
+        fit(tiny.tuning(), data, tmp_path, trainer=tiny.trainer(max_epochs=1))
 
 
 def test_rows_become_csv():

@@ -35,6 +35,7 @@ def plateau(patience=2, min_delta=0.0, falls=True, releases=3):
         ([1] * 9, {"patience": 1, "releases": 3}, [1, 2, 3]),
         ([NAN, NAN, NAN, 1, 2, 2], {}, [2, 5]),
         ([1, NAN, NAN, 0.5], {}, [2]),
+        ([math.inf, 1, 0.9, 0.8], {"falls": False}, [3]),  # an infinite figure is none to be beaten
         ([], {}, []),
     ],
 )

@@ -105,6 +105,13 @@ def test_the_suggestion_is_where_the_loss_falls_fastest(centre):
     assert suggestion == pytest.approx(centre, rel=0.1)
 
 
+def test_a_loss_that_is_not_finite_is_the_end_of_the_test():
+    losses = falling(1e-3, rise=1.0)
+    assert steepest(RATES, [*losses[:90], *[math.nan] * (len(RATES) - 90)]) == steepest(RATES, losses)
+    with pytest.raises(RunFailed, match="received no finite one"):
+        steepest(RATES, [math.nan] * len(RATES))
+
+
 def test_the_average_has_no_beginning():
     assert smooth([3.0] * 5) == pytest.approx([3.0] * 5)
     assert smooth([1.0, 0.0])[1] == pytest.approx(0.9 / 1.9)

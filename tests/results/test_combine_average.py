@@ -1,6 +1,7 @@
 """Averages of weights, batch-norm statistics and the greedy recipe: the arithmetic, exactly."""
 
 import argparse
+import math
 
 import pytest
 import torch
@@ -55,6 +56,11 @@ def test_greedy_keeps_what_does_not_make_it_worse():
     assert trials == [((2, 0), 0.8), ((2, 0, 1), 0.79), ((2, 0, 3), 0.8)]
 
 
+def test_greedy_keeps_nothing_whose_score_is_nan():
+    chosen, _ = greedy([0, 1], 0.9, lambda tried: math.nan)
+    assert chosen == (0,)
+
+
 def test_greedy_is_never_worse_than_its_best_member():
     chosen, _ = greedy([1, 0], 0.9, lambda tried: 0.5)
     assert chosen == (1,)
@@ -107,6 +113,9 @@ def test_the_best_alpha_then_the_lower_loss_then_the_middle():
         {"alpha": 1.0, "accuracy": 0.9, "loss": 0.3},
     ]
     assert choose(rows, headline(TaskKind.single_label))["alpha"] == 0.7
+    rows[1]["loss"] = math.nan
+    assert choose(rows, headline(TaskKind.single_label))["alpha"] == 0.7
+    assert choose(rows, LOSS)["alpha"] == 0.7
     assert choose([{**row, "loss": 0.1 if row["alpha"] == 0 else 0.3} for row in rows], LOSS)["alpha"] == 0.0
 
 

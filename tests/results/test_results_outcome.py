@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
 from graft.config.compose import parse, register
+from graft.config.faults import RunFailed
 from graft.run import run
 
 TINY = (
@@ -53,6 +54,14 @@ def test_statistics_of_the_heads_batch_norm_are_recorded_as_trained_with_freeze_
     of_head = {name for name in statistics if not torch.equal(after[name], before.get(name, after[name] + 1))}
     assert len(of_head) == 2
     assert {name for name in statistics if each[name]["trained"]} == of_head
+
+
+def test_a_run_of_nothing_but_nan_fails_and_exports_no_model(root: Path, images: Path, tmp_path: Path):
+    wild = ("donor=none", "optimizer.name=sgd", "optimizer.lr=1e18", "data.batch_size=24")
+    with pytest.raises(RunFailed, match=r"val/loss is a number, received nan after 1 epoch, .* try a lower"):
+        carry_out(root, images, *wild)
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert left == {"plan.json", "transfer.json", "metrics.csv", "checkpoints"}
 
 
 def test_terminal_report_metrics_and_table_call_the_best_epoch_by_one_number(

@@ -4,6 +4,7 @@ import argparse
 import csv
 import io
 import json
+import math
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import torch
 from graft.config.faults import InputError
 from graft.results import predict as command
 from graft.results.classify import find_device, predict
-from graft.results.load import load
+from graft.results.load import load, open_model
 from graft.results.sources import image_paths
 
 
@@ -53,6 +54,14 @@ def test_an_unreadable_image_is_told_in_its_place_and_the_rest_goes_on(timm_mode
     assert "no such file" in str(answers[2].error)
     alone = list(predict(timm_model, [paths[0], paths[3]]))
     assert answers[3].values == pytest.approx(alone[1].values, abs=1e-6)
+
+
+def test_an_answer_that_is_not_finite_is_an_error_in_its_place(timm_model, pictures):
+    model = open_model(timm_model)
+    with torch.no_grad():
+        model.module.get_parameter("conv_stem.weight").fill_(math.nan)
+    (answer,) = predict(model, [str(pictures / "0.png")])
+    assert answer.error == f"{pictures / '0.png'}: expected finite outputs of the network, received others"
 
 
 def test_a_batch_of_nothing_but_errors(timm_model, broken):

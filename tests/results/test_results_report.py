@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import math
 import re
 import time
 from html.parser import HTMLParser
@@ -208,7 +209,7 @@ def test_words():
         "0.00042",
         "-0.00042",
     ]
-    assert (measured(0.00042, 4), measured(0.5, sign="+"), measured(float("nan"))) == ("0.00042", "+0.500", "nan")
+    assert (measured(0.00042, 4), measured(0.5, sign="+"), measured(float("nan"))) == ("0.00042", "+0.500", "undefined")
     assert (span(0.00012, 0.25), span(float("nan"), 1)) == ("0.00012 to 0.250", "undefined")
     order = ["stem", "layer1", "layer2", "layer3", "head"]
     assert stretches({"layer1", "stem", "layer2"}, order) == "stem to layer2"
@@ -222,6 +223,7 @@ def test_a_long_name_may_break_behind_its_dots_and_nowhere_else():
 
 def test_nothing_is_underlined_where_the_share_is_nothing():
     assert bar(0, "unmoved") == "<td>unmoved</td>"
+    assert bar(math.nan, "–", sort=math.nan) == '<td data-sort="">–</td>'
     assert bar(0.5, "5 s").startswith('<td class="bar" style="--share:50.0%"')
 
 

@@ -45,6 +45,11 @@ def test_the_best_is_the_earliest_of_equals_or_all_that_none_dominates() -> None
     several = study(*(trial(n, *point) for n, point in enumerate(points)), objectives=(ACCURACY, SIZE))
     assert [each.number for each in several.best] == [0, 1, 4]
     assert choose(several, None).number == 0
+    nan, infinite = float("nan"), float("inf")
+    assert [each.number for each in study(trial(0, nan), trial(1, infinite), trial(2, 0.1)).best] == [2]
+    assert study(trial(0, nan)).best == ()
+    unknown = study(trial(0, nan, 1.0), trial(1, 0.5, 2.0), trial(2, 0.4, nan), objectives=(ACCURACY, SIZE))
+    assert [each.number for each in unknown.best] == [1]
     assert choose(several, 2).number == 2
     with pytest.raises(InputError, match=r"--trial: expected a complete trial \(0, 1, 2\), received 3"):
         choose(one, 3)

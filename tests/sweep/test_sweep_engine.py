@@ -152,6 +152,7 @@ def test_retries_and_max_failures(tmp_path: Path) -> None:
     ("metrics", "reason"),
     [
         ({"loss": float("nan")}, "loss is nan, which is no finite number"),
+        ({"loss": None}, "loss could not be computed (null in metrics.json), so it judges no trial"),
         ({"loss": "low"}, "loss is 'low', which is no finite number"),
         ({"lost": 1.0}, "expected loss in metrics.json, received none; try lost"),
         (None, "it ended without metrics.json"),

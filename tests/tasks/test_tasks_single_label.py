@@ -1,12 +1,16 @@
 """data.task=single_label: cross-entropy, and an evaluation's figures."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from graft.config.choices import TaskKind
 from graft.config.faults import InputError
 from graft.config.schema import ClassWeights, LossConfig
 from graft.finetune.metrics import Evaluation
+from graft.results.resampling import bootstrap, figures, paired_difference
 from graft.tasks import SingleLabel
 from graft.tasks.single_label import CrossEntropy, balanced_weights
 
@@ -81,7 +85,7 @@ def test_an_evaluation_is_the_same_however_the_images_are_batched():
         rows = zip(LOGITS.split(cuts), HARD.split(cuts), torch.arange(4).split(cuts), strict=True)
         for logits, label, index in rows:
             evaluation.update(F.cross_entropy(logits, label), logits, label, index)
-        found.append(evaluation.figures(evaluation.loss.values))
+        found.append(evaluation.figures(evaluation.sums))
         assert evaluation.confusion() == [[1, 0, 0], [0, 1, 1], [0, 0, 1]]
         assert evaluation.outputs().answers.equal(LOGITS.softmax(1))
     assert found[0] == pytest.approx(
@@ -94,6 +98,25 @@ def test_an_evaluation_is_the_same_however_the_images_are_batched():
     )
     assert found[1] == pytest.approx(found[0])
     assert found[2] == pytest.approx(found[0])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_answer_that_is_not_finite_counts_as_no_class_but_leaves_the_figures_undefined(value):
+    """argmax takes NaN for the largest, so that a network of nothing but NaN would be right about the first class."""
+    evaluation = Evaluation("val", TASK)
+    evaluation.reset("cpu")
+    logits = LOGITS.clone()
+    logits[1, 0] = value
+    evaluation.update(F.cross_entropy(logits, HARD), logits, HARD, torch.arange(4))
+    found = evaluation.figures(evaluation.sums)
+    assert set(found) == {"val/loss", "val/accuracy", "val/f1", "val/auroc"}
+    assert not any(math.isfinite(value) for value in found.values())
+    said = logits.softmax(1).double().numpy()
+    assert all(math.isnan(value) for value in figures(said, HARD.numpy(), TaskKind.single_label).values())
+    drawn = bootstrap(said, HARD.numpy(), "accuracy")
+    assert math.isnan(drawn.low)
+    gain = paired_difference(said, LOGITS.softmax(1).double().numpy(), HARD.numpy(), "accuracy")
+    assert math.isnan(gain.value)
 
 
 def test_it_knows_the_training_parts_counts():

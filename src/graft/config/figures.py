@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 from graft.config.choices import TaskKind
 from graft.config.faults import Fault, nearest
@@ -58,6 +60,20 @@ def headline(task: TaskKind) -> Figure:
 def trained_figure(task: TaskKind) -> Figure:
     """What is counted over the training images beside the loss."""
     return next(figure for figure in FIGURES[task] if figure.trained)
+
+
+def ranking(values: Sequence[float | None], direction: str) -> list[int]:
+    """Places from the best value to the worst, equals in their order; what is no finite number has no place.
+
+    Whatever chooses by a figure chooses by this: a comparison with NaN is false, so that min and max take it for best
+    where it comes first.
+
+    Args:
+        direction: min or max.
+    """
+    sign = 1 if direction == "min" else -1
+    known = [(place, value) for place, value in enumerate(values) if value is not None and isfinite(value)]
+    return [place for place, _ in sorted(known, key=lambda pair: sign * pair[1])]
 
 
 def monitored(task: TaskKind) -> dict[str, Figure]:

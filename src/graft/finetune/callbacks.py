@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from typing_extensions import override
 
 from graft.config.choices import TaskKind
-from graft.config.figures import FIGURES, LOSS
+from graft.config.figures import FIGURES, LOSS, ranking
 from graft.config.schema import CheckpointConfig
 from graft.files import write_text
 from graft.finetune.agreement import Agreement
@@ -29,10 +29,10 @@ PATIENCE = 50  # times that writing a checkpoint took, before the next end of an
 MOST_FIGURES = 2  # of a part in an epoch's line, beside its loss
 
 
-def best_row(history: Sequence[Mapping[str, Any]], checkpoint: CheckpointConfig) -> Mapping[str, Any]:
-    """The epoch that checkpoints/best.ckpt is: of equals, the earliest."""
-    pick = min if checkpoint.direction == "min" else max
-    return pick(history, key=lambda row: row[checkpoint.monitor])
+def best_row(history: Sequence[Mapping[str, Any]], checkpoint: CheckpointConfig) -> Mapping[str, Any] | None:
+    """The epoch that checkpoints/best.ckpt is: of equals, the earliest; None where no epoch has a finite figure."""
+    ranked = ranking([row[checkpoint.monitor] for row in history], checkpoint.direction)
+    return history[ranked[0]] if ranked else None
 
 
 class EpochRows(Callback):

@@ -72,4 +72,4 @@ class Evaluating(L.LightningModule):
 
     def _figures(self, part: str) -> dict[str, float]:
         evaluation = self.evaluation(part)
-        return evaluation.figures(self.over_ranks(evaluation.loss.values))
+        return evaluation.figures(self.over_ranks(evaluation.sums))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+import math
+from collections.abc import Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler, PyTorchProfiler
 from rich.console import Console
 
-from graft.config.faults import ConfigError, InputError, said
+from graft.config.faults import ConfigError, InputError, RunFailed, said
 from graft.config.figures import monitor_fault
 from graft.config.schema import CheckpointConfig, TrainerConfig
 from graft.finetune.callbacks import Checkpoints, EpochLines, EpochRows, best_row
@@ -39,6 +40,7 @@ from graft.machine import denormals_as_zero, keep_freed_memory, threads
 from graft.processes import is_first
 from graft.stopping import StopSignals
 
+REMEDIES = "try a lower optimizer.lr, trainer.clip_norm=1 or trainer.precision=32-true"
 TRACED = 5  # steps in a trace of torch's profiler
 
 
@@ -134,7 +136,8 @@ def fit(
 
     Raises:
         InputError: a setting that cannot be met, or a checkpoint that does not belong to this run.
-        RunFailed: the loss became NaN or infinite, or a checkpoint could not be written.
+        RunFailed: the loss became NaN or infinite, no epoch has a finite figure to be chosen by, or a checkpoint could
+            not be written.
         Stopped: a signal came.
         Pruned: the watcher had it stopped.
     """
@@ -183,12 +186,13 @@ def fit(
             _lay_out(tuning, datamodule, trainer)
         tuning.clock.go(None)
         lightning.strategy.barrier()  # the first process has given best.ckpt its name
+        chosen = _best_epoch(tuning.history, checkpoint)
         best = _take_best(tuning, folder)
         results = _evaluate(lightning, tuning, data, datamodule)
+        _check_finite({**chosen, **results["metrics"]}, checkpoint.monitor)
     tuning.network.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
     verified = tuning.watch.verified()
     spent = tuning.clock.seconds
-    chosen = best_row(tuning.history, checkpoint)
     return FitResult(
         **results,
         trained={name: value for name, value in chosen.items() if name.startswith("train/")},
@@ -294,6 +298,26 @@ def _lay_out_memory(tuning: FineTuning, trainer: TrainerConfig) -> None:
         tuning.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     if trainer.compile:
         tuning.route.compile()
+
+
+def _best_epoch(history: Sequence[Mapping[str, Any]], checkpoint: CheckpointConfig) -> Mapping[str, Any]:
+    best = best_row(history, checkpoint)
+    if best is None:
+        raise RunFailed(
+            f"checkpoint.monitor: expected an epoch after which {checkpoint.monitor} is a number, received"
+            f" {history[-1][checkpoint.monitor]} {'after each of' if len(history) > 1 else 'after'} {len(history)}"
+            f" epoch{'s' if len(history) > 1 else ''}, so that none is the best and no model is exported; {REMEDIES}"
+        )
+    return best
+
+
+def _check_finite(row: Mapping[str, Any], monitor: str) -> None:
+    """What is exported is evaluated again, and maybe otherwise than in the epoch that chose it."""
+    if not math.isfinite(row[monitor]):
+        raise RunFailed(
+            f"checkpoint.monitor: expected {monitor} to be a number for the best epoch's weights, received"
+            f" {row[monitor]}; no model is exported; {REMEDIES}"
+        )
 
 
 def _take_best(tuning: FineTuning, folder: Path) -> Path:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
 
-from graft.config.figures import trained_figure
+from graft.config.figures import LOSS, trained_figure
 from graft.tasks import Task
 
 TOGETHER = 32  # batches of an evaluation that are counted at once
@@ -43,7 +44,8 @@ class Sums:
 def trained_figures(task: Task, values: Tensor) -> dict[str, float]:
     """What sums over the training images come to."""
     loss, weight, scored, images = values.tolist()
-    return {"train/loss": loss / weight, f"train/{trained_figure(task.kind).name}": scored / images}
+    figures = {LOSS.name: (loss, weight), trained_figure(task.kind).name: (scored, images)}
+    return {f"train/{name}": value / of if of else math.nan for name, (value, of) in figures.items()}
 
 
 class Evaluation(nn.Module):
@@ -56,12 +58,14 @@ class Evaluation(nn.Module):
         self.metrics = nn.ModuleDict(task.metrics())
         self.counts = task.confusion()
         self.loss = Sums()
+        self.unsound = torch.zeros((), dtype=torch.float64)  # images of which some answer is not finite
         self.seen: list[tuple[Tensor, Tensor, Tensor]] = []
         self._uncounted: list[tuple[Tensor, Tensor]] = []
         self.keeps_outputs = False
 
     def reset(self, device: torch.device | str) -> None:
         self.loss = Sums(device)
+        self.unsound = torch.zeros((), dtype=torch.float64, device=device)
         self.seen.clear()
         self._uncounted.clear()
         for metric in self._all():
@@ -71,6 +75,7 @@ class Evaluation(nn.Module):
         task = self._task[0]
         answers_BK = task.answers(outputs_BK)
         self.loss.add(loss, task.scored(outputs_BK, label), len(label))
+        self.unsound += (~answers_BK.isfinite().all(1)).sum()
         self._uncounted.append((answers_BK, label))
         if len(self._uncounted) == TOGETHER:
             self._count()
@@ -85,12 +90,21 @@ class Evaluation(nn.Module):
             for metric in self._all():
                 metric.update(answers_NK, label)
 
+    @property
+    def sums(self) -> Tensor:
+        """What `figures` needs the sum of over all processes."""
+        return torch.cat([self.loss.values, self.unsound[None]])
+
     def figures(self, sums: Tensor) -> dict[str, float]:
+        """NaN is what cannot be computed: every figure but the loss where an answer is not finite, which would
+        count as some class.
+        """
         self._count()
-        loss, weight, _, _ = sums.tolist()
+        loss, weight, _, _, unsound = sums.tolist()
         found = {f"{self.part}/loss": loss / weight}
         for name, metric in self.metrics.items():
-            found[f"{self.part}/{name}"] = float(metric.compute())  # pyright: ignore[reportCallIssue]
+            value = math.nan if unsound else float(metric.compute())  # pyright: ignore[reportCallIssue]
+            found[f"{self.part}/{name}"] = value
         return found
 
     def _all(self) -> list[Any]:

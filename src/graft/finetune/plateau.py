@@ -45,8 +45,10 @@ class Plateau:
         return epochs
 
     def _improves(self, value: float, best: float) -> bool:
+        if not math.isfinite(value):
+            return False
         if math.isnan(best):
-            return not math.isnan(value)
+            return True
         return value < best - self.min_delta if self.falls else value > best + self.min_delta
 
     def reachable(self, epochs: int) -> tuple[Frozen, ...]:

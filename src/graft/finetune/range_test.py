@@ -11,6 +11,7 @@ import math
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import takewhile
 from typing import Any, cast
 
 import lightning as L
@@ -94,13 +95,15 @@ def steepest(rates: Sequence[float], smoothed: Sequence[float]) -> float:
     Raises:
         RunFailed: it falls nowhere.
     """
-    lowest = int(np.argmin(smoothed)) if len(smoothed) else 0
+    finite = list(takewhile(math.isfinite, smoothed))
+    lowest = int(np.argmin(finite)) if finite else 0
     if lowest < FEWEST:
+        received = f"its lowest value at step {lowest + 1} of the range test" if finite else "no finite one"
         raise RunFailed(
-            f"optimizer.lr=find: expected a loss that falls before it diverges, received its lowest value at step"
-            f" {lowest} of the range test; try optimizer.lr=1e-3, or another freeze"
+            f"optimizer.lr=find: expected a loss that falls before it diverges, received {received}; try"
+            " optimizer.lr=1e-3, or another freeze"
         )
-    slopes = np.gradient(np.asarray(smoothed), np.log10(rates))
+    slopes = np.gradient(np.asarray(finite), np.log10(rates[: len(finite)]))
     return float(f"{rates[int(np.argmin(slopes[FEWEST : lowest + 1])) + FEWEST]:.3g}")
 
 

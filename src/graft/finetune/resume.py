@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from graft.config.faults import InputError
 from graft.config.schema import CheckpointConfig
-from graft.finetune.callbacks import keep_if_best
+from graft.finetune.callbacks import best_row, keep_if_best
 from graft.finetune.checkpoint import (
     BEST,
     FOLDER,
@@ -63,7 +63,7 @@ def prepare(path: Path | None, folder: Path, checkpoint: CheckpointConfig) -> No
     state = cast("Mapping[str, Any]", read_checkpoint(path).get(STATE, {}))
     history = cast("list[dict[str, Any]]", state.get("history", []))
     if path.parent.resolve() != folder.resolve():
-        _bring_best(path, folder, bool(history))
+        _bring_best(path, folder, best_row(history, checkpoint) is not None)
     elif history and state["position"][1] == 0:
         keep_if_best(folder, history, checkpoint)  # a run stopped between the two writes of an epoch's end
 

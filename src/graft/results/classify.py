@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
+from math import isfinite
 from pathlib import Path
 
 import torch
@@ -87,7 +88,12 @@ def _said(
     images = [image for _, image in read if isinstance(image, torch.Tensor)]
     rows = iter(_values(opened, images, place).tolist() if images else [])
     for name, image in read:
-        yield name, image if isinstance(image, str) else next(rows)
+        if isinstance(image, str):
+            yield name, image
+        else:
+            values = next(rows)
+            sound = all(map(isfinite, values))
+            yield name, values if sound else f"{name}: expected finite outputs of the network, received others"
 
 
 @torch.inference_mode()

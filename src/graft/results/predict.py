@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     with _destination(output) as file:
         _WRITERS[args.format](counted, file, form)
     if counted.unread:
-        print(f"graft predict: {counted.unread} of {len(paths)} images could not be read", file=sys.stderr)
+        print(f"graft predict: {counted.unread} of {len(paths)} images have no answer", file=sys.stderr)
     return 1 if counted.unread else 0
 
 
@@ -111,7 +111,7 @@ def _write_table(answers: Iterable[Answer], file: TextIO, form: Form) -> None:
         table.add_column(Text(name), overflow="fold", justify="right" if is_number else "left")
     for answer in answers:
         if answer.error is not None:
-            table.add_row(Text(answer.file), Text(f"unreadable: {answer.error}", style="red"))
+            table.add_row(Text(answer.file), Text(f"no answer: {answer.error}", style="red"))
         else:
             table.add_row(Text(answer.file), *(Text(cell) for cell in form.row(answer)))
     Console(file=file).print(table)

@@ -71,14 +71,17 @@ def paired_difference(
     """The first's figure less the second's on the same images, each resample drawn once for both."""
     weighted = WEIGHTED[task][metric]
     gain = value(first_NK, truth, metric, task) - value(second_NK, truth, metric, task)
+    if np.isnan(gain):
+        return _interval(gain, np.empty(0), level)
     first_R, second_R = (_resample(said, truth, weighted, resamples, seed) for said in (first_NK, second_NK))
     return _interval(gain, first_R - second_R, level)
 
 
 def value(answers_NK: Floats, truth: Truth, metric: str, task: TaskKind) -> float:
-    """One figure; NaN for no images."""
-    images = len(truth)
-    return float(WEIGHTED[task][metric](answers_NK, truth, np.ones((1, images)))[0]) if images else float("nan")
+    """One figure; NaN for no images, and where an answer is not finite, which would count as some class."""
+    if not len(truth) or not np.isfinite(answers_NK).all():
+        return float("nan")
+    return float(WEIGHTED[task][metric](answers_NK, truth, np.ones((1, len(truth))))[0])
 
 
 def figures(answers_NK: Floats, truth: Truth, task: TaskKind) -> dict[str, float]:
@@ -91,7 +94,7 @@ def _resample(answers_NK: Floats, truth: Truth, weighted: Weighted, resamples: i
 
     A resample is a row of weights: how often it draws each image.
     """
-    images = len(truth)
+    images = len(truth) if np.isfinite(answers_NK).all() else 0
     generator = np.random.default_rng(seed)
     values: list[Floats] = []
     rows = max(1, BLOCK // max(images, 1))

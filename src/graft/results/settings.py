@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from graft.config.choices import TaskKind
-from graft.config.figures import headline
+from graft.config.figures import headline, ranking
 from graft.results.record import RunRecord, read_yaml
 
 Settings = dict[str, Any]
@@ -45,9 +45,8 @@ def monitored(all_settings: Sequence[Settings], task: TaskKind = TaskKind.single
 
 def best(records: Sequence[RunRecord], metric: str, direction: str) -> int | None:
     """The place of the run that is best on val; the first of equals; None where none has the figure."""
-    sign = 1 if direction == "min" else -1
-    known = [(sign * value, k) for k, record in enumerate(records) if (value := figure(record, metric)) is not None]
-    return min(known)[1] if known else None
+    ranked = ranking([figure(record, metric) for record in records], direction)
+    return ranked[0] if ranked else None
 
 
 def figure(record: RunRecord, metric: str) -> float | None:

@@ -67,7 +67,10 @@ def values_of(metrics: Mapping[str, Any], objectives: Sequence[Objective]) -> tu
         if objective.metric in numbers:
             values.append(numbers[objective.metric])
         elif objective.metric in metrics:
-            return [], f"{objective.metric} is {metrics[objective.metric]!r}, which is no finite number"
+            told = metrics[objective.metric]
+            if told is None:
+                return [], f"{objective.metric} could not be computed (null in {METRICS_FILE}), so it judges no trial"
+            return [], f"{objective.metric} is {told!r}, which is no finite number"
         else:
             closest = nearest(objective.metric, numbers) or sorted(numbers)
             return [], (

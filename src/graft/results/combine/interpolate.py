@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graft.config.faults import InputError
-from graft.config.figures import Figure
+from graft.config.figures import Figure, ranking
 from graft.results.combine.soup import add_evaluation, add_metric, chosen_metric
 from graft.results.report.words import measured
 
@@ -92,13 +92,16 @@ def choose(rows: Sequence[dict[str, float]], metric: Figure) -> dict[str, float]
     Raises:
         InputError: the figure is undefined in every row.
     """
-    sign = 1 if metric.falls else -1
-    known = [row for row in rows if not math.isnan(row[metric.name])]
-    if not known:
+    by_middle = sorted(rows, key=lambda row: abs(row["alpha"] - 0.5))
+    by_loss = [by_middle[place] for place in ranking([row["loss"] for row in by_middle], "min")]
+    unknown = [row for row in by_middle if not math.isfinite(row["loss"])]
+    ordered = [*by_loss, *unknown]  # sorting keeps the order of equals, so that the last key comes first
+    ranked = ranking([row[metric.name] for row in ordered], metric.direction)
+    if not ranked:
         raise InputError(
             f"--metric: expected a figure that is defined on validation, received {metric.name}; try --metric loss"
         )
-    return min(known, key=lambda row: (sign * row[metric.name], row["loss"], abs(row["alpha"] - 0.5)))
+    return ordered[ranked[0]]
 
 
 def _from_own_donor(run: str) -> list[Member]:

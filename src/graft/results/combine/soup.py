@@ -10,12 +10,11 @@ import argparse
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from graft.config.choices import TaskKind
 from graft.config.faults import InputError
-from graft.config.figures import FIGURES, LOSS, Figure, headline
+from graft.config.figures import FIGURES, LOSS, Figure, headline, ranking
 from graft.results.report.words import measured
 
 if TYPE_CHECKING:
@@ -137,16 +136,14 @@ def cook(members: Sequence[Member], judge: Judge, *, method: str, metric: Figure
         alone.append(judge.said(member.opened.module).figures())
         say(f"val/{metric.name} {measured(alone[-1][metric.name], 4)}  {member.name}")
     sign = -1 if metric.falls else 1
-    unknown = [member.name for member, figures in zip(members, alone, strict=True) if isnan(figures[metric.name])]
-    if unknown:
+    order = ranking([figures[metric.name] for figures in alone], metric.direction)
+    if len(order) < len(members):
+        unknown = [member.name for place, member in enumerate(members) if place not in order]
         raise InputError(
             f"--metric: expected a figure that every network has on validation, received {metric.name}, which is"
             f" undefined for {unknown[0]}; try --metric loss"
         )
     mixer = Mixer(members, judge)
-    order = sorted(
-        range(len(members)), key=lambda place: -sign * alone[place][metric.name]
-    )  # stable: of equals, the first
 
     def score(chosen: Chosen) -> float:
         value = judge.said(mixer.equally(chosen)).figures()[metric.name]

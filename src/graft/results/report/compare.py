@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from graft.config.figures import FIGURES, LOSS, Figure, headline
+from graft.config.figures import FIGURES, LOSS, Figure, headline, ranking
 from graft.results.intervals import told_intervals
 from graft.results.predictions import in_order_of
 from graft.results.record import RunRecord
@@ -172,9 +172,8 @@ def _table(runs: Runs) -> Html:
 
 def _ranked(runs: Runs) -> list[int]:
     """Places from the best on val to the worst, and those without a figure behind."""
-    sign = 1 if runs.direction == "min" else -1
-    values = [value_of(record, runs.metric) for record in runs.records]
-    return sorted(range(len(values)), key=lambda k: (values[k] is None, sign * (values[k] or 0)))
+    known = ranking([value_of(record, runs.metric) for record in runs.records], runs.direction)
+    return [*known, *(k for k in range(len(runs.records)) if k not in known)]
 
 
 def _title(metric: str) -> str:

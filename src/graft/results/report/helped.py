@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 
 from graft.config.figures import FIGURES, Figure, headline
 from graft.results.predictions import in_order_of
@@ -54,6 +55,8 @@ def sentence(record: RunRecord, control: RunRecord, name: str) -> str:
     ends = f"{before} with {against}, {after} in this run"
     if found is None:
         return f"{part} {metric.title}: {ends}; the images differ, so no interval is given."
+    if isnan(found.low):
+        return f"{part} {metric.title}: {ends}; the difference is undefined on these images."
     change, low, high = (_change(metric, value) for value in (found.value, found.low, found.high))
     span = f"95 % interval {low} to {high}"
     if found.low <= 0 <= found.high:
@@ -104,7 +107,7 @@ def _against(record: RunRecord, control: RunRecord, metric: Figure) -> Html:
     found = difference(record, control, metric)
     name = f"{record.judged}/{metric.name}"
     value = control.metrics.get(name)
-    if found is None or not isinstance(value, int | float):
+    if found is None or isnan(found.low) or not isinstance(value, int | float):
         return _value(control, name)
     change, low, high = (measured(each, sign="+") for each in (found.value, found.low, found.high))
     return cell(join((measured(value), element("small", f"{change} ({low} to {high})"))))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from graft.config.choices import TaskKind
 from graft.config.figures import FIGURES, headline
 from graft.results.intervals import told_intervals
@@ -54,7 +56,13 @@ def lay_out(record: RunRecord) -> str:
 def _quality(record: RunRecord) -> Html:
     """Of the test part where it was kept, else of another."""
     said = record.predictions.get(record.judged)
-    return QUALITY[said.task](said, record.classes) if said is not None and len(said.paths) else Html("")
+    if said is None or not len(said.paths):
+        return Html("")
+    unsound = int((~np.isfinite(said.answers_NK).all(1)).sum())
+    if unsound:
+        told = f"The network's answers to {count(unsound, 'image')} of the {said.part} part are not finite numbers."
+        return section("Right and wrong", element("p", f"{told} Nothing can be counted."))
+    return QUALITY[said.task](said, record.classes)
 
 
 def lead(record: RunRecord) -> Html:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import isnan, nan
+from math import nan
 
-from graft.config.figures import FIGURES
+from graft.config.figures import FIGURES, ranking
 from graft.results.record import RunRecord
 from graft.results.report import figures
 from graft.results.report.page import Html, element, figure, join, section
@@ -49,11 +49,9 @@ def _curves(record: RunRecord, title: str, y: str, names: Sequence[str], *, fall
         return Html("")
     ends = "; ".join(f"{name} ends at {measured(ys[-1])}" for name, _, ys in lines)
     name, epochs, values = lines[0]
-    known = [(value, epoch) for value, epoch in zip(values, epochs, strict=True) if not isnan(value)]
     caption = f"{name} is undefined in every epoch."
-    if known:
-        best = min(value for value, _ in known) if falls else max(value for value, _ in known)
-        caption = f"{name} was best at epoch {next(e for value, e in known if value == best):g}: {measured(best)}."
+    if ranked := ranking(values, "min" if falls else "max"):
+        caption = f"{name} was best at epoch {epochs[ranked[0]]:g}: {measured(values[ranked[0]])}."
     shown = [(name.replace("/", " "), xs, ys) for name, xs, ys in lines]
     kept = record.metrics.get("best_epoch")
     if kept is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 from collections.abc import Iterable, Sequence
 
@@ -91,15 +92,17 @@ def table(
 def cell(
     value: object, *, style: str | None = None, class_: str | None = None, sort: str | float | None = None
 ) -> Html:
-    """A table's cell; `sort` is what it sorts by, where that is not its text."""
+    """A table's cell; `sort` is what it sorts by, where that is not its text. NaN sorts as an empty cell does."""
+    if isinstance(sort, float) and math.isnan(sort):
+        sort = ""
     return element("td", value, style=style, class_=class_, data_sort=sort)
 
 
 def bar(share: float, value: object, *, sort: float | None = None) -> Html:
     """A number with a bar of its share (0 to 1) beneath it."""
-    if share <= 0:
+    if not share > 0:
         return cell(value, sort=sort)
-    width = f"{100 * min(max(share, 0.0), 1.0):.1f}%"
+    width = f"{100 * min(share, 1.0):.1f}%"
     return element("td", element("span", value), class_="bar", style=f"--share:{width}", data_sort=sort)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,12 +35,13 @@ def quality(said: Predictions, classes: Sequence[str]) -> Html:
 def _per_number(said: Predictions, classes: Sequence[str]) -> Html:
     found = number_figures(said.answers_NK, said.truth)
     columns = (found.mae, found.rmse, found.r2, found.bias, found.worst)
-    rows = [
-        [name, *(cell(f"{values[k]:.4g}", sort=float(values[k])) for values in columns)]
-        for k, name in enumerate(classes)
-    ]
+    rows = [[name, *(_number(float(values[k])) for values in columns)] for k, name in enumerate(classes)]
     headers = ["number", "MAE", "RMSE", "R²", "mean error", "largest error"]
     return table(headers, rows, caption="Errors of each number", sortable=len(rows) > 1)
+
+
+def _number(value: float) -> Html:
+    return cell("–" if math.isnan(value) else f"{value:.4g}", sort=value)
 
 
 def _drawings(said: Predictions, name: str, k: int) -> Html:

@@ -48,8 +48,12 @@ def stretches(chosen: Collection[str], order: Sequence[str]) -> str:
     return ", ".join(parts) or "nothing"
 
 
-def measured(value: float, places: int = 3, sign: str = "") -> str:
-    """0.912, and 0.00042 where so many decimals would all but say nothing, as of an error in small units."""
+def measured(value: float | None, places: int = 3, sign: str = "") -> str:
+    """0.912, and 0.00042 where so many decimals would all but say nothing, as of an error in small units; `undefined`
+    for what could not be computed.
+    """
+    if value is None or math.isnan(value):
+        return "undefined"
     told = value == 0 or not abs(value) < 10 ** (1 - places)
     return f"{value:{sign}.{places}{'f' if told else 'g'}}"
 
