@@ -18,6 +18,7 @@ import torch
 from graft.config.schema import AUTO, Config
 from graft.data.table import Table
 from graft.estimate import activation_numbers, estimate_memory
+from graft.finetune.optimizer import state_numbers
 from graft.models.names import tensor_names
 from graft.models.network import network_for
 from graft.plan_methods import lora_of, schedule_of
@@ -59,7 +60,10 @@ def largest_batch(config: Config, table: Table, free: int) -> int:
     need = estimate_memory(
         network.module, batch_size=1, trainable=trainable,
         activations=activation_numbers(network.module, (config.data.channels, side, side), trainable),
-        moments=1 if "sgd" in config.optimizer.name else 2,
+        state=state_numbers(
+            [parameter.shape for name, parameter in network.module.named_parameters() if name in trainable],
+            config.optimizer,
+        ),
         beside=copies * sum(parameter.numel() for parameter in network.module.parameters()),
     )  # fmt: skip
     size, most = 1, min(LARGEST, len(table.train))

@@ -32,7 +32,7 @@ def estimate_memory(
     *,
     batch_size: int,
     trainable: Collection[str],
-    moments: int,
+    state: int,
     activations: int,
     beside: int = 0,
 ) -> Memory:
@@ -40,7 +40,7 @@ def estimate_memory(
 
     Args:
         trainable: names of the parameters that train in the largest phase.
-        moments: tensors that the optimizer keeps for each trainable parameter (AdamW: 2).
+        state: numbers that the optimizer keeps (`finetune.optimizer.state_numbers`).
         activations: numbers kept for one image (`activation_numbers`).
         beside: numbers that methods keep.
     """
@@ -50,7 +50,7 @@ def estimate_memory(
     return Memory(
         weights=weights * FLOAT32,
         gradients=trained * FLOAT32,
-        optimizer=trained * moments * FLOAT32,
+        optimizer=state * FLOAT32,
         activations=activations * FLOAT32 * batch_size,
         methods=beside * FLOAT32,
     )

@@ -16,7 +16,7 @@ from graft.finetune.freeze import Frozen, statistics
 from graft.finetune.groups import Group, group_parameters
 from graft.finetune.lora import plain_name
 from graft.finetune.methods import methods_in_words
-from graft.finetune.optimizer import rate_factor
+from graft.finetune.optimizer import rate_factor, state_numbers
 from graft.finetune.rates import Rates
 from graft.finetune.unfreeze import Phase, Schedule
 from graft.models.known import known
@@ -197,6 +197,8 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
     fewest = faults.attempt(lambda: fewest_images(config, table, network, states))
     optimizer = replace(config.optimizer, lr=1.0) if config.optimizer.lr == FIND else config.optimizer
     groups = faults.attempt(lambda: group_parameters(network.module, network.stages, optimizer, frozen, anchors))
+    trained = frozenset(name for group in groups for name in group.names) if groups else frozenset[str]()
+    state = faults.attempt(lambda: _optimizer_state(network, trained, config)) or 0
     if ledger and schedule:
         faults.attempt(lambda: _check_not_random(ledger, frozenset(plain_name(name) for name in never)))
     faults.settle()
@@ -208,7 +210,6 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
     phases = schedule.phases(steps_per_epoch, total_steps)
     decided = tuple(states[len(phases) :])
     cache = plan_cache(config, table, network, phases, decided, steps_per_epoch=steps_per_epoch)
-    trained = frozenset(name for group in groups for name in group.names)
     side = network.preprocess.image_size
     image_CHW = (config.data.channels, side, side)
     return Plan(
@@ -230,7 +231,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
         total=sum(parameter.numel() for parameter in network.module.parameters()),
         memory=estimate_memory(
             network.module, activations=_activations(network, image_CHW, trained),
-            batch_size=config.data.batch_size, trainable=trained, moments=1 if "sgd" in config.optimizer.name else 2,
+            batch_size=config.data.batch_size, trainable=trained, state=state,
             beside=kept_beside(config, network, trained, anchors, teacher),
         ),
         cache=cache,
@@ -253,6 +254,11 @@ def _activations(network: Network, image_CHW: tuple[int, int, int], trained: fro
         image_CHW,
         sorted(trained),
     )
+
+
+def _optimizer_state(network: Network, trained: frozenset[str], config: Config) -> int:
+    shapes = [parameter.shape for name, parameter in network.module.named_parameters() if name in trained]
+    return state_numbers(shapes, config.optimizer)
 
 
 def _account(config: Config, network: Network, table: Table, open_donor: Callable[[], Donor]) -> Ledger:

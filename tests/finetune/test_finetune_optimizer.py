@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from graft.config.faults import InputError
-from graft.config.schema import SchedulerConfig, SchedulerKind
+from graft.config.schema import OptimizerConfig, SchedulerConfig, SchedulerKind
 from graft.finetune.groups import group_parameters
-from graft.finetune.optimizer import build_optimizer, optimizer_names, rate_factor
+from graft.finetune.optimizer import build_optimizer, optimizer_names, rate_factor, state_numbers
 
 TOTAL, EPOCH = 100, 10
 
@@ -114,6 +114,28 @@ def test_arguments_reach_the_optimizer(tiny):
 def test_an_optimizer_that_cannot_be_built(tiny, changes, message):
     with pytest.raises(InputError, match=message):
         build(tiny, **changes)
+
+
+SHAPES = [torch.Size([256, 128]), torch.Size([64])]
+NUMBERS = 256 * 128 + 64
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "expected"),
+    [
+        ("adamw", {}, 2 * NUMBERS),
+        ("adamw", {"amsgrad": True}, 3 * NUMBERS),
+        ("sgd", {"momentum": 0.9}, NUMBERS),
+        ("sgd", {}, 0),
+        ("lion", {}, NUMBERS),
+        ("sgdw", {}, NUMBERS),
+        ("adan", {}, 4 * NUMBERS),
+        ("adafactor", {}, 256 + 128 + 64),  # a row and a column of each matrix
+        ("sgdp", {}, NUMBERS),  # looks at values, so it is counted on small parameters
+    ],
+)
+def test_memory_of_the_optimizer_is_what_it_keeps(name, kwargs, expected):
+    assert state_numbers(SHAPES, OptimizerConfig(name=name, kwargs=kwargs)) == expected
 
 
 def test_timms_optimizers_are_known_by_name():

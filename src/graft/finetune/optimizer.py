@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from graft.finetune.groups import Group
 
 Factor = Callable[[int], float]
 TIMM: Any = timm.optim  # its names are re-exported without a mark that type checkers know
+SMALL_SIDE = 8  # of the parameters on which an optimizer that looks at values is counted
 OWN: dict[str, type[Optimizer]] = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
@@ -43,17 +45,61 @@ def build_optimizer(
         }
         for group in groups
     ]
-    build = _constructor(config.name)
     arguments = dict(config.kwargs)
     if config.name in OWN:
         arguments.setdefault("fused", fused and all(p.is_floating_point() for p in named.values()))
+    return _construct(parameters, config, arguments, lr=config.lr)
+
+
+def _construct(
+    parameters: Sequence[Any], config: OptimizerConfig, arguments: Mapping[str, Any], *, lr: float
+) -> Optimizer:
+    build = _constructor(config.name)
     try:
-        return build(parameters, lr=config.lr, weight_decay=config.weight_decay, **arguments)
+        return build(parameters, lr=lr, weight_decay=config.weight_decay, **arguments)
     except (TypeError, ValueError) as error:
         raise InputError(
             f"optimizer.kwargs: expected arguments of {config.name}{_accepted(config.name)}, received"
             f" {config.kwargs!r} ({error})"
         ) from error
+
+
+def state_numbers(shapes: Sequence[torch.Size], config: OptimizerConfig) -> int:
+    """How many numbers the optimizer keeps beside parameters of these shapes, counted after a step without values.
+
+    The few optimizers that look at values are counted on small parameters; one that can't take a step here (it needs
+    a GPU, or second derivatives) counts as AdamW's two moments do.
+
+    Raises:
+        InputError: an unknown name, or an argument that this optimizer does not take.
+    """
+    numbers = sum(shape.numel() for shape in shapes)
+    try:
+        return _state_after_a_step(Counter(shapes), config, "meta")
+    except (RuntimeError, AssertionError):
+        pass
+    small = Counter(torch.Size(min(side, SMALL_SIDE) for side in shape) for shape in shapes)
+    try:
+        kept = _state_after_a_step(small, config, "cpu")
+    except (RuntimeError, AssertionError):
+        return 2 * numbers
+    return round(numbers * kept / max(sum(shape.numel() * count for shape, count in small.items()), 1))
+
+
+def _state_after_a_step(shapes: Mapping[torch.Size, int], config: OptimizerConfig, device: str) -> int:
+    """Numbers kept for parameters of these shapes, each as often as it stands there."""
+    counts = {nn.Parameter(torch.zeros(shape, device=device)): count for shape, count in shapes.items()}
+    arguments = {**config.kwargs, "fused": False} if config.name in OWN else dict(config.kwargs)
+    optimizer = _construct(list(counts), config, arguments, lr=1.0)
+    for parameter in counts:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    return sum(
+        count * value.numel()
+        for parameter, count in counts.items()
+        for value in optimizer.state[parameter].values()
+        if isinstance(value, torch.Tensor) and value.numel() > 1
+    )
 
 
 def optimizer_names() -> list[str]:
