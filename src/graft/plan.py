@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import ceil
 from typing import Any
@@ -13,7 +13,7 @@ from graft.config.schema import Config
 from graft.data.table import Table
 from graft.estimate import Memory, activation_numbers, estimate_memory
 from graft.finetune.freeze import Frozen, statistics
-from graft.finetune.groups import Group, group_parameters
+from graft.finetune.groups import Group, group_parameters, without_decay
 from graft.finetune.lora import plain_name
 from graft.finetune.methods import methods_in_words
 from graft.finetune.optimizer import rate_factor, state_numbers
@@ -63,6 +63,8 @@ class Plan:
     decided: tuple[Frozen, ...]
     """The states that follow, when the training decides."""
     groups: tuple[Group, ...]
+    undecayed: Mapping[str, str]
+    """What trains without weight decay, and why."""
     anchored: frozenset[str]
     """The weights that method.l2_sp draws back to the donor's."""
     lora: tuple[str, ...]
@@ -143,6 +145,7 @@ class Plan:
                 }
                 for group in self.groups
             ],
+            "no_decay": dict(self.undecayed),
             "parameters": {
                 "total": self.total,
                 "trainable": self.trainable,
@@ -222,6 +225,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
         phases=tuple(phases),
         decided=decided,
         groups=tuple(groups),
+        undecayed=without_decay(network.module, groups, config.optimizer),
         anchored=anchors,
         lora=lora or (),
         teacher=teacher,

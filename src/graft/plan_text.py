@@ -6,10 +6,12 @@ from collections.abc import Iterable, Sequence
 
 from graft.config.choices import CacheKind, DonorKind
 from graft.config.schema import TrainerConfig
+from graft.finetune.decay import CONFIG, LIBRARY, TABLE
 from graft.finetune.groups import Group
-from graft.plan import Plan
+from graft.plan import SHOWN_NAMES, Plan
 from graft.results.report.words import moment
 
+NAMED = (TABLE, LIBRARY, CONFIG)  # reasons whose parameters the plan names
 UNITS = ("", "k", "M", "G", "T")
 
 
@@ -87,7 +89,20 @@ def _phases(plan: Plan) -> str:
     heads = [f"lr {moment(phase.start_epoch)}" for phase in plan.phases]
     rows = [("group", "parameters", "decay", *heads), *(_group_row(plan, group) for group in plan.groups)]
     rate = "rate      optimizer.lr is to be found by a range test; below, multiples of it\n" if plan.finds_rate else ""
-    return f"frozen    over {steps}\n{_timeline(plan)}\n\n{rate}{columns(rows)}"
+    return f"frozen    over {steps}\n{_timeline(plan)}\n\n{rate}{columns(rows)}{_undecayed(plan)}"
+
+
+def _undecayed(plan: Plan) -> str:
+    """What has no weight decay, by reason; names where the reason is not their kind."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in plan.undecayed.items():
+        by_reason.setdefault(reason, []).append(name)
+    parts = [f"{len(names)} {reason}{_first(names) if reason in NAMED else ''}" for reason, names in by_reason.items()]
+    return f"\nno decay  {'; '.join(parts)}" if parts else ""
+
+
+def _first(names: Sequence[str]) -> str:
+    return f" ({', '.join(names[:SHOWN_NAMES])}{', …' if len(names) > SHOWN_NAMES else ''})"
 
 
 def _timeline(plan: Plan) -> str:

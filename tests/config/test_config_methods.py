@@ -44,6 +44,11 @@ HALF = ("trainer.precision=16-mixed",)
         (["trainer.compile=true", "trainer.recompute=true"], "trainer.recompute", "chooses by itself what is computed"),
         (["trainer.tune=auto", "trainer=ddp", "trainer.devices=2"], "trainer.tune", "received auto with 2 processes"),
         (["optimizer.lr=find", "trainer=ddp", "trainer.num_nodes=2"], "optimizer.lr", "received find with 4 processes"),
+        (
+            ["optimizer.no_decay=[fc.weight]", "optimizer.weight_decay=0"],
+            "optimizer.no_decay",
+            "where it has no effect",
+        ),
         (["+optimizer.kwargs.fused=true", *HALF, "trainer.clip_norm=1"], "optimizer.kwargs", "leave fused out"),
     ],
 )

@@ -280,3 +280,15 @@ def test_a_plan_is_the_same_whatever_was_planned_before(monkeypatch: pytest.Monk
     monkeypatch.setattr(network, "_check_forward", lambda *args: (asked.append(args[1]), check(*args)))
     assert [plan_of(*words).to_dict() for words in (*others, *others)] == alone * 2
     assert (asked.count((3, 64, 64)), asked.count((3, 96, 96))) == (2, 1), "one for each head, one for the other size"
+
+
+def test_the_plan_lists_what_has_no_weight_decay():
+    words = ("freeze=layer1-3", "optimizer.weight_decay=0.1", "optimizer.no_decay=[layer4.0.conv1.weight]")
+    plan = plan_of(*words)
+    listed = plan.to_dict()["no_decay"]
+    assert listed["layer4.0.conv1.weight"] == "optimizer.no_decay"
+    assert (listed["layer4.0.bn1.weight"], listed["fc.bias"]) == ("norm", "bias")
+    assert not any(name.startswith("layer3") for name in listed), "what never trains is not listed"
+    line = next(line for line in describe(plan).splitlines() if line.startswith("no decay"))
+    assert "1 optimizer.no_decay (layer4.0.conv1.weight)" in line
+    assert plan_of("freeze=layer1-3", "optimizer.weight_decay=0").to_dict()["no_decay"] == {}

@@ -44,6 +44,7 @@ EXAMPLES = {
     "optimizer.layer_decay": "0.75",
     "optimizer.lr": "1e-3",
     "optimizer.lr_scale": "{head: 10}",
+    "optimizer.no_decay": "['*.gamma']",
     "trainer.clip_norm": "1.0",
     "trainer.max_epochs": "10",
     "trainer.threads": "2",

@@ -109,7 +109,9 @@ class OptimizerConfig:
     lr: Any = MISSING
     """Learning rate of the trunk (and of the head, unless lr_scale says otherwise). find: by a range test."""
     weight_decay: float = 0.0
-    """Not applied to biases, norms and other one-dimensional parameters."""
+    """Not applied to biases, norms, scales, tokens, positions and what the model's no_weight_decay() names."""
+    no_decay: list[str] = field(default_factory=list)
+    """Globs of further parameters without weight decay, as *.attn.qkv.weight."""
     lr_scale: dict[str, float] = field(default_factory=dict)
     """Stage, head or name prefix to a factor on lr. The longest prefix that fits wins."""
     layer_decay: float | None = None

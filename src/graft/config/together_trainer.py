@@ -34,6 +34,16 @@ def _recompute_uncompiled(values: Values) -> Iterator[Fault]:
         )
 
 
+def _nothing_decays(values: Values) -> Iterator[Fault]:
+    if values["optimizer.no_decay"] and not values["optimizer.weight_decay"]:
+        yield Fault(
+            key="optimizer.no_decay",
+            expected="nothing with optimizer.weight_decay=0, where it has no effect",
+            received=str(values["optimizer.no_decay"]),
+            remedy="optimizer.weight_decay=0.01, or leave optimizer.no_decay out",
+        )
+
+
 def _clipped_unfused(values: Values) -> Iterator[Fault]:
     """A fused optimizer unscales the gradients itself, within its step: before it there is nothing to clip."""
     fused = (values["optimizer.kwargs"] or {}).get("fused")
@@ -88,6 +98,7 @@ SHARDED_KEYS = (
 TRAINER_RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], ...] = (
     (("trainer.compile", "trainer.recompute"), _recompute_uncompiled),
     (("optimizer.lr", "trainer.tune", "trainer.devices", "trainer.num_nodes"), _one_process_measures),
+    (("optimizer.no_decay", "optimizer.weight_decay"), _nothing_decays),
     (("optimizer.kwargs", "trainer.precision", "trainer.clip_norm"), _clipped_unfused),
     (SHARDED_KEYS, _sharded),
 )

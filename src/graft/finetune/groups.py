@@ -6,28 +6,18 @@ import math
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from torch import nn
 
 from graft.config.faults import InputError, nearest
 from graft.config.patterns import instead_of_prefix
 from graft.config.schema import OptimizerConfig
+from graft.finetune.decay import undecayed
 from graft.models.names import aliases
 from graft.models.stages import HEAD, Stages, covers
 
 BACKBONE = "backbone"
-NORMS = (
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.BatchNorm3d,
-    nn.SyncBatchNorm,
-    nn.InstanceNorm1d,
-    nn.InstanceNorm2d,
-    nn.InstanceNorm3d,
-    nn.GroupNorm,
-    nn.LayerNorm,
-    nn.RMSNorm,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,21 +42,21 @@ def group_parameters(
     stages: Stages,
     optimizer: OptimizerConfig,
     frozen: Sequence[AbstractSet[str]] = (),
-    undecayed: AbstractSet[str] = frozenset(),
+    spared: AbstractSet[str] = frozenset(),
 ) -> list[Group]:
     """Puts each parameter that ever trains into exactly one group, in forward order of the stages.
 
     Args:
         frozen: the names that each freeze state of the training freezes; what all of them freeze is left out.
-        undecayed: names without weight decay, besides biases, norms and their like.
+        spared: names without weight decay, besides those of `decay.undecayed`.
 
     Raises:
-        InputError: a rate or factor out of range, an lr_scale key that matches nothing that trains, or no parameter
-            left to train.
+        InputError: a rate or factor out of range, an lr_scale key or a no_decay glob that matches nothing that trains,
+            or no parameter left to train.
     """
     _check(optimizer)
     never_trained = _in_all(frozen)
-    no_decay = without_decay(module) | undecayed
+    no_decay = undecayed(module, optimizer.no_decay).keys() | spared
     used: set[str] = set()
     parts: dict[str, list[tuple[bool, ...]]] = {}
     members: dict[tuple[str, int, bool, float], list[tuple[str, int]]] = {}
@@ -84,25 +74,35 @@ def group_parameters(
     if not members:
         raise InputError("freeze: expected something left to train, received a freeze of every parameter; try backbone")
     _check_used(used, optimizer.lr_scale, module, stages, never_trained)
+    _check_trained(optimizer.no_decay, module, never_trained)
     order = [*stages.names, HEAD]
     factors = {stage: {key[-1] for key in members if key[0] == stage} for stage in order}
     return [
         Group(
             name=stage
             + (f" part {part + 1}" if len(parts[stage]) > 1 else "")
-            + ("/no_decay" if undecayed else "")
+            + ("/no_decay" if spares else "")
             + (f" ×{factor:g}" if len(factors[stage]) > 1 else ""),
             stage=stage,
             names=tuple(name for name, _ in held),
             factor=factor,
             lr=optimizer.lr * factor,
-            weight_decay=0.0 if undecayed else optimizer.weight_decay,
+            weight_decay=0.0 if spares else optimizer.weight_decay,
             parameters=sum(count for _, count in held),
         )
-        for (stage, part, undecayed, factor), held in sorted(
+        for (stage, part, spares, factor), held in sorted(
             members.items(), key=lambda item: (order.index(item[0][0]), *item[0][1:3], -item[0][3])
         )
     ]
+
+
+def without_decay(module: nn.Module, groups: Sequence[Group], optimizer: OptimizerConfig) -> dict[str, str]:
+    """What of the groups' parameters has no weight decay where others have it, each with its reason."""
+    if not optimizer.weight_decay:
+        return {}
+    reasons = undecayed(module, optimizer.no_decay)
+    names = [name for group in groups if not group.weight_decay for name in group.names]
+    return {name: reasons.get(name, "drawn to the donor by method.l2_sp") for name in names}
 
 
 def _in_all(frozen: Sequence[AbstractSet[str]]) -> frozenset[str]:
@@ -141,19 +141,6 @@ def _decay(stage: str, stages: Stages, layer_decay: float | None) -> float:
     return layer_decay ** (len(stages.names) - stages.names.index(stage))
 
 
-def without_decay(module: nn.Module) -> set[str]:
-    """Biases, norms and other parameters of one dimension."""
-    of_norms = {
-        f"{prefix}.{name}" if prefix else name
-        for prefix, part in module.named_modules()
-        if isinstance(part, NORMS)
-        for name, _ in part.named_parameters(recurse=False)
-    }
-    named = dict(module.named_parameters(remove_duplicate=False))
-    plain = {name for name, parameter in named.items() if parameter.ndim <= 1 or name.rpartition(".")[2] == "bias"}
-    return of_norms | plain
-
-
 def _check(optimizer: OptimizerConfig) -> None:
     rates = {"optimizer.lr": optimizer.lr}
     rates.update({f"optimizer.lr_scale[{key}]": factor for key, factor in optimizer.lr_scale.items()})
@@ -169,6 +156,16 @@ def _check(optimizer: OptimizerConfig) -> None:
 
 def _fitting(key: str, names: Sequence[str], stages: Stages) -> list[str]:
     return [name for name in names if _fit(key, name, stages) is not None]
+
+
+def _check_trained(globs: Sequence[str], module: nn.Module, never_trained: AbstractSet[str]) -> None:
+    names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
+    for glob in globs:
+        if all(name in never_trained for name in names if fnmatchcase(name, glob)):
+            raise InputError(
+                f"optimizer.no_decay: expected globs of parameters that train, received {glob!r}, which names only such"
+                " as never do; try removing it, or freezing less"
+            )
 
 
 def _check_used(

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 import torch
 from torch import Tensor, nn
 
-from graft.finetune.groups import without_decay
+from graft.finetune.decay import BIAS, NORM, VECTOR, undecayed
 from graft.models.fingerprint import fingerprint
 from graft.models.stages import HEAD, Stages
 
@@ -41,11 +41,12 @@ class Anchors:
 def anchored(network: nn.Module, stages: Stages, filled: Iterable[str]) -> frozenset[str]:
     """The names that L2-SP draws back: the trunk's weights that a donor filled.
 
-    Biases and norms are left alone by it, as they are by weight decay.
+    Biases, norms and scales are left alone by it, as they are by weight decay; tokens and tables of positions are not.
 
     Args:
         filled: the tensors with a donor's values.
     """
     parameters = {name for name, _ in network.named_parameters()}
-    penalised = parameters.intersection(filled) - without_decay(network)
+    alone = {name for name, reason in undecayed(network).items() if reason in (BIAS, NORM, VECTOR)}
+    penalised = parameters.intersection(filled) - alone
     return frozenset(name for name in penalised if stages.stage_of(name) != HEAD)

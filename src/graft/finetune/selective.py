@@ -8,8 +8,8 @@ from dataclasses import replace
 from torch import nn
 
 from graft.config.faults import InputError
+from graft.finetune.decay import NORMS
 from graft.finetune.freeze import Frozen, with_names
-from graft.finetune.groups import NORMS
 from graft.finetune.unfreeze import Schedule
 from graft.models.names import tensor_names
 from graft.models.stages import HEAD, Stages

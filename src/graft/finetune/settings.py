@@ -22,6 +22,7 @@ def settings(tuning: FineTuning) -> dict[str, Any]:
         "phases": _phases(tuning),
         "freeze_bn": tuning.freeze_bn.value,
         "groups": [[group.name, group.lr, group.weight_decay] for group in tuning.groups],
+        "optimizer.no_decay": list(optimizer.no_decay),
         "learning-rate factors": [round(tuning.curve(step), 9) for step in some_steps],
         "unfreeze.phase_factors and unfreeze.warmup": [*schedule.factors, str(schedule.warmup)],
         "optimizer": f"{optimizer.name} {sorted(optimizer.kwargs.items())}",
