@@ -5,10 +5,14 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
+from graft.config.choices import CacheKind, Mode
 from graft.config.schema import BackboneConfig, Config, DataConfig, DonorConfig
-from graft.data.datasets import load_table
+from graft.data.contents import Contents
+from graft.data.datasets import load_table, record_of_contents
 from graft.data.table import Table
+from graft.processes import is_first
 from graft.transfer.chosen import open_chosen
 from graft.transfer.donor import Donor
 
@@ -16,8 +20,12 @@ from graft.transfer.donor import Donor
 class Inputs:
     """Read anew each time."""
 
-    def table(self, data: DataConfig) -> Table:
-        return load_table(data)
+    def table(self, config: Config) -> Table:
+        """With mode=plan and with cache=none nothing is written down about the images."""
+        record = record_of_contents(Path(config.cache.dir), config.data)
+        remembers = config.cache.kind is not CacheKind.none
+        writes = config.mode is Mode.train and is_first()
+        return load_table(config.data, Contents(record if remembers else None, writes=writes))
 
     def donor(self, config: Config) -> Donor:
         return open_chosen(config)
@@ -30,9 +38,9 @@ class KeptInputs(Inputs):
         self._table: tuple[DataConfig, Table] | None = None
         self._donor: tuple[DonorConfig, BackboneConfig, Donor] | None = None
 
-    def table(self, data: DataConfig) -> Table:
-        if self._table is None or self._table[0] != data:
-            self._table = deepcopy(data), super().table(data)
+    def table(self, config: Config) -> Table:
+        if self._table is None or self._table[0] != config.data:
+            self._table = deepcopy(config.data), super().table(config)
         return self._table[1]
 
     def donor(self, config: Config) -> Donor:

@@ -80,7 +80,7 @@ def _run(
     clock = Clock()
     _check_writable(folder)
     with clock("data"):
-        table = inputs.table(config.data)
+        table = inputs.table(config)
     with clock("plan"):
         config = with_batch_size(config, table, folder, say)
         plan = make_plan(config, table, lambda: inputs.donor(config))

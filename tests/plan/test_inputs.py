@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from graft.config.schema import BackboneConfig, Config, DataConfig, DataKind, DonorConfig, DonorKind, Library
+from graft.config.choices import CacheKind, DataKind, DonorKind, Library, Mode
+from graft.config.schema import BackboneConfig, Config, DataConfig, DonorConfig
+from graft.config.schema_images import CacheConfig
+from graft.data import contents
 from graft.inputs import Inputs, KeptInputs
 
 
@@ -22,16 +26,18 @@ def images(root: Path) -> DataConfig:
 
 def config(path: Path, data: DataConfig) -> Config:
     backbone = BackboneConfig(library=Library.torchvision, name="resnet18")
-    return Config(backbone=backbone, donor=DonorConfig(kind=DonorKind.file, path=str(path)), data=data)
+    donor = DonorConfig(kind=DonorKind.file, path=str(path))
+    return Config(backbone=backbone, donor=donor, data=data, cache=CacheConfig(kind=CacheKind.none))
 
 
 def test_kept_inputs_are_read_once_and_anew_where_the_config_differs(tmp_path: Path) -> None:
     data = images(tmp_path / "images")
     other = images(tmp_path / "others")
     kept = KeptInputs()
-    assert kept.table(data) is kept.table(images_again(data))
-    assert kept.table(data) == Inputs().table(data)
-    assert kept.table(other) is not kept.table(data)
+    same, again, others = (config(tmp_path, each) for each in (data, images_again(data), other))
+    assert kept.table(same) is kept.table(again)
+    assert kept.table(same) == Inputs().table(same)
+    assert kept.table(others) is not kept.table(same)
     save_file({"w": torch.ones(3)}, tmp_path / "one.safetensors")
     save_file({"w": torch.zeros(3)}, tmp_path / "two.safetensors")
     with kept.donor(config(tmp_path / "one.safetensors", data)) as donor:
@@ -45,6 +51,26 @@ def test_kept_inputs_are_read_once_and_anew_where_the_config_differs(tmp_path: P
         assert "of this run only" not in again.remarks
     with kept.donor(config(tmp_path / "two.safetensors", data)) as donor:
         assert donor.read("w").tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "remembers"),
+    [
+        (CacheKind.auto, Mode.train, True),
+        (CacheKind.auto, Mode.plan, False),
+        (CacheKind.none, Mode.train, False),
+    ],
+)
+def test_what_the_images_hold_is_remembered_beside_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: CacheKind, mode: Mode, remembers: bool
+) -> None:
+    monkeypatch.setattr(contents, "SETTLED_SECONDS", -1.0)  # the files have just been written
+    chosen = config(tmp_path, images(tmp_path / "images"))
+    chosen.cache, chosen.mode = CacheConfig(kind=kind, dir=str(tmp_path / "cache")), mode
+    table = Inputs().table(chosen)
+    assert all(len(sample.content) == 32 for sample in (*table.train, *table.val))
+    assert len({sample.content for sample in table.train}) == 1  # the two classes' pictures are one
+    assert (tmp_path / "cache").exists() == remembers
 
 
 def images_again(data: DataConfig) -> DataConfig:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 from tests.plan.test_plan import config_of, plan_of, resnet18, table_of
 
+from graft.config.faults import InputError
+from graft.data.datasets import load_table
 from graft.data.table import Sample, Table
+from graft.finetune.settings import check_settings
 from graft.plan import make_plan
 from graft.resumable import shared
 
@@ -36,17 +44,74 @@ def test_what_changes_the_bits_is_told_by_its_key(overrides: list[str], expected
     assert differing(*overrides) == expected
 
 
-def test_images_count_by_name_label_part_and_size_and_not_by_where_they_lie() -> None:
-    def division(folder: str, **changes: object) -> str:
-        samples = [
-            Sample(path=f"{folder}/{k % 2}/{k}.png", label=k % 2, size=7, modified=hash(folder)) for k in range(6)
-        ]
+def bitmaps(root: Path) -> Path:
+    """Two classes of 8 pictures, all in files of one size."""
+    for number in range(16):
+        folder = root / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number // 2}.bmp")
+    return root
+
+
+def overwrite(root: Path) -> None:
+    for number, path in enumerate(sorted(root.rglob("*.bmp"))):
+        Image.new("RGB", (8, 8), (0, number, 9)).save(path)
+
+
+def swap(root: Path) -> None:
+    (root / "a").rename(root / "c")
+    (root / "b").rename(root / "a")
+    (root / "c").rename(root / "b")
+
+
+def touch(root: Path) -> None:
+    for path in root.rglob("*.bmp"):
+        os.utime(path, (1, 1))
+
+
+def write_again(root: Path) -> None:
+    for path in root.rglob("*.bmp"):
+        content = path.read_bytes()
+        path.unlink()
+        path.write_bytes(content)
+
+
+def move(root: Path) -> None:
+    root.rename(root.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize(
+    ("change", "goes_on"), [(overwrite, False), (swap, False), (touch, True), (write_again, True), (move, True)]
+)
+def test_a_run_goes_on_with_images_of_the_same_content_alone(
+    tmp_path: Path, change: Callable[[Path], None], goes_on: bool
+) -> None:
+    root = bitmaps(tmp_path / "images")
+
+    def settings() -> dict[str, Any]:
+        place = root if root.exists() else root.with_name("elsewhere")
+        config = config_of("data=folder", f"data.root={place}", "data.val_fraction=0.25", "cache=none")
+        return shared(make_plan(config, load_table(config.data), resnet18))
+
+    before = settings()
+    sizes = [path.stat().st_size for path in root.rglob("*.bmp")]
+    change(root)
+    assert {*sizes} == {path.stat().st_size for path in tmp_path.rglob("*.bmp")}
+    if goes_on:
+        check_settings(before, settings())
+    else:
+        with pytest.raises(InputError, match=r"images, labels and their parts: 12 train, 4 val, 0 test \("):
+            check_settings(before, settings())
+
+
+def test_images_count_by_name_label_part_and_content() -> None:
+    def division(**changes: object) -> str:
+        samples = [Sample(path=f"/one/{k % 2}/{k}.png", label=k % 2, content=f"{k}") for k in range(6)]
         samples[1] = replace(samples[1], **changes)
         return Table(classes=("a", "b"), train=tuple(samples[:4]), val=tuple(samples[4:]), test=()).division()
 
-    assert division("/one/place") == division("/another")
-    changed = {division("/one", label=0), division("/one", size=8), division("/one", path="/one/1/x.png")}
-    assert len(changed | {division("/one")}) == 4
+    changed = {division(label=0), division(content="7"), division(path="/one/1/x.png"), division(target=(0.5, 0.5))}
+    assert len(changed | {division()}) == 5
 
 
 def test_other_images_are_told_by_their_counts() -> None:

@@ -151,7 +151,7 @@ def _key(samples: Sequence[Sample], decoding: Decoding) -> str:
     told = (decoding.channels, decoding.jpeg_edge, decoding.edge, decoding.mode.value if decoding.edge else None)
     running = hashlib.sha256(repr(("images", FORMAT, *told, versions)).encode())
     for sample in samples:
-        running.update(sample.identity.encode())
+        running.update(sample.content.encode())
     return running.hexdigest()
 
 

@@ -50,7 +50,7 @@ class KeyedImages(Dataset[dict[str, Any]]):
     ) -> None:
         assert len(source) == len(samples), "an image a sample"
         self.source, self.transform, self.seed, self.random = source, transform, seed, random
-        self.identities = [sample.identity for sample in samples]
+        self.identities = [sample.content for sample in samples]
         labels = label_tensor([sample.label for sample in samples])
         soft = [sample.target for sample in samples if sample.target is not None]
         assert len(soft) in (0, len(samples)), "every sample has a soft target, or none has"

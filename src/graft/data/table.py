@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,15 +24,8 @@ class Sample:
     """Metrics are computed against it."""
     target: tuple[float, ...] | None = None
     """Probability of each class, where training uses them (data.targets=soft)."""
-    size: int = 0
-    """Bytes of the file."""
-    modified: int = 0
-    """When the file last changed, in nanoseconds since 1970."""
-
-    @property
-    def identity(self) -> str:
-        """Changes when another file, or another version of the file, stands at the path."""
-        return digest((self.path, self.size, self.modified))
+    content: str = ""
+    """A hash of the file's bytes: by it an image is the same or another, wherever and whenever it was written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +40,6 @@ class Table:
     """Empty where the data has no test part."""
     skipped: tuple[dict[str, str], ...] = ()
     """Unreadable files left out on request: path and reason of each."""
-    identity: str = ""
-    """Changes with any path, file version, label or part."""
     task: TaskKind = TaskKind.single_label
 
     @property
@@ -68,10 +59,13 @@ class Table:
         return counts([self.labels.shows(label) for label in self.labels_of(part)], len(self.classes))
 
     def division(self) -> str:
-        """A short hash of which image is in which part under which label; the same where the whole folder has moved."""
+        """A short hash of which image, by name and content, is in which part under which label.
+
+        The same where the whole folder has moved, or files were written again as they were.
+        """
         samples = [(part, sample) for part in PARTS for sample in self.part(part)]
         root = os.path.commonpath([os.path.dirname(sample.path) for _, sample in samples])
-        lines = ((part, os.path.relpath(s.path, root), s.label, s.target, s.size) for part, s in samples)
+        lines = ((part, os.path.relpath(s.path, root), s.label, s.target, s.content) for part, s in samples)
         return digest([self.classes, *lines])[:12]
 
     def summary(self) -> dict[str, Any]:
@@ -113,13 +107,3 @@ class Listing:
 def digest(value: object) -> str:
     """A short stable hash of plain values."""
     return hashlib.blake2b(repr(value).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
-
-
-def identity(parts: Iterable[tuple[str, Iterable[Sample]]], classes: tuple[str, ...]) -> str:
-    """Table.identity's value."""
-    running = hashlib.blake2b(repr(classes).encode("utf-8", "surrogateescape"), digest_size=16)
-    for part, samples in parts:
-        for sample in samples:
-            line = (part, sample.path, sample.label, sample.target, sample.size, sample.modified)
-            running.update(repr(line).encode("utf-8", "surrogateescape"))
-    return running.hexdigest()

@@ -1,0 +1,107 @@
+"""What is in each image file: a hash of its bytes, computed once for each version of the file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from graft.files import atomic_path
+
+HASH_BYTES = 16
+FOLDER = "contents"
+"""Of the cache folder: where records lie."""
+SETTLED_SECONDS = 4.0
+"""A file that changed later than this before it was read may change again without its times telling; some file systems
+count in seconds."""
+_MAGIC = b"graft contents 1"
+_RECORD = np.dtype(
+    [("device", "<u8"), ("inode", "<u8"), ("size", "<u8"), ("modified", "<i8"), ("changed", "<i8"), ("hash", "V16")]
+)
+
+
+class Version(NamedTuple):
+    """What tells one version of a file from another without reading it; no program can set `changed`."""
+
+    device: int
+    inode: int
+    size: int
+    modified: int
+    """Nanoseconds since 1970, as `changed`."""
+    changed: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Version:
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+class Contents:
+    """Hashes of files, remembered in a record so that a version of a file is read once, not once a run.
+
+    Args:
+        path: the record's; None: nothing is remembered.
+        writes: whether `keep` writes it.
+    """
+
+    def __init__(self, path: Path | None = None, *, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
+        self._known = _read(path) if path is not None else {}
+        self._seen: dict[Version, bytes] = {}
+        self.hashed = 0
+        """Files that had to be read."""
+
+    def of(self, path: str) -> tuple[str, os.stat_result]:
+        """The hash of the file's bytes (hexadecimal), and its status.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        status = os.stat(path)
+        known = self._known.get(Version.of(status))
+        if known is not None:
+            self._seen[Version.of(status)] = known
+            return known.hex(), status
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            value = hashlib.file_digest(file, "sha256").digest()[:HASH_BYTES]
+            after = os.fstat(file.fileno())
+        self.hashed += 1
+        last = max(after.st_mtime, after.st_ctime)
+        if Version.of(status) == Version.of(after) and last < time.time() - SETTLED_SECONDS:
+            self._seen[Version.of(after)] = value
+        return value.hex(), status
+
+    def keep(self) -> None:
+        """Writes the record of the files that were asked for, where it would be another; it only saves time, so a
+        folder that cannot be written is no fault."""
+        if self.path is None or not self.writes or self._seen == self._known:
+            return
+        rows = np.array([(*version, value) for version, value in self._seen.items()], dtype=_RECORD).tobytes()
+        with suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(self.path) as temporary:
+                temporary.write_bytes(_MAGIC + rows + hashlib.sha256(rows).digest())
+        self._known = dict(self._seen)
+
+
+def _read(path: Path) -> dict[Version, bytes]:
+    """The record; empty where there is none, or what is there is none of graft's in full."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        return {}
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return {}
+    with open(descriptor, "rb") as file:
+        content = file.read() if file.read(len(_MAGIC)) == _MAGIC else b""
+    rows, checksum = content[:-32], content[-32:]
+    if hashlib.sha256(rows).digest() != checksum or len(rows) % _RECORD.itemsize:
+        return {}
+    return {Version(*row[:-1]): bytes(row[-1]) for row in np.frombuffer(rows, dtype=_RECORD).tolist()}
