@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from graft.clock import Clock
@@ -28,6 +29,7 @@ from graft.results.drift import drift, write_drift
 from graft.results.export import export
 from graft.results.intervals import written_intervals
 from graft.results.latency import latency_ms
+from graft.results.left_out import LeftOut, in_words, left_out
 from graft.results.predictions import Predictions, write_predictions
 from graft.results.report import write_report
 from graft.results.report.words import measured
@@ -77,6 +79,7 @@ def write_results(
         frozen=never - {f"{path}.weight" for path in plan.lora},
         data={"kind": config.data.kind.value, **table.summary()},
         metrics=result.metrics,
+        left_out=_left_out(plan, result),
         intervals=written_intervals(said),
         command=shlex.join(["python", "train.py", *overrides]),
     )
@@ -106,6 +109,7 @@ def write_metrics(plan: Plan, network: Network, result: FitResult, clock: Clock,
         "batch_size": result.batch_size,
         "accumulate": result.accumulate,
         "steps_skipped": result.steps_skipped,
+        "left_out": _left_out(plan, result),
         **({"confusion": result.confusion} if result.confusion else {}),
         "profile": {name: round(share, 4) for name, share in result.profile.items()},
         "prefix": result.prefix,
@@ -114,6 +118,15 @@ def write_metrics(plan: Plan, network: Network, result: FitResult, clock: Clock,
     }
     write_json(folder / "metrics.json", metrics)
     return metrics
+
+
+def _left_out(plan: Plan, result: FitResult) -> LeftOut:
+    """The outputs that averaged figures leave out, of every part that was evaluated."""
+    out: LeftOut = {}
+    for part in result.outputs:
+        truth = np.array(plan.table.labels_of(part))
+        out.update(left_out(part, truth, plan.table.classes, plan.task.kind))
+    return out
 
 
 def write_pruned(pruned: Pruned, checkpoint: CheckpointConfig, clock: Clock, folder: Path) -> float:
@@ -141,9 +154,10 @@ def summary(metrics: dict[str, Any], task: TaskKind, folder: Path) -> str:
         for figure in FIGURES[task]
         if f"{part}/{figure.name}" in metrics
     )
+    gaps = "".join(f"\n{line}" for line in in_words(metrics["left_out"], task))
     frozen = {True: "frozen tensors verified", False: "FROZEN TENSORS MOVED", None: "nothing was frozen"}
     return (
-        f"\n{part}: {figures}\n"
+        f"\n{part}: {figures}{gaps}\n"
         f"best epoch {metrics['best_epoch']} of {metrics['epochs']}, {metrics['train/seconds']:.1f} s of training;"
         f" {frozen[metrics['frozen_verified']]}{_statistics(metrics['frozen_statistics_moved'])}\nrun: {folder}"
     )

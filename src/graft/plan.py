@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from math import ceil
 from typing import Any
 
+import numpy as np
+
 from graft.config.choices import FIND, FreezeBatchNorm
 from graft.config.faults import Faults, InputError
 from graft.config.schema import Config
@@ -26,6 +28,7 @@ from graft.models.stages import HEAD
 from graft.plan_batches import fewest_images
 from graft.plan_cache import CachePlan, plan_cache
 from graft.plan_methods import anchors_of, kept_beside, lora_of, schedule_of, teacher_of
+from graft.results.left_out import in_words, left_out, undefined
 from graft.tasks import Task, task_of
 from graft.transfer import Donor, Ledger, Verdict, account_donor, target_of_module
 from graft.transfer.chosen import rules_for
@@ -185,6 +188,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
     faults = Faults()
     task = task_of(config.data.task, table.classes, table.labels_of("train"))
     faults.attempt(lambda: task.criterion(config.loss))
+    faults.attempt(lambda: _check_monitor(config, table))
     ledger = faults.attempt(lambda: _account(config, network, table, open_donor))
     teacher = faults.attempt(lambda: teacher_of(config, network, ledger, open_donor)) if ledger else None
     lora = faults.attempt(lambda: lora_of(config, network)) if config.method.lora else ()
@@ -271,6 +275,18 @@ def _account(config: Config, network: Network, table: Table, open_donor: Callabl
     if config.donor.verify:
         check_verifiable(ledger, network.stages)
     return ledger
+
+
+def _check_monitor(config: Config, table: Table) -> None:
+    """A figure that the validation images cannot give chooses no epoch."""
+    monitor = config.checkpoint.monitor
+    truth = np.array(table.labels_of("val"))
+    if monitor in undefined("val", truth, table.classes, table.task):
+        gaps = "; ".join(in_words(left_out("val", truth, table.classes, table.task), table.task))
+        raise InputError(
+            f"checkpoint.monitor: expected a figure that the validation images define, received {monitor} of"
+            f" {len(truth)} images ({gaps}); try checkpoint.monitor=val/loss, or other validation images"
+        )
 
 
 def _check_not_random(ledger: Ledger, never_trained: frozenset[str]) -> None:

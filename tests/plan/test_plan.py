@@ -44,6 +44,19 @@ def plan_of(*overrides: str) -> Plan:
     return make_plan(config_of(*overrides), table_of(), resnet18)
 
 
+def test_a_figure_that_the_validation_images_do_not_define_chooses_no_epoch():
+    table = table_of()
+    alike = Table(classes=("a", "b"), train=table.train, val=table.train[::2], test=())
+    chosen = ("checkpoint.monitor=val/auroc", "checkpoint.direction=max")
+    told = (
+        r"checkpoint\.monitor: expected a figure that the validation images define, received val/auroc of 6 images"
+        r" \(val has no image of b: left out of macro-F1, AUROC; .*\); try checkpoint\.monitor=val/loss"
+    )
+    with pytest.raises(InputError, match=told):
+        make_plan(config_of(*chosen), alike, resnet18)
+    assert make_plan(config_of("checkpoint.monitor=val/f1", "checkpoint.direction=max"), alike, resnet18)
+
+
 def test_the_counts_are_those_of_the_network():
     plan = plan_of("freeze=layer1-3")
     rows = {row.name: row for row in plan.stages}

@@ -47,10 +47,22 @@ def test_class_figures():
     assert macro_f1(PROBABILITIES, TARGETS) == pytest.approx((4 / 5 + 1 / 2 + 2 / 3) / 3)
 
 
-def test_macro_f1_leaves_out_a_class_that_never_occurs():
-    probabilities = np.array([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])
-    assert macro_f1(probabilities, np.array([0, 1])) == 1.0
-    assert class_figures(confusion_matrix(probabilities, np.array([0, 1]))).f1.tolist() == [1.0, 1.0, 0.0]
+@pytest.mark.parametrize("said", [[0, 1], [0, 2]], ids=["never said", "said wrongly"])
+def test_macro_f1_leaves_out_a_class_that_has_no_image(said):
+    targets = np.array([0, 1])
+    probabilities = np.eye(3)[said]
+    figures = class_figures(confusion_matrix(probabilities, targets))
+    hit = float(said[1] == 1)
+    assert macro_f1(probabilities, targets) == (1 + hit) / 2
+    assert figures.f1[:2].tolist() == [1.0, hit]
+    assert figures.recall[:2].tolist() == [1.0, hit]
+    assert np.isnan([figures.f1[2], figures.recall[2]]).all()
+    assert np.isnan(figures.precision).tolist() == [place not in said for place in range(3)]
+
+
+def test_auroc_leaves_out_a_class_that_has_no_image():
+    probabilities = np.array([[0.6, 0.3, 0.1], [0.5, 0.4, 0.1], [0.2, 0.5, 0.3]])
+    assert auroc(probabilities, np.array([0, 0, 1])) == 1.0
 
 
 def test_auroc_counts_ordered_pairs_and_half_of_ties():

@@ -15,10 +15,12 @@ from safetensors.torch import load_file
 
 from graft.config.compose import parse, register
 from graft.config.faults import RunFailed
+from graft.results.record import read_run
+from graft.results.resampling import figures
 from graft.run import run
 
 TINY = (
-    "backbone=timm", "backbone.name=test_efficientnet", "freeze=none", "data=folder", "data.image_size=32",
+    "backbone=timm", "backbone.name=test_efficientnet", "freeze=none", "data.image_size=32",
     "data.batch_size=8", "cache=none", "trainer.engine=false", "trainer.accelerator=cpu", "trainer.progress=false",
     "trainer.max_epochs=1", "trainer.precision=32-true",
 )  # fmt: skip
@@ -32,7 +34,8 @@ def donor(tmp_path: Path) -> Path:
 
 
 def carry_out(root: Path, folder: Path, *words: str) -> float | None:
-    chosen = [*TINY, f"data.root={folder}", *words]
+    source = () if "data=csv" in words else ("data=folder", f"data.root={folder}")
+    chosen = [*TINY, *source, *words]
     register()
     with initialize_config_dir(str(root / "conf"), version_base="1.3"):
         config = parse(compose("config", chosen))
@@ -62,6 +65,40 @@ def test_a_run_of_nothing_but_nan_fails_and_exports_no_model(root: Path, images:
         carry_out(root, images, *wild)
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert left == {"plan.json", "transfer.json", "metrics.csv", "checkpoints"}
+
+
+def test_a_class_that_a_part_lacks_is_left_out_everywhere_alike(
+    root: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """The third class stands in train alone."""
+    lines = ["path,label,split"]
+    for path in sorted(images.rglob("*.png")):
+        part, name = path.parts[-3], path.parts[-2]
+        third = part == "train" and int(path.stem) < 4
+        lines.append(f"{path},{'third' if third else name},{part}")
+    table = images / "table.csv"
+    table.write_text("\n".join(lines), encoding="utf-8")
+    chosen = ("checkpoint.monitor=val/auroc", "checkpoint.direction=max")
+    monitored = carry_out(root, images, "donor=none", "data=csv", f"data.root={table}", *chosen)
+    run = tmp_path / "run"
+    metrics, model, record = read(run / "metrics.json"), read(run / "model" / "model.json"), read_run(run)
+    with open(run / "metrics.csv", encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    for name in ("accuracy", "f1", "auroc"):
+        full = f"val/{name}"
+        said = record.predictions["val"]
+        computed = figures(said.answers_NK, said.truth, said.task)[name]
+        for value in (metrics[full], model["metrics"][full], model["intervals"][full]["value"], float(row[full])):
+            assert value == pytest.approx(computed, abs=1e-5), full
+    assert monitored == metrics["val/auroc"]
+    out = {f"{part}/{name}": ["third"] for part in ("val", "test") for name in ("f1", "auroc")}
+    assert metrics["left_out"] == model["left_out"] == out
+    line = "has no image of third: left out of macro-F1, AUROC"
+    assert f"test {line}" in capsys.readouterr().out
+    for file in (run / "report.html", run / "model" / "README.md"):
+        text = file.read_text(encoding="utf-8")
+        assert f"val {line}." in text
+        assert f"test {line}." in text
 
 
 def test_terminal_report_metrics_and_table_call_the_best_epoch_by_one_number(

@@ -21,7 +21,7 @@ def test_round_trip_of_two_parts(tmp_path):
     assert list(parts) == ["val", "test"]
     assert parts["val"].paths == ("a.png", "b,c.png")
     assert parts["val"].truth.tolist() == [1, 0]
-    assert parts["test"].answers_NK.tolist() == [[0.333333, 0.666667]]
+    assert parts["test"].answers_NK.tolist() == [[0.333333333, 0.666666667]]
     header, first = (tmp_path / "predictions.csv").read_text(encoding="utf-8").splitlines()[:2]
     assert header == "part,path,label,target,prob_0,prob_1"
     assert first == "val,a.png,bad,1,0.25,0.75"

@@ -1,5 +1,7 @@
 """data.task=multi_label: binary cross-entropy and its options, figures in training and from predictions."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -90,15 +92,24 @@ def test_predictions_have_the_figures_that_training_has():
     assert each.auroc == pytest.approx(multilabel_auroc(*given, 4, average="none").numpy())
 
 
-def test_a_label_that_none_or_all_have_is_left_out_of_the_areas():
+@pytest.mark.parametrize(("value", "names"), [(0, ("map", "f1", "auroc")), (1, ("map", "auroc"))])
+def test_a_label_that_none_or_all_have_is_left_out_of_averages(value, names):
     said, truth = random_case()
-    truth[:, 3] = 0
+    truth[:, 3] = value
     both = figures(said, truth, TaskKind.multi_label), figures(said[:, :3], truth[:, :3], TaskKind.multi_label)
-    for name in ("map", "auroc"):
-        assert both[0][name] == pytest.approx(both[1][name])
-        metric = MultiLabel(["a", "b", "c", "d"]).metrics()[name]
+    for name, metric in MultiLabel(["a", "b", "c", "d"]).metrics().items():
         metric.update(torch.tensor(said), torch.tensor(truth))
         assert float(metric.compute()) == pytest.approx(both[0][name], abs=1e-6)
+        assert (both[0][name] == pytest.approx(both[1][name])) is (name in names), name
+
+
+def test_without_any_label_only_the_share_of_right_ones_is_defined():
+    said, truth = random_case()
+    found = figures(said, 0 * truth, TaskKind.multi_label)
+    for name, metric in MultiLabel(["a", "b", "c", "d"]).metrics().items():
+        metric.update(torch.tensor(said), torch.tensor(0 * truth))
+        assert float(metric.compute()) == pytest.approx(found[name], nan_ok=True)
+        assert math.isnan(found[name]) is (name != "label_accuracy"), name
 
 
 @pytest.mark.parametrize("metric", ["map", "f1", "f1_micro", "auroc", "label_accuracy"])

@@ -82,6 +82,27 @@ def test_r2_of_what_does_not_vary_is_undefined():
     assert np.isnan(figures(np.ones((3, 1)), np.full((3, 1), 7.0), TaskKind.regression)["r2"])
 
 
+@pytest.mark.parametrize(("images", "defined"), [(50, 1), (1, 0)])
+def test_numbers_that_do_not_vary_are_left_out_of_r2(images, defined):
+    said, truth = random_case(images)
+    truth[:, 0] = 0.1
+    found = figures(said, truth, TaskKind.regression)["r2"]
+    metric = Regression(["a", "b"], [0, 0], [1, 1]).metrics()["r2"]
+    for rows in np.array_split(np.arange(images), min(images, 3)):
+        metric.update(torch.tensor(said[rows]), torch.tensor(truth[rows]))
+    assert float(metric.compute()) == pytest.approx(found, nan_ok=True)
+    assert np.isnan(found) == (not defined)
+    assert not defined or found == pytest.approx(figures(said[:, 1:], truth[:, 1:], TaskKind.regression)["r2"])
+
+
+def test_r2_keeps_its_digits_where_the_numbers_are_large():
+    said, truth = (torch.tensor(values + 1e6, dtype=torch.float32) for values in random_case())
+    metric = Regression(["a", "b"], [1e6, 1e6], [1, 1]).metrics()["r2"]
+    metric.update(said, truth)
+    expected = figures(said.double().numpy(), truth.double().numpy(), TaskKind.regression)["r2"]
+    assert float(metric.compute()) == pytest.approx(expected, rel=1e-6)
+
+
 def test_it_comes_back_from_a_record_with_its_units():
     record = {"classes": ["age", "share"], "task": TASK.record()}
     torch.testing.assert_close(task_of_record(record).answers(OUTPUTS), TASK.answers(OUTPUTS))

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from graft.config.choices import TaskKind
 from graft.config.faults import InputError
 from graft.config.schema import ClassWeights, LossConfig
 from graft.finetune.metrics import Evaluation
+from graft.results.evaluate import area_under_roc
 from graft.results.resampling import bootstrap, figures, paired_difference
 from graft.tasks import SingleLabel
 from graft.tasks.single_label import CrossEntropy, balanced_weights
@@ -117,6 +119,29 @@ def test_an_answer_that_is_not_finite_counts_as_no_class_but_leaves_the_figures_
     assert math.isnan(drawn.low)
     gain = paired_difference(said, LOGITS.softmax(1).double().numpy(), HARD.numpy(), "accuracy")
     assert math.isnan(gain.value)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+@pytest.mark.parametrize("present", [1, 2])
+def test_classes_that_a_part_lacks_are_left_out_of_averages(classes, present):
+    """In training, in metrics.json and in what is computed of predictions alike."""
+    generator = np.random.default_rng(classes)
+    said = generator.dirichlet(np.ones(classes), size=40).round(2)  # rounding makes ties
+    truth = generator.integers(0, present, 40)
+    found = figures(said, truth, TaskKind.single_label)
+    for name, metric in SingleLabel([str(k) for k in range(classes)]).metrics().items():
+        metric.update(torch.tensor(said), torch.tensor(truth))
+        assert float(metric.compute()) == pytest.approx(found[name], abs=1e-6, nan_ok=True), name
+    assert math.isnan(found["auroc"]) is (present == 1)
+    each = [area_under_roc(said[:, k], truth == k, np.ones((1, 40)))[0] for k in range(present)]
+    assert present == 1 or found["auroc"] == pytest.approx(np.mean(each))
+    assert found["f1"] == pytest.approx(f1_score(truth, said.argmax(1), range(present)))
+
+
+def f1_score(truth, said, classes):
+    """The mean over the classes, from their counts."""
+    of_class = [((said == k) & (truth == k)).sum() / ((said == k).sum() + (truth == k).sum()) for k in classes]
+    return 2 * float(np.mean(of_class))
 
 
 def test_it_knows_the_training_parts_counts():

@@ -8,6 +8,7 @@ from typing import Any
 
 from graft.config.choices import TaskKind
 from graft.config.figures import FIGURES
+from graft.results.left_out import in_words
 from graft.results.report.words import measured
 
 TITLES = {figure.name: figure.title for figures in FIGURES.values() for figure in figures}
@@ -82,7 +83,10 @@ def model_card(record: Mapping[str, Any]) -> str:
         _section("Data", _data(record.get("data", {}))),
         _section("Donor", _table(("", ""), _donor(record.get("donor", {})))),
         _section("Freeze history", _freeze(record.get("freeze", {}))),
-        _section("Metrics", _metrics(record.get("metrics", {}), record.get("intervals", {}))),
+        _section(
+            "Metrics",
+            _metrics(record.get("metrics", {}), record.get("intervals", {}), record.get("left_out", {}), task["kind"]),
+        ),
         _section("Command", f"```bash\n{record['command']}\n```" if record.get("command") else ""),
         _section("Birth certificate", _birth(record.get("tensors", {}))),
         f"Written by {record['made_by']}.",
@@ -159,7 +163,12 @@ def _freeze(freeze: Mapping[str, Any]) -> str:
     return "\n\n".join(filter(None, (asked, shown, verified)))
 
 
-def _metrics(metrics: Mapping[str, float], intervals: Mapping[str, Mapping[str, float]]) -> str:
+def _metrics(
+    metrics: Mapping[str, float | None],
+    intervals: Mapping[str, Mapping[str, float]],
+    out: Mapping[str, Sequence[str]],
+    task: str,
+) -> str:
     rows: list[Sequence[str]] = []
     for name, value in metrics.items():
         part, _, metric = name.partition("/")
@@ -172,7 +181,8 @@ def _metrics(metrics: Mapping[str, float], intervals: Mapping[str, Mapping[str, 
         "The intervals come from resampling the images (percentile bootstrap): they tell what other images of the same "
         "kind might give, not what another seed might. The epoch was chosen on val."
     )
-    return f"{_table(('part', 'metric', 'value', '95 % interval'), rows)}\n\n{note}"
+    shown = _table(("part", "metric", "value", "95 % interval"), rows)
+    return "\n\n".join([shown, *(f"{_text(line)}." for line in in_words(out, TaskKind(task))), note])
 
 
 def _birth(tensors: Mapping[str, Any]) -> str:

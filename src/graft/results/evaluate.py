@@ -6,8 +6,9 @@ Everywhere: `probabilities_NK` holds a row per image and a column per class, `ta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassFigures:
-    """Per class, each [K]; a figure that divides by nothing is 0, and `support` tells why."""
+    """Per class, each [K]; NaN where a figure divides by nothing: `support` or `predicted` tells why."""
 
     precision: Floats
     recall: Floats
@@ -57,19 +58,24 @@ def class_figures(confusion_KK: Ints) -> ClassFigures:
     support, predicted = confusion_KK.sum(1), confusion_KK.sum(0)
     hits = np.diag(confusion_KK).astype(np.float64)
     return ClassFigures(
-        precision=hits / np.maximum(predicted, 1),
-        recall=hits / np.maximum(support, 1),
-        f1=2 * hits / np.maximum(support + predicted, 1),
+        precision=share(hits, predicted),
+        recall=share(hits, support),
+        f1=np.where(support > 0, share(2 * hits, support + predicted), np.nan),
         support=support,
         predicted=predicted,
     )
 
 
 def macro_f1(probabilities_NK: Floats, targets_N: Ints) -> float:
-    """Mean F1 over the classes that occur among targets or predictions (as torchmetrics averages)."""
+    """Mean F1 over the classes that the images have; NaN for no images."""
     figures = class_figures(confusion_matrix(probabilities_NK, targets_N))
-    occurring = figures.support + figures.predicted > 0
-    return float(figures.f1[occurring].mean()) if occurring.any() else float("nan")
+    present = figures.support > 0
+    return float(figures.f1[present].mean()) if present.any() else float("nan")
+
+
+def share(parts: Floats, wholes: NDArray[Any]) -> Floats:
+    """Of each whole; NaN of nothing."""
+    return np.where(wholes > 0, parts / np.where(wholes > 0, wholes, 1), np.nan)
 
 
 def auroc(probabilities_NK: Floats, targets_N: Ints) -> float:
@@ -104,16 +110,16 @@ def _weighted_accuracy(probabilities_NK: Floats, targets_N: Ints, weights_RN: Fl
 def _weighted_f1(probabilities_NK: Floats, targets_N: Ints, weights_RN: Floats) -> Floats:
     is_class_NK = np.eye(probabilities_NK.shape[1])
     true_NK, said_NK = is_class_NK[targets_N], is_class_NK[probabilities_NK.argmax(1)]
-    hits_RK = weights_RN @ (true_NK * said_NK)
-    total_RK = weights_RN @ (true_NK + said_NK)
-    f1_RK = np.where(total_RK > 0, 2 * hits_RK / np.where(total_RK > 0, total_RK, 1), 0)
-    return f1_RK.sum(1) / (total_RK > 0).sum(1)
+    support_RK = weights_RN @ true_NK
+    f1_RK = share(2 * (weights_RN @ (true_NK * said_NK)), support_RK + weights_RN @ said_NK)
+    return mean_over_outputs(np.where(support_RK > 0, f1_RK, np.nan))
 
 
 def _weighted_auroc(probabilities_NK: Floats, targets_N: Ints, weights_RN: Floats) -> Floats:
     classes = probabilities_NK.shape[1]
     columns = [1] if classes == 2 else list(range(classes))
-    return mean_over_curves([area_under_roc(probabilities_NK[:, k], targets_N == k, weights_RN) for k in columns])
+    areas_KR = [area_under_roc(probabilities_NK[:, k], targets_N == k, weights_RN) for k in columns]
+    return mean_over_outputs(np.stack(areas_KR, axis=1))
 
 
 def area_under_roc(scores_N: Floats, positive_N: Bools, weights_RN: Floats) -> Floats:
@@ -136,11 +142,10 @@ def by_score(scores_N: Floats, positive_N: Bools, weights_RN: Floats) -> tuple[F
     )
 
 
-def mean_over_curves(areas_R: Sequence[Floats]) -> Floats:
-    """The mean over the classes that have a curve in each resample; NaN where none has."""
-    stacked_KR = np.stack(areas_R)
-    counted_R = (~np.isnan(stacked_KR)).sum(0)
-    return np.where(counted_R > 0, np.nansum(stacked_KR, axis=0) / np.maximum(counted_R, 1), np.nan)
+def mean_over_outputs(figures_RK: Floats) -> Floats:
+    """The mean over the outputs that have the figure in each resample [R]; NaN where none has."""
+    counted_R = (~np.isnan(figures_RK)).sum(1)
+    return np.where(counted_R > 0, np.nansum(figures_RK, axis=1) / np.maximum(counted_R, 1), np.nan)
 
 
 WEIGHTED: dict[str, Callable[[Floats, Ints, Floats], Floats]] = {

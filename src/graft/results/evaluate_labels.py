@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graft.results.evaluate import Bools, Floats, Ints, area_under_roc, by_score, mean_over_curves
+from graft.results.evaluate import Bools, Floats, Ints, area_under_roc, by_score, mean_over_outputs, share
 
 THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelFigures:
-    """Per label, each [K]; a figure that divides by nothing is 0, and a curve without both sides NaN."""
+    """Per label, each [K]; NaN where a figure divides by nothing, or a curve has one side alone."""
 
     precision: Floats
     recall: Floats
@@ -35,9 +35,9 @@ def label_figures(probabilities_NK: Floats, truth_NK: Floats) -> LabelFigures:
     once = np.ones((1, len(truth_NK)))
     columns = list(zip(probabilities_NK.T, true_NK.T, strict=True))
     return LabelFigures(
-        precision=hits / np.maximum(said, 1),
-        recall=hits / np.maximum(support, 1),
-        f1=2 * hits / np.maximum(said + support, 1),
+        precision=share(hits, said),
+        recall=share(hits, support),
+        f1=np.where(support > 0, share(2 * hits, said + support), np.nan),
         average_precision=np.array([_average_precision(*column, once)[0] for column in columns]),
         auroc=np.array([area_under_roc(*column, once)[0] for column in columns]),
         support=support,
@@ -57,29 +57,31 @@ def _average_precision(scores_N: Floats, positive_N: Bools, weights_RN: Floats) 
 
 def _weighted_map(probabilities_NK: Floats, truth_NK: Floats, weights_RN: Floats) -> Floats:
     columns = zip(probabilities_NK.T, truth_NK.T > 0, strict=True)
-    return mean_over_curves([_average_precision(*column, weights_RN) for column in columns])
+    return mean_over_outputs(np.stack([_average_precision(*column, weights_RN) for column in columns], axis=1))
 
 
 def _weighted_auroc(probabilities_NK: Floats, truth_NK: Floats, weights_RN: Floats) -> Floats:
     columns = zip(probabilities_NK.T, truth_NK.T > 0, strict=True)
-    return mean_over_curves([area_under_roc(*column, weights_RN) for column in columns])
+    return mean_over_outputs(np.stack([area_under_roc(*column, weights_RN) for column in columns], axis=1))
 
 
-def _counts(probabilities_NK: Floats, truth_NK: Floats, weights_RN: Floats) -> tuple[Floats, Floats]:
-    """Hits, and labels said and true together, [R, K]."""
+def _counts(probabilities_NK: Floats, truth_NK: Floats, weights_RN: Floats) -> tuple[Floats, Floats, Floats]:
+    """Hits, images with each label and images of which it is said, [R, K]."""
     said_NK = (probabilities_NK > THRESHOLD).astype(np.float64)
-    return weights_RN @ (said_NK * truth_NK), weights_RN @ (said_NK + truth_NK)
+    return weights_RN @ (said_NK * truth_NK), weights_RN @ truth_NK, weights_RN @ said_NK
+
+
+def _f1(hits: Floats, support: Floats, said: Floats) -> Floats:
+    return np.where(support > 0, share(2 * hits, support + said), np.nan)
 
 
 def _weighted_f1(probabilities_NK: Floats, truth_NK: Floats, weights_RN: Floats) -> Floats:
-    """The mean over the labels; that of a label which is neither true nor said is 0, as torchmetrics has it."""
-    hits_RK, total_RK = _counts(probabilities_NK, truth_NK, weights_RN)
-    return np.where(total_RK > 0, 2 * hits_RK / np.where(total_RK > 0, total_RK, 1), 0).mean(1)
+    """The mean over the labels that some image has."""
+    return mean_over_outputs(_f1(*_counts(probabilities_NK, truth_NK, weights_RN)))
 
 
 def _weighted_micro_f1(probabilities_NK: Floats, truth_NK: Floats, weights_RN: Floats) -> Floats:
-    hits_R, total_R = (counted.sum(1) for counted in _counts(probabilities_NK, truth_NK, weights_RN))
-    return np.where(total_R > 0, 2 * hits_R / np.where(total_R > 0, total_R, 1), 0)
+    return _f1(*(counted_RK.sum(1) for counted_RK in _counts(probabilities_NK, truth_NK, weights_RN)))
 
 
 def _weighted_accuracy(probabilities_NK: Floats, truth_NK: Floats, weights_RN: Floats) -> Floats:

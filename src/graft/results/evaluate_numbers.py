@@ -1,7 +1,7 @@
 """Figures of merit where numbers are to be learnt: pure functions of numpy arrays.
 
 Everywhere: `said_NK` and `true_NK` hold a row per image and a column per number; `weights_RN` a row per resample, with
-how often it holds each image. Over several numbers each figure is the mean of theirs.
+how often it holds each image. Over several numbers each figure is the mean of theirs, R² of those that vary.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graft.results.evaluate import Floats
+from graft.results.evaluate import Floats, mean_over_outputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,13 +54,14 @@ def _r2(said_NK: Floats, true_NK: Floats, weights_RN: Floats) -> Floats:
     """1 less the mean squared error over the variance; NaN where the truth does not vary."""
     centred_NK = true_NK - true_NK.mean(0)  # or the difference of squares below would lose its digits
     spread_RK = _mean(centred_NK**2, weights_RN) - _mean(centred_NK, weights_RN) ** 2
-    defined = spread_RK > 1e-12 * np.maximum((centred_NK**2).mean(0), np.finfo(np.float64).tiny)
+    varies_K = (true_NK != true_NK[:1]).any(0)  # of equal numbers the mean may be another, in its last digit
+    defined = varies_K & (spread_RK > 1e-12 * np.maximum((centred_NK**2).mean(0), np.finfo(np.float64).tiny))
     return np.where(defined, 1 - _rmse(said_NK, true_NK, weights_RN) ** 2 / np.where(defined, spread_RK, 1), np.nan)
 
 
 WEIGHTED: dict[str, Callable[[Floats, Floats, Floats], Floats]] = {
     "mae": lambda *given: _mae(*given).mean(1),
     "rmse": lambda *given: _rmse(*given).mean(1),
-    "r2": lambda *given: _r2(*given).mean(1),
+    "r2": lambda *given: mean_over_outputs(_r2(*given)),
 }
 """Each figure on each resample [R]."""

@@ -41,6 +41,7 @@ def export(
     data: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
     intervals: Mapping[str, Mapping[str, Any]] | None = None,
+    left_out: Mapping[str, Sequence[str]] | None = None,
     command: str | None = None,
 ) -> None:
     """Writes the network's weights and record. A reader never finds a record beside weights that are not its own.
@@ -54,6 +55,7 @@ def export(
         frozen: the tensors that no phase changed.
         data: the images of each class by part, as in plan.json.
         intervals: low and high of a metric, under the metric's name.
+        left_out: the outputs that an averaged metric leaves out, under the metric's name.
     """
     weights = separate_tensors(network.module)
     record = {
@@ -71,6 +73,7 @@ def export(
         "data": dict(data or {}),
         "metrics": dict(metrics or {}),
         "intervals": dict(intervals or {}),
+        "left_out": dict(left_out or {}),
         "command": command,
         "tensors": birth_certificate(weights, ledger or {}, frozen),
     }

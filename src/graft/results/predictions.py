@@ -51,6 +51,8 @@ def in_order_of(said: Predictions, other: Predictions) -> Predictions | None:
 def write_predictions(folder: Path | str, parts: Sequence[Predictions], *, classes: Sequence[str] = ()) -> None:
     """Writes the folder's predictions.csv, whole, whatever an earlier run has left there.
 
+    With all digits of float32: fewer make equal answers of different ones, and so another AUROC of what is read back.
+
     Args:
         parts: of one run, and so of one task.
         classes: names of the classes, labels or numbers; without them positions stand in for names.
@@ -63,7 +65,7 @@ def write_predictions(folder: Path | str, parts: Sequence[Predictions], *, class
     writer.writerow([*FIXED, *layout.header(names)])
     for said in parts:
         for path, label, row in zip(said.paths, said.truth.tolist(), said.answers_NK.tolist(), strict=True):
-            writer.writerow([said.part, path, *layout.cells(label, names), *(f"{value:.6g}" for value in row)])
+            writer.writerow([said.part, path, *layout.cells(label, names), *(f"{value:.9g}" for value in row)])
     write_text(Path(folder) / FILE, text.getvalue())
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.classification import MultilabelAccuracy, MultilabelF1Score
+from torchmetrics.classification import MultilabelAccuracy
 from torchmetrics.functional.classification import multilabel_auroc, multilabel_average_precision
-from torchmetrics.utilities import dim_zero_cat
 from typing_extensions import override
 
 from graft.config.choices import ClassWeights, TaskKind
 from graft.config.faults import InputError
 from graft.config.schema import LossConfig
+from graft.tasks.averages import MacroLabelF1, MeanArea, MicroLabelF1
 from graft.tasks.task import Criterion, Task, listed
 
 THRESHOLD = 0.5
@@ -64,44 +64,14 @@ class MultiLabel(Task):
 
     @override
     def metrics(self) -> dict[str, Metric]:
-        options: dict[str, Any] = {"num_labels": len(self.names), "validate_args": False}
+        labels = len(self.names)
         return {
-            "map": MeanOverLabels(multilabel_average_precision),
-            "f1": MultilabelF1Score(average="macro", threshold=THRESHOLD, **options),
-            "f1_micro": MultilabelF1Score(average="micro", threshold=THRESHOLD, **options),
-            "auroc": MeanOverLabels(multilabel_auroc),
-            "label_accuracy": MultilabelAccuracy(average="micro", threshold=THRESHOLD, **options),
+            "map": MeanArea(multilabel_average_precision),
+            "f1": MacroLabelF1(labels, threshold=THRESHOLD),
+            "f1_micro": MicroLabelF1(labels, threshold=THRESHOLD),
+            "auroc": MeanArea(multilabel_auroc),
+            "label_accuracy": MultilabelAccuracy(labels, THRESHOLD, average="micro", validate_args=False),
         }
-
-
-class MeanOverLabels(Metric):
-    """The mean of an area under a curve over the labels that some images have and others lack: no other has a curve.
-
-    Args:
-        area: of torchmetrics' functions of probabilities and labels.
-    """
-
-    full_state_update = False
-
-    def __init__(self, area: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.area = area
-        self.said: list[Tensor]
-        self.truth: list[Tensor]
-        self.add_state("said", default=[], dist_reduce_fx="cat")
-        self.add_state("truth", default=[], dist_reduce_fx="cat")
-
-    @override
-    def update(self, probabilities_BK: Tensor, label_BK: Tensor) -> None:
-        self.said.append(probabilities_BK)
-        self.truth.append(label_BK.long())
-
-    @override
-    def compute(self) -> Tensor:
-        said_NK, truth_NK = dim_zero_cat(self.said), dim_zero_cat(self.truth)
-        told = truth_NK.bool().any(0) & ~truth_NK.bool().all(0)
-        labels = int(told.sum())
-        return self.area(said_NK[:, told], truth_NK[:, told], num_labels=labels, average="macro", validate_args=False)
 
 
 class BinaryCrossEntropy(Criterion):

@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError, R2Score
+from torchmetrics.regression import MeanAbsoluteError, MeanSquaredError
 from typing_extensions import override
 
 from graft.config.choices import RegressionLoss, TaskKind
 from graft.config.schema import LossConfig
+from graft.tasks.averages import MeanR2
 from graft.tasks.task import Criterion, Task, listed
 
 
@@ -83,7 +84,7 @@ class Regression(Task):
 
     @override
     def metrics(self) -> dict[str, Metric]:
-        return {"mae": MeanAbsoluteError(), "rmse": _RootOfMeans(len(self.names)), "r2": R2Score()}
+        return {"mae": MeanAbsoluteError(), "rmse": _RootOfMeans(len(self.names)), "r2": MeanR2(self.mean_K)}
 
 
 class _RootOfMeans(MeanSquaredError):

@@ -9,17 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassAUROC,
-    MulticlassConfusionMatrix,
-    MulticlassF1Score,
-)
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+from torchmetrics.functional.classification import multilabel_auroc
 from typing_extensions import override
 
 from graft.config.choices import ClassWeights, TaskKind
 from graft.config.faults import InputError
 from graft.config.schema import LossConfig
+from graft.tasks.averages import MacroF1, MeanArea
 from graft.tasks.task import Criterion, Task, listed
 
 
@@ -70,11 +67,10 @@ class SingleLabel(Task):
 
     @override
     def metrics(self) -> dict[str, Metric]:
-        options: dict[str, Any] = {"num_classes": len(self.names), "validate_args": False}
         return {
-            "accuracy": MulticlassAccuracy(average="micro", **options),
-            "f1": MulticlassF1Score(average="macro", **options),
-            "auroc": MulticlassAUROC(average="macro", **options),
+            "accuracy": MulticlassAccuracy(len(self.names), average="micro", validate_args=False),
+            "f1": MacroF1(len(self.names)),
+            "auroc": MeanArea(multilabel_auroc),
         }
 
     @override

@@ -18,6 +18,7 @@ from graft.results.combine.members import Member
 from graft.results.combine.statistics import moved_norms, recompute
 from graft.results.export import made_by, separate_tensors, write_folder
 from graft.results.intervals import written_intervals
+from graft.results.left_out import LeftOut, in_words, left_out
 from graft.results.predictions import Predictions, write_predictions
 from graft.results.report.words import measured
 
@@ -70,6 +71,7 @@ def write_combined(
     metrics: dict[str, float] = {}
     predictions: list[Predictions] = []
     compared = members[base]
+    out: LeftOut = {}
     parts = ["val", *(["test"] if test else [])]
     output.mkdir(parents=True, exist_ok=True)
     for part in parts:
@@ -86,15 +88,19 @@ def write_combined(
             f"{compared.name} alone {', '.join(f'{measured(other[figure.name], 4)}' for figure in shown)}"
         )
         record[f"{part} of {compared.name}"] = other
+        out.update(left_out(part, said.truth, judge.table.classes, said.task))
     write_predictions(output, predictions, classes=judge.table.classes)
     told = {
         "metrics": metrics,
         "intervals": written_intervals(predictions),
+        "left_out": out,
         "command": command,
         "combined": record,
     }
     _write_model(output / "model", network, members, weights, base, told)
-    write_json(output / "metrics.json", metrics)
+    write_json(output / "metrics.json", {**metrics, "left_out": out})
+    for line in in_words(out, members[base].opened.task.kind):
+        say(line)
     say(f"written: {output}")
 
 

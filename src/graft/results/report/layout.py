@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from graft.config.choices import TaskKind
 from graft.config.figures import FIGURES, headline
 from graft.results.intervals import told_intervals
+from graft.results.left_out import in_words, left_out
 from graft.results.predictions import Predictions
 from graft.results.record import RunRecord
 from graft.results.report import quality, quality_labels, quality_numbers
@@ -114,8 +116,11 @@ def tiles(record: RunRecord, found: Mapping[str, Mapping[str, Interval]]) -> Htm
     shown: list[Html] = []
     for known in FIGURES[record.task]:
         interval = found.get(part, {}).get(known.name)
-        value = interval.value if interval else record.metrics.get(f"{part}/{known.name}")
-        if isinstance(value, int | float):
+        name = f"{part}/{known.name}"
+        value = interval.value if interval else record.metrics.get(name, "")
+        if value is None or (isinstance(value, float) and isnan(value)):
+            shown.append(tile(f"{part} {known.title}", "undefined"))
+        elif isinstance(value, int | float):
             note = f"95 % interval {span(interval.low, interval.high)}" if interval else ""
             shown.append(tile(f"{part} {known.title}", f"{value:.3f}" if known.is_share else f"{value:.4g}", note))
     if part in record.predictions:
@@ -150,7 +155,13 @@ def figures(record: RunRecord, found: Mapping[str, Mapping[str, Interval]]) -> H
     )
     headers = ["metric", *(_headed(record, part) for part in parts)]
     shown = table(headers, rows, caption="Metrics by part")
-    return section("Metrics", element("div", shown, element("p", note, class_="muted"), class_="card"))
+    gaps = [element("p", f"{line}.", class_="muted") for line in _left_out(record)]
+    return section("Metrics", element("div", shown, *gaps, element("p", note, class_="muted"), class_="card"))
+
+
+def _left_out(record: RunRecord) -> list[str]:
+    out = [left_out(part, said.truth, record.classes, said.task) for part, said in record.predictions.items()]
+    return [line for each in out for line in in_words(each, record.task)]
 
 
 def _headed(record: RunRecord, part: str) -> str:
@@ -162,5 +173,5 @@ def _figure(metrics: Mapping[str, Any], found: Mapping[str, Mapping[str, Interva
     interval = found.get(part, {}).get(name)
     if interval is not None:
         return cell(join((measured(interval.value), element("small", span(interval.low, interval.high)))))
-    value = metrics.get(f"{part}/{name}")
-    return cell(measured(value) if isinstance(value, int | float) else "–")
+    value = metrics.get(f"{part}/{name}", "")
+    return cell(measured(value) if value is None or isinstance(value, int | float) else "–")

@@ -106,6 +106,11 @@ def bar(share: float, value: object, *, sort: float | None = None) -> Html:
     return element("td", element("span", value), class_="bar", style=f"--share:{width}", data_sort=sort)
 
 
+def share(value: float) -> Html:
+    """A figure from 0 to 1 with its bar; a dash for what could not be computed."""
+    return cell("–") if math.isnan(value) else bar(value, f"{value:.3f}")
+
+
 def details(summary: object, *children: object, open_: bool = False) -> Html:
     inner = join((element("summary", summary), *children))
     return Html(f"<details{' open' if open_ else ''}>{inner}</details>")

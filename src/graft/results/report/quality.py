@@ -11,7 +11,7 @@ from graft.results.predictions import Predictions
 from graft.results.report import figures
 from graft.results.report.gallery import gallery
 from graft.results.report.mistakes import MISTAKES, MOST
-from graft.results.report.page import Html, bar, cell, element, figure, section, table, tile
+from graft.results.report.page import Html, cell, element, figure, section, share, table, tile
 from graft.results.report.words import count, percent
 
 TABLE_CLASSES = 12
@@ -95,7 +95,7 @@ def _per_class(confusion_KK: Ints, classes: Sequence[str]) -> Html:
     rows = [
         [
             name,
-            *(bar(float(values[k]), f"{values[k]:.3f}") for values in (found.precision, found.recall, found.f1)),
+            *(share(float(values[k])) for values in (found.precision, found.recall, found.f1)),
             *(cell(f"{number[k]:,}", sort=int(number[k])) for number in (found.support, found.predicted)),
         ]
         for k, name in enumerate(classes)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from graft.results.evaluate_labels import THRESHOLD, label_figures
 from graft.results.predictions import Predictions
 from graft.results.report.gallery import gallery
 from graft.results.report.mistakes import MISTAKES
-from graft.results.report.page import Html, bar, cell, element, section, table
+from graft.results.report.page import Html, cell, element, section, share, table
 from graft.results.report.words import count
 
 
@@ -34,14 +33,10 @@ def _per_label(said: Predictions, classes: Sequence[str]) -> Html:
     rows = [
         [
             name,
-            *(_share(float(values[k])) for values in shares),
+            *(share(float(values[k])) for values in shares),
             *(cell(f"{number[k]:,}", sort=int(number[k])) for number in (found.support, found.said)),
         ]
         for k, name in enumerate(classes)
     ]
     headers = ["label", "precision", "recall", "F1", "average precision", "AUROC", "images", "said"]
     return table(headers, rows, caption="Per label", sortable=True)
-
-
-def _share(value: float) -> Html:
-    return cell("–") if math.isnan(value) else bar(value, f"{value:.3f}")
