@@ -27,7 +27,7 @@ from graft.plan import Plan
 from graft.processes import is_first, say
 from graft.results.drift import drift, write_drift
 from graft.results.export import export
-from graft.results.intervals import written_intervals
+from graft.results.intervals import Intervals, written_intervals
 from graft.results.latency import latency_ms
 from graft.results.left_out import LeftOut, in_words, left_out
 from graft.results.predictions import Predictions, write_predictions
@@ -43,7 +43,8 @@ def write_results(
     injected: dict[str, torch.Tensor],
     folder: Path,
     overrides: Sequence[str],
-) -> None:
+) -> Intervals:
+    """Predictions, drift and the model, and the intervals that the figures get."""
     config, table = plan.config, plan.table
     said = [
         Predictions(
@@ -60,6 +61,7 @@ def write_results(
     write_drift(folder, drift(injected, after, network.stages.stage_of))
     heads = network.stages.heads
     frozen = (unmoving(network.module, phase.frozen, config.freeze_bn, heads=heads) for phase in result.phases)
+    drawn = written_intervals(said)
     never = {plain_name(name) for name in frozenset[str].intersection(*frozen)}
     export(
         network,
@@ -80,12 +82,15 @@ def write_results(
         data={"kind": config.data.kind.value, **table.summary()},
         metrics=result.metrics,
         left_out=_left_out(plan, result),
-        intervals=written_intervals(said),
+        intervals=drawn,
         command=shlex.join(["python", "train.py", *overrides]),
     )
+    return drawn
 
 
-def write_metrics(plan: Plan, network: Network, result: FitResult, clock: Clock, folder: Path) -> dict[str, Any]:
+def write_metrics(
+    plan: Plan, network: Network, result: FitResult, drawn: Intervals, clock: Clock, folder: Path
+) -> dict[str, Any]:
     """Once the model is exported, whose latency is measured where that is asked for."""
     latency: dict[str, float] = {}
     if plan.config.trainer.latency:
@@ -110,6 +115,7 @@ def write_metrics(plan: Plan, network: Network, result: FitResult, clock: Clock,
         "accumulate": result.accumulate,
         "steps_skipped": result.steps_skipped,
         "left_out": _left_out(plan, result),
+        "intervals": drawn,
         **({"confusion": result.confusion} if result.confusion else {}),
         "profile": {name: round(share, 4) for name, share in result.profile.items()},
         "prefix": result.prefix,

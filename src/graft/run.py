@@ -132,8 +132,8 @@ def _run(
     if plan.lora:
         merge(network.module, plan.lora, example_of(network))
     with clock("export"):
-        write_results(plan, network, result, injected, folder, overrides)
-    metrics = write_metrics(plan, network, result, clock, folder)
+        drawn = write_results(plan, network, result, injected, folder, overrides)
+    metrics = write_metrics(plan, network, result, drawn, clock, folder)
     write_page(folder)
     publish(loggers, folder)
     say(summary(metrics, plan.task.kind, folder))

@@ -35,7 +35,7 @@ RECORD = {
         "verified": True,
     },
     "metrics": {"test/accuracy": 0.75, "test/loss": 0.5},
-    "intervals": {"test/accuracy": {"low": 0.7, "high": 0.8}},
+    "intervals": {"test/accuracy": {"low": 0.7, "high": 0.8, "method": "Wilson"}},
     "command": "python train.py seed=1",
     "tensors": {"summary": {"copied, untouched": 294, "initialized, trained": 2}},
 }  # fmt: skip
@@ -48,7 +48,8 @@ def test_it_says_what_the_record_says():
         "| large JPEGs | decoded at 1/2, 1/4 or 1/8",
         "| all | 1,234 |", "1 unreadable files were left out.", "| SHA-256 | `abc` |", "| licence | apache-2.0 |",
         "| 0 | 0 | stem, layer1 |", "| 1.5 | 1,500 | nothing |", "Proven by hash",
-        "| test | accuracy | 0.7500 | 0.7000 to 0.8000 |", "| test | loss | 0.5000 | – |", "python train.py seed=1",
+        "| test | accuracy | 0.7500 | 0.7000 to 0.8000 | Wilson |", "| test | loss | 0.5000 | – | – |",
+        "python train.py seed=1",
         "| 294 | copied | the donor's values under the same name | untouched |",
         "| 2 | initialized | fresh: from no donor | trained |",
     ):  # fmt: skip

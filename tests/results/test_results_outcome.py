@@ -91,6 +91,8 @@ def test_a_class_that_a_part_lacks_is_left_out_everywhere_alike(
         for value in (metrics[full], model["metrics"][full], model["intervals"][full]["value"], float(row[full])):
             assert value == pytest.approx(computed, abs=1e-5), full
     assert monitored == metrics["val/auroc"]
+    assert metrics["intervals"] == model["intervals"]
+    assert metrics["intervals"]["val/accuracy"]["method"] == "Wilson"
     out = {f"{part}/{name}": ["third"] for part in ("val", "test") for name in ("f1", "auroc")}
     assert metrics["left_out"] == model["left_out"] == out
     line = "has no image of third: left out of macro-F1, AUROC"

@@ -45,7 +45,7 @@ def test_intervals_are_drawn_once_and_read_back(tmp_path, monkeypatch):
     written = written_intervals([said])
     assert list(written) == ["val/accuracy", "val/f1", "val/auroc"]
     drawn = told_intervals({}, said)
-    monkeypatch.setattr("graft.results.intervals.bootstrap", None)
+    monkeypatch.setattr("graft.results.intervals.interval", None)
     assert told_intervals(json.loads(json.dumps(written)), said) == drawn
     monkeypatch.undo()
     assert told_intervals({"val/accuracy": {"low": 0.1, "high": 0.2}}, said) == drawn

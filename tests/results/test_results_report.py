@@ -210,7 +210,7 @@ def test_words():
         "-0.00042",
     ]
     assert (measured(0.00042, 4), measured(0.5, sign="+"), measured(float("nan"))) == ("0.00042", "+0.500", "undefined")
-    assert (span(0.00012, 0.25), span(float("nan"), 1)) == ("0.00012 to 0.250", "undefined")
+    assert (span(0.00012, 0.25, "Wilson"), span(float("nan"), 1, "")) == ("0.00012 to 0.250 (Wilson)", "no interval")
     order = ["stem", "layer1", "layer2", "layer3", "head"]
     assert stretches({"layer1", "stem", "layer2"}, order) == "stem to layer2"
     assert stretches({"layer2", "stem", "head"}, order) == "stem, layer2, head"

@@ -10,6 +10,7 @@ from graft.config.choices import TaskKind
 from graft.config.figures import FIGURES
 from graft.results.left_out import in_words
 from graft.results.report.words import measured
+from graft.results.resampling import BOOTSTRAP
 
 TITLES = {figure.name: figure.title for figures in FIGURES.values() for figure in figures}
 FILE = "README.md"
@@ -165,7 +166,7 @@ def _freeze(freeze: Mapping[str, Any]) -> str:
 
 def _metrics(
     metrics: Mapping[str, float | None],
-    intervals: Mapping[str, Mapping[str, float]],
+    intervals: Mapping[str, Mapping[str, Any]],
     out: Mapping[str, Sequence[str]],
     task: str,
 ) -> str:
@@ -174,14 +175,15 @@ def _metrics(
         part, _, metric = name.partition("/")
         told = intervals.get(name)
         span = f"{measured(told['low'], 4)} to {measured(told['high'], 4)}" if told else "–"
-        rows.append((part, TITLES.get(metric, metric), measured(value, 4), span))
+        by = _text(told.get("method", BOOTSTRAP)) if told else "–"
+        rows.append((part, TITLES.get(metric, metric), measured(value, 4), span, by))
     if not rows:
         return ""
     note = (
-        "The intervals come from resampling the images (percentile bootstrap): they tell what other images of the same "
-        "kind might give, not what another seed might. The epoch was chosen on val."
+        "The intervals tell what other images of the same kind might give, not what another seed might; those of "
+        "proportions are Wilson's, the others come from resampling the images. The epoch was chosen on val."
     )
-    shown = _table(("part", "metric", "value", "95 % interval"), rows)
+    shown = _table(("part", "metric", "value", "95 % interval", "by"), rows)
     return "\n\n".join([shown, *(f"{_text(line)}." for line in in_words(out, TaskKind(task))), note])
 
 

@@ -10,10 +10,13 @@ from typing import Any
 from graft.config.choices import TaskKind
 from graft.config.figures import FIGURES
 from graft.results.evaluate import Floats
+from graft.results.left_out import Truth
 from graft.results.predictions import Predictions
-from graft.results.resampling import Interval, Truth, bootstrap
+from graft.results.resampling import Interval, interval
 
 WORK = 400_000_000  # images × classes × resamples that one interval may cost
+Intervals = dict[str, dict[str, Any]]
+"""Of each figure, under part/figure, the interval as plain values."""
 SORTED = ("auroc", "map")  # which cost the most
 
 
@@ -24,19 +27,19 @@ def intervals(answers_NK: Floats, truth: Truth, task: TaskKind = TaskKind.single
         return {}
     resamples = max(50, min(1000, WORK // cells))
     wanted = [figure.name for figure in FIGURES[task] if figure.name not in SORTED or cells <= WORK // 80]
-    return {name: bootstrap(answers_NK, truth, name, task=task, resamples=resamples) for name in wanted}
+    return {name: interval(answers_NK, truth, name, task=task, resamples=resamples) for name in wanted}
 
 
-def written_intervals(parts: Iterable[Predictions]) -> dict[str, dict[str, Any]]:
+def written_intervals(parts: Iterable[Predictions]) -> Intervals:
     """Those of every part as model.json keeps them: under part/figure, as `told_intervals` reads them back.
 
-    A figure that is undefined in every resample has none: JSON has no word for that.
+    A figure has none where it is undefined, or the same in every resample.
     """
     return {
-        f"{said.part}/{name}": asdict(interval)
+        f"{said.part}/{name}": asdict(found)
         for said in parts
-        for name, interval in intervals(said.answers_NK, said.truth, said.task).items()
-        if isfinite(interval.low)
+        for name, found in intervals(said.answers_NK, said.truth, said.task).items()
+        if isfinite(found.low)
     }
 
 
@@ -45,6 +48,8 @@ def told_intervals(told: Mapping[str, Any], said: Predictions) -> dict[str, Inte
     names = {figure.name: f"{said.part}/{figure.name}" for figure in FIGURES[said.task]}
     try:
         known = {name: Interval(**told[full]) for name, full in names.items() if full in told}
-    except TypeError:  # of a time when less was kept
+    except TypeError:  # of a time when something else was kept
         known = {}
+    if any("method" not in told[full] for full in names.values() if full in told):
+        known = {}  # of a time when proportions were resampled too
     return known or intervals(said.answers_NK, said.truth, said.task)

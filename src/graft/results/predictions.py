@@ -17,7 +17,7 @@ from graft.config.faults import InputError
 from graft.files import write_text
 from graft.results.answers import JOINT
 from graft.results.evaluate import Floats
-from graft.results.resampling import Truth
+from graft.results.left_out import Truth
 
 FILE = "predictions.csv"
 FIXED = ("part", "path")

@@ -1,23 +1,22 @@
-"""A task's figures of merit, and how far the images leave each open: bootstrap over images, for every task."""
+"""A task's figures of merit, and how far the images leave each open: by formula for proportions, else by bootstrap."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from graft.config.choices import TaskKind
 from graft.config.figures import FIGURES
 from graft.results import evaluate, evaluate_labels, evaluate_numbers
 from graft.results.evaluate import Floats
+from graft.results.left_out import Truth
+from graft.results.proportions import SHARES, mean_share, paired_difference_of_shares
 
-Truth = NDArray[Any]
-"""[N] classes, or [N, K] labels or numbers."""
 Weighted = Callable[[Floats, Truth, Floats], Floats]
 """Answers [N, K], truth and weights [R, N] to a figure of each resample [R]."""
+BOOTSTRAP, WILSON, NEWCOMBE = "percentile bootstrap", "Wilson", "Newcombe"
 BLOCK = 4_000_000  # weights held at once while resampling
 
 WEIGHTED: Mapping[TaskKind, Mapping[str, Weighted]] = {
@@ -29,13 +28,34 @@ WEIGHTED: Mapping[TaskKind, Mapping[str, Weighted]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A figure with the percentile bootstrap's interval."""
+    """A figure with its interval; NaN for bounds that the images do not tell."""
 
     value: float
     low: float
     high: float
     level: float
     resamples: int
+    """That the bounds come from; 0 where they come from a formula."""
+    method: str = BOOTSTRAP
+
+
+def interval(
+    answers_NK: Floats,
+    truth: Truth,
+    metric: str,
+    *,
+    task: TaskKind = TaskKind.single_label,
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> Interval:
+    """One of the task's figures: a proportion with Wilson's interval, any other with the bootstrap's."""
+    shares_of = SHARES.get((task, metric))
+    found = value(answers_NK, truth, metric, task)
+    if shares_of is None or np.isnan(found):
+        return bootstrap(answers_NK, truth, metric, task=task, resamples=resamples, level=level)
+    answers = 1 if truth.ndim == 1 else truth.shape[1]
+    low, high = mean_share(shares_of(answers_NK, truth), answers, level)
+    return Interval(value=found, low=low, high=high, level=level, resamples=0, method=WILSON)
 
 
 def bootstrap(
@@ -68,11 +88,16 @@ def paired_difference(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """The first's figure less the second's on the same images, each resample drawn once for both."""
+    """The first's figure less the second's on the same images: of accuracies Newcombe's interval, of other figures the
+    bootstrap's, each resample drawn once for both.
+    """
     weighted = WEIGHTED[task][metric]
     gain = value(first_NK, truth, metric, task) - value(second_NK, truth, metric, task)
     if np.isnan(gain):
         return _interval(gain, np.empty(0), level)
+    if (task, metric) == (TaskKind.single_label, "accuracy"):
+        low, high = paired_difference_of_shares(first_NK.argmax(1) == truth, second_NK.argmax(1) == truth, level)
+        return Interval(value=gain, low=low, high=high, level=level, resamples=0, method=NEWCOMBE)
     first_R, second_R = (_resample(said, truth, weighted, resamples, seed) for said in (first_NK, second_NK))
     return _interval(gain, first_R - second_R, level)
 
@@ -108,7 +133,9 @@ def _resample(answers_NK: Floats, truth: Truth, weighted: Weighted, resamples: i
 
 
 def _interval(value: float, drawn: Floats, level: float) -> Interval:
+    """Where every resample gives the same, as of answers that are all right, resampling tells nothing."""
     drawn = drawn[~np.isnan(drawn)]
     tail = (1 - level) / 2
-    low, high = np.quantile(drawn, [tail, 1 - tail]) if len(drawn) else (float("nan"), float("nan"))
+    varies = len(drawn) and drawn.min() < drawn.max()
+    low, high = np.quantile(drawn, [tail, 1 - tail]) if varies else (float("nan"), float("nan"))
     return Interval(value=value, low=float(low), high=float(high), level=level, resamples=len(drawn))

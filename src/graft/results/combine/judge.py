@@ -16,8 +16,9 @@ from graft.data.datamodule import DataModule
 from graft.data.datasets import load_table
 from graft.data.loader import label_tensor
 from graft.results.evaluate import Floats
+from graft.results.left_out import Truth
 from graft.results.load import OpenedModel
-from graft.results.resampling import Truth, figures
+from graft.results.resampling import figures
 
 BATCH = 32
 """Images computed at once where the run found its batch size by the memory of its device."""

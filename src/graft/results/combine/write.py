@@ -90,15 +90,16 @@ def write_combined(
         record[f"{part} of {compared.name}"] = other
         out.update(left_out(part, said.truth, judge.table.classes, said.task))
     write_predictions(output, predictions, classes=judge.table.classes)
+    drawn = written_intervals(predictions)
     told = {
         "metrics": metrics,
-        "intervals": written_intervals(predictions),
+        "intervals": drawn,
         "left_out": out,
         "command": command,
         "combined": record,
     }
     _write_model(output / "model", network, members, weights, base, told)
-    write_json(output / "metrics.json", {**metrics, "left_out": out})
+    write_json(output / "metrics.json", {**metrics, "left_out": out, "intervals": drawn})
     for line in in_words(out, members[base].opened.task.kind):
         say(line)
     say(f"written: {output}")

@@ -123,7 +123,11 @@ def _tiles(runs: Runs) -> Html:
         said = record.predictions[part]
         found = told_intervals(record.intervals, said)
         shown += [
-            tile(f"its {part} {known.title}", measured(interval.value), f"95 % {span(interval.low, interval.high)}")
+            tile(
+                f"its {part} {known.title}",
+                measured(interval.value),
+                f"95 % {span(interval.low, interval.high, interval.method)}",
+            )
             for known in FIGURES[said.task]
             if (interval := found.get(known.name)) is not None
         ]

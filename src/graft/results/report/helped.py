@@ -22,8 +22,9 @@ TOLD = {
 }  # fmt: skip
 NOTE = (
     "Each control is the same command with the same seed, epochs and learning rate: random weights train whole, the "
-    "linear probe trains a new linear head on the frozen donor. The intervals resample the images, the same for both "
-    "sides; they do not tell what another seed or a learning rate of the control's own might give."
+    "linear probe trains a new linear head on the frozen donor. The intervals are of differences on the same images, "
+    "of accuracies by Newcombe's method, else by resampling the images (percentile bootstrap); they do not tell what "
+    "another seed or a learning rate of the control's own might give."
 )
 
 
@@ -56,7 +57,10 @@ def sentence(record: RunRecord, control: RunRecord, name: str) -> str:
     if found is None:
         return f"{part} {metric.title}: {ends}; the images differ, so no interval is given."
     if isnan(found.low):
-        return f"{part} {metric.title}: {ends}; the difference is undefined on these images."
+        what = (
+            "the difference is undefined on these images" if isnan(found.value) else "it is the same in every resample"
+        )
+        return f"{part} {metric.title}: {ends}; {what}, so no interval is given."
     change, low, high = (_change(metric, value) for value in (found.value, found.low, found.high))
     span = f"95 % interval {low} to {high}"
     if found.low <= 0 <= found.high:

@@ -121,7 +121,7 @@ def tiles(record: RunRecord, found: Mapping[str, Mapping[str, Interval]]) -> Htm
         if value is None or (isinstance(value, float) and isnan(value)):
             shown.append(tile(f"{part} {known.title}", "undefined"))
         elif isinstance(value, int | float):
-            note = f"95 % interval {span(interval.low, interval.high)}" if interval else ""
+            note = f"95 % interval {span(interval.low, interval.high, interval.method)}" if interval else ""
             shown.append(tile(f"{part} {known.title}", f"{value:.3f}" if known.is_share else f"{value:.4g}", note))
     if part in record.predictions:
         shown += [each for tiles_of in TILES[record.task] for each in tiles_of(record.predictions[part])]
@@ -150,8 +150,9 @@ def figures(record: RunRecord, found: Mapping[str, Mapping[str, Interval]]) -> H
     if not rows:
         return Html("")
     note = (
-        "Below each: the 95 % interval from resampling the images (percentile bootstrap). It tells what other "
-        "images of the same kind might give, not what another seed might."
+        "Below each: the 95 % interval and its method, Wilson's score of a proportion, else resampling the images. It "
+        "tells what other images of the same kind might give, not what another seed might. Where every resample gives "
+        "the same there is none."
     )
     headers = ["metric", *(_headed(record, part) for part in parts)]
     shown = table(headers, rows, caption="Metrics by part")
@@ -172,6 +173,8 @@ def _headed(record: RunRecord, part: str) -> str:
 def _figure(metrics: Mapping[str, Any], found: Mapping[str, Mapping[str, Interval]], part: str, name: str) -> Html:
     interval = found.get(part, {}).get(name)
     if interval is not None:
-        return cell(join((measured(interval.value), element("small", span(interval.low, interval.high)))))
+        return cell(
+            join((measured(interval.value), element("small", span(interval.low, interval.high, interval.method))))
+        )
     value = metrics.get(f"{part}/{name}", "")
     return cell(measured(value) if value is None or isinstance(value, int | float) else "–")

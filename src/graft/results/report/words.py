@@ -58,5 +58,6 @@ def measured(value: float | None, places: int = 3, sign: str = "") -> str:
     return f"{value:{sign}.{places}{'f' if told else 'g'}}"
 
 
-def span(low: float, high: float) -> str:
-    return "undefined" if math.isnan(low) else f"{measured(low)} to {measured(high)}"
+def span(low: float, high: float, method: str) -> str:
+    """An interval and where it comes from."""
+    return "no interval" if math.isnan(low) else f"{measured(low)} to {measured(high)} ({method})"
