@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -15,6 +17,7 @@ from graft.study_record import Objective, TrialRecord
 from graft.sweep.attempt import Claim, Ending
 from graft.sweep.ledger import TrialLedger
 from graft.sweep.locks import FileLock
+from graft.sweep.paths import JOURNAL
 from graft.sweep.sources import Grid, Proposal
 from graft.sweep.space import read_space
 from graft.sweep.study import read_study
@@ -58,6 +61,46 @@ def test_while_one_worker_chooses_the_others_wait_and_choose_another_trial(tmp_p
     assert [(claim.number, claim.choices["x"]) for claim in claims] == [(0, "1"), (1, "2")]
     for claim in claims:
         claim.lock.release()
+
+
+@pytest.mark.parametrize("store", [None, "sqlite"])
+def test_a_trial_that_ends_while_another_worker_looks_for_one_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str | None
+) -> None:
+    """The other reads that it runs; its owner enters its end and gives back the lock; the other gets the lock."""
+    url = store and f"sqlite:///{tmp_path}/study.db"
+    owner, other = (TrialLedger(tmp_path / "sweep", LOSS, storage=url) for _ in range(2))
+    grid = Grid(read_space({}, ["x=1,2"], OverridesParser.create()))
+    claims = [owner.claim(grid)]
+    read = other.store.get_all_trials
+
+    def read_before_the_end(*given: Any, **named: Any) -> Any:
+        trials = [copy.copy(trial) for trial in read(*given, **named)]
+        if claims:
+            claim = claims.pop()
+            assert claim is not None
+            owner.finish(claim, Ending(state="complete", values=(4.0,), metrics={"loss": 4.0}))
+        return trials
+
+    monkeypatch.setattr(other.store, "get_all_trials", read_before_the_end)
+    claim = other.claim(grid)
+    assert claim is not None
+    assert (claim.number, claim.choices) == (1, {"x": "2"})
+    assert [(trial.state, trial.values, trial.attempts) for trial in owner.trials()] == [
+        ("complete", (4.0,), 1), ("running", (), 1)
+    ]  # fmt: skip
+    claim.lock.release()
+
+
+def test_a_worker_that_is_killed_amid_a_line_of_the_journal_spoils_nobody_elses(tmp_path: Path) -> None:
+    ledger, other = (TrialLedger(tmp_path / "sweep", LOSS) for _ in range(2))
+    claim = ledger.claim(Grid(read_space({}, ["x=1"], OverridesParser.create())))
+    assert claim is not None
+    with open(tmp_path / "sweep" / JOURNAL, "ab") as journal:
+        journal.write(b'{"op_code":8,"worker_')
+    ledger.finish(claim, Ending(state="complete", values=(4.0,), metrics={"loss": 4.0}))
+    for reader in (ledger, other, TrialLedger(tmp_path / "sweep", LOSS)):
+        assert [(trial.state, trial.values) for trial in reader.trials()] == [("complete", (4.0,))]
 
 
 def test_threads_that_share_a_lock_hold_it_one_at_a_time(tmp_path: Path) -> None:

@@ -91,18 +91,17 @@ class TrialLedger:
                     continue
                 if source is None and CHOICES not in trial.user_attrs:
                     continue
-                if lock := self._free(trial.number):
-                    return self._begin(trial, source, lock)
+                if claim := self._take(trial.number, source):
+                    return claim
             if source is None:
                 return None
             proposal = source.propose(self.trials())
             if proposal is None:
                 return None
             identifier = self.store.create_new_trial(self._id, self._template(proposal, source))
-            trial = self.store.get_trial(identifier)
-            lock = self._free(trial.number)
-            assert lock is not None, f"trial {trial.number} is new, and its lock is held"
-            return self._begin(trial, source, lock)
+            claim = self._take(self.store.get_trial(identifier).number, source)
+            assert claim is not None, "a new trial is nobody else's"
+            return claim
 
     def others_run(self) -> bool:
         """Whether a trial is still under way."""
@@ -146,6 +145,25 @@ class TrialLedger:
 
     def _frozen(self) -> list[FrozenTrial]:
         return self.store.get_all_trials(self._id, deepcopy=False)
+
+    def _take(self, number: int, source: Source | None) -> Claim | None:
+        """The trial, if it is not over and nobody has it.
+
+        Only who holds its lock enters its end, so what the store says of it counts from then on: before, its owner may
+        have entered the end and given back the lock.
+        """
+        lock = self._free(number)
+        if lock is None:
+            return None
+        try:
+            trial = self.store.get_trial(self._identifier(number))
+            if not trial.state.is_finished():
+                return self._begin(trial, source, lock)
+        except BaseException:
+            lock.release()
+            raise
+        lock.release()
+        return None
 
     def _free(self, number: int) -> FileLock | None:
         """The lock on looking after the trial, now held, if nobody looks after it and nobody trains it."""
@@ -194,8 +212,10 @@ class TrialLedger:
         return claim
 
     def _set(self, number: int, name: str, value: Any) -> None:
-        identifier = self.store.get_trial_id_from_study_id_trial_number(self._id, number)
-        self.store.set_trial_user_attr(identifier, name, value)
+        self.store.set_trial_user_attr(self._identifier(number), name, value)
+
+    def _identifier(self, number: int) -> int:
+        return self.store.get_trial_id_from_study_id_trial_number(self._id, number)
 
     def _open(self) -> optuna.Study:
         try:

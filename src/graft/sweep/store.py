@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,19 @@ PATIENCE = 60  # seconds that a statement waits for another process's on one SQL
 
 
 class _JournalLock(BaseJournalFileLock):
-    """Optuna's own locks are files, which SIGKILL leaves behind for half a minute."""
+    """Held while a line is appended. Optuna's own locks are files, which SIGKILL leaves behind for half a minute.
 
-    def __init__(self, path: Path) -> None:
-        self._lock = FileLock(path)
+    Whoever gets it takes a torn last line off first, which a process that was killed amid its append has left: the next
+    append would complete it to one that nobody can read.
+    """
+
+    def __init__(self, path: Path, journal: Path) -> None:
+        self._lock, self._journal = FileLock(path), journal
 
     def acquire(self) -> bool:
-        return self._lock.acquire()
+        acquired = self._lock.acquire()
+        _mend(self._journal)
+        return acquired
 
     def release(self) -> None:
         self._lock.release()
@@ -38,8 +45,11 @@ def open_store(folder: Path, url: str | None) -> BaseStorage:
     """
     if url is None:
         path = folder / JOURNAL
-        _mend(path, folder / LOCKS / JOURNAL)
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=_JournalLock(folder / LOCKS / JOURNAL)))
+        lock = _JournalLock(folder / LOCKS / JOURNAL, path)
+        if path.exists():
+            lock.acquire()
+            lock.release()
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
     settings: dict[str, Any] = {"pool_pre_ping": True}
     if url.startswith("sqlite"):
         settings["connect_args"] = {"timeout": PATIENCE}
@@ -59,23 +69,15 @@ def _database(url: str, settings: dict[str, Any]) -> BaseStorage:
         ) from error
 
 
-def _mend(path: Path, lock: Path) -> None:
-    """Takes a torn last line off: what a machine that lost its power, or a full disk, left of an append.
-
-    Without this the next append would complete the torn line to one that nobody can read.
-    """
-    if not path.exists():
-        return
-    guard = FileLock(lock)
-    guard.acquire()
-    try:
-        with open(path, "rb+") as file:
-            text = file.read()
-            whole = text.rfind(b"\n") + 1
-            if whole != len(text):
-                file.truncate(whole)
-    finally:
-        guard.release()
+def _mend(path: Path) -> None:
+    """Takes a torn last line off: what a process that was killed, or a full disk, left of an append."""
+    with open(path, "rb+") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return
+        file.seek(-1, os.SEEK_END)
+        if file.read() != b"\n":
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
 
 
 def quiet() -> None:
