@@ -338,6 +338,7 @@ def test_the_ledger_as_a_record_and_as_a_table() -> None:
         "target": "a",
         "verdict": "renamed",
         "source": "m.a",
+        "sources": ["m.a"],
         "rule": r"rename ^m\. -> ",
         "shape": [2, 3],
         "dtype": "float32",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -24,27 +26,22 @@ def inject(ledger: Ledger, donor: Donor, module: nn.Module | Target) -> None:
     tensors = (module if isinstance(module, Target) else target_of_module(module)).tensors
     _check_same_donor(ledger, donor)
     _check_same_network(ledger, tensors)
-    filled = [entry for entry in ledger.tensors if entry.source is not None or entry.chain is not None]
+    filled = [entry for entry in ledger.tensors if entry.sources or entry.chain is not None]
     memories = {_memory(tensor) for tensor in tensors.values()}
     donor.look_ahead()
     staged: dict[str, Tensor] = {}
     for entry in filled:
         tensor = tensors[entry.target]
         _check_writable(entry.target, tensor)
-        read = (
-            None
-            if entry.source is None
-            else _read(entry.source, donor, check=not donor.runs or entry.chain is not None)
-        )
+        read = [_read(name, donor, check=not donor.runs or entry.chain is not None) for name in entry.sources]
         value = _checked(entry, _made(entry, read, tensor), tensor)
-        if read is not None and _memory(read) in memories and read.data_ptr() != tensor.data_ptr():
+        if any(_memory(each) in memories and each.data_ptr() != tensor.data_ptr() for each in read):
             staged[entry.target] = value.clone()  # another target's write would change what was read
         elif donor.resident and entry.chain is None:
             staged[entry.target] = value
     if donor.runs and not donor.is_finite():
-        for entry in filled:
-            if entry.source is not None:
-                _check_finite(f"donor {entry.source}", donor.read(entry.source))
+        for name in dict.fromkeys(name for entry in filled for name in entry.sources):
+            _check_finite(f"donor {name}", donor.read(name))
     _check_ties(filled, donor, tensors)
     with torch.no_grad():
         for entry in filled:
@@ -53,14 +50,14 @@ def inject(ledger: Ledger, donor: Donor, module: nn.Module | Target) -> None:
                 tensors[entry.target].copy_(_value(entry, donor, tensors[entry.target]) if value is None else value)
 
 
-def _made(entry: Entry, read: Tensor | None, tensor: Tensor) -> Tensor:
-    """What the entry's rule makes of the donor's value; may still share memory with the donor."""
-    value = torch.empty(0, dtype=tensor.dtype) if read is None else read
-    return value if entry.chain is None else entry.chain(value)
+def _made(entry: Entry, read: Sequence[Tensor], tensor: Tensor) -> Tensor:
+    """What the entry's rule makes of the donor's values; may still share memory with the donor."""
+    values = read or [torch.empty(0, dtype=tensor.dtype)]
+    return values[0] if entry.chain is None else entry.chain(*values)
 
 
 def _value(entry: Entry, donor: Donor, tensor: Tensor) -> Tensor:
-    return _made(entry, None if entry.source is None else donor.read(entry.source), tensor)
+    return _made(entry, [donor.read(name) for name in entry.sources], tensor)
 
 
 def _read(name: str, donor: Donor, *, check: bool) -> Tensor:
@@ -140,7 +137,7 @@ def _check_ties(filled: list[Entry], donor: Donor, tensors: dict[str, Tensor]) -
     firsts = {entry.target: entry for entry in filled}
     for entry in filled:
         first = firsts.get(entry.tied_to or "")
-        if first is None or (first.source == entry.source and first.rule == entry.rule):
+        if first is None or (first.sources == entry.sources and first.rule == entry.rule):
             continue
         values = [_value(each, donor, tensors[each.target]) for each in (first, entry)]
         if not torch.equal(*values):

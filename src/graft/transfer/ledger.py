@@ -69,8 +69,8 @@ class Entry:
     target: str
     verdict: Verdict
     info: TensorInfo
-    source: str | None = None
-    """The donor's own name for it, wrapper prefix included."""
+    sources: tuple[str, ...] = ()
+    """The donor's own names for it, wrapper prefixes included: one, or those that the rule makes it of."""
     rule: str = ""
     """Why this source: the rename, the pairing, the adapter's formula."""
     reason: str = ""
@@ -80,6 +80,11 @@ class Entry:
     cast: bool = False
     tied_to: str | None = None
     """The target tensor whose memory this one shares."""
+
+    @property
+    def source(self) -> str | None:
+        """All of `sources`, joined by ` + `."""
+        return " + ".join(self.sources) or None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +128,7 @@ class Ledger:
     @property
     def filled(self) -> frozenset[str]:
         """The target tensors whose values are the donor's, adapted ones included."""
-        return frozenset(entry.target for entry in self.tensors if entry.source is not None)
+        return frozenset(entry.target for entry in self.tensors if entry.sources)
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -140,7 +145,7 @@ class Ledger:
     def _fraction(self) -> float:
         parameters = [entry for entry in self.tensors if not entry.info.buffer and entry.tied_to is None]
         total = sum(prod(entry.info.shape) for entry in parameters)
-        filled = sum(prod(entry.info.shape) for entry in parameters if entry.source is not None)
+        filled = sum(prod(entry.info.shape) for entry in parameters if entry.sources)
         return filled / total if total else 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -154,6 +159,7 @@ class Ledger:
                     "target": entry.target,
                     "verdict": entry.verdict.value,
                     "source": entry.source,
+                    "sources": list(entry.sources),
                     "rule": entry.rule,
                     "shape": list(entry.info.shape),
                     "dtype": entry.info.dtype,

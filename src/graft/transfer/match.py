@@ -8,10 +8,11 @@ from graft.config.faults import nearest
 from graft.models.names import is_counter
 from graft.transfer.adapt import Adapter, Chain, Misfit, fit, fitting
 from graft.transfer.adapt.epsilon import EpsilonFold
+from graft.transfer.constants import keep_constants
 from graft.transfer.donor import Donor
 from graft.transfer.ledger import DonorEntry, Entry, Ledger, TensorInfo, TransferError, Verdict
 from graft.transfer.names import Landing
-from graft.transfer.pairing import Infos, Pairing, cover, follow_ties, infos_in_order, keep_counters, pair
+from graft.transfer.pairing import Infos, Pairing, cover, follow_ties, infos_in_order, pair
 from graft.transfer.rules import MATCHES, Rules
 from graft.transfer.suggest import bounded, suggested, unexplained
 from graft.transfer.target import Target
@@ -48,9 +49,9 @@ def account(
     landing = pair(work)
     sequences = None if rules.rename or rules.match == "table" else infos_in_order(work)
     follow_ties(work)
-    keep_counters(work)
+    keep_constants(work)
     unfilled = [name for name in target if name not in work.pairs and name not in work.kept]
-    used = {pair.source for pair in work.pairs.values()}
+    used = {name for pair in work.pairs.values() for name in pair.sources}
     unused = [name for name in donor if name not in used and name not in work.excused]
     _excuse_kept(work, unused, landing)
     if rules.match == "auto":
@@ -101,7 +102,7 @@ def _entry(work: Pairing, name: str) -> Entry:
         )
     pair = work.pairs[name]
     source = work.donor[pair.source]
-    chain = _chain(work, name, source)
+    chain = _chain(work, name, [work.donor[each] for each in pair.sources])
     _compare(work, name, source, chain)
     cast = source.dtype != info.dtype and _may_cast(work, name, source)
     verdict = Verdict.adapted if chain else Verdict.copied if pair.source == name else Verdict.renamed
@@ -114,7 +115,7 @@ def _entry(work: Pairing, name: str) -> Entry:
         target=name,
         verdict=verdict,
         info=info,
-        source=pair.source,
+        sources=pair.sources,
         rule="; ".join(filter(None, (pair.rule, chain.formula if chain else ""))),
         reason="; ".join(filter(None, reasons)),
         chain=chain,
@@ -123,20 +124,25 @@ def _entry(work: Pairing, name: str) -> Entry:
     )
 
 
-def _chain(work: Pairing, name: str, source: TensorInfo) -> Chain | None:
-    """The adapters that make the source fit; None where it fits as it is, or where the misfit is a fault."""
-    expected = work.target[name].shape
+def _chain(work: Pairing, name: str, sources: Sequence[TensorInfo]) -> Chain | None:
+    """The adapters that make the sources fit; None where the one fits as it is, or where the misfit is a fault."""
+    expected, source = work.target[name].shape, sources[0]
     adapters = (*work.adapters.get(name, ()), *_epsilon(work, name, source))
     if not adapters and source.shape == expected:
         return None
     site = work.site(name)
     try:
-        chain = fit(adapters, source.shape, site)
+        chain = fit(adapters, source.shape, site, *(each.shape for each in sources[1:]))
     except Misfit as error:
         what = error if adapters else f"expected {expected}, received {source.shape} from {work.pairs[name].source}"
         offers = [f"donor.adapt={{{name}: {rule}}}" for rule in fitting(source.shape, site)[:3]]
         work.faults.append(f"{name}: {what}; try {' or '.join([*offers, f'donor.skip=[{name}]'])}")
         return None
+    if len({each.dtype for each in sources}) > 1:
+        dtypes = ", ".join(each.dtype for each in sources)
+        work.faults.append(
+            f"{name}: expected one dtype of all that it is made of, received {dtypes}; try another donor"
+        )
     if chain and not source.dtype.startswith(("float", "bfloat")):
         work.faults.append(
             f"{name}: adapters work on floating-point tensors, received {source.dtype}; try donor.skip=[{name}]"

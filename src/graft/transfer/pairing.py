@@ -4,28 +4,32 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from graft.config.faults import nearest
 from graft.config.patterns import instead_of_glob
-from graft.models.names import COUNTER, beside, is_counter
-from graft.transfer.adapt import Adapter, Chain, Misfit, Site, fit, parse
+from graft.models.names import is_counter
+from graft.transfer.adapt import Adapter, Chain, Combining, Misfit, Site, fit, parse
 from graft.transfer.ledger import TensorInfo
 from graft.transfer.names import Globs, Landing, Rename, Stripped, common, land, parse_renames, strippings
 from graft.transfer.rules import Rules
 from graft.transfer.settings import Differences
+from graft.transfer.spellings import translate
 from graft.transfer.structure import disagreement
 
 Infos = Mapping[str, TensorInfo]
-_MEAN = "running_mean"
-_NO_PART = "the counter plays no part in the function"
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    source: str
+    sources: tuple[str, ...]
     rule: str = ""
     tied_to: str | None = None
+
+    @property
+    def source(self) -> str:
+        """The one that lands on the target, or the first of those that are combined there."""
+        return self.sources[0]
 
 
 @dataclass(slots=True)
@@ -117,6 +121,8 @@ def pair(work: Pairing) -> Landing:
     work.faults += [
         f"donor.{word}: '{written}' changes no donor name{advice}" for written, advice in landing.idle.items()
     ]
+    if work.rules.match in ("name", "auto"):
+        _translate(work, landing)
     _ignore(work, donor_names, landing)
     if work.rules.match == "structure":
         _pair_by_structure(work)
@@ -169,6 +175,26 @@ def _choose_level(work: Pairing, renames: Sequence[Rename] | Mapping[str, str]) 
     return chosen
 
 
+def _translate(work: Pairing, landing: Landing) -> None:
+    """Takes names as another library spells them to the target's, with the adapters that this asks for."""
+    full = {place: name for name, place in landing.names.items()}
+    if full.keys() <= work.target.keys():
+        return
+    translation = translate({place: work.donor[name] for place, name in full.items()}, work.target)
+    if translation is None:
+        return
+    for place, target in translation.names.items():
+        earlier = landing.rules.get(full[place])
+        landing.names[full[place]] = target
+        landing.rules[full[place]] = f"{earlier}, then {translation.rule}" if earlier else translation.rule
+    for place, reason in translation.idle.items():
+        work.excused[full[place]] = reason
+    for target, written in translation.adapters.items():
+        if target not in work.globs and target not in work.kept:
+            work.adapters[target] = (*parse(written), *work.adapters.get(target, ()))
+    work.remarks.append(f"recognised by its names: {translation.rule}")
+
+
 def _ignore(work: Pairing, names: Stripped, landing: Landing) -> None:
     """Excuses donor tensors by name; by where they land too where that is the caller's rule (a new head)."""
     ignore, automatic = Globs(work.rules.ignore, {}, "ignore"), Globs((), work.rules.auto_ignore, "ignore")
@@ -192,13 +218,36 @@ def _pair_by_name(work: Pairing, landing: Landing, target_names: Stripped, wrapp
         target = name if name in work.target else full_target.get(name)
         if target is None or target in work.kept:
             continue
+        _combine(work, target, sources, landing)
+        if target in work.pairs:
+            continue
         if len(sources) > 1:
             work.faults.append(
                 f"{target}: expected one donor tensor, received {len(sources)} ({', '.join(sources[:4])}); try "
-                "donor.ignore for the others or a narrower donor.rename"
+                "donor.ignore for the others, a narrower donor.rename, or the adapter join for separate query, key "
+                "and value"
             )
         rule = landing.rules.get(sources[0], "")
-        work.pairs[target] = Pair(sources[0], rule or ("" if sources[0] == target else wrapper))
+        work.pairs[target] = Pair((sources[0],), rule or ("" if sources[0] == target else wrapper))
+
+
+def _combine(work: Pairing, target: str, sources: Sequence[str], landing: Landing) -> None:
+    """Pairs a target with the several donor tensors that its adapter makes it of."""
+    adapters = work.adapters.get(target, ())
+    if not adapters or not isinstance(adapters[0], Combining):
+        return
+    first = adapters[0]
+    full = {place: name for name, place in landing.names.items()} | {name: name for name in landing.names}
+    missing = [name for name in first.further if name not in full]
+    try:
+        if missing:
+            raise Misfit(f"{first.name}: expected a donor tensor {missing[0]}, received none of that name")
+        combined = [*first.in_order(sources), *(full[name] for name in first.further)]
+    except Misfit as error:
+        work.faults.append(f"{target}: {error}; try other donor names, or donor.adapt without {first.name}")
+        combined = list(sources)
+    if len(combined) > 1:
+        work.pairs[target] = Pair(tuple(combined), landing.rules.get(combined[0], ""))
 
 
 def infos_in_order(work: Pairing) -> tuple[Infos, Infos]:
@@ -227,47 +276,20 @@ def _pair_by_structure(work: Pairing) -> None:
             )
             work.pairs.clear()
             return
-        work.pairs[target] = Pair(source, f"structure: position {position}")
+        work.pairs[target] = Pair((source,), f"structure: position {position}")
 
 
 def follow_ties(work: Pairing) -> None:
     """Fills a tensor that shares its memory with a filled one, and refuses two fates for one memory."""
     for alias, first in work.ties.items():
         if alias not in work.pairs and alias not in work.kept and first in work.pairs:
-            work.pairs[alias] = Pair(work.pairs[first].source, work.pairs[first].rule, tied_to=first)
+            work.pairs[alias] = replace(work.pairs[first], tied_to=first)
         elif first not in work.pairs and first not in work.kept and alias in work.pairs:
             work.pairs[first] = work.pairs[alias]
         if (alias in work.kept) != (first in work.kept) and {alias, first} <= work.pairs.keys() | work.kept.keys():
             work.faults.append(
                 f"{alias} and {first} share their memory; try donor.skip or donor.adapt for both or neither"
             )
-
-
-def keep_counters(work: Pairing) -> None:
-    """Accounts for batch counters where the two sides do not both have them in one form.
-
-    They play no part in the function, so they are never a reason to refuse while their layer's statistics are filled:
-    a file older than PyTorch 0.4.1 has none, one that was cast to half precision has them as floats, a network of
-    frozen batch norms keeps none.
-    """
-    targets = {pair.source: name for name, pair in work.pairs.items()}
-    for name in filter(is_counter, work.target):
-        pair, layer = work.pairs.get(name), work.pairs.get(beside(name, _MEAN))
-        if pair is not None and name not in work.adapters and _differs(work.donor[pair.source], work.target[name]):
-            source = work.donor[pair.source]
-            reason = f"the donor's counter is {source.dtype} {source.shape}; {_NO_PART}"
-            work.kept[name], work.excused[pair.source] = ("", reason, None), reason
-            del work.pairs[name]
-        elif pair is None and name not in work.kept and layer and beside(layer.source, COUNTER) not in work.donor:
-            work.kept[name] = ("", f"the donor counts no batches; {_NO_PART}", None)
-    for name in filter(is_counter, work.donor):
-        layer = targets.get(beside(name, _MEAN))
-        if name not in targets and layer is not None and beside(layer, COUNTER) not in work.target:
-            work.excused.setdefault(name, f"the network counts no batches; {_NO_PART}")
-
-
-def _differs(source: TensorInfo, target: TensorInfo) -> bool:
-    return (source.dtype, source.shape) != (target.dtype, target.shape)
 
 
 def near_globs(glob: str, names: Infos) -> str:

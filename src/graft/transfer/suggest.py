@@ -101,7 +101,8 @@ def suggest_rules(
     landing = settled.landing
     left = {landing[name]: info for name, info in donor.items()}
     found = align(left, target)
-    rename = rename_rules(found.pairs, left, settled.donor, settled.target)
+    still = [*settled.donor, *(name for layer in found.undecided[0] for name in layer.names)]
+    rename = rename_rules(found.pairs, left, still, settled.target)
     landed = {name: renamed(landing[name], rename) for name in donor}
     met = {place for name, place in landed.items() if place in target and target[place].shape == donor[name].shape}
     adapt = {

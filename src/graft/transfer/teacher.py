@@ -62,7 +62,7 @@ def plan_teacher(config: Config, network: Network, ledger: Ledger, donor: Donor)
             f" {head}; try head=linear"
         )
     account = account_donor(donor, target_of_module(teacher.module), rules_for(own, teacher, ()))
-    empty = [entry.target for entry in account.tensors if entry.source is None]
+    empty = [entry.target for entry in account.tensors if not entry.sources]
     if empty:
         raise InputError(
             f"method.distill: expected a donor that fills its whole network, received none for {', '.join(empty[:5])};"
@@ -91,7 +91,7 @@ def _classes(ledger: Ledger, donor: Donor, head: str) -> int:
         for entry in ledger.donor_tensors
         if not entry.used and (entry.reason == OWN_HEAD or entry.reason.startswith(f"its target {head}."))
     )
-    taken = (entry.source for entry in ledger.tensors if entry.source is not None and covers(head, entry.target))
+    taken = (name for entry in ledger.tensors if covers(head, entry.target) for name in entry.sources)
     rows = {donor.infos[name].shape[0] for name in (*left_out, *taken) if donor.infos[name].shape}
     if len(rows) != 1:
         raise InputError(

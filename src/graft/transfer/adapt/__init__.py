@@ -7,12 +7,13 @@ from dataclasses import fields
 from typing import Any
 
 from graft.config.faults import nearest
-from graft.transfer.adapt import channels, classes, epsilon, initial, kernels, positions
-from graft.transfer.adapt.rule import Adapter, Chain, Misfit, Shape, Site, fit
+from graft.transfer.adapt import axes, channels, classes, combining, epsilon, initial, kernels, positions
+from graft.transfer.adapt.rule import Adapter, Chain, Combining, Misfit, Shape, Site, fit
 
-__all__ = ["ADAPTERS", "Adapter", "Chain", "Misfit", "Shape", "Site", "fit", "fitting", "parse"]
+__all__ = ["ADAPTERS", "Adapter", "Chain", "Combining", "Misfit", "Shape", "Site", "fit", "fitting", "parse"]
 
 _CLASSES: tuple[type[Adapter], ...] = (
+    axes.Squeeze,
     channels.OutputTruncate,
     channels.OutputPad,
     channels.InputSum,
@@ -26,6 +27,9 @@ _CLASSES: tuple[type[Adapter], ...] = (
     kernels.Inflate,
     kernels.PatchResize,
     positions.PositionResize,
+    positions.PositionDrop,
+    combining.Join,
+    combining.ClassPosition,
     classes.ClassRows,
     epsilon.EpsilonFold,
     initial.KaimingNormal,
@@ -37,6 +41,8 @@ _CLASSES: tuple[type[Adapter], ...] = (
     initial.Zeros,
     initial.Ones,
 )
+_TOLD = (positions.PositionResize, positions.PositionDrop, combining.Join, combining.ClassPosition, classes.ClassRows)
+"""Those that fit a tensor of tokens, or must be told which names belong together: no shape suggests them."""
 ADAPTERS: dict[str, type[Adapter]] = {adapter.name: adapter for adapter in _CLASSES}
 
 
@@ -79,14 +85,15 @@ def fitting(donor: Shape, site: Site) -> list[str]:
 
 
 def _fitting(donor: Shape, site: Site) -> Iterator[str]:
-    plain = [adapter for name, adapter in ADAPTERS.items() if not name.startswith("init:") and name != "class_rows"]
+    of_tokens: list[type[Adapter]] = [axes.Squeeze, positions.PositionResize, positions.PositionDrop]
+    of_layers = [adapter for adapter in _CLASSES if not adapter.name.startswith("init:") and adapter not in _TOLD]
     if positions.has_tokens(site):
-        plain = [positions.PositionResize]
+        chosen = of_tokens
     elif donor[:-2] == (1,):
-        plain.sort(key=lambda adapter: adapter is not positions.PositionResize)
+        chosen = [*of_tokens, *of_layers]
     else:
-        plain.remove(positions.PositionResize)
-    singles = [adapter() for adapter in plain]
+        chosen = of_layers
+    singles = [adapter() for adapter in dict.fromkeys(chosen)]
     for adapter in singles:
         if _fits((adapter,), donor, site):
             yield adapter.name

@@ -71,6 +71,31 @@ class PositionResize(Adapter):
         return torch.cat([kept, resized.to(value)], dim=-2)
 
 
+@dataclass(frozen=True, slots=True)
+class PositionDrop(Adapter):
+    """Position embeddings without those of the prefix tokens, for a network that gives these none."""
+
+    tokens: int = 1
+    """How many prefix tokens the donor has."""
+
+    name: ClassVar[str] = "position_drop"
+    exact: ClassVar[bool] = True
+    effect: ClassVar[str] = "when the class token takes {name: class_position, positions: …} and so has its own in it"
+
+    def shape(self, donor: Shape, site: Site) -> Shape | None:
+        if len(donor) not in (2, 3) or len(donor) != len(site.shape) or donor == site.shape:
+            return None
+        if not 0 < self.tokens < donor[-2]:
+            raise Misfit(f"position_drop: expected tokens from 1 to {donor[-2] - 1}, received {self.tokens}")
+        return (*donor[:-2], donor[-2] - self.tokens, donor[-1])
+
+    def formula(self, donor: Shape, site: Site) -> str:
+        return f"W' = W[:, {self.tokens}:]"
+
+    def __call__(self, value: Tensor, site: Site) -> Tensor:
+        return value[..., self.tokens :, :]
+
+
 def has_tokens(site: Site) -> bool:
     """Whether its name says that it has tokens where layers have channels: position embeddings, tokens, tables."""
     return any(word in site.leaf for word in ("pos", "token", "table"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod, sqrt
 from typing import ClassVar
@@ -93,9 +94,57 @@ class Adapter(ABC):
         """The adapted value, floating point of the donor's precision or better."""
 
 
+class Combining(Adapter):
+    """An adapter that makes one tensor of several of the donor's; only the first of a chain can be one."""
+
+    exact: ClassVar[bool] = True
+
+    @property
+    def further(self) -> tuple[str, ...]:
+        """Names of donor tensors that are read beside the one that lands on the target."""
+        return ()
+
+    def in_order(self, sources: Sequence[str]) -> list[str]:
+        """The donor names that land on the target, in the order in which `combine` takes their values.
+
+        Raises:
+            Misfit: They are too many or too few.
+        """
+        if len(sources) > 1:
+            raise Misfit(f"{self.name} takes one donor tensor, received {', '.join(sources)}")
+        return list(sources)
+
+    @abstractmethod
+    def combined(self, shapes: Sequence[Shape], site: Site) -> Shape:
+        """The shape of what `combine` makes.
+
+        Raises:
+            Misfit: Shapes that do not go together.
+        """
+
+    @abstractmethod
+    def written(self, site: Site) -> str:
+        """The formula, for the ledger."""
+
+    @abstractmethod
+    def combine(self, values: Sequence[Tensor], site: Site) -> Tensor:
+        """The one tensor."""
+
+    def shape(self, donor: Shape, site: Site) -> Shape | None:
+        if donor == site.shape:
+            return None
+        raise Misfit(f"{self.name} makes one tensor of several, received one, {donor}")
+
+    def formula(self, donor: Shape, site: Site) -> str:
+        return self.written(site)
+
+    def __call__(self, value: Tensor, site: Site) -> Tensor:
+        return self.combine((value,), site)
+
+
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Adapters in order, known to lead from one donor shape to one site."""
+    """Adapters in order, known to lead from one donor shape (or several) to one site."""
 
     steps: tuple[Adapter, ...]
     site: Site
@@ -109,22 +158,37 @@ class Chain:
     def effect(self) -> str:
         return "; ".join(f"{'exact' if step.exact else 'changes the function'}: {step.effect}" for step in self.steps)
 
-    def __call__(self, value: Tensor) -> Tensor:
+    def __call__(self, *values: Tensor) -> Tensor:
         """The value for the site, in the donor's dtype; half precision is computed in float32."""
-        result = value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
-        for step in self.steps:
+        dtype, steps = values[0].dtype, self.steps
+        read = [value.float() if dtype in (torch.float16, torch.bfloat16) else value for value in values]
+        if len(read) > 1:
+            first, *steps = steps
+            assert isinstance(first, Combining)
+            read = [first.combine(read, self.site)]
+        (result,) = read
+        for step in steps:
             result = step(result, self.site)
-        return result.to(value.dtype)
+        return result.to(dtype)
 
 
-def fit(adapters: tuple[Adapter, ...], donor: Shape, site: Site) -> Chain | None:
+def fit(adapters: tuple[Adapter, ...], donor: Shape, site: Site, *further: Shape) -> Chain | None:
     """The chain of those adapters that have something to do here; None when none has.
+
+    Args:
+        further: Shapes of the other donor tensors that the first adapter combines with this one.
 
     Raises:
         Misfit: They do not lead from the donor's shape to the site's.
     """
-    shape, steps, formulas = donor, [], []
-    for adapter in adapters:
+    shape, steps, formulas, left = donor, list[Adapter](), list[str](), adapters
+    if further:
+        first, *left = adapters
+        assert isinstance(first, Combining)
+        shape = first.combined((donor, *further), site)
+        steps.append(first)
+        formulas.append(f"{first.name}: {first.written(site)}")
+    for adapter in left:
         result = adapter.shape(shape, site)
         if result is not None:
             formulas.append(f"{adapter.name}: {adapter.formula(shape, site)}")
@@ -132,7 +196,8 @@ def fit(adapters: tuple[Adapter, ...], donor: Shape, site: Site) -> Chain | None
             shape = result
     if shape != site.shape:
         made = " then ".join(step.name for step in steps) or " and ".join(adapter.name for adapter in adapters)
-        raise Misfit(f"{made} makes {shape} of {donor}, expected {site.shape}")
+        received = " and ".join(map(str, (donor, *further)))
+        raise Misfit(f"{made} makes {shape} of {received}, expected {site.shape}")
     return Chain(tuple(steps), site, ", then ".join(formulas)) if steps else None
 
 

@@ -1,0 +1,162 @@
+"""One network as several libraries spell it: Hugging Face's files in timm's and torchvision's own models.
+
+Which spelling a side has is told by its names. Both are taken to common names; where these meet, a tensor goes to its
+partner, separate query, key and value are joined, and what the partners keep in other shapes is adapted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import isqrt
+from typing import Any
+
+from graft.transfer.ledger import TensorInfo
+from graft.transfer.spellings.convolutions import (
+    COMMON_RESNET,
+    HUGGING_FACE_CONVNEXT,
+    HUGGING_FACE_RESNET,
+    TIMM_CONVNEXT,
+    TORCHVISION_CONVNEXT,
+)
+from graft.transfer.spellings.spelling import Reading
+from graft.transfer.spellings.transformers import (
+    HUGGING_FACE_SWIN,
+    HUGGING_FACE_VIT,
+    META_DINOV2,
+    TIMM_SWIN,
+    TIMM_VIT,
+    TORCHVISION_SWIN,
+    TORCHVISION_VIT,
+)
+
+__all__ = ["Reading", "Translation", "joined_shapes", "read", "translate"]
+
+Infos = Mapping[str, TensorInfo]
+_DONORS = (HUGGING_FACE_VIT, HUGGING_FACE_SWIN, HUGGING_FACE_RESNET, HUGGING_FACE_CONVNEXT, META_DINOV2)
+_TARGETS = (TIMM_VIT, TORCHVISION_VIT, TIMM_SWIN, TORCHVISION_SWIN, COMMON_RESNET, TIMM_CONVNEXT, TORCHVISION_CONVNEXT)
+_PARTS = {"qkv": ("q", "k", "v"), "fc1": ("gate", "up")}
+"""What one network has in one tensor and another in several, in the order of its rows."""
+_CLASS, _POSITIONS = "cls", "pos"
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """Where a donor's names land among the target's, and what must be done with the values on the way."""
+
+    rule: str
+    names: Mapping[str, str]
+    adapters: Mapping[str, Sequence[Mapping[str, Any]]]
+    """By the target's name, as a user would write them."""
+    idle: Mapping[str, str]
+    """Donor names that play no part, with the reason."""
+
+
+def read(names: Collection[str]) -> Reading | None:
+    """A donor's names as the one of the translated spellings that knows the most of them; None where none does."""
+    found = [reading for spelling in _DONORS if (reading := spelling.read(names)) is not None]
+    return max(found, key=lambda reading: len(reading.common), default=None)
+
+
+def translate(donor: Infos, target: Infos) -> Translation | None:
+    """The way from the donor's names to the target's; None unless both spell the same kind of network.
+
+    Args:
+        donor: By the names on which its tensors land so far.
+    """
+    mine = read(donor)
+    if mine is None:
+        return None
+    theirs = next(
+        (
+            reading
+            for spelling in _TARGETS
+            if spelling.network == mine.spelling.network and (reading := spelling.read(target)) is not None
+        ),
+        None,
+    )
+    return None if theirs is None else _Link(donor, target, mine, theirs).translation()
+
+
+@dataclass(slots=True)
+class _Link:
+    donor: Infos
+    target: Infos
+    mine: Reading
+    theirs: Reading
+    names: dict[str, str] = field(default_factory=dict[str, str])
+    adapters: dict[str, list[Mapping[str, Any]]] = field(default_factory=dict[str, "list[Mapping[str, Any]]"])
+
+    def translation(self) -> Translation:
+        sources = {common: name for name, common in self.mine.common.items()}
+        for place, common in self.theirs.common.items():
+            parts = _parts(common)
+            if common in sources:
+                self.names[sources[common]] = place
+                self._squeeze(sources[common], place)
+            elif parts and sources.keys() >= set(parts):
+                found = [sources[part] for part in parts]
+                self.names |= dict.fromkeys(found, place)
+                self.adapters[place] = [{"name": "join", "order": _differing(found)}]
+        self._settle_positions()
+        rule = f"{self.mine.spelling.owner} {self.mine.spelling.network} by {self.theirs.spelling.owner} names"
+        return Translation(rule, self.names, self.adapters, self.mine.idle)
+
+    def _squeeze(self, source: str, place: str) -> None:
+        before, after = self.donor[source].shape, self.target[place].shape
+        if before != after and [side for side in before if side != 1] == [side for side in after if side != 1]:
+            self.adapters[place] = [{"name": "squeeze"}]
+
+    def _settle_positions(self) -> None:
+        """A class token takes up its position where the target's position embeddings have none for it."""
+        places = {common: place for place, common in self.theirs.common.items()}
+        sources = {common: name for name, common in self.mine.common.items()}
+        if not {_CLASS, _POSITIONS} <= sources.keys() & places.keys() or "dist" in sources:
+            return
+        before, after = self.donor[sources[_POSITIONS]].shape, self.target[places[_POSITIONS]].shape
+        if len(before) == len(after) == 3 and _is_grid(before[1] - 1) and _is_grid(after[1]):
+            self.adapters[places[_POSITIONS]] = [{"name": "position_drop", "tokens": 1}]
+            self.adapters[places[_CLASS]] = [{"name": "class_position", "positions": places[_POSITIONS]}]
+
+
+def joined_shapes(reading: Reading, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The shapes as timm has them, under common names: parts joined, without what plays no part."""
+    joined: dict[str, tuple[int, ...]] = {}
+    wholes = {part: whole for whole, parts in _PARTS.items() for part in parts}
+    for name, shape in shapes.items():
+        if name in reading.idle:
+            continue
+        common = reading.common.get(name, name)
+        front, part, leaf = _pieces(common)
+        if part not in wholes or name not in reading.common or not shape:
+            joined[common] = shape
+        else:
+            whole = ".".join([front, wholes[part], leaf])
+            joined[whole] = (joined[whole][0] + shape[0], *shape[1:]) if whole in joined else shape
+    positions = joined.get(_POSITIONS, ())
+    if "reg" in joined and len(positions) == 3:
+        joined[_POSITIONS] = (positions[0], positions[1] - 1, positions[2])
+    return joined
+
+
+def _parts(common: str) -> list[str]:
+    """The common names of what a tensor is joined of, where it may be."""
+    front, whole, leaf = _pieces(common)
+    return [".".join([front, part, leaf]) for part in _PARTS.get(whole, ())]
+
+
+def _pieces(common: str) -> tuple[str, str, str]:
+    """`block.0`, `qkv` and `weight`."""
+    front, _, leaf = common.rpartition(".")
+    return front.rpartition(".")[0], front.rpartition(".")[2], leaf
+
+
+def _differing(names: Sequence[str]) -> list[str]:
+    """The one word in each name that tells it from the others."""
+    split = [name.split(".") for name in names]
+    place = next(i for i, words in enumerate(zip(*split, strict=True)) if len(set(words)) > 1)
+    return [words[place] for words in split]
+
+
+def _is_grid(tokens: int) -> bool:
+    return tokens > 0 and isqrt(tokens) ** 2 == tokens

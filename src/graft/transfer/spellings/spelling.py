@@ -1,0 +1,76 @@
+"""What a spelling is: the names that a library gives the tensors of one kind of network, and what each stands for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+Meaning = str | Callable[[re.Match[str]], str]
+"""A template for `Match.expand`, or a function where numbers are counted from elsewhere."""
+
+
+def counted_by_two(common: str) -> Meaning:
+    """For torchvision's features, which count stages and what lies between them as one: 1, 3, 5 and 7 are the stages.
+
+    Args:
+        common: a text for `str.format`: the stage, then the pattern's further groups.
+    """
+
+    def meaning(found: re.Match[str]) -> str:
+        number, *others = found.groups()
+        return common.format(int(number) // 2, *others)
+
+    return meaning
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """Patterns of names, each with the common name of what it stands for; all spellings of a network share these.
+
+    Separate query, key and value are `….q.weight`, `….k.weight` and `….v.weight`; joined ones `….qkv.weight`.
+    """
+
+    owner: str
+    """Whose names they are, in the genitive: `timm's`."""
+    network: str
+    sign: str
+    """The end of a name by which the spelling is known; a pattern."""
+    rules: Mapping[str, Meaning]
+    idle: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Patterns of names that play no part in the function, each with the reason."""
+    front: str = ""
+    """Pattern of what may stand in front of the names below the model itself, as `vit.` does behind a head."""
+
+    def read(self, names: Collection[str]) -> Reading | None:
+        """What the names stand for; None where they are no names of this spelling, or of two networks at once."""
+        sign = re.compile(rf"((?:.+?\.)??){self.front}{self.sign}")
+        outers = {found[1] for name in names if (found := sign.fullmatch(name))}
+        if len(outers) != 1:
+            return None
+        outer = outers.pop()
+        rules = [(re.compile(f"{self.front}(?:{pattern})"), meaning) for pattern, meaning in self.rules.items()]
+        idle = [(re.compile(f"{self.front}(?:{pattern})"), reason) for pattern, reason in self.idle.items()]
+        common, excused = dict[str, str](), dict[str, str]()
+        for name in names:
+            inner = name.removeprefix(outer)
+            if not name.startswith(outer):
+                continue
+            for pattern, meaning in rules:
+                if found := pattern.fullmatch(inner):
+                    common[name] = found.expand(meaning) if isinstance(meaning, str) else meaning(found)
+            for pattern, reason in idle:
+                if pattern.fullmatch(inner):
+                    excused[name] = reason
+        return Reading(self, common, excused) if common else None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Names as a spelling understands them."""
+
+    spelling: Spelling
+    common: Mapping[str, str]
+    """Name to common name."""
+    idle: Mapping[str, str]
+    """Name to the reason why it plays no part."""
