@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from graft.transfer.donors.refusal import DAMAGE, first_line, refused
 
@@ -79,6 +80,12 @@ def stored_bytes(path: Path, entry: zipfile.ZipInfo) -> bytes:
     return b"".join(_chunks(path, entry))
 
 
+def begin_of(path: Path, entry: zipfile.ZipInfo) -> int:
+    """Where in the file the content of an entry begins."""
+    with open(path, "rb") as file:
+        return _seek(file, entry)
+
+
 def _checksum(path: Path, entry: zipfile.ZipInfo) -> int:
     checksum = 0
     for chunk in _chunks(path, entry):
@@ -88,11 +95,7 @@ def _checksum(path: Path, entry: zipfile.ZipInfo) -> int:
 
 def _chunks(path: Path, entry: zipfile.ZipInfo) -> Iterator[bytes]:
     with open(path, "rb") as file:
-        file.seek(entry.header_offset)
-        signature, name_length, extra_length = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
-        if signature != b"PK\x03\x04":
-            raise zipfile.BadZipFile(f"no entry where {entry.filename} should begin")
-        file.seek(name_length + extra_length, os.SEEK_CUR)
+        _seek(file, entry)
         left = entry.file_size
         while left:
             chunk = file.read(min(left, _CHUNK))
@@ -100,3 +103,11 @@ def _chunks(path: Path, entry: zipfile.ZipInfo) -> Iterator[bytes]:
                 raise EOFError(f"the file ends inside {entry.filename}")
             left -= len(chunk)
             yield chunk
+
+
+def _seek(file: IO[bytes], entry: zipfile.ZipInfo) -> int:
+    file.seek(entry.header_offset)
+    signature, name_length, extra_length = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+    if signature != b"PK\x03\x04":
+        raise zipfile.BadZipFile(f"no entry where {entry.filename} should begin")
+    return file.seek(name_length + extra_length, os.SEEK_CUR)

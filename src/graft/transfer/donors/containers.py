@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,15 @@ from typing import Any
 from torch import Tensor
 
 from graft.config.faults import nearest
+from graft.transfer.donors.pickled import Opaque, kind_of
 from graft.transfer.donors.refusal import refused
 
 TOP = "."
 """The name of the checkpoint's own level, for donor.container."""
 _DEPTH = 3
+_LONGEST, _MOST = 200, 1000
+"""Letters of a container's name, and containers of a file: a few bytes of a hostile one can stand for millions."""
+_STATE_DICT = "save model.state_dict() instead of the whole module"
 _SHOWN = 8
 
 
@@ -38,40 +42,67 @@ def choose(path: Path, checkpoint: object, *, container: str | None, ema: bool) 
     Raises:
         InputError: Nothing holds tensors, the wanted one does not exist, or several could be meant.
     """
+    if isinstance(checkpoint, Opaque) and not checkpoint:
+        raise refused(
+            path,
+            expected="a mapping of names to tensors",
+            received=f"an object of {kind_of(checkpoint)}, of which nothing was rebuilt and nothing executed",
+            remedy=_STATE_DICT,
+        )
     if not isinstance(checkpoint, Mapping):
         raise refused(
             path,
             expected="a mapping of names to tensors",
-            received=f"a single {type(checkpoint).__name__}",
+            received=f"a single {kind_of(checkpoint)}",
             remedy="torch.save(model.state_dict(), …)",
         )
-    found: dict[str, Mapping[str, Any]] = {}
-    _collect(checkpoint, TOP, found, _DEPTH)
+    found = _holding_tensors(checkpoint)
     if not found:
-        keys = ", ".join(str(key)[:40] for key in list(checkpoint)[:_SHOWN]) or "nothing"
+        held = [f"{str(key)[:40]} ({kind_of(value)})" for key, value in list(checkpoint.items())[:_SHOWN]]
+        whole = any(isinstance(value, Opaque) for value in checkpoint.values())
         raise refused(
             path,
             expected="a mapping of names to tensors, or one that contains such a mapping (state_dict, model, …)",
-            received=f"a checkpoint with no tensors under names (it holds {keys})",
-            remedy="torch.save(model.state_dict(), …)",
+            received=f"a checkpoint with no tensors under names (it holds {', '.join(held) or 'nothing'})",
+            remedy=_STATE_DICT if whole else "torch.save(model.state_dict(), …)",
         )
     name = _pick(path, found, container=container, ema=ema)
     return _contents(path, checkpoint, found, name)
 
 
-def _collect(value: Mapping[Any, Any], name: str, found: dict[str, Mapping[str, Any]], depth: int) -> None:
-    """Every mapping under `value` that has tensors directly in it and only strings for names."""
-    if value and all(isinstance(key, str) for key in value) and any(isinstance(v, Tensor) for v in value.values()):
-        found[name] = value
-    if depth == 0:
-        return
-    for key, inner in value.items():
-        if isinstance(key, str) and isinstance(inner, Mapping):
-            _collect(inner, key if name == TOP else f"{name}.{key}", found, depth - 1)
+def mappings(checkpoint: object) -> Iterator[tuple[tuple[str, ...], dict[Any, Any]]]:
+    """Every dictionary that names lead to from the checkpoint's own level, with these names.
+
+    One that stands under several names is given under each, but what is in it only once.
+    """
+    entered: set[int] = set()
+    waiting: list[tuple[tuple[str, ...], object]] = [((), checkpoint)]
+    while waiting:
+        names, value = waiting.pop()
+        if not isinstance(value, dict):
+            continue
+        yield names, value
+        if len(names) < _DEPTH and id(value) not in entered:
+            entered.add(id(value))
+            inner = [(key, below) for key, below in value.items() if isinstance(key, str) and isinstance(below, dict)]
+            waiting += [((*names, key), below) for key, below in reversed(inner) if len(key) <= _LONGEST]
+
+
+def _holding_tensors(checkpoint: object) -> dict[str, Mapping[str, Any]]:
+    """Every mapping that has tensors directly in it and only strings for names."""
+    holds: dict[int, bool] = {}
+    found: dict[str, Mapping[str, Any]] = {}
+    for names, value in mappings(checkpoint):
+        if id(value) not in holds:
+            named = all(isinstance(key, str) for key in value)
+            holds[id(value)] = named and any(isinstance(inner, Tensor) for inner in value.values())
+        if holds[id(value)] and len(found) < _MOST:
+            found[".".join(names) or TOP] = value
+    return found
 
 
 def _pick(path: Path, found: Mapping[str, Any], *, container: str | None, ema: bool) -> str:
-    listed = ", ".join(f"{name} ({_count(found[name])} tensors)" for name in found)
+    listed = _few([f"{name} ({_count(found[name])} tensors)" for name in list(found)[: _SHOWN + 1]])
     if container is not None:
         if container not in found:
             close = nearest(container, found) or list(found)
@@ -113,7 +144,7 @@ def _contents(path: Path, checkpoint: Mapping[Any, Any], found: Mapping[str, Any
     tensors = {key: value for key, value in chosen.items() if isinstance(value, Tensor)}
     nested = {other for other in found if other not in (name, TOP)}
     leaves = [
-        f"{key} ({type(value).__name__})"
+        f"{key} ({kind_of(value)})"
         for key, value in chosen.items()
         if not isinstance(value, Tensor) and (key if name == TOP else f"{name}.{key}") not in nested
     ]
@@ -122,7 +153,8 @@ def _contents(path: Path, checkpoint: Mapping[Any, Any], found: Mapping[str, Any
         above = name.split(".", maxsplit=1)[0]
         others = [str(key) for key in checkpoint if str(key) != above and str(key) not in nested]
         remarks.append(f"container {name}" + (f"; left out: {_few(others)}" if others else ""))
-    remarks += [f"not taken: {other} ({_count(found[other])} tensors)" for other in found if other != name]
+    further = [other for other in found if other != name]
+    remarks += [f"not taken: {other} ({_count(found[other])} tensors)" for other in further[:_SHOWN]]
     if leaves:
         remarks.append(f"not tensors, left out: {_few(leaves)}")
     return Contents(tensors=tensors, container=name, remarks=remarks)

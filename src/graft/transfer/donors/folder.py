@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from graft.transfer.donors.parallel import check_in_one_piece
 from graft.transfer.donors.refusal import DAMAGE, first_line, refused
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".keras", ".h5")
@@ -28,6 +29,7 @@ def file_in(folder: Path) -> tuple[Path, list[str]]:
         names = sorted(entry.name for entry in folder.iterdir())
     except OSError as error:
         raise refused(folder, expected="a readable folder", received=error.strerror or "none") from error
+    check_in_one_piece(folder, names)
     indexes = [name for name in names if name.endswith(".index.json")]
     if len(indexes) == 1:
         return folder / indexes[0], [f"the index {indexes[0]} in {folder}"]

@@ -1,59 +1,70 @@
-"""Files of torch.save, read with `weights_only=True` and nothing else: tensors and plain values, never code."""
+"""Files of torch.save and plain pickles: their structure is read without calling anything, their tensors are views."""
 
 from __future__ import annotations
 
 import io
-import pickle
-import pickletools
 import re
-import warnings
+import sys
 import zipfile
-from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from graft.transfer.donor import Donor, donor_of_mapping
 from graft.transfer.donors import archive
-from graft.transfer.donors.containers import TOP, choose
+from graft.transfer.donors.containers import TOP, choose, mappings
+from graft.transfer.donors.parallel import check_whole
+from graft.transfer.donors.pickled import Name, Pickled, read_pickle
+from graft.transfer.donors.rebuilt import Bytes, NotRebuilt, is_array, is_tensor, read_legacy, tensor_of
 from graft.transfer.donors.refusal import DAMAGE, first_line, refused
 
 WHAT = "a file of torch.save"
-# What a checkpoint of dense tensors, numbers and strings calls for. torch allows more (sparse and quantized tensors,
-# byte arrays of any length), which a donor has no use for and which can claim memory that the file does not have.
-_HARMLESS = re.compile(
-    r"(collections (OrderedDict|Counter)"
-    r"|torch\._utils _rebuild_(tensor|tensor_v2|tensor_v3|parameter|parameter_with_state)"
-    r"|torch(\.cuda|\.storage)? \w*Storage"
-    r"|torch (Size|device|float\w*|bfloat16|half|double|u?int\w*|short|long|bool|complex\w*)"
-    r"|torch\.nn\.parameter Parameter|torch\.serialization _get_layout"
-    r"|_codecs encode|(builtins|__builtin__) (set|complex))"
+_INERT = re.compile(
+    r"(argparse Namespace|types SimpleNamespace|functools partial|_codecs encode|copy_?reg _reconstructor"
+    r"|(collections|pathlib|pathlib\._local|datetime|zoneinfo|decimal|fractions|uuid|enum|typing|signal|http) \w+"
+    r"|(builtins|__builtin__) (set|frozenset|complex|list|dict|int|long|float|str|unicode|bool|tuple|bytes|bytearray"
+    r"|slice|range|xrange|object|getattr))"
 )
-_LEGACY_PICKLES = 5  # magic number, protocol, system, the object, the storages' keys
+"""What Python's own library has that checkpoints hold beside their tensors. None of it is made; a file that names
+anything else of that library (a shell, a file to open) was not written by somebody who saved a checkpoint."""
+_PYTHONS_OWN = frozenset({*sys.stdlib_module_names, "__builtin__", "copy_reg"})
 
 
 def open_torch(path: Path, *, container: str | None, ema: bool) -> Donor:
-    """Opens a .pt, .pth, .bin or .ckpt file; tensors of the zip format stay on disk until they are read."""
+    """Opens a .pt, .pth, .bin, .ckpt or .pkl file; its tensors stay on disk until they are read."""
+    check_whole(path)
     zipped = zipfile.is_zipfile(path)
-    records = _check_zip(path) if zipped else None
-    _check_globals(path, zipped=zipped)
-    checkpoint, remarks = _load(path, zipped=zipped)
+    found, storages = _read(path, zipped=zipped)
+    kind = "torch" if storages is not None else "pickle"
+    _check_names(path, found.names)
+    checkpoint = _with_tensors(path, found.root, storages)
+    if isinstance(checkpoint, dict) and "pytorch-lightning_version" in checkpoint:
+        kind = "lightning"
     contents = choose(path, checkpoint, container=container, ema=ema)
     for name, tensor in contents.tensors.items():
         _check_tensor(path, name, tensor)
-    if records is not None:
-        _check_storages(path, contents.tensors, records)
-    kind = "lightning" if isinstance(checkpoint, dict) and "pytorch-lightning_version" in checkpoint else "torch"
     donor = donor_of_mapping(contents.tensors, source=str(path), format=kind)
     donor.container = "" if contents.container == TOP else contents.container
-    donor.remarks += [*remarks, *contents.remarks]
+    donor.remarks += contents.remarks
     return donor
 
 
-def _check_zip(path: Path) -> Counter[int]:
-    """The sizes of the archive's storages, once its structure and checksums hold."""
+def _read(path: Path, *, zipped: bool) -> tuple[Pickled, Bytes | None]:
+    """The pickle of the object that was saved, and what gives its storages; None: it is a pickle and nothing else."""
+    mapped = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
+    if zipped:
+        return _read_zip(path, mapped)
+    try:
+        with open(path, "rb") as file:
+            return read_legacy(file, mapped)
+    except DAMAGE as error:
+        raise refused(path, expected=WHAT, received=f"a damaged pickle ({first_line(error)})") from error
+
+
+def _read_zip(path: Path, mapped: Tensor) -> tuple[Pickled, Bytes]:
     found = archive.entries(path, WHAT)
     names = [entry.filename for entry in found]
     if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
@@ -64,96 +75,91 @@ def _check_zip(path: Path) -> Counter[int]:
             remedy="torch.save(torch.jit.load(…).state_dict(), …) on a machine where you trust the file",
         )
     archive.check_stored(path, found, WHAT)
-    return Counter(entry.file_size for entry in found if "/data/" in entry.filename)
+    entries = {entry.filename: entry for entry in found}
+    pickle = next(name for name in names if _is_pickle(name))
+    prefix = pickle.removesuffix("data.pkl")
 
+    def storage(key: str, length: int) -> Tensor:
+        entry = entries.get(f"{prefix}data/{key}")
+        if entry is None or entry.file_size != length:
+            raise refused(
+                path,
+                expected="storages as long as their records",
+                received=f"a storage of {length} bytes that no record holds",
+            )
+        begin = archive.begin_of(path, entry)
+        return mapped[begin : begin + length]
 
-def _check_globals(path: Path, *, zipped: bool) -> None:
-    """Refuses a pickle that names anything to call but the rebuilding of plain tensors. Executes nothing."""
     try:
-        with open(path, "rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # escapes in damaged strings
-            named = {name for pickled in _pickles(path, file, zipped=zipped) for name in _globals(pickled)}
+        if (order := entries.get(f"{prefix}byteorder")) and archive.stored_bytes(path, order) == b"big":
+            raise ValueError("numbers with their highest byte first, as another machine has them")
+        return read_pickle(io.BytesIO(archive.stored_bytes(path, entries[pickle]))), storage
     except DAMAGE as error:
         raise refused(path, expected=WHAT, received=f"a damaged pickle ({first_line(error)})") from error
-    foreign = sorted(name.replace(" ", ".") for name in named if not _HARMLESS.fullmatch(name))
-    if not foreign:
-        return
-    whole = any(name.startswith(("torch.nn.modules", "torchvision.models", "timm.models")) for name in foreign)
-    raise refused(
-        path,
-        expected="tensors, numbers and strings",
-        received=f"a pickle that would run code to rebuild {', '.join(foreign[:5])}; nothing of it was executed",
-        remedy="save model.state_dict() instead of the whole module"
-        if whole
-        else "torch.save(checkpoint['state_dict'], …) where you trust the file, or safetensors",
-    )
-
-
-def _pickles(path: Path, file: IO[bytes], *, zipped: bool) -> list[IO[bytes]]:
-    if not zipped:
-        return [file] * _LEGACY_PICKLES  # one after another in the same stream
-    with zipfile.ZipFile(file) as found:
-        records = [entry for entry in found.infolist() if _is_pickle(entry.filename)]
-    return [io.BytesIO(archive.stored_bytes(path, records[0]))]
 
 
 def _is_pickle(name: str) -> bool:
     return name.endswith("/data.pkl") and name.count("/") == 1
 
 
-def _globals(pickled: IO[bytes]) -> set[str]:
-    return {str(arg) for opcode, arg, _ in pickletools.genops(pickled) if opcode.name in ("GLOBAL", "INST")}
-
-
-def _load(path: Path, *, zipped: bool) -> tuple[Any, list[str]]:
-    try:
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except pickle.UnpicklingError as error:
+def _check_names(path: Path, names: Iterable[Name]) -> None:
+    """Refuses a pickle that names what no checkpoint has any use for, although nothing of it is called here."""
+    code = sorted(name.dotted for name in names if _module(name) in _PYTHONS_OWN and not _INERT.fullmatch(name))
+    if code:
         raise refused(
             path,
             expected="tensors, numbers and strings",
-            received=f"a pickle that torch refuses as unsafe or damaged ({_reason(error)}); nothing of it was executed",
-            remedy="save only the tensors, as torch.save(model.state_dict(), …) or as safetensors",
-        ) from error
-    except DAMAGE as error:
-        raise refused(path, expected=WHAT, received=f"a damaged file ({first_line(error)})") from error
-    return checkpoint, [f"torch said: {first_line(str(warning.message))}" for warning in said if _is_news(warning)]
+            received=f"a pickle that would run code to rebuild {', '.join(code[:5])}; nothing of it was executed",
+            remedy="torch.save(checkpoint['state_dict'], …) where you trust the file, or safetensors",
+        )
 
 
-def _reason(error: pickle.UnpicklingError) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if "rror" in line and "Please file" not in line]
-    return first_line(lines[-1] if lines else error)
+def _module(name: Name) -> str:
+    return name.partition(" ")[0].partition(".")[0]
 
 
-def _is_news(warning: warnings.WarningMessage) -> bool:
-    return not issubclass(warning.category, (DeprecationWarning, FutureWarning)) and "TypedStorage" not in str(
-        warning.message
-    )
+def _with_tensors(path: Path, checkpoint: Any, storages: Bytes | None) -> Any:
+    """Mutates what was read: where a tensor is told of under a name, there it is.
+
+    Raises:
+        InputError: one of them is damaged or of a kind that is not read.
+    """
+    built: dict[int, Tensor] = {}
+
+    def tensor(value: Any, name: str) -> Tensor:
+        if id(value) not in built:
+            try:
+                built[id(value)] = tensor_of(value, storages)
+            except NotRebuilt as kind:
+                raise refused(
+                    path,
+                    expected="dense tensors",
+                    received=f"{name} by {kind}",
+                    remedy="save it again after .full_tensor(), .dequantize() or .to_dense()",
+                ) from kind
+            except DAMAGE as error:
+                raise refused(path, expected=WHAT, received=f"a damaged one: {name}, {first_line(error)}") from error
+        return built[id(value)]
+
+    if is_tensor(checkpoint):
+        return tensor(checkpoint, "a tensor")
+    for counts in (is_tensor, is_array):  # beside tensors, an array is a figure that somebody kept
+        for _, mapping in mappings(checkpoint):
+            for key, value in mapping.items():
+                if counts(value):
+                    mapping[key] = tensor(value, str(key)[:80])
+        if built:
+            break
+    return checkpoint
 
 
 def _check_tensor(path: Path, name: str, tensor: Tensor) -> None:
     """A tensor may not be larger than the file: a view that repeats one element costs nothing until it is copied."""
     size = path.stat().st_size
-    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-        raise refused(path, expected="dense tensors", received=f"{name} as {tensor.layout} on {tensor.device}")
     if tensor.numel() * tensor.element_size() > size:
         raise refused(
             path,
             expected=f"tensors that fit in the file ({size} bytes)",
             received=f"{name} of shape {tuple(tensor.shape)}, which repeats fewer stored values",
             remedy="save it again after .contiguous()",
-        )
-
-
-def _check_storages(path: Path, tensors: dict[str, Tensor], records: Counter[int]) -> None:
-    """Every storage in use must be as long as one of the archive's records; else the pickle and the data disagree."""
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
-    used = Counter(size for size in storages.values() if size)
-    if used - records:
-        raise refused(
-            path,
-            expected="storages as long as their records",
-            received=f"a storage of {next(iter(used - records))} bytes that no record holds",
         )
