@@ -179,3 +179,28 @@ def test_a_record_with_a_custom_head_is_not_imported_unasked() -> None:
         rebuild(network.build, network.head)
     again = rebuild(network.build, network.head, import_code=True)
     again.load_state_dict(network.module.state_dict(), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "reason"),
+    [
+        ("resnet18", {"norm_layer": "syncbatchnorm"}, "KeyError: 'syncbatchnorm'"),
+        ("resnet18", {"act_layer": "reluu"}, "KeyError: 'reluu'"),
+        ("resnet18", {"layers": [1]}, "ZeroDivisionError"),
+        ("resnet18", {"block": "basic"}, "AttributeError: 'str' object has no attribute 'expansion'"),
+        ("resnet18", {"checkpoint_path": "nowhere.pth"}, "FileNotFoundError"),
+        ("convnext_atto", {"depths": [1]}, "IndexError"),
+        ("vit_tiny_patch16_224", {"num_heads": 0}, "ZeroDivisionError"),
+    ],
+)
+def test_arguments_that_a_constructor_stumbles_over_are_answered(
+    name: str, kwargs: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(InputError, match=f"arguments that timm's {name} takes.*: {reason}.*backbone.kwargs"):
+        build("timm", name, kwargs=kwargs)
+
+
+def test_a_stumble_without_arguments_is_not_put_on_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timm.create_model", lambda *_, **__: {}["weights"])
+    with pytest.raises(KeyError):
+        construct(Library.timm, "resnet18", {}, num_classes=2)

@@ -20,6 +20,10 @@ TORCHVISION_DEFAULTS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": False},
     "inception_v3": {"aux_logits": False, "init_weights": False},
 }
+REFUSALS = (TypeError, AssertionError, ValueError, RuntimeError)
+"""What a constructor raises that looks at its arguments."""
+STUMBLES = (LookupError, ArithmeticError, AttributeError, OSError, ImportError)
+"""What one raises that does not: a name in no table, a division by a given zero. Without arguments it is no answer."""
 # How a torchvision constructor is told the image size, where the size decides the shape of a tensor.
 TORCHVISION_SIZE = {"vit_": "image_size", "maxvit_": "input_size"}
 
@@ -111,7 +115,7 @@ def size_kwargs(library: Library, name: str, image_size: int) -> dict[str, Any]:
         if "img_size" in str(error):
             return {}
         raise
-    except (AssertionError, ValueError, RuntimeError) as error:
+    except (*REFUSALS, *STUMBLES) as error:
         raise _refused(library, name, {"img_size": image_size}, error) from error
     return {"img_size": image_size}
 
@@ -142,8 +146,8 @@ def construct(
             return _construct(library, name, kwargs, num_classes, channels).to(device)
         with _Valueless():
             return _construct(library, name, kwargs, num_classes, channels).to("meta")
-    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
-        if not check or isinstance(error, InputError):
+    except (*REFUSALS, *STUMBLES) as error:
+        if not check or isinstance(error, InputError) or (isinstance(error, STUMBLES) and not kwargs):
             raise
         raise _refused(library, name, kwargs, error) from error
 
@@ -192,9 +196,15 @@ def _replace_first_convolution(module: nn.Module, channels: int) -> None:
 
 def _refused(library: Library, name: str, kwargs: Mapping[str, Any], error: Exception) -> InputError:
     return InputError(
-        f"backbone: expected arguments that {library.value}'s {name} takes, received {dict(kwargs)}: {said(error)}; "
+        f"backbone: expected arguments that {library.value}'s {name} takes, received {dict(kwargs)}:"
+        f" {_reason(error)}; "
         "try another data.image_size or other backbone.kwargs"
     )
+
+
+def _reason(error: Exception) -> str:
+    """A KeyError says no more than the key."""
+    return f"{type(error).__name__}: {said(error)}" if isinstance(error, STUMBLES) else said(error)
 
 
 class _Valueless(TorchFunctionMode):
