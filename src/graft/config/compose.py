@@ -16,6 +16,7 @@ from graft.config.faults import ConfigError, Fault, nearest
 from graft.config.keras_images import preprocess_of_donor
 from graft.config.keys import nearest_keys, schema_keys
 from graft.config.limits import LIMITS, beyond_limits
+from graft.config.processor_images import fill_from_processor
 from graft.config.schema import Config
 from graft.config.sweep_name import register_sweep_name
 from graft.config.together import clashes
@@ -61,6 +62,7 @@ def parse(cfg: DictConfig) -> Config:
     config = OmegaConf.to_object(typed)
     assert isinstance(config, Config)
     config.backbone.published.preprocess = preprocess_of_donor(config)
+    fill_from_processor(config)
     return config
 
 

@@ -11,6 +11,7 @@ from graft.models.architectures import Likeness, recognise
 from graft.transfer import Donor
 from graft.transfer.finite import count_unsound, is_finite
 from graft.transfer.names import common, strippings
+from graft.transfer.spellings import joined_shapes, read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,15 +74,17 @@ def contents(donor: Donor) -> Contents:
     """
     stripped = common(strippings(donor.infos))
     shapes = {stripped.names[name]: info.shape for name, info in donor.infos.items()}
+    reading = read(shapes)
+    spelled = [f"the names are {reading.spelling.owner}, of a {reading.spelling.network}"] if reading else []
     return Contents(
         source=donor.source,
         format=donor.format,
         container=donor.container,
         prefix=stripped.prefix,
         sha256=donor.sha256,
-        remarks=tuple(donor.remarks),
+        remarks=(*donor.remarks, *spelled),
         tensors=tuple(_holding(donor, name) for name in donor.infos),
-        architectures=tuple(recognise(shapes)),
+        architectures=tuple(recognise(joined_shapes(reading, shapes) if reading else shapes)),
     )
 
 

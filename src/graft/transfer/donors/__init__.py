@@ -11,6 +11,7 @@ from graft.transfer.donor import Donor
 from graft.transfer.donors.folder import classes_of_folder, file_in
 from graft.transfer.donors.hub import LOCAL_SCHEME, file_of_reference
 from graft.transfer.donors.hub import SCHEME as HUB_SCHEME
+from graft.transfer.donors.huggingface import with_config
 from graft.transfer.donors.imported import SCHEME, open_imported
 from graft.transfer.donors.keras import open_keras
 from graft.transfer.donors.numpy_file import open_npz
@@ -66,6 +67,8 @@ def open_donor(
         donor = open_keras(file, keras or KerasConfig(), application)
     else:
         donor = _open(file, format, container=container, ema=ema, keras=keras or KerasConfig())
+    if format in (Format.safetensors, Format.torch, Format.shards):
+        donor = with_config(donor, str(given))
     donor.source, donor.fingerprint = text, fingerprint
     donor.remarks[:0] = recognised
     return donor
