@@ -1,4 +1,4 @@
-"""This machine: what it is called, how many of its threads a computation takes, and what becomes of freed memory."""
+"""This machine: its name, the threads and the digits of a computation, and what becomes of freed memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import platform
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -46,6 +47,51 @@ def denormals_as_zero() -> Generator[None]:
         yield
     finally:
         torch.set_flush_denormal(were_zero)
+
+
+@contextmanager
+def full_float32(device: torch.device | str) -> Generator[None]:
+    """float32 arithmetic with all its digits: no autocast, and no products of TF32 or bfloat16 numbers inside.
+
+    An exported network is a function in float32, and what is said of it is computed here. By torch's defaults an
+    NVIDIA GPU computes convolutions in TF32, which has the 10 digits of float16; `torch.set_float32_matmul_precision`
+    gives up as many in matrix products, on CPUs too.
+    """
+    products = _products()
+    before, of_old_kind = [product.fp32_precision for product in products], _settings_of_old_kind()
+    with torch.autocast(torch.device(device).type, enabled=False):
+        _set_of_old_kind("highest", False)
+        for product in products:
+            product.fp32_precision = "ieee"
+        try:
+            yield
+        finally:
+            if of_old_kind is not None:
+                _set_of_old_kind(*of_old_kind)
+            for product, precision in zip(products, before, strict=True):
+                product.fp32_precision = precision
+
+
+def _products() -> tuple[Any, ...]:
+    """What torch 2.9 and later have a setting of their own for, which goes before the one for all."""
+    backends: Any = torch.backends
+    if not hasattr(backends, "fp32_precision"):
+        return ()
+    cudnn, mkldnn = backends.cudnn, backends.mkldnn
+    return (backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
+
+
+def _settings_of_old_kind() -> tuple[str, bool] | None:
+    """None where settings of the newer kind say what these have no words for."""
+    try:
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        return None
+
+
+def _set_of_old_kind(of_matrices: str, tf32_in_convolutions: bool) -> None:
+    torch.set_float32_matmul_precision(of_matrices)
+    torch.backends.cudnn.allow_tf32 = tf32_in_convolutions
 
 
 def keep_freed_memory() -> None:

@@ -1,12 +1,13 @@
-"""What graft asks of the machine's memory."""
+"""What graft asks of the machine's memory and arithmetic."""
 
 import platform
 import resource
+from collections.abc import Generator
 
 import pytest
 import torch
 
-from graft.machine import denormals_as_zero, keep_freed_memory
+from graft.machine import denormals_as_zero, full_float32, keep_freed_memory
 
 FLOATS = 10 * 2**20  # 40 MB
 
@@ -39,3 +40,48 @@ def test_numbers_too_small_for_a_float_count_as_zero_for_a_while() -> None:
     with pytest.raises(ValueError, match="amid"), denormals_as_zero():
         raise ValueError("amid")
     assert halved() > 0
+
+
+@pytest.fixture
+def short_products() -> Generator[None]:
+    """Every product of float32 numbers may be computed of shorter ones."""
+    before, of_convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("medium")
+    torch.backends.cudnn.allow_tf32 = True
+    yield
+    torch.set_float32_matmul_precision(before)
+    torch.backends.cudnn.allow_tf32 = of_convolutions
+
+
+@pytest.mark.usefixtures("short_products")
+def test_float32_has_all_its_digits_for_a_while() -> None:
+    def settings() -> tuple[object, ...]:
+        return (
+            torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32,
+            torch.backends.cuda.matmul.allow_tf32, torch.is_autocast_enabled("cpu"),
+        )  # fmt: skip
+
+    matrix = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+    expected = (matrix.double() @ matrix.double()).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        before = settings()
+        assert (matrix @ matrix).dtype == torch.bfloat16
+        with full_float32("cpu"):
+            torch.testing.assert_close(matrix @ matrix, expected, rtol=1e-5, atol=1e-5)
+            assert settings() == ("highest", False, False, False)
+        assert settings() == before == ("medium", True, True, True)
+        with pytest.raises(ValueError, match="amid"), full_float32("cpu"):
+            raise ValueError("amid")
+        assert settings() == before
+
+
+def test_settings_of_the_newer_kind_are_kept_too() -> None:
+    products = torch.backends.mkldnn.matmul
+    before = products.fp32_precision
+    try:
+        products.fp32_precision = "bf16"
+        with full_float32("cpu"):
+            assert products.fp32_precision == "ieee"
+        assert products.fp32_precision == "bf16"
+    finally:
+        products.fp32_precision = before
