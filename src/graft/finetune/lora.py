@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from graft.config.faults import InputError, RunFailed, nearest
 from graft.config.patterns import instead_of_glob
 from graft.config.schema import MethodConfig
+from graft.machine import full_float32
 from graft.models.network import seeded
 from graft.models.stages import Stages, covers
 
@@ -121,14 +122,16 @@ def merge(module: nn.Module, layers: Sequence[str], images: Tensor) -> None:
         RunFailed: it does not.
     """
     images = images.to(next(module.parameters()).device)
-    before = module.eval()(images)
+    with full_float32(images.device):
+        before = module.eval()(images)
     for path in layers:
         layer: Any = module.get_submodule(path)
         layer.merge()
         module.set_submodule(path, layer.get_base_layer())
     if hasattr(module, "peft_config"):
         delattr(module, "peft_config")
-    after = module(images)
+    with full_float32(images.device):
+        after = module(images)
     difference = float((after - before).abs().max())
     if not difference <= TOLERANCE * max(1.0, float(before.abs().max())):
         raise RunFailed(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from graft.config.faults import InputError, said
+from graft.machine import full_float32
 from graft.models.cut_graph import Cut
 from graft.models.names import tensor_names
 from graft.models.stages import HEAD, Stages, covers
@@ -182,7 +183,7 @@ def prove(module: nn.Module, prefix: nn.Module, rest: nn.Module, images: Tensor,
     """
     parts = {part: part.training for part in (*module.modules(), *rest.modules())}
     try:
-        with torch.no_grad():
+        with torch.no_grad(), full_float32(images.device):
             expected, received = module.eval()(images), rest.eval()(prefix(images))
     finally:
         for part, training in parts.items():

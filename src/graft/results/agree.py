@@ -20,7 +20,9 @@ def check_same(opened: OpenedModel, exported: Callable[[Tensor], Tensor], name: 
     """Raises RunFailed unless the export gives the model's logits at every batch size."""
     import torch
 
-    with torch.no_grad():
+    from graft.machine import full_float32
+
+    with torch.no_grad(), full_float32("cpu"):
         for size in BATCHES:
             images = example_images(opened, size)
             difference = float((exported(images) - opened.module(images)).abs().max())

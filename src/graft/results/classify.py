@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from graft.config.faults import InputError
+from graft.machine import full_float32
 from graft.results.answers import FORMS, Answer, Form
 from graft.results.load import OpenedModel, open_model
 
@@ -98,4 +99,5 @@ def _said(
 
 @torch.inference_mode()
 def _values(opened: OpenedModel, images: Sequence[torch.Tensor], place: torch.device) -> torch.Tensor:
-    return opened.task.answers(opened.module(torch.stack(list(images)).to(place))).cpu()
+    with full_float32(place):
+        return opened.task.answers(opened.module(torch.stack(list(images)).to(place))).cpu()

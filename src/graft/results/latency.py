@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from graft.machine import full_float32
 from graft.results.load import open_model
 
 WARM_UP = 5
@@ -35,7 +36,7 @@ def latency_ms(folder: Path | str, *, device: str) -> float:
             torch.cuda.synchronize(image.device)
         return time.perf_counter() - began
 
-    with torch.inference_mode():
+    with torch.inference_mode(), full_float32(device):
         for _ in range(WARM_UP):
             seconds()
         taken: list[float] = []

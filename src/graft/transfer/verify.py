@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from graft.config.faults import InputError, said
 from graft.config.schema import Config
+from graft.machine import full_float32
 from graft.models.names import is_counter
 from graft.models.network import Network
 from graft.models.stages import HEAD, Stages
@@ -116,7 +117,7 @@ def _entering(module: nn.Module, paths: Iterable[str], images: Tensor, *, whose:
     for path in paths:
         watch(path)
     try:
-        with torch.no_grad(), _evaluating(module):
+        with torch.no_grad(), _evaluating(module), full_float32(images.device):
             module(images)
     except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         raise InputError(

@@ -15,6 +15,7 @@ from graft.config.schema import AUTO, AugmentConfig, DataConfig
 from graft.data.datamodule import DataModule
 from graft.data.datasets import load_table
 from graft.data.loader import label_tensor
+from graft.machine import full_float32
 from graft.results.evaluate import Floats
 from graft.results.left_out import Truth
 from graft.results.load import OpenedModel
@@ -85,7 +86,7 @@ class Judge:
         network.to(self.device).eval()
         truth = label_tensor(self.table.labels_of(part))
         if self.head is not None and part in self._entering:
-            with torch.inference_mode():
+            with torch.inference_mode(), full_float32(self.device):
                 head = network.get_submodule(self.head)
                 logits = torch.cat([head(batch) for batch in self._entering[part]])
         else:
@@ -110,7 +111,8 @@ class Judge:
 
         hook = network.get_submodule(self.head).register_forward_hook(keep) if self.head else None
         try:
-            logits = [network(batch["image"].to(self.device)) for batch in self.module.loader(part)]
+            with full_float32(self.device):
+                logits = [network(batch["image"].to(self.device)) for batch in self.module.loader(part)]
         finally:
             if hook:
                 hook.remove()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage] - torch's own update_bn asks it
 
+from graft.machine import full_float32
 from graft.results.combine.average import State
 
 
@@ -47,7 +48,8 @@ def recompute(module: nn.Module, paths: Sequence[str], batches: Iterable[Tensor]
             seen += len(images)
             for norm in norms:
                 norm.momentum = len(images) / seen
-            module(images)
+            with full_float32(images.device):
+                module(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     module.eval()

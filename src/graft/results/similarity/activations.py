@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from graft.config.faults import InputError
 from graft.config.schema import Library
+from graft.machine import full_float32
 from graft.models.backbones import construct
 from graft.models.derive import call_order, derive_stages
 from graft.models.stages import HEAD, Stages, declared_stages
@@ -59,7 +60,8 @@ class Capture:
             for path, stage in self.owners.items()
         ]
         try:
-            logits = self.network(images.to(self.device))
+            with full_float32(self.device):
+                logits = self.network(images.to(self.device))
         finally:
             for hook in hooks:
                 hook.remove()
