@@ -65,7 +65,7 @@ def images(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_bfloat16_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On any machine, an engine computes in float32 unless it is told otherwise."""
+    """Any machine is one without units for bfloat16."""
     import torch
 
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)

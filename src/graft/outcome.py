@@ -89,9 +89,19 @@ def write_results(
 
 
 def write_metrics(
-    plan: Plan, network: Network, result: FitResult, drawn: Intervals, clock: Clock, folder: Path
+    plan: Plan,
+    network: Network,
+    result: FitResult,
+    drawn: Intervals,
+    computed: dict[str, dict[str, str]],
+    clock: Clock,
+    folder: Path,
 ) -> dict[str, Any]:
-    """Once the model is exported, whose latency is measured where that is asked for."""
+    """Once the model is exported, whose latency is measured where that is asked for.
+
+    Args:
+        computed: how kept features were computed, by the stage that they are the output of.
+    """
     latency: dict[str, float] = {}
     if plan.config.trainer.latency:
         gpu = plan.config.trainer.accelerator != "cpu" and torch.cuda.is_available()
@@ -118,6 +128,8 @@ def write_metrics(
         "intervals": drawn,
         **({"confusion": result.confusion} if result.confusion else {}),
         "profile": {name: round(share, 4) for name, share in result.profile.items()},
+        "precision": result.precision,
+        "features": computed,
         "prefix": result.prefix,
         "seconds": clock.seconds,
         "seconds_to_first_step": None if result.first_step is None else clock.since_command(result.first_step),

@@ -11,11 +11,12 @@ import numpy as np
 
 from graft.config.choices import FIND, FreezeBatchNorm
 from graft.config.faults import Faults, InputError
-from graft.config.schema import Config
+from graft.config.schema import Config, OptimizerConfig, TrainerConfig
 from graft.data.table import Table
 from graft.estimate import Memory, activation_numbers, estimate_memory
 from graft.finetune.freeze import Frozen, statistics
 from graft.finetune.groups import Group, group_parameters, without_decay
+from graft.finetune.hardware import precisions
 from graft.finetune.lora import plain_name
 from graft.finetune.methods import methods_in_words
 from graft.finetune.optimizer import rate_factor, state_numbers
@@ -26,7 +27,7 @@ from graft.models.names import tensor_names
 from graft.models.network import Network, network_for
 from graft.models.stages import HEAD
 from graft.plan_batches import fewest_images
-from graft.plan_cache import CachePlan, plan_cache
+from graft.plan_cache import CachePlan, plan_cache, prefix_in_words
 from graft.plan_methods import anchors_of, kept_beside, lora_of, schedule_of, teacher_of
 from graft.results.left_out import in_words, left_out, undefined
 from graft.tasks import Task, task_of
@@ -104,6 +105,17 @@ class Plan:
             rate_found=True,
         )
 
+    def with_step(self, trainer: TrainerConfig, optimizer: OptimizerConfig) -> Plan:
+        """The plan as it is once the way to compute a step has been chosen."""
+        config = replace(self.config, trainer=trainer, optimizer=optimizer)
+        prefix = prefix_in_words(config) if self.cache.prefix else ""
+        return replace(self, config=config, cache=replace(self.cache, prefix=prefix))
+
+    @property
+    def precision(self) -> dict[str, str]:
+        """Of training and of evaluation."""
+        return precisions(self.config.trainer)
+
     @property
     def methods(self) -> tuple[str, ...]:
         """What is done beside plain fine-tuning, in words."""
@@ -156,6 +168,7 @@ class Plan:
             },
             "methods": list(self.methods),
             "memory": {**asdict(self.memory), "total": self.memory.total},
+            "precision": self.precision,
             "cache": self.cache.to_dict(),
             "remarks": list(self.remarks),
         }

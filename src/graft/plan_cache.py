@@ -7,20 +7,25 @@ was when the donor's weights went in.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import ceil
 from typing import Any
+
+import torch
 
 from graft.config.caching import is_mixed, is_random
 from graft.config.choices import CacheKind
 from graft.config.faults import InputError
 from graft.config.schema import Config
 from graft.data.cache import check_cut, estimate, feature_shape, row_count
-from graft.data.table import Table
+from graft.data.ingredients import PLAIN
+from graft.data.table import PARTS, Table
 from graft.finetune.freeze import Frozen, unmoving
+from graft.finetune.hardware import device_type, training_precision
+from graft.finetune.route import EVALUATION, TRAIN
 from graft.finetune.unfreeze import Phase
 from graft.models.cut import split
-from graft.models.inference import frozen_prefix
+from graft.models.inference import description, frozen_prefix, training_dtype
 from graft.models.known import known
 from graft.models.names import tensor_names
 from graft.models.network import Network
@@ -38,6 +43,55 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """How the kept features of some parts are computed and stored."""
+
+    parts: tuple[str, ...]
+    precision: torch.dtype
+    """In which they are computed."""
+    dtype: str
+    """In which they are stored."""
+    engine: bool
+    """Whether by an engine, which is faster, and which the network as it is stands in for where it cannot be proven."""
+
+    @property
+    def how(self) -> str:
+        """As an entry's record has it."""
+        return description(self.precision) if self.engine else PLAIN
+
+    def in_words(self, how: str) -> str:
+        """With the way that they were computed in the end."""
+        return how + ("" if self.dtype == "float32" else f", stored in {self.dtype}")
+
+
+def rows_of(config: Config) -> tuple[Rows, ...]:
+    """All parts together where their features are computed alike, else the training part's by themselves.
+
+    What is judged, and so the epoch that is chosen, is a figure of the exported network, which computes in float32. A
+    head trains on float32 features too, unless trainer.precision asks for another or cache.dtype saves their digits.
+    """
+    engine = config.trainer.engine
+    asked = training_dtype(config.trainer.precision, device_type(config.trainer)) if engine else torch.float32
+    if asked is torch.float32 and config.cache.dtype == "float32":
+        return (Rows(parts=PARTS, precision=torch.float32, dtype="float32", engine=engine),)
+    judged = tuple(part for part in PARTS if part != TRAIN)
+    return (
+        Rows(parts=(TRAIN,), precision=asked, dtype=config.cache.dtype, engine=engine),
+        Rows(parts=judged, precision=torch.float32, dtype="float32", engine=engine),
+    )
+
+
+def by_purpose(ways: Sequence[tuple[Rows, str]]) -> dict[str, str]:
+    """How features were computed for training and for evaluation, from rows and the way of each."""
+    return {
+        purpose: rows.in_words(how)
+        for purpose, part in ((TRAIN, TRAIN), (EVALUATION, "val"))
+        for rows, how in ways
+        if part in rows.parts
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CachePlan:
     """What is computed once, and what it takes on disk; and how a frozen prefix runs where it is not."""
 
@@ -45,6 +99,8 @@ class CachePlan:
     reason: str
     kept: tuple[Kept, ...] = ()
     """The deepest stage first."""
+    computed: dict[str, str] = field(default_factory=dict[str, str])
+    """How what is kept is computed and stored, for training and for evaluation."""
     prefix: str = ""
     """How the prefix that a phase freezes runs on images; empty where no phase has one."""
 
@@ -90,7 +146,7 @@ def plan_cache(
         decided: the states that the training may come to after the phases.
     """
     spans = _spans(config, network, phases, decided, steps_per_epoch)
-    prefix = _engine(config) if any(span.cut for span in spans) else ""
+    prefix = prefix_in_words(config) if any(span.cut for span in spans) else ""
     if config.cache.kind not in (CacheKind.features, CacheKind.auto):
         return CachePlan(kind=config.cache.kind, reason="as configured", prefix=prefix)
     try:
@@ -102,7 +158,8 @@ def plan_cache(
         return CachePlan(kind=CacheKind.none, reason=said, prefix=prefix)
     outputs = ", ".join(f"{each.cut}{_epochs(each.epochs, config.trainer.max_epochs)}" for each in kept)
     reason = f"output of {outputs}, computed once per image{left_out}"
-    return CachePlan(kind=CacheKind.features, reason=reason, kept=kept, prefix=prefix)
+    computed = by_purpose([(rows, rows.how) for rows in rows_of(config)])
+    return CachePlan(kind=CacheKind.features, reason=reason, kept=kept, computed=computed, prefix=prefix)
 
 
 def _spans(
@@ -173,11 +230,17 @@ def _worth_keeping(config: Config, spans: Sequence[_Span]) -> dict[str, tuple[in
 
 def _need(config: Config, table: Table, network: Network, cut: str) -> int:
     """Bytes on disk of one stage's output for every image."""
+    images = {part: len(table.part(part)) for part in PARTS}
     side = network.preprocess.image_size
     image_shape = (config.data.channels, side, side)
     shape = known(network, lambda: _shape_after(network, cut, image_shape), "output", cut, image_shape, network.stages)
-    rows = row_count(train=len(table.train), others=len(table.val) + len(table.test), views=config.cache.views)
-    return estimate(shape, rows=rows, dtype=config.cache.dtype)
+    need = 0
+    for rows in rows_of(config):
+        others = sum(images[part] for part in rows.parts if part != TRAIN)
+        train = images[TRAIN] if TRAIN in rows.parts else 0
+        count = row_count(train=train, others=others, views=config.cache.views)
+        need += estimate(shape, rows=count, dtype=rows.dtype)
+    return need
 
 
 def _shape_after(network: Network, cut: str, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
@@ -200,9 +263,12 @@ def runs_engine(config: Config) -> bool:
     return config.trainer.engine and not config.trainer.recompute and not config.method.distill
 
 
-def _engine(config: Config) -> str:
+def prefix_in_words(config: Config) -> str:
+    """How a frozen prefix runs on images."""
     if runs_engine(config):
-        return "without autograd, batch-norm folded, channels-last"
+        precision = training_dtype(training_precision(config.trainer), device_type(config.trainer))
+        digits = "in bfloat16 for training and float32 for evaluation" if precision is torch.bfloat16 else "in float32"
+        return f"without autograd, batch-norm folded, channels-last, {digits}"
     if config.method.distill:
         return "as the network is, which method.distill listens to"
     return "as the network is, with trainer." + ("recompute" if config.trainer.recompute else "engine=false")

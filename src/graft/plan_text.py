@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from graft.config.choices import CacheKind, DonorKind
-from graft.config.schema import TrainerConfig
 from graft.finetune.decay import CONFIG, LIBRARY, TABLE
 from graft.finetune.groups import Group
 from graft.plan import SHOWN_NAMES, Plan
-from graft.results.report.words import moment
+from graft.results.report.words import for_each_purpose, moment, precision_name
 
 NAMED = (TABLE, LIBRARY, CONFIG)  # reasons whose parameters the plan names
 UNITS = ("", "k", "M", "G", "T")
@@ -140,7 +139,8 @@ def _methods(plan: Plan) -> str:
 
 def _cost(plan: Plan) -> str:
     memory, cache = plan.memory, plan.cache
-    kept = f"{cache.kind.value}: {cache.reason}" + (f", {size(cache.size)} on disk" if cache.size else "")
+    computed = f" ({for_each_purpose(cache.computed)})" if cache.computed else ""
+    kept = f"{cache.kind.value}: {cache.reason}{computed}" + (f", {size(cache.size)} on disk" if cache.size else "")
     beside = f", methods {size(memory.methods)}" if memory.methods else ""
     cut = " (less with the cache)" if cache.kind is CacheKind.features else ""
     return (
@@ -148,7 +148,7 @@ def _cost(plan: Plan) -> str:
         f" gradients {size(memory.gradients)}, optimizer {size(memory.optimizer)},"
         f" activations {size(memory.activations)}{cut}{beside}\n"
         f"cache     {kept}\n{_prefix(plan)}"
-        f"trainer   {_trainer(plan.config.trainer)}"
+        f"trainer   {_trainer(plan)}"
     )
 
 
@@ -159,5 +159,7 @@ def _prefix(plan: Plan) -> str:
     return f"prefix    frozen stages run on images {cache.prefix}\n" if cache.prefix and served < epochs else ""
 
 
-def _trainer(trainer: TrainerConfig) -> str:
-    return f"{trainer.accelerator}, precision {trainer.precision}, {trainer.max_epochs} epochs"
+def _trainer(plan: Plan) -> str:
+    trainer = plan.config.trainer
+    train, evaluation = (precision_name(plan.precision[purpose]) for purpose in ("train", "evaluation"))
+    return f"{trainer.accelerator}, {trainer.max_epochs} epochs in {train}; evaluation in {evaluation}, as exported"

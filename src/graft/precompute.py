@@ -4,64 +4,73 @@ from __future__ import annotations
 
 import copy
 import sys
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from graft.config.choices import CacheKind
 from graft.config.faults import InputError
-from graft.config.schema import TrainerConfig
-from graft.data.cache import FeatureCache
+from graft.data.cache import FeatureCache, PartImages
 from graft.data.cache_folder import CacheFolder
 from graft.data.datamodule import DataModule
 from graft.data.features import FeatureDataset
 from graft.data.ingredients import PLAIN, Ingredients
 from graft.data.loader import as_batched
-from graft.data.table import PARTS
-from graft.machine import keep_freed_memory
+from graft.finetune.hardware import device_type
+from graft.finetune.route import TRAIN
+from graft.machine import full_float32, keep_freed_memory
 from graft.models.cut import prove, split
-from graft.models.inference import description, fast_precision, proven_engine
+from graft.models.inference import proven_engine
 from graft.models.known import known
 from graft.models.network import Network
 from graft.plan import Plan
-from graft.plan_cache import Kept
+from graft.plan_cache import Kept, Rows, by_purpose, rows_of
 from graft.plan_text import size
 from graft.processes import all_cores, at_once, say
 
+EXAMPLES = 2
+"""Images that an engine is proven on."""
 
-def compute_features(plan: Plan, network: Network, data: DataModule) -> dict[str, torch.nn.Module]:
-    """For each stage whose output the plan keeps: computes it for every image; the part of the network behind it.
+
+@dataclass(slots=True)
+class Features:
+    """What training begins with where a prefix's output is kept; each by the stage that ends the prefix."""
+
+    behind: dict[str, torch.nn.Module] = field(default_factory=dict[str, torch.nn.Module])
+    """The part of the network behind it."""
+    computed: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
+    """How its features were computed and stored, for training and for evaluation."""
+
+
+def compute_features(plan: Plan, network: Network, data: DataModule) -> Features:
+    """For each stage whose output the plan keeps: computes it for every image.
 
     The data serves the first phase's features until it is told otherwise (`DataModule.serve`).
     """
     stored: dict[str, dict[str, FeatureDataset]] = {}
-    behind: dict[str, torch.nn.Module] = {}
+    features = Features()
     for kept in plan.cache.kept:
         try:
-            stored[kept.cut], behind[kept.cut] = _features_after(kept, plan, network, data)
+            stored[kept.cut], behind, computed = _features_after(kept, plan, network, data)
         except InputError as reason:
             if plan.config.cache.kind is not CacheKind.auto:
                 raise
             say(f"cache     not of {kept.cut} after all: {reason}")
+        else:
+            features.behind[kept.cut], features.computed[kept.cut] = behind, computed
     data.use_stored(stored, as_batched)
-    return behind
+    return features
 
 
 def _features_after(
     kept: Kept, plan: Plan, network: Network, data: DataModule
-) -> tuple[dict[str, FeatureDataset], torch.nn.Module]:
+) -> tuple[dict[str, FeatureDataset], torch.nn.Module, dict[str, str]]:
     config, cut = plan.config, kept.cut
-    example = example_of(network)
     prefix, rest = split(network.module, network.stages, cut)
-    known(network, lambda: prove(network.module, prefix, rest, example, cut), "its halves", cut)
-    device = "cuda" if config.trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
-    if device == "cpu":
+    known(network, lambda: prove(network.module, prefix, rest, example_of(network), cut), "its halves", cut)
+    if device_type(config.trainer) == "cpu":
         keep_freed_memory()
-    parts = {
-        name: data.images(name, augmented=name == "train" and config.cache.views > 0)
-        for name in PARTS
-        if plan.table.part(name)
-    }
     cache = FeatureCache(
         CacheFolder(config.cache.dir, max_gb=config.cache.max_gb, say=say),
         batch_size=config.data.batch_size,
@@ -70,26 +79,54 @@ def _features_after(
         threads=all_cores() if at_once() > 1 and not config.trainer.threads else None,
         progress=_progress(f"features after {cut}, {size(kept.size)}"),
     )
-    precision, channels_last = fast_precision(device, config.trainer.precision), config.trainer.channels_last
+    stored: dict[str, FeatureDataset] = {}
+    ways: list[tuple[Rows, str]] = []
+    for rows in rows_of(config):
+        parts = {
+            name: data.images(name, augmented=name == TRAIN and config.cache.views > 0)
+            for name in rows.parts
+            if plan.table.part(name)
+        }
+        found, how = _features_of(parts, rows, kept, plan, network, prefix, cache)
+        stored |= found
+        ways.append((rows, how))
+    return stored, rest, by_purpose(ways)
+
+
+def _features_of(
+    parts: Mapping[str, PartImages],
+    rows: Rows,
+    kept: Kept,
+    plan: Plan,
+    network: Network,
+    prefix: torch.nn.Module,
+    cache: FeatureCache,
+) -> tuple[dict[str, FeatureDataset], str]:
+    """Of these parts' images, and how they were computed."""
+    config, device = plan.config, device_type(plan.config.trainer)
+    channels_last = config.trainer.channels_last
+    kind = replace(config.cache, dtype=rows.dtype, views=config.cache.views if TRAIN in rows.parts else 0)
     ingredients = Ingredients.of(
-        prefix, network, cut=cut, cache=config.cache, augment=config.augment, seed=config.seed,
-        engine=description(precision) if config.trainer.engine else PLAIN,
-    )  # fmt: skip
+        prefix, network, cut=kept.cut, cache=kind, augment=config.augment, seed=config.seed, engine=rows.how
+    )
     stored = cache.find(parts, ingredients, channels_last=channels_last)  # whoever computed them proved the engine
     if stored is None:
-        running, how = _runner(prefix, example, config.trainer, device)
+        running, how = _runner(prefix, parts, rows, device)
         ingredients = replace(ingredients, engine=how)
-        stored = cache.build(running, parts, ingredients, device=device, channels_last=channels_last)
-    return stored, rest
+        with full_float32(device):
+            stored = cache.build(running, parts, ingredients, device=device, channels_last=channels_last)
+    return stored, ingredients.engine
 
 
 def _runner(
-    prefix: torch.nn.Module, example: torch.Tensor, trainer: TrainerConfig, device: str
+    prefix: torch.nn.Module, parts: Mapping[str, PartImages], rows: Rows, device: str
 ) -> tuple[torch.nn.Module, str]:
     """What computes the features on that device, and how an entry's record calls it. The prefix stays where it is."""
-    if trainer.engine:
+    if rows.engine:
+        images = next(iter(parts.values()))
+        example = torch.stack([images[0, index]["image"] for index in range(min(EXAMPLES, len(images.identities)))])
         try:
-            running = proven_engine(prefix, example, precision=trainer.precision, device=device)
+            running = proven_engine(prefix, example, precision=rows.precision, device=device)
             return running, running.description
         except InputError as reason:
             say(f"cache     computed by the network as it is: {reason}")

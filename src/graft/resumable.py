@@ -26,6 +26,7 @@ def shared(plan: Plan) -> dict[str, Any]:
         **augment,
         "features kept after": [[kept.cut, *(kept.epochs or ())] for kept in plan.cache.kept],
         "cache.dtype and cache.views": stored,
+        "how kept features are computed": plan.cache.computed,
         "how frozen stages run": plan.cache.prefix,
         "backbone.drop_path": config.backbone.drop_path,
         "backbone.drop_rate": config.backbone.drop_rate,

@@ -16,7 +16,7 @@ from graft.config.schema import Config
 from graft.data.datamodule import DataModule
 from graft.files import write_json
 from graft.finetune.fit import FitResult, fit
-from graft.finetune.hardware import hardware
+from graft.finetune.hardware import hardware, training_precision
 from graft.finetune.loggers import make_loggers
 from graft.finetune.lora import add_lora, merge
 from graft.finetune.module import FineTuning
@@ -114,10 +114,10 @@ def _run(
         say=say,
     )
     with clock("cache"):
-        behind = compute_features(plan, network, data)
+        features = compute_features(plan, network, data)
 
     def tuning(plan: Plan) -> FineTuning:
-        return tuning_of(plan, network, behind, teacher)
+        return tuning_of(plan, network, features.behind, teacher)
 
     plan = _try_out(plan, tuning, data, folder, clock)
     loggers = make_loggers(config.logger, folder)
@@ -133,7 +133,7 @@ def _run(
         merge(network.module, plan.lora, example_of(network))
     with clock("export"):
         drawn = write_results(plan, network, result, injected, folder, overrides)
-    metrics = write_metrics(plan, network, result, drawn, clock, folder)
+    metrics = write_metrics(plan, network, result, drawn, features.computed, clock, folder)
     write_page(folder)
     publish(loggers, folder)
     say(summary(metrics, plan.task.kind, folder))
@@ -187,7 +187,7 @@ def tuning_of(
         network.module, network.stages, schedule=plan.schedule, optimizer=config.optimizer, scheduler=config.scheduler,
         task=plan.task, loss=config.loss, freeze_bn=config.freeze_bn, method=config.method, anchored=plan.anchored,
         teacher=teacher, behind=behind, on_nan=config.trainer.on_nan, engine=runs_engine(config),
-        precision=config.trainer.precision, shared=shared(plan), seed=config.seed,
+        precision=training_precision(config.trainer), shared=shared(plan), seed=config.seed,
     )  # fmt: skip
 
 
@@ -196,6 +196,8 @@ def _try_out(plan: Plan, tuning: Callable[[Plan], FineTuning], data: DataModule,
     if plan.config.trainer.tune == "auto":
         with clock("tune"):
             plan = with_fastest_step(plan, tuning(plan), data, folder, say)
+        if is_first():
+            write_json(folder / "plan.json", plan.to_dict())
     if plan.finds_rate:
         with clock("lr_find"):
             plan = _find_rate(plan, tuning, data, folder)

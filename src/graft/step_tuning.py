@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import islice
 from math import ceil, nan
 from pathlib import Path
@@ -29,7 +29,7 @@ from graft.processes import all_cores
 from graft.results.record import read_json
 
 FILE = "tune.json"
-FORMAT = 2  # part of the key: raised when the same ingredients are measured otherwise
+FORMAT = 3  # part of the key: raised when the same ingredients are measured otherwise
 STEP = ("precision", "channels_last", "compile", "accumulate", "engine", "recompute")  # what of the trainer counts
 BATCHES = 2  # real ones that the steps go over
 
@@ -54,7 +54,7 @@ def with_fastest_step(
     write_json(folder / FILE, found)
     say(f"step      {how}\n{table(found)}")
     trainer, optimizer = Way(**found["chosen"]).applied(config.trainer, config.optimizer)
-    return replace(plan, config=replace(config, trainer=trainer, optimizer=optimizer))
+    return plan.with_step(trainer, optimizer)
 
 
 def table(found: Mapping[str, Any]) -> str:

@@ -229,7 +229,7 @@ def test_the_frozen_prefix_as_an_engine_gives_the_same_logits(name: str) -> None
     with torch.no_grad():
         expected = network.module.eval()(given)
         for cut in {stages[len(stages) // 2], stages[-1]}:
-            running, rest = halves_at(cut, network.module, network.stages, given, "32-true")
+            running, rest = halves_at(cut, network.module, network.stages, given, torch.float32)
             received = rest.eval()(running(given))
             assert (expected - received).abs().max() <= 1e-4 * expected.abs().max()
     assert all(parameter.requires_grad for parameter in network.module.parameters())

@@ -15,13 +15,12 @@ from graft.data.sampling import KeyedBatchSampler
 from graft.finetune.fit import fit
 from graft.finetune.module import FineTuning
 from graft.finetune.range_test import range_test
-from graft.finetune.route import WHOLE, Route, halves_at
+from graft.finetune.route import EVALUATION, TRAIN, WHOLE, Route
 from graft.machine import threads
 from graft.models.cut import split
 
-pytestmark = pytest.mark.usefixtures("no_bfloat16_units")
-
 EPOCH = 7  # steps
+FLOAT32 = {"train": "folded, float32", "evaluation": "folded, float32"}
 THAWING = {"freeze": "backbone", "kind": UnfreezeKind.gradual, "unfreeze": {"start": "4 steps", "every": "6 steps"}}
 # Frozen, trained and frozen again: what was folded in the first phase is not what is frozen in the third.
 AGAIN = {
@@ -64,7 +63,11 @@ def test_the_engine_gives_the_losses_of_the_network(tiny, tmp_path, settings, cu
     plain, fast = make(tiny, **settings), make(tiny, **settings, engine=True)
     expected = fit(plain, tiny.Data(), tmp_path / "plain", trainer=trainer)
     received = fit(fast, tiny.Data(), tmp_path / "fast", trainer=trainer)
-    assert received.prefix == dict.fromkeys(cuts, "folded, float32")
+    judged = {"evaluation": WHOLE} if "method" in settings else {}  # the mean is another network
+    ways = {cut: {**FLOAT32, **judged} for cut in cuts}
+    if settings is THAWING:
+        del ways["layer3"]["evaluation"]  # that phase has ended before the first epoch has
+    assert received.prefix == ways
     assert expected.prefix == {}
     assert losses(received) == pytest.approx(losses(expected), abs=1e-5)
     assert received.metrics == pytest.approx(expected.metrics, abs=1e-5)
@@ -169,7 +172,9 @@ def test_a_network_that_cannot_be_cut_runs_as_it_is_and_says_so(tiny, tmp_path):
         tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=1),
     )  # fmt: skip
     assert list(result.prefix) == ["layer2"]
-    assert result.prefix["layer2"].startswith(f"{WHOLE}: cut: expected a network that torch.fx can cut after layer2")
+    assert list(result.prefix["layer2"]) == ["train", "evaluation"]
+    for how in result.prefix["layer2"].values():
+        assert how.startswith(f"{WHOLE}: cut: expected a network that torch.fx can cut after layer2")
 
 
 def test_a_run_that_goes_on_knows_how_the_phases_before_were_computed(tiny, tmp_path):
@@ -178,7 +183,7 @@ def test_a_run_that_goes_on_knows_how_the_phases_before_were_computed(tiny, tmp_
         return fit(tuning, tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=1))
 
     first = again()
-    assert first.prefix == {"layer2": "folded, float32"}
+    assert first.prefix == {"layer2": FLOAT32}
     second = again()
     assert second.resumed_from is not None
     assert second.prefix == first.prefix
@@ -195,17 +200,29 @@ def test_an_engine_that_computes_something_else_is_not_used(tiny):
     route = Route(network, tiny.stages, fast=True)
     route.enter(0, lambda: [name for name in network.state_dict() if not name.startswith(("layer3", "fc"))])
     assert route({"image": image}).equal(network(image))
-    assert route.taken["layer2"].startswith(f"{WHOLE}: cut: expected the same features from the folded prefix")
+    said = f"{WHOLE}: cut: expected the same features from the folded prefix"
+    assert route.taken["layer2"]["train"].startswith(said)
 
 
-def test_the_precision_asked_for_is_that_of_the_engine(tiny, monkeypatch):
-    network, image = make(tiny).network.eval(), torch.randn(2, 3, 8, 8)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
-    found = {
-        asked: halves_at("layer2", network, tiny.stages, image, asked)[0].precision
-        for asked in ("auto", "bf16-mixed", "32-true")
-    }
-    assert found == {"auto": torch.bfloat16, "bf16-mixed": torch.bfloat16, "32-true": torch.float32}
+@pytest.mark.parametrize(
+    ("precision", "units", "train"),
+    [
+        ("32-true", True, "float32"), ("bf16-mixed", True, "bfloat16"), ("bf16-mixed", False, "float32"),
+        ("16-mixed", True, "bfloat16"), ("auto", True, "float32"),
+    ],
+)  # fmt: skip
+def test_an_engine_trains_in_the_precision_asked_for_and_is_judged_in_float32(
+    tiny, monkeypatch, precision, units, train
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": units})
+    network, image = make(tiny).network.eval(), torch.randn(4, 3, 8, 8)
+    route = Route(network, tiny.stages, fast=True, precision=precision)
+    route.enter(0, lambda: [name for name in network.state_dict() if not name.startswith(("layer3", "fc"))])
+    trained, judged = (route({"image": image}, purpose=purpose) for purpose in (TRAIN, EVALUATION))
+    assert route.taken == {"layer2": {"train": f"folded, {train}", "evaluation": "folded, float32"}}
+    torch.testing.assert_close(judged, network(image), atol=1e-5, rtol=1e-5)
+    assert trained.equal(judged) is (train == "float32")
+    torch.testing.assert_close(trained, judged, atol=0.05, rtol=0.05)
 
 
 class Features(Dataset):

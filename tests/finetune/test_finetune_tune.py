@@ -79,7 +79,7 @@ def test_ways_keep_what_was_asked_for(tiny, monkeypatch):
 
 def test_what_is_chosen_is_what_is_trained_with(tiny):
     trainer, optimizer = FIRST.applied(tiny.trainer(), tiny.optimizer(kwargs={"eps": 1e-6}))
-    assert (trainer.channels_last, trainer.precision, trainer.compile) == (False, "auto", False)
+    assert (trainer.channels_last, trainer.precision, trainer.compile) == (False, "32-true", False)
     assert optimizer.kwargs == {"eps": 1e-6, "fused": True, "foreach": False}
     halved = Way(channels_last=True, precision="bf16-mixed", update="foreach")
     trainer, optimizer = halved.applied(tiny.trainer(), tiny.optimizer())

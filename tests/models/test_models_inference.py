@@ -14,7 +14,7 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.ops import FrozenBatchNorm2d
 
-from graft.models.inference import engine, fast_precision, fold, frozen_prefix
+from graft.models.inference import engine, fast_precision, fold, frozen_prefix, training_dtype
 from graft.models.stages import Stage, Stages
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], int]] = {
@@ -175,8 +175,10 @@ def test_half_precision_comes_back_as_float32_and_close() -> None:
 def test_the_precision_is_what_the_machine_has_units_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, "amx_bf16": False})
     assert fast_precision("cpu") == torch.float32
+    assert training_dtype("bf16-mixed", "cpu") == torch.float32
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
-    assert fast_precision("cpu") == torch.bfloat16
+    assert fast_precision("cpu") == training_dtype("bf16-mixed", "cpu") == torch.bfloat16
+    assert training_dtype("auto", "cpu") == training_dtype("32-true", "cpu") == torch.float32
 
 
 STAGES = Stages((Stage("stem", ("conv1", "bn1")), Stage("layer1", ("layer1",)), Stage("layer2", ("layer2",))), ("fc",))

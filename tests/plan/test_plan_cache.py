@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
 from graft.config.compose import parse, register
@@ -17,7 +18,8 @@ from graft.plan_methods import schedule_of
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 EPOCH, EPOCHS = 3, 10  # steps, epochs
-FOLDED = "without autograd, batch-norm folded, channels-last"
+FOLDED = "without autograd, batch-norm folded, channels-last, in"
+FLOAT32 = "folded, float32"
 Epochs = tuple[int, int] | None
 
 
@@ -28,7 +30,10 @@ def resnet18() -> Network:
 
 def of(*words: str):
     register()
-    small = ("backbone=resnet18", "data.image_size=64", "data.batch_size=4", f"trainer.max_epochs={EPOCHS}")
+    small = (
+        "backbone=resnet18", "data.image_size=64", "data.batch_size=4", f"trainer.max_epochs={EPOCHS}",
+        "trainer.accelerator=cpu",
+    )  # fmt: skip
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return parse(compose("config", [*small, *words]))
 
@@ -108,13 +113,43 @@ def test_a_first_phase_of_less_than_an_epoch_has_nothing_to_keep():
 @pytest.mark.parametrize(
     ("words", "prefix"),
     [
-        ((), FOLDED),
+        ((), f"{FOLDED} float32"),
+        (("trainer.precision=bf16-mixed",), f"{FOLDED} bfloat16 for training and float32 for evaluation"),
         (("trainer.engine=false",), "as the network is, with trainer.engine=false"),
         (("trainer.recompute=true",), "as the network is, with trainer.recompute"),
         (("method.distill=1", "freeze=layer1-2"), "as the network is, which method.distill listens to"),
         (("freeze=none",), ""),
     ],
 )
-def test_the_plan_says_how_frozen_stages_run_on_images(words: tuple[str, ...], prefix: str):
+def test_the_plan_says_how_frozen_stages_run_on_images(
+    words: tuple[str, ...], prefix: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
     plan = planned("cache=none", *words)
     assert plan.prefix == plan.to_dict()["prefix"] == prefix
+
+
+@pytest.mark.parametrize(
+    ("words", "train"),
+    [
+        ((), FLOAT32),
+        (("trainer.precision=32-true",), FLOAT32),
+        (("trainer.precision=bf16-mixed",), "folded, bfloat16"),
+        (("cache.dtype=float16",), f"{FLOAT32}, stored in float16"),
+        (("trainer.engine=false", "trainer.precision=bf16-mixed"), "plain"),
+    ],
+)
+def test_features_are_judged_in_float32_and_trained_on_so_unless_another_is_asked_for(
+    words: tuple[str, ...], train: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    plan = planned("cache=features", *words)
+    judged = "plain" if train == "plain" else FLOAT32
+    assert plan.computed == plan.to_dict()["computed"] == {"train": train, "evaluation": judged}
+
+
+def test_what_is_judged_takes_its_room_in_float32():
+    """512 numbers for each of 12 training and 4 other images, on pages of 4096 bytes behind a header's."""
+    whole, halved = planned("cache=features"), planned("cache=features", "cache.dtype=float16")
+    assert whole.size // 4096 == 9
+    assert halved.size // 4096 == 1 + 3 + 1 + 2

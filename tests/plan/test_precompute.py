@@ -15,8 +15,6 @@ from graft.benchmark.steps.by_graft import ready
 from graft.benchmark.task import Task
 from graft.config.faults import InputError
 
-pytestmark = pytest.mark.usefixtures("no_bfloat16_units")
-
 ROOT = Path(__file__).resolve().parents[2]
 NORM = "layer2.0.bn1"
 

@@ -15,9 +15,10 @@ from tests.results.run_folder import write_run
 
 from graft.config.faults import InputError
 from graft.files import write_json
-from graft.results.record import read_run
+from graft.results.record import RunRecord, read_run
 from graft.results.report import write_report
 from graft.results.report.gallery import thumbnail
+from graft.results.report.layout import lead
 from graft.results.report.page import bar, breakable, element, text
 from graft.results.report.words import count, duration, measured, percent, span, stretches
 
@@ -243,3 +244,18 @@ def test_the_timeline_says_each_phases_factor_and_the_warm_up(source):
     assert "Pale: what has thawed comes to its learning rate, in 0.5 epochs." in said
     assert "lr/" not in said
     assert {"layer1", "layer2", "head"} <= set(said.split())
+
+
+def test_the_report_names_the_precision_and_the_way_of_training_and_of_figures(tmp_path):
+    folded, halved = "folded, float32", "folded, bfloat16"
+    metrics = {
+        "precision": {"train": "bf16-mixed", "evaluation": "32-true"},
+        "features": {"layer4": {"train": folded, "evaluation": folded}},
+        "prefix": {"layer2": {"train": halved, "evaluation": folded}, "layer1": {"train": halved}},
+    }
+    told = str(lead(RunRecord(folder=tmp_path, metrics=metrics)))
+    assert "Trained in bf16-mixed; figures and predictions are of the exported network, in float32." in told
+    assert "Features after layer4 were computed once: folded, float32." in told
+    assert "Frozen stages to layer2 ran: folded, bfloat16 for training; folded, float32 for evaluation." in told
+    assert "Frozen stages to layer1 ran: folded, bfloat16 for training." in told
+    assert "Trained in" not in str(lead(RunRecord(folder=tmp_path)))

@@ -157,7 +157,8 @@ class TrainerConfig:
     strategy: str = "auto"
     """auto (one process a device as soon as there are several), ddp, or fsdp (weights shared out over GPUs)."""
     precision: str = "auto"
-    """auto (bf16-mixed on a GPU that has it, else 32-true), 32-true, bf16-mixed or 16-mixed."""
+    """auto (bf16-mixed on a GPU that has it, else 32-true), 32-true, bf16-mixed or 16-mixed. Of training, and of kept
+    training features where a mixed one is asked for; every evaluation is in float32."""
     accumulate: int = 1
     """Batches per optimizer step."""
     clip_norm: float | None = None
@@ -167,8 +168,8 @@ class TrainerConfig:
     channels_last: bool = True
     """Keep image tensors channels-last in memory, which is faster on most devices."""
     engine: bool = True
-    """Frozen leading stages run without autograd, batch-norm folded, and in bf16 where the device has units for it and
-    precision is not 32-true; false: as the network is."""
+    """Frozen leading stages run without autograd, batch-norm folded, and, for steps in a mixed precision, in bf16 where
+    the device has units for it; false: as the network is."""
     recompute: bool = False
     """Activation checkpointing of the stages that train: less memory, about a third more time; needs cache=none."""
     compile: bool = False

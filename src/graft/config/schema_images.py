@@ -100,7 +100,7 @@ class CacheConfig:
     max_gb: float = 20.0
     """Nothing is written beyond this."""
     dtype: str = "float32"
-    """features: float32, float16 or bfloat16."""
+    """features of training images: float32, float16 or bfloat16; those of the others are float32."""
     views: int = 0
     """features: keep this many augmented views of each training image; epoch e trains on view e modulo views.
     0: none, for which training must have no random augmentation."""

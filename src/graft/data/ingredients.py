@@ -17,7 +17,7 @@ from graft.models.fingerprint import fingerprint, structure_hash
 if TYPE_CHECKING:
     from graft.models.network import Network
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key; raised when the same ingredients no longer give the same rows."""
 PLAIN = "plain"
 """`engine` of rows that the prefix computes as it is."""

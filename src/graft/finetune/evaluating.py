@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from graft.finetune.metrics import Evaluation
+from graft.machine import full_float32
 from graft.tasks import Task
 
 Batch = dict[str, Tensor]
@@ -16,6 +17,8 @@ Batch = dict[str, Tensor]
 
 class Evaluating(L.LightningModule):
     """Evaluates what `evaluated_logits` says; the last pass's figures are `row`.
+
+    In float32 whatever the training's precision: what is evaluated is the network that is exported.
 
     A batch holds "target" ([B] classes, or [B, K] probabilities, labels or numbers), "index" ([B]), and may hold
     "label" (what figures are computed against; else derived from the target), beside what the network takes.
@@ -66,8 +69,9 @@ class Evaluating(L.LightningModule):
         return cast(Tensor, self.trainer.strategy.reduce(values.clone(), reduce_op="sum"))
 
     def _evaluate(self, part: str, batch: Batch) -> None:
-        logits = self.evaluated_logits(batch)
-        loss = self.task.loss(logits.float(), batch["target"])
+        with full_float32(self.device):
+            logits = self.evaluated_logits(batch)
+            loss = self.task.loss(logits.float(), batch["target"])
         self.evaluation(part).update(loss, logits, self.task.label(batch), batch["index"])
 
     def _figures(self, part: str) -> dict[str, float]:

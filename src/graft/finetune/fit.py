@@ -22,7 +22,7 @@ from graft.config.figures import monitor_fault
 from graft.config.schema import CheckpointConfig, TrainerConfig
 from graft.finetune.callbacks import Checkpoints, EpochLines, EpochRows, best_row
 from graft.finetune.checkpoint import BEST, FOLDER, LAST, CheckpointFile, read_checkpoint
-from graft.finetune.hardware import hardware, strategy
+from graft.finetune.hardware import hardware, precisions, strategy
 from graft.finetune.lost import told_when_lost
 from graft.finetune.metrics import Outputs
 from graft.finetune.module import FineTuning
@@ -32,6 +32,7 @@ from graft.finetune.pruning import Pruning, Watcher
 from graft.finetune.quiet import quiet_lightning
 from graft.finetune.recompute import recomputed
 from graft.finetune.resume import find_checkpoint, prepare
+from graft.finetune.route import EVALUATION, WHOLE
 from graft.finetune.shrink import Beginning, free_memory, with_smaller_batches
 from graft.finetune.state import STATE
 from graft.finetune.steps import take_own_steps
@@ -106,8 +107,10 @@ class FitResult:
     """As they came about."""
     profile: dict[str, float]
     """Shares of the training epochs' wall clock: data, forward, backward, … ; empty where torch's profiler ran."""
-    prefix: dict[str, str]
-    """How frozen prefixes were computed on images, by the stage that ends them."""
+    precision: dict[str, str]
+    """Of training and of evaluation, as Lightning names them."""
+    prefix: dict[str, dict[str, str]]
+    """How frozen prefixes were computed on images, for training and for evaluation, by the stage that ends them."""
 
     @property
     def figures(self) -> dict[str, float]:
@@ -214,8 +217,15 @@ def fit(
         moved_statistics=tuple(sorted(tuning.watch.moved_statistics())),
         phases=tuple(tuning.phases),
         profile=profiler.shares() if isinstance(profiler, Shares) else {},
-        prefix=dict(tuning.route.taken),
+        precision=precisions(trainer),
+        prefix=_ways(tuning),
     )
+
+
+def _ways(tuning: FineTuning) -> dict[str, dict[str, str]]:
+    """How frozen prefixes ran on images; a mean of the weights is evaluated whole."""
+    mean = {} if tuning.methods.average is None else {EVALUATION: WHOLE}
+    return {cut: {**ways, **mean} for cut, ways in tuning.route.taken.items()}
 
 
 def _lay_out(tuning: FineTuning, datamodule: Batches, trainer: TrainerConfig) -> None:

@@ -7,12 +7,15 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
+from torch.distributed.fsdp import MixedPrecision
 
 from graft.config.faults import InputError
 from graft.config.schema import TrainerConfig
 from graft.models.inference import fast_precision
 
 FSDP = "fsdp"
+EXPORTED = "32-true"
+"""The exported network's precision, and so that of every figure, whatever the training's."""
 
 
 def hardware(config: TrainerConfig) -> dict[str, Any]:
@@ -28,6 +31,24 @@ def hardware(config: TrainerConfig) -> dict[str, Any]:
         "num_nodes": config.num_nodes,
         "precision": _precision(config, accelerator),
     }
+
+
+def device_type(config: TrainerConfig) -> str:
+    """cuda or cpu: where a run on this machine computes."""
+    return "cuda" if config.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def training_precision(config: TrainerConfig) -> str:
+    """What `trainer.precision` comes to here; auto where that is for a GPU to say that this machine has not."""
+    if config.precision != "auto" or (config.accelerator == "gpu" and not torch.cuda.is_available()):
+        return config.precision
+    on_gpu = device_type(config) == "cuda"
+    return "bf16-mixed" if on_gpu and fast_precision("cuda") is torch.bfloat16 else "32-true"
+
+
+def precisions(config: TrainerConfig) -> dict[str, str]:
+    """Of training and of evaluation, as Lightning names them; plan.json and metrics.json tell them."""
+    return {"train": training_precision(config), "evaluation": EXPORTED}
 
 
 def short_trainer(config: TrainerConfig, steps: int, callback: L.Callback) -> L.Trainer:
@@ -56,7 +77,10 @@ def strategy(config: TrainerConfig, states: int) -> Any:
             and a distributed wrapper must expect that.
     """
     if config.strategy == FSDP:
-        return FSDPStrategy(use_orig_params=True, state_dict_type="full")
+        # Weights and statistics are put together in float32; in a mixed precision it is autocast that halves the
+        # arithmetic, of training alone.
+        whole = MixedPrecision(param_dtype=torch.float32, reduce_dtype=torch.float32, buffer_dtype=torch.float32)
+        return FSDPStrategy(use_orig_params=True, state_dict_type="full", mixed_precision=whole)
     if config.devices * config.num_nodes == 1 or config.strategy not in ("auto", "ddp"):
         return config.strategy
     return DDPStrategy(find_unused_parameters=states > 1)
@@ -83,6 +107,4 @@ def _precision(config: TrainerConfig, accelerator: str) -> str:
         raise InputError(f"trainer.precision: expected {', '.join(known)}, received {config.precision!r}; try auto")
     if config.precision == "16-mixed" and accelerator == "cpu":
         raise InputError("trainer.precision: expected 32-true or bf16-mixed on a CPU, received '16-mixed'; try auto")
-    if config.precision != "auto":
-        return config.precision
-    return "bf16-mixed" if accelerator == "gpu" and fast_precision("cuda") is torch.bfloat16 else "32-true"
+    return training_precision(config)

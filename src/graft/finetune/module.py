@@ -30,7 +30,7 @@ from graft.finetune.noise import seed_noise
 from graft.finetune.optimizer import build_optimizer, rate_factor
 from graft.finetune.progress import Clock, Watch
 from graft.finetune.rates import Rates
-from graft.finetune.route import Route
+from graft.finetune.route import EVALUATION, Route
 from graft.finetune.state import add_state, take_up
 from graft.finetune.step_mean import StepMean
 from graft.finetune.unfreeze import Phase, Schedule
@@ -50,6 +50,7 @@ class FineTuning(Evaluating):
         behind: by the stage that ends a prefix whose features are kept, the part of the network behind it, which shares
             its parameters; takes "features" batches.
         engine: run the prefix that a phase freezes as an engine.
+        precision: in which training goes on, as Lightning names it; evaluation is in float32.
         anchored: the parameters that method.l2_sp draws back to where they are now.
         teacher: the donor's own network, for method.distill.
         shared: what else a resumed run must have in common with the one that wrote its checkpoint, as plain values.
@@ -71,7 +72,7 @@ class FineTuning(Evaluating):
         teacher: nn.Module | None = None,
         behind: Mapping[str, nn.Module] | None = None,
         engine: bool = False,
-        precision: str = "auto",
+        precision: str = "32-true",
         on_nan: OnError = OnError.stop,
         shared: Mapping[str, Any] | None = None,
         seed: int = 0,
@@ -175,10 +176,9 @@ class FineTuning(Evaluating):
     def forward(self, image: Tensor) -> Tensor:
         return self.logits({"image": image})
 
-    def logits(self, batch: Batch, *, averaged: bool = False) -> Tensor:
-        """Of the network, or of the mean of its weights where one is kept."""
-        mean = self.methods.average if averaged else None
-        return (self.route if mean is None else mean.route)(batch)
+    def logits(self, batch: Batch) -> Tensor:
+        """As training computes them."""
+        return self.route(batch)
 
     @override
     def configure_optimizers(self) -> Optimizer:
@@ -297,7 +297,9 @@ class FineTuning(Evaluating):
 
     @override
     def evaluated_logits(self, batch: Batch) -> Tensor:
-        return self.logits(batch, averaged=True)
+        """Of the network, or of the mean of its weights where one is kept: of what is exported."""
+        mean = self.methods.average
+        return (self.route if mean is None else mean.route)(batch, purpose=EVALUATION)
 
     @override
     def on_validation_model_zero_grad(self) -> None:

@@ -14,21 +14,26 @@ from torch import Tensor, nn
 
 from graft.config.faults import InputError
 from graft.models.cut import split
-from graft.models.inference import Engine, frozen_prefix, proven_engine
+from graft.models.inference import Engine, description, frozen_prefix, proven_engine, training_dtype
 from graft.models.names import tensor_names
 from graft.models.stages import Stages
 
 WHOLE = "the network as it is"
+TRAIN, EVALUATION = "train", "evaluation"
+"""What a prefix is computed for."""
 
 
 class Route:
     """Takes batches of images or of kept features to logits.
 
+    An engine computes as the layers behind it train; for an evaluation, whose figures are those of the exported
+    network, it computes in float32.
+
     Args:
         behind: what lies behind kept features, by the stage that their prefix ends with. It shares the network's
             tensors and takes batches with "features" (and "cut", that stage's name, where there are several).
         fast: whether the prefix that a phase freezes runs as an engine on images.
-        precision: `trainer.precision`.
+        precision: in which training goes on, as Lightning names it: 32-true, bf16-mixed or 16-mixed.
     """
 
     def __init__(
@@ -38,16 +43,16 @@ class Route:
         behind: Mapping[str, nn.Module] | None = None,
         *,
         fast: bool = False,
-        precision: str = "auto",
+        precision: str = "32-true",
     ) -> None:
         self.network, self.stages, self.behind = network, stages, dict(behind or {})
         self._names = tensor_names(network)
         self.fast, self.precision = fast, precision
         self.channels_last = False
-        self.taken: dict[str, str] = {}
-        """Stage that ended a frozen prefix, and how that prefix was computed."""
+        self.taken: dict[str, dict[str, str]] = {}
+        """Stage that ended a frozen prefix, and how that prefix was computed for training and for evaluation."""
         self._span: tuple[int, str | None] = (-1, None)
-        self._halves: tuple[nn.Module, nn.Module] | None = None
+        self._halves: dict[torch.dtype, tuple[nn.Module, nn.Module]] = {}
         self._compiled: Callable[[nn.Module], nn.Module] = _as_it_is
         self._whole = network
         self._parts = self.behind
@@ -57,7 +62,7 @@ class Route:
         self._compiled = lambda module: cast(nn.Module, torch.compile(module))
         self._whole = self._compiled(self.network)
         self._parts = {cut: self._compiled(part) for cut, part in self.behind.items()}
-        self._halves = None
+        self._halves = {}
 
     def to(self, device: torch.device) -> None:
         """What tracing put down in the parts behind cuts goes along with the network."""
@@ -66,7 +71,7 @@ class Route:
 
     def train(self, mode: bool) -> None:
         """The parts' own containers; their layers are the network's."""
-        for part in (*self.behind.values(), *((self._halves or ())[1:])):
+        for part in (*self.behind.values(), *(rest for _, rest in self._halves.values())):
             part.train(mode)
 
     def enter(self, start: int, unmoving: Callable[[], Collection[str]]) -> None:
@@ -79,7 +84,7 @@ class Route:
             return
         cut = frozen_prefix(self.stages, self._names, unmoving())
         if cut != self._span[1]:
-            self._halves = None
+            self._halves = {}
         self._span = (start, cut)
 
     def kept_within(self, unmoving: Collection[str]) -> str | None:
@@ -97,9 +102,9 @@ class Route:
 
     def leave(self) -> None:
         """The network's values change: what was made of them is forgotten."""
-        self._span, self._halves = (-1, None), None
+        self._span, self._halves = (-1, None), {}
 
-    def __call__(self, batch: Mapping[str, Any]) -> Tensor:
+    def __call__(self, batch: Mapping[str, Any], *, purpose: str = TRAIN) -> Tensor:
         if "features" in batch:
             assert self._parts, "batches of features need the part of the network behind the cut"
             cut = batch["cut"] if "cut" in batch else next(iter(self._parts))
@@ -107,37 +112,42 @@ class Route:
         image = cast(Tensor, batch["image"])
         if self.channels_last and image.ndim == 4:
             image = image.contiguous(memory_format=torch.channels_last)
-        halves = self._engine_and_rest(image)
+        halves = self._engine_and_rest(image, purpose)
         if halves is None:
             return self._whole(image)
         running, rest = halves
         features = running(image)
         return rest(features if self.channels_last else features.contiguous())
 
-    def _engine_and_rest(self, image: Tensor) -> tuple[nn.Module, nn.Module] | None:
+    def _engine_and_rest(self, image: Tensor, purpose: str) -> tuple[nn.Module, nn.Module] | None:
         """Made at the phase's first batch of images, on which they are proven."""
         cut = self._span[1]
-        if cut is None or self.taken.get(cut, "").startswith(WHOLE):
+        if cut is None:
             return None
-        if self._halves is None:
+        ways = self.taken.setdefault(cut, {})
+        if ways.get(purpose, "").startswith(WHOLE):
+            return None
+        precision = training_dtype(self.precision, image.device) if purpose == TRAIN else torch.float32
+        if precision not in self._halves:
             try:
-                running, rest = halves_at(cut, self.network, self.stages, image[:2], self.precision)
+                running, rest = halves_at(cut, self.network, self.stages, image[:2], precision)
             except InputError as reason:
-                self.taken[cut] = f"{WHOLE}: {reason}"
+                ways[purpose] = f"{WHOLE}: {reason}"
                 return None
-            self.taken[cut] = running.description
             running.folded = self._compiled(running.folded)
-            self._halves = running, self._compiled(rest)
-        return self._halves
+            self._halves[precision] = running, self._compiled(rest)
+        ways[purpose] = description(precision)
+        return self._halves[precision]
 
 
 def halves_at(
-    cut: str, network: nn.Module, stages: Stages, example: Tensor, precision: str
+    cut: str, network: nn.Module, stages: Stages, example: Tensor, precision: torch.dtype
 ) -> tuple[Engine, nn.Module]:
     """An engine of the prefix that ends with that stage, and what lies behind it.
 
     Args:
         example: images, to prove both on.
+        precision: of the engine.
 
     Raises:
         InputError: the network cannot be cut there, or the engine computes something else.

@@ -29,7 +29,7 @@ def add_state(checkpoint: dict[str, Any], tuning: FineTuning) -> None:
         "watch": tuning.watch.state(),
         "clock": tuning.clock.state(),
         "finite": tuning.finite.state(),
-        "prefix": dict(tuning.route.taken),
+        "prefix": {cut: dict(ways) for cut, ways in tuning.route.taken.items()},
         "position": list(_position(tuning)),
         "batches": [tuning.batches_per_epoch, tuning.trainer.accumulate_grad_batches],
         **tuning.methods.state(),
@@ -62,7 +62,7 @@ def take_up(checkpoint: dict[str, Any], tuning: FineTuning) -> None:
     tuning.watch.restore(state["watch"])
     tuning.finite.restore(state["finite"])
     tuning.clock.restore(state["clock"])
-    tuning.route.taken = dict(state.get("prefix", {}))
+    tuning.route.taken = {cut: dict(ways) for cut, ways in state["prefix"].items()}
     tuning.methods.restore(state)
 
 

@@ -42,7 +42,7 @@ GAIN = 0.03  # what another way must save of the configured one's time; less is 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """One way to compute a step."""
+    """One way to compute a step of the training; evaluation is in float32 whatever is chosen."""
 
     channels_last: bool
     precision: str
@@ -52,10 +52,8 @@ class Way:
 
     def applied(self, trainer: TrainerConfig, optimizer: OptimizerConfig) -> tuple[TrainerConfig, OptimizerConfig]:
         implementation = {"fused": self.update == "fused", "foreach": self.update == "foreach"} if self.update else {}
-        # auto stays where it comes to the same, so that the frozen prefix goes on in the precision the device likes.
-        precision = trainer.precision if hardware(trainer)["precision"] == self.precision else self.precision
         return (
-            replace(trainer, channels_last=self.channels_last, precision=precision, compile=self.compile),
+            replace(trainer, channels_last=self.channels_last, precision=self.precision, compile=self.compile),
             replace(optimizer, kwargs={**optimizer.kwargs, **implementation}),
         )
 

@@ -17,6 +17,7 @@ from torch import fx, nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from graft.config.faults import InputError
+from graft.machine import full_float32
 
 if TYPE_CHECKING:
     from graft.models.stages import Stages
@@ -27,9 +28,10 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, Batc
 
 _CPU_MICRO_BATCH = 8
 
-# How far an engine's features may be from the prefix's, as vectors, over the length of these. Autocast to bf16, which
-# the layers behind train in, is as far off (efficientnet_lite0: 0.05).
-TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+# How far an engine's features may be from the prefix's, as vectors, over the length of these. In float32, in which
+# figures are computed: a logit of 20 is then off by 0.002, and a probability by no more than 0.001. In bfloat16, in
+# which layers train alone: autocast, which the layers behind train in, is as far off (efficientnet_lite0: 0.05).
+TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 
 
 def frozen_prefix(stages: Stages, names: Iterable[str], frozen: Collection[str]) -> str | None:
@@ -48,19 +50,18 @@ def frozen_prefix(stages: Stages, names: Iterable[str], frozen: Collection[str])
     return last
 
 
-def fast_precision(device: torch.device | str = "cpu", asked: str = "auto") -> torch.dtype:
-    """bfloat16 where the device multiplies matrices of it in hardware, else float32.
-
-    Args:
-        asked: `trainer.precision`; who asks for 32-true gets float32 in the frozen prefix as well.
-    """
-    if asked == "32-true":
-        return torch.float32
+def fast_precision(device: torch.device | str = "cpu") -> torch.dtype:
+    """bfloat16 where the device multiplies matrices of it in hardware, else float32."""
     if torch.device(device).type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     capabilities = torch.cpu.get_capabilities()
     has_units = any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
     return torch.bfloat16 if has_units else torch.float32
+
+
+def training_dtype(precision: str, device: torch.device | str) -> torch.dtype:
+    """In which an engine computes for layers that train so (32-true, bf16-mixed or 16-mixed, or auto: not said)."""
+    return fast_precision(device) if precision.endswith("-mixed") else torch.float32
 
 
 class Engine(nn.Module):
@@ -99,32 +100,32 @@ def description(precision: torch.dtype) -> str:
     return f"folded, {str(precision).removeprefix('torch.')}"
 
 
-def engine(prefix: nn.Module, *, precision: torch.dtype | None = None, device: torch.device | str = "cpu") -> Engine:
-    """`fold(prefix)` on that device, in that precision (by default the one the device is fast at).
+def engine(prefix: nn.Module, *, precision: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Engine:
+    """`fold(prefix)` on that device, in that precision.
 
     On a CPU it takes a few images at a time: activations then stay in the cache and are not fetched from fresh pages
     (efficientnet_lite0 at 224 pixels, 2 threads: 32 images in 1.2 s as 4 times 8, in 1.8 s at once).
     """
     micro_batch = _CPU_MICRO_BATCH if torch.device(device).type == "cpu" else None
     folded = fold(prefix).to(device)
-    return Engine(folded, precision=precision or fast_precision(device), micro_batch=micro_batch)
+    return Engine(folded, precision=precision, micro_batch=micro_batch)
 
 
 def proven_engine(
-    prefix: nn.Module, example: torch.Tensor, *, precision: str = "auto", device: torch.device | str
+    prefix: nn.Module, example: torch.Tensor, *, precision: torch.dtype, device: torch.device | str
 ) -> Engine:
     """An engine that has given the prefix's own features for the example.
 
     Args:
         example: images, where the prefix is.
-        precision: `trainer.precision`.
+        precision: of the engine.
         device: where the engine is to run.
 
     Raises:
         InputError: it computes something else (statistics so large that folding them leaves nothing of the digits).
     """
-    running = engine(prefix, precision=fast_precision(device, precision), device=device)
-    with torch.no_grad(), torch.autocast(example.device.type, enabled=False):
+    running = engine(prefix, precision=precision, device=device)
+    with torch.no_grad(), full_float32(example.device):
         expected, received = prefix(example.float()), running(example.to(device)).to(example.device)
     difference = float((expected - received).norm() / expected.norm().clamp(min=1e-12))
     if not difference <= TOLERANCES[running.precision]:

@@ -73,7 +73,7 @@ def ready(task: Task, folder: Path) -> Ready:
     data = DataModule(
         table, config.data, config.augment, network.preprocess, seed=config.seed, cache=config.cache, fewest=plan.fewest
     )
-    behind = compute_features(plan, network, data)
+    behind = compute_features(plan, network, data).behind
     tuning = tuning_of(plan, network, behind, None)
     if task.tune:
         place = folder / RUN

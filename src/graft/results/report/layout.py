@@ -19,7 +19,16 @@ from graft.results.report.helped import controls
 from graft.results.report.learning import learning
 from graft.results.report.origin import data, origin, settings, time_spent
 from graft.results.report.page import Html, cell, document, element, join, section, table, tile
-from graft.results.report.words import count, duration, measured, percent, span, stretches
+from graft.results.report.words import (
+    count,
+    duration,
+    for_each_purpose,
+    measured,
+    percent,
+    precision_name,
+    span,
+    stretches,
+)
 from graft.results.resampling import Interval
 
 QUALITY: Mapping[TaskKind, Callable[[Predictions, Sequence[str]], Html]] = {
@@ -71,7 +80,7 @@ def lead(record: RunRecord) -> Html:
     """What was grafted onto what, what was frozen, how long it took; and the command."""
     told = " ".join(filter(None, (_donor(record), _frozen(record), _length(record))))
     shown = element("pre", element("code", record.command)) if record.command else ""
-    return join((element("p", told, class_="lead") if told else "", _methods(record), shown))
+    return join((element("p", told, class_="lead") if told else "", _methods(record), _precision(record), shown))
 
 
 def _methods(record: RunRecord) -> Html:
@@ -80,6 +89,22 @@ def _methods(record: RunRecord) -> Html:
     if not lines:
         return Html("")
     return element("p", f"Method{'s' if len(lines) > 1 else ''}: {'; '.join(map(str, lines))}.", class_="muted")
+
+
+def _precision(record: RunRecord) -> Html:
+    """In which precision, and in which way, training and the figures were computed; nothing for a run of a time before
+    that was told.
+    """
+    told = record.metrics.get("precision")
+    if not isinstance(told, Mapping):
+        return Html("")
+    train, evaluation = (precision_name(str(told.get(purpose))) for purpose in ("train", "evaluation"))
+    sentences = [f"Trained in {train}; figures and predictions are of the exported network, in {evaluation}."]
+    for key, what in {"features": "Features after {} were computed once", "prefix": "Frozen stages to {} ran"}.items():
+        for cut, ways in record.metrics.get(key, {}).items():
+            if isinstance(ways, Mapping):
+                sentences.append(f"{what.format(cut)}: {for_each_purpose(ways)}.")
+    return element("p", " ".join(sentences), class_="muted")
 
 
 def _donor(record: RunRecord) -> str:

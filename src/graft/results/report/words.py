@@ -1,9 +1,9 @@
-"""Numbers as people read them."""
+"""Numbers, and ways to compute them, as people read them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 
 def duration(seconds: float) -> str:
@@ -56,6 +56,19 @@ def measured(value: float | None, places: int = 3, sign: str = "") -> str:
         return "undefined"
     told = value == 0 or not abs(value) < 10 ** (1 - places)
     return f"{value:{sign}.{places}{'f' if told else 'g'}}"
+
+
+def precision_name(precision: str) -> str:
+    """Of Lightning's 32-true: float32; the mixed ones have names of their own."""
+    return "float32" if precision == "32-true" else precision
+
+
+def for_each_purpose(ways: Mapping[str, str]) -> str:
+    """`folded, float32`, or where training and evaluation differ, what each has: one may have had none of it."""
+    if ways.get("train") == ways.get("evaluation"):
+        return ways.get("train", "")
+    purposes = {"train": "training", "evaluation": "evaluation"}
+    return "; ".join(f"{ways[key]} for {purpose}" for key, purpose in purposes.items() if key in ways)
 
 
 def span(low: float, high: float, method: str) -> str:

@@ -1,0 +1,138 @@
+"""What a run says of its images is what the network that it exports says of the files, however it was computed.
+
+Every way runs as on a processor with units for bfloat16, which is where a faster way would be another function.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+import graft
+from graft.benchmark.composed import composed
+from graft.results.predictions import read_predictions
+from graft.run import run
+
+CLOSE = 1e-3  # of a probability; of a regression's standard deviation
+BACKBONE = "test_efficientnet"
+TASKS = ("single_label", "multi_label", "regression")
+COLOURS = ("red", "green", "blue")
+IN_BF16 = ("trainer.precision=bf16-mixed",)
+FLOAT32 = "folded, float32"
+AS_IT_IS = "the network as it is"
+
+WAYS: dict[str, tuple[str, ...]] = {
+    "head on kept features": (),
+    "head on kept features, trained in bf16": IN_BF16,
+    "head on features stored in float16": ("cache=features", "cache.dtype=float16"),
+    "tail behind kept features": ("freeze=stage1-3",),
+    "tail behind kept features, trained in bf16": ("freeze=stage1-3", *IN_BF16),
+    "tail behind kept views, trained in bf16": (
+        "freeze=stage1-3", "cache=features", "cache.views=2", "augment=light", *IN_BF16,
+    ),
+    "tail behind a prefix on images": ("freeze=stage1-3", "cache=none"),
+    "tail behind a prefix on images, trained in bf16": ("freeze=stage1-3", "cache=none", *IN_BF16),
+    "everything, trained in bf16": ("freeze=none", *IN_BF16),
+    "everything, channels-first": ("freeze=none", "trainer.channels_last=false", *IN_BF16),
+    "everything, from kept images": ("freeze=none", "cache=images", *IN_BF16),
+    "first the head, then everything": ("unfreeze=lp_ft", "unfreeze.start=1 epoch", *IN_BF16),
+    "a mean of the weights": ("freeze=stage1-3", "method.ema=0.5", *IN_BF16),
+    "a mean of the weights, prefix on images": ("freeze=stage1-3", "method.ema=0.5", "cache=none", *IN_BF16),
+    "mixed images": ("freeze=none", "augment.mixup=0.2", *IN_BF16),
+    "additions of low rank": ("method.lora=2", *IN_BF16),
+    "additions of low rank in float32": ("method.lora=2",),
+    "the fastest step": ("freeze=stage1-3", "cache=none", "trainer.tune=auto"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 images of noise, any of three channels brightened, a table of each task, and a donor whose norms say
+    something.
+    """
+    place, rng = tmp_path_factory.mktemp("coloured"), np.random.default_rng(0)
+    rows: dict[str, list[str]] = {task: ["path,label"] for task in TASKS}
+    for number in range(60):
+        bright = rng.random(3) < 0.5
+        pixels = rng.integers(0, 160, (40, 40, 3)) + 60 * bright
+        Image.fromarray(pixels.astype(np.uint8)).save(place / f"{number}.png")
+        names = [name for name, is_bright in zip(COLOURS, bright, strict=True) if is_bright]
+        rows["single_label"].append(f"{number}.png,{names[0] if names else 'dark'}")
+        rows["multi_label"].append(f"{number}.png,{';'.join(names)}")
+        rows["regression"].append(f"{number}.png,{1000 + 10 * (int(bright[0]) - int(bright[2]))}")
+    for task, lines in rows.items():
+        (place / f"{task}.csv").write_text("\n".join(lines) + "\n")
+    torch.manual_seed(0)
+    donor = timm.create_model(BACKBONE, num_classes=5)
+    for part in donor.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.momentum = None  # statistics of what it sees here
+    with torch.no_grad():
+        donor.train()(torch.randn(32, 3, 32, 32))
+    torch.save(donor.state_dict(), place / "donor.pth")
+    return place
+
+
+@pytest.fixture(autouse=True)
+def bfloat16_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+
+
+def trained(folder: Path, place: Path, *words: str, task: str = "single_label") -> dict[str, Any]:
+    """A run's metrics.json."""
+    kept = () if "cache=none" in words else (f"cache.dir={place / 'cache'}",)
+    given = [
+        "backbone=timm", f"backbone.name={BACKBONE}", "donor=file", f"donor.path={folder / 'donor.pth'}", "data=csv",
+        f"data.root={folder / task}.csv", f"data.task={task}", "data.test_fraction=0.2", "data.image_size=32",
+        "data.batch_size=9", "data.num_workers=0", "trainer.max_epochs=3", "trainer.accelerator=cpu",
+        "trainer.progress=false", "optimizer.lr=0.02", *kept, *words,
+    ]  # fmt: skip
+    run(composed(*given), place / "run", given)
+    return json.loads((place / "run" / "metrics.json").read_text())
+
+
+def agree_with_the_export(run_folder: Path, metrics: dict[str, Any]) -> None:
+    """predictions.csv is what the exported network says of the files; the best epoch's row is metrics.json's."""
+    model: Any = graft.load(run_folder)
+    for said in read_predictions(run_folder / "predictions.csv").values():
+        with torch.inference_mode():
+            images = torch.stack([model.preprocess(path) for path in said.paths])
+            expected = model.answers(model(images)).double().numpy()
+        scale = said.truth.std() if said.task.value == "regression" else 1.0
+        assert np.abs(said.answers_NK - expected).max() < CLOSE * scale
+        if said.truth.ndim == 1:
+            assert (said.answers_NK.argmax(1) == expected.argmax(1)).all()
+    with open(run_folder / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    losses = [float(row["val/loss"]) for row in rows]
+    best = rows[losses.index(min(losses))]
+    told = {name: float(value) for name, value in best.items() if name.startswith("val/")}
+    assert {name: metrics[name] for name in told} == pytest.approx(told, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_said_of_an_image_is_what_the_exported_network_says(folder: Path, tmp_path: Path, way: str) -> None:
+    metrics = trained(folder, tmp_path, *WAYS[way])
+    agree_with_the_export(tmp_path / "run", metrics)
+    train = "bf16-mixed" if IN_BF16[0] in WAYS[way] else metrics["precision"]["train"]
+    assert metrics["precision"] == {"train": train, "evaluation": "32-true"}
+    ways = [*metrics["features"].values(), *metrics["prefix"].values()]
+    assert {each["evaluation"] for each in ways} <= {FLOAT32, AS_IT_IS}
+
+
+@pytest.mark.parametrize("task", TASKS[1:])
+@pytest.mark.parametrize("words", [(), IN_BF16, ("freeze=none", *IN_BF16)], ids=["default", "bf16", "everything"])
+def test_the_same_of_several_labels_and_of_numbers(
+    folder: Path, tmp_path: Path, task: str, words: tuple[str, ...]
+) -> None:
+    columns = ("data.columns=[label]",) if task == "regression" else ()
+    metrics = trained(folder, tmp_path, *columns, *words, task=task)
+    agree_with_the_export(tmp_path / "run", metrics)
