@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,13 +45,22 @@ def train() -> Command:
 
 
 @pytest.fixture
-def images(tmp_path: Path) -> Path:
-    """A folder dataset that a network can learn: horizontal against vertical stripes, 12 + 6 images a class."""
+def images(tmp_path: Path, write_images: Callable[[Path], Path]) -> Path:
+    """A folder dataset that a network can learn: horizontal against vertical stripes, 12 + 6 + 6 images a class."""
+    return write_images(tmp_path / "images")
+
+
+@pytest.fixture(scope="session")
+def write_images() -> Callable[[Path], Path]:
+    """Writes the dataset of `images`."""
+    return _write_images
+
+
+def _write_images(root: Path) -> Path:
     import numpy as np
     from PIL import Image
 
     rng = np.random.default_rng(0)
-    root = tmp_path / "images"
     for part, count in (("train", 12), ("val", 6), ("test", 6)):
         for name in ("across", "down"):
             folder = root / part / name
@@ -69,3 +79,28 @@ def no_bfloat16_units(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+
+
+@pytest.fixture(scope="session")
+def run_here() -> Callable[..., float | None]:
+    """run_here(folder, "seed=1", …, watcher=…) is `python train.py seed=1 hydra.run.dir=folder` in this process, with a
+    network of 350,000 weights on 32 pixels, all of which trains from random values in float32 on the CPU.
+    """
+    return _run_here
+
+
+def _run_here(folder: Path, *words: str, **given: Any) -> float | None:
+    from hydra import compose, initialize_config_dir
+
+    from graft.config.compose import parse, register
+    from graft.run import run
+
+    tiny = [
+        "backbone=timm", "backbone.name=test_efficientnet", "donor=none", "freeze=none", "data=folder",
+        "data.image_size=32", "data.batch_size=8", "cache=none", "trainer.engine=false", "trainer.accelerator=cpu",
+        "trainer.progress=false", "trainer.max_epochs=1", "trainer.precision=32-true",
+    ]  # fmt: skip
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = parse(compose("config", [*tiny, *words]))
+    return run(config, folder, list(words), **given)
