@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 
 import pytest
+import timm
 import torch
+import torchvision
 from torch import nn
 
 from graft.transfer import TransferError, Verdict, transfer
@@ -106,6 +109,84 @@ def test_a_fold_joins_another_adapter() -> None:
 )
 def test_layers_that_are_set_otherwise_are_remarked(donor: nn.Module, target: nn.Module, said: str) -> None:
     assert transfer(donor, target).remarks == [said]
+
+
+def with_beside(layer: nn.Module) -> nn.Module:
+    return nn.Sequential(OrderedDict(conv=nn.Conv2d(2, 2, 3), beside=layer))
+
+
+class Attention(nn.Module):
+    """Its tensors are those of the layers within it."""
+
+    def __init__(self, heads: int, *, window: object = 7) -> None:
+        super().__init__()
+        self.num_heads, self.window_size = heads, window
+        self.qkv = nn.Linear(8, 24)
+
+
+@pytest.mark.parametrize(
+    ("donor", "target", "said"),
+    [
+        (nn.Conv2d(2, 2, 3), nn.ConvTranspose2d(2, 2, 3), "weight: layer is Conv2d in the donor, ConvTranspose2d in"),
+        (
+            nn.BatchNorm2d(2), nn.InstanceNorm2d(2, affine=True, track_running_stats=True),
+            "running_var: layer is BatchNorm in the donor, InstanceNorm2d in",
+        ),
+        (nn.LayerNorm(4), nn.GroupNorm(2, 4), "weight: layer is LayerNorm in the donor, GroupNorm in"),
+        (nn.GroupNorm(1, 4), nn.GroupNorm(2, 4), "weight: num_groups is 1 in the donor, 2 in"),
+        (nn.MultiheadAttention(8, 2), nn.MultiheadAttention(8, 4), "in_proj_weight: num_heads is 2 in the donor, 4 in"),
+        (Attention(2), Attention(4), "qkv.weight: num_heads is 2 in the donor, 4 in"),
+        (nn.LSTM(2, 2), nn.LSTM(2, 2, batch_first=True), "weight_ih_l0: batch_first is False in the donor, True in"),
+        (nn.RNN(2, 2), nn.RNN(2, 2, nonlinearity="relu"), "weight_ih_l0: nonlinearity is tanh in the donor, relu in"),
+        (
+            with_beside(nn.MaxPool2d(2)), with_beside(nn.MaxPool2d(3, 2)),
+            r"conv.weight: beside is MaxPool2d\(.*kernel_size=2.*\) in the donor, MaxPool2d\(.*kernel_size=3",
+        ),
+        (
+            with_beside(nn.AvgPool2d(3, 1, 1)), with_beside(nn.AvgPool2d(3, 1, 1, count_include_pad=False)),
+            "conv.weight: beside is .*count_include_pad=True.* in the donor, .*count_include_pad=False",
+        ),
+        (with_beside(nn.ReLU()), with_beside(nn.GELU()), r"conv.weight: beside is ReLU\(\) in the donor, GELU\("),
+        (with_beside(nn.Identity()), with_beside(nn.ReLU()), r"conv.weight: beside is Identity in the donor, ReLU\("),
+        (
+            nn.Sequential(with_beside(nn.ReLU()), nn.MaxPool2d(2)),
+            nn.Sequential(with_beside(nn.ReLU()), nn.AvgPool2d(2)),
+            r"0.conv.weight: ../1 is MaxPool2d\(.* in the donor, AvgPool2d\(",
+        ),
+    ],
+)  # fmt: skip
+def test_what_computes_otherwise_under_equal_shapes_is_remarked(donor: nn.Module, target: nn.Module, said: str) -> None:
+    (remark,) = transfer(donor, target).remarks
+    assert re.match(said, remark), remark
+
+
+@pytest.mark.parametrize(
+    ("donor", "target"),
+    [
+        (nn.BatchNorm2d(2), nn.SyncBatchNorm(2)),
+        (with_beside(nn.ReLU()), with_beside(nn.ReLU(inplace=True))),
+        (with_beside(nn.MaxPool2d(2)), with_beside(nn.MaxPool2d((2, 2), (2, 2)))),
+        (with_beside(nn.AdaptiveAvgPool2d(1)), with_beside(nn.AdaptiveAvgPool2d((1, 1)))),
+        (with_beside(nn.Dropout(0.1)), with_beside(nn.Identity())),
+        (Attention(2, window=7), Attention(2, window=[7, 7])),
+    ],
+)
+def test_what_computes_the_same_is_not(donor: nn.Module, target: nn.Module) -> None:
+    assert transfer(donor, target).remarks == []
+
+
+def test_one_network_in_two_libraries_is_set_alike() -> None:
+    donor, target = torchvision.models.resnet18(), timm.create_model("resnet18")
+    assert transfer(donor, target).remarks == []
+
+
+@pytest.mark.parametrize("side", ["donor", "target"])
+def test_a_sparse_tensor_is_answered(side: str) -> None:
+    sparse = nn.Linear(3, 3)
+    sparse.weight = nn.Parameter(torch.eye(3).to_sparse())
+    donor, target = (sparse, nn.Linear(3, 3)) if side == "donor" else (nn.Linear(3, 3), sparse)
+    with pytest.raises(TransferError, match=rf"^{side}.*dense tensors, received a sparse_coo one under 'weight'"):
+        transfer(donor, target)
 
 
 def test_layers_that_are_set_alike_are_not() -> None:

@@ -103,6 +103,7 @@ def donor_of_mapping(mapping: Mapping[str, Any], *, source: str = "mapping", for
                 "try the entry that holds the weights (checkpoint['state_dict'], say)"
             )
         check_has_values(name, value, f"donor {source}")
+        check_dense(name, value, f"donor {source}")
     infos = {name: info_of_tensor(value) for name, value in mapping.items()}
     return Donor(source=source, format=format, infos=infos, reader=lambda name: mapping[name], resident=True)
 
@@ -114,7 +115,7 @@ def donor_of_module(module: nn.Module, *, source: str | None = None) -> Donor:
     donor = donor_of_mapping(tensors, source=source or type(module).__name__, format="module")
     donor.module = module
     donor.remarks += [f"{name}: not a tensor; left out" for name in state if name not in tensors]
-    layers = layers_of(module.modules())
+    layers = layers_of(module)
     donor.infos = {
         name: replace(info, epsilon=layer.epsilon, settings=layer.settings)
         for name, info in donor.infos.items()
@@ -131,6 +132,16 @@ def info_of_tensor(value: Tensor) -> TensorInfo:
 def dtype_name(dtype: torch.dtype) -> str:
     """torch's name without the `torch.`."""
     return str(dtype).removeprefix("torch.")
+
+
+def check_dense(name: str, value: Tensor, whose: str) -> None:
+    """Refuses tensors whose values do not lie side by side."""
+    if value.is_nested or value.layout is not torch.strided:
+        layout = "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
+        remedy = "to_padded_tensor(0)" if value.is_nested else "to_dense()"
+        raise TransferError(
+            f"{whose}: expected dense tensors, received a {layout} one under {name!r}; try value.{remedy}"
+        )
 
 
 def check_has_values(name: str, value: Tensor, whose: str) -> None:

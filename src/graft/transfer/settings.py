@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import cache
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 Settings = tuple[tuple[str, str], ...]
 
-_COMPARED = ("stride", "padding", "output_padding", "dilation", "groups", "padding_mode", "momentum", "padding_idx")
+_COMPARED = (
+    "stride", "padding", "output_padding", "dilation", "groups", "padding_mode", "momentum", "padding_idx",
+    "num_groups", "num_heads", "batch_first", "nonlinearity",
+)  # fmt: skip
+_AROUND = {
+    "num_heads": "num_heads", "num_attention_heads": "num_heads", "window_size": "window_size",
+    "shift_size": "shift_size", "norm_first": "norm_first",
+}  # fmt: skip
+"""What attentions and blocks call their settings; their tensors belong to the layers within them."""
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_QUIET = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+"""Layers that change nothing in evaluation."""
+_HARMLESS = ("training", "inplace", "return_indices", "recompute_scale_factor")
 _SHOWN = 3
 
 
@@ -27,21 +40,104 @@ UNKNOWN = Layer()
 """Of a tensor that stands for no layer."""
 
 
-def layers_of(modules: Iterable[nn.Module]) -> dict[int, Layer]:
-    """By the identity of the tensor that stands for the layer: a batch norm's running_var, else its weight."""
-    return dict(_layers(modules))
+def layers_of(module: nn.Module) -> dict[int, Layer]:
+    """By the identity of the tensor that stands for the layer: a batch norm's running_var, else its first parameter.
 
-
-def _layers(modules: Iterable[nn.Module]) -> Iterator[tuple[int, Layer]]:
-    for child in modules:
-        own: dict[str, Any] = {**child.__dict__.get("_parameters", {}), **child.__dict__.get("_buffers", {})}
-        carrier = own.get("running_var")
-        carrier = own.get("weight") if carrier is None else carrier
-        if isinstance(carrier, Tensor):
-            given = {name: child.__dict__[name] for name in _COMPARED if name in child.__dict__}
+    A tensor also stands for what has none and lies beside it: for the pooling layers and activations of the modules
+    whose first tensor it is, under their names, and for the heads of an attention around it.
+    """
+    found: dict[int, Layer] = {}
+    for child in module.modules():
+        carrier = _carrier(child)
+        if carrier is not None:
             epsilon = child.__dict__.get("eps")
-            settings = tuple((name, str(value)) for name, value in given.items())
-            yield id(carrier), Layer(epsilon if isinstance(epsilon, float) else None, settings)
+            _add(found, carrier, _own_settings(child), epsilon if isinstance(epsilon, float) else None)
+        _add_around(found, child)
+    return found
+
+
+def _carrier(module: nn.Module) -> Tensor | None:
+    own: dict[str, Any] = {**module.__dict__.get("_parameters", {}), **module.__dict__.get("_buffers", {})}
+    chosen = [own.get("running_var"), own.get("weight"), *own.values()]
+    return next((value for value in chosen if isinstance(value, Tensor)), None)
+
+
+def _add(found: dict[int, Layer], carrier: Tensor, settings: Settings, epsilon: float | None = None) -> None:
+    before = found.get(id(carrier), UNKNOWN)
+    known = {name for name, _ in before.settings}
+    further = tuple(each for each in settings if each[0] not in known)
+    found[id(carrier)] = Layer(before.epsilon if epsilon is None else epsilon, (*before.settings, *further))
+
+
+def _own_settings(module: nn.Module) -> Settings:
+    kind = kind_of(module)
+    given = {name: _plain(module.__dict__[name]) for name in _COMPARED if name in module.__dict__}
+    return (*((("layer", kind),) if kind else ()), *given.items())
+
+
+def _add_around(found: dict[int, Layer], module: nn.Module) -> None:
+    """What a module with others within it computes beside their tensors."""
+    inner = [(name, child) for name, child in module.named_children() if kind_of(child) and _is_bare(child)]
+    heads = {
+        new: _same_on_every_side(module.__dict__[name]) for name, new in _AROUND.items() if name in module.__dict__
+    }
+    if not inner and not heads:
+        return
+    depth, carrier = _first_carrier(module)
+    if carrier is not None:
+        up = "../" * max(depth - 1, 0)  # beside the layer, or further out
+        _add(found, carrier, (*heads.items(), *((up + name, _described(child)) for name, child in inner)))
+
+
+def _first_carrier(module: nn.Module) -> tuple[int, Tensor | None]:
+    """The first layer's within, and how many levels down it is."""
+    for path, child in module.named_modules():
+        carrier = _carrier(child)
+        if carrier is not None:
+            return path.count(".") + bool(path), carrier
+    return 0, None
+
+
+def _is_bare(module: nn.Module) -> bool:
+    """A layer without tensors and without layers."""
+    return _carrier(module) is None and not any(True for _ in module.children())
+
+
+def kind_of(module: nn.Module) -> str:
+    """Which of torch's layers it computes like: the nearest of its classes that torch.nn has; "": none."""
+    return _kind(type(module))
+
+
+@cache
+def _kind(cls: type[nn.Module]) -> str:
+    if issubclass(cls, _BATCH_NORMS):
+        return "BatchNorm"
+    if issubclass(cls, _QUIET):
+        return "Identity"
+    own = (base for base in cls.__mro__ if base is not nn.Module and getattr(nn, base.__name__, None) is base)
+    return next((base.__name__ for base in own), "")
+
+
+def _described(layer: nn.Module) -> str:
+    """A layer without tensors, with its settings: MaxPool2d(kernel_size=2, …)."""
+    kind = kind_of(layer)
+    if kind == "Identity":
+        return kind
+    given = {name: value for name, value in vars(layer).items() if not name.startswith("_") and name not in _HARMLESS}
+    settings = ", ".join(f"{name}={_same_on_every_side(value)}" for name, value in sorted(given.items()))
+    return f"{kind}({settings})"
+
+
+def _plain(value: object) -> str:
+    return str(tuple(cast("list[Any]", value)) if isinstance(value, list) else value)
+
+
+def _same_on_every_side(value: object) -> str:
+    """(2, 2) is 2."""
+    if isinstance(value, list | tuple):
+        sides = cast("Sequence[Any]", value)
+        return str(sides[0]) if len(set(sides)) == 1 else _plain(value)
+    return str(value)
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd  # pyright: ignore[reportPrivateUsage]
 from torch.nn.parameter import is_lazy
 
-from graft.transfer.donor import dtype_name
+from graft.transfer.donor import check_dense, dtype_name
 from graft.transfer.ledger import TensorInfo, TransferError
 from graft.transfer.settings import UNKNOWN, layers_of
 
@@ -39,7 +39,7 @@ def target_of_module(module: object) -> Target:
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     modules = list(module.modules())
     parameters, buffers, transposed = _owned(modules)
-    layers = layers_of(modules)
+    layers = layers_of(module)
     infos: dict[str, TensorInfo] = {}
     for name, value in tensors.items():
         if is_lazy(value):
@@ -52,6 +52,7 @@ def target_of_module(module: object) -> Target:
                 f"target: {name!r} in the state dict of {type(module).__name__} is made by a hook and is no "
                 "parameter or buffer; try the transfer into the sub-module that owns it"
             )
+        check_dense(name, value, "target")
         layer = layers.get(id(value), UNKNOWN)
         infos[name] = TensorInfo(
             tuple(value.shape), dtype_name(value.dtype), id(value) in buffers, id(value) in transposed,
