@@ -91,6 +91,24 @@ def test_each_header_names_its_own_option(option: Path) -> None:
     assert f"{option.parts[0]}={option.parts[1]}" in text
 
 
+@pytest.mark.parametrize(
+    ("words", "sweeper", "logging"),
+    [((), "grid", "quiet"), (("experiment=search",), "bayes", "default"),
+     (("experiment=search", "hydra/job_logging=quiet"), "bayes", "quiet")],
+)  # fmt: skip
+def test_an_experiment_may_choose_among_hydras_own_groups(
+    tmp_path: Path, words: tuple[str, ...], sweeper: str, logging: str
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "search.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /hydra/sweeper: bayes\n  - override /hydra/job_logging: default\n"
+    )
+    cfg = compose("config", [f"hydra.searchpath=[file://{tmp_path}]", *words], return_hydra_config=True)
+    chosen = cfg.hydra.runtime.choices
+    assert (chosen["hydra/sweeper"], chosen["hydra/job_logging"]) == (sweeper, logging)
+    assert (cfg.hydra.sweeper.get("n_trials") == 20) is (sweeper == "bayes")
+
+
 def test_the_default_command_is_imagenet_weights_on_solar_cells_with_a_frozen_backbone() -> None:
     config = parse(compose("config"))
     assert config.backbone.name == "tf_efficientnet_lite0"
