@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +30,8 @@ def job(config):
     print("err", word, file=sys.stderr)
     if word == "killed":
         os.kill(os.getpid(), 9)
+    if word == "leaves":
+        os._exit(0)
     if word == "slow":
         import time
         time.sleep(60)
@@ -95,6 +99,7 @@ def test_a_process_serves_the_next_trial_with_its_imports_and_nothing_else_of_th
         ("killed", Ended(reason="its process was killed by SIGKILL: out of memory, or by hand")),
         ("slow", Ended(reason="it took longer than hydra.launcher.timeout_min=0.1")),
         ("stopped", Ended(interrupted=True)),
+        ("leaves", Ended()),  # with exit code 0; what it has left in its folder says whether it is done
         ("speaks", Ended(reason="err speaks\nin words")),
     ],
 )
@@ -106,6 +111,15 @@ def test_after_a_trial_that_did_not_end_well_the_next_has_another_process(
     (_, before, *_), (_, after, fresh, *_) = lines(tmp_path)
     assert before != after
     assert fresh == "False"
+
+
+def test_a_process_that_has_died_since_its_last_trial_costs_the_next_one_nothing(
+    do: Do, workers: Workers, tmp_path: Path
+) -> None:
+    assert do(workers, "first") == Ended()
+    os.kill(int(lines(tmp_path)[0][1]), signal.SIGKILL)
+    assert do(workers, "next") == Ended()
+    assert [line[0] for line in lines(tmp_path)] == ["first", "next"]
 
 
 def test_a_trial_that_is_refused_costs_no_process(do: Do, workers: Workers, tmp_path: Path) -> None:

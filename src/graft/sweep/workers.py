@@ -57,18 +57,20 @@ class Worker:
             text=True,
         )
 
+    @property
+    def lives(self) -> bool:
+        return self.process.poll() is None
+
     def run(self, job: Job, folder: Path, env: Mapping[str, str], seconds: float | None) -> int:
-        """The job's exit code; where the process died of it, the process's.
+        """The job's exit code; where the process ended amid it, the process's, which may be 0 too (os._exit).
 
         Raises:
             TimeoutExpired: it has not ended yet.
+            BrokenPipeError: the process has ended before, and the job has not begun.
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        try:
-            print(job.asked(folder, env), file=self.process.stdin, flush=True)
-        except BrokenPipeError:
-            return self.process.wait()
+        print(job.asked(folder, env), file=self.process.stdin, flush=True)
         ready, _, _ = select.select([self.process.stdout], [], [], seconds)
         if not ready:
             raise subprocess.TimeoutExpired(job.task, seconds or 0)
@@ -118,10 +120,12 @@ class Workers:
         self._own.worker = None  # unless all goes well
         try:
             code = worker.run(job, folder, env, seconds)
-            if code in (0, REFUSED):
+            if code in (0, REFUSED) and worker.lives:
                 self._own.worker = worker
         except subprocess.TimeoutExpired:
             return too_long(self.timeout_min)
+        except BrokenPipeError:  # it has died since it was looked at
+            return self.run(job, folder, env)
         finally:
             if self._own.worker is None:
                 worker.end()
@@ -140,7 +144,7 @@ class Workers:
                 own.device = self._free.get()
             env = {**env, "CUDA_VISIBLE_DEVICES": own.device}
         worker = getattr(own, "worker", None)
-        if worker is not None and worker.env != env:
+        if worker is not None and not (worker.env == env and worker.lives):
             worker.end()
             worker = None
         if worker is None:
