@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,12 +15,11 @@ from graft.config.compose import parse, register
 from graft.config.faults import InputError
 from graft.results.report.study import lay_out_study
 from graft.study_record import Objective, StudyRecord, TrialRecord
-from graft.sweep.best import choose, command, experiment
+from graft.sweep.best import choose, command, experiment, run
 from graft.sweep.study import importances
 from graft.sweep.summary import failures, summary
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-GROUPS = {folder.name for folder in CONF.iterdir() if folder.is_dir()}
 ACCURACY, SIZE = Objective(metric="val/accuracy", direction="max"), Objective(metric="parameters", direction="min")
 
 
@@ -71,7 +72,7 @@ def test_the_experiment_is_the_same_run_as_the_command(hydra_here: None, tmp_pat
     )
     overrides = tuple(word for word in overrides if "experiment" not in word)
     best = TrialRecord(number=4, state="complete", choices={}, overrides=overrides, folder=Path("4"), values=(0.9,))
-    text = experiment(study(best), best, "found", GROUPS)
+    text = experiment(study(best), best, "found")
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "found.yaml").write_text(text)
     again = compose("config", [f"hydra.searchpath=[file://{tmp_path}]", "experiment=found"])
@@ -82,7 +83,33 @@ def test_the_experiment_is_the_same_run_as_the_command(hydra_here: None, tmp_pat
         "#   python train.py experiment=found",
         "# val/accuracy 0.9",
     ]
-    assert command(best).startswith("python train.py backbone=resnet18 'freeze='\"'\"'layer1-2")
+    assert command(study(best), best).startswith("python train.py backbone=resnet18 'freeze='\"'\"'layer1-2")
+
+
+def test_the_folder_of_configs_that_the_sweep_was_given_stays_in_its_command() -> None:
+    best = trial(0, 0.9, seed="3")
+    words = ("python", "train.py", "--config-dir", "my conf", "-m", "seed=1,2")
+    found = replace(study(best), command=words)
+    assert command(found, best) == "python train.py --config-dir 'my conf' seed=3"
+    assert "#   python train.py --config-dir 'my conf' experiment=found\n" in experiment(found, best, "found")
+
+
+def test_the_best_is_found_outside_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An experiment of one's own name lies where the sweep's configs do, which must be there."""
+    best = trial(0, 0.9, seed="3")
+    mine = tmp_path / "mine"
+    found = replace(study(best), folder=tmp_path, command=("python", "train.py", "--config-dir", str(mine), "-m"))
+    monkeypatch.setattr("graft.sweep.study.read_study", lambda folder: found)
+    monkeypatch.chdir(tmp_path)
+    asked = argparse.Namespace(sweep=str(tmp_path), trial=None, experiment=None)
+    assert run(asked) == 0
+    assert "seed: 3" in (tmp_path / "best.yaml").read_text()
+    asked.experiment = "found"
+    with pytest.raises(InputError, match=r"--experiment: expected the folder .*mine in .*, received none"):
+        run(asked)
+    mine.mkdir()
+    assert run(asked) == 0
+    assert "seed: 3" in (mine / "experiment" / "found.yaml").read_text()
 
 
 def test_the_summary_tables_what_failed() -> None:

@@ -13,8 +13,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from graft.config.faults import InputError
+from graft.config.keys import schema_keys
 from graft.files import write_text
 from graft.study_record import StudyRecord, TrialRecord
+from graft.sweep.children import config_flags
 
 FILE = "best.yaml"
 
@@ -28,19 +30,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from graft.sweep.study import read_study
 
-    conf = Path("conf")
-    if not conf.is_dir():
-        raise InputError(f"expected conf/ in {Path.cwd()}, received none; try `cd` to the graft repository first")
     study = read_study(args.sweep)
     trial = choose(study, args.trial)
-    path = conf / "experiment" / f"{args.experiment}.yaml" if args.experiment else study.folder / FILE
-    if args.experiment and path.exists():
-        raise InputError(f"--experiment: expected a new name, received {args.experiment}, as {path} exists")
-    name = args.experiment or path.stem
-    write_text(path, experiment(study, trial, name, groups={each.name for each in conf.iterdir() if each.is_dir()}))
-    print(command(trial))
+    path = _new_experiment(study, args.experiment) if args.experiment else study.folder / FILE
+    write_text(path, experiment(study, trial, args.experiment or path.stem))
+    print(command(study, trial))
     print(f"\ntrial {trial.number}: {result(study, trial)}\nwritten: {path}")
     return 0
+
+
+def _new_experiment(study: StudyRecord, name: str) -> Path:
+    """Its file: in the folder of configs that the sweep was given, else in the repository's."""
+    flags = config_flags(study.command[2:])
+    conf = Path(flags[flags.index("--config-dir") + 1] if "--config-dir" in flags else "conf")
+    if not conf.is_dir():
+        raise InputError(
+            f"--experiment: expected the folder {conf} in {Path.cwd()}, received none; try where the sweep was started,"
+            f" or without --experiment, which writes {FILE} into the sweep's folder"
+        )
+    path = conf / "experiment" / f"{name}.yaml"
+    if path.exists():
+        raise InputError(f"--experiment: expected a new name, received {name}, as {path} exists")
+    path.parent.mkdir(exist_ok=True)
+    return path
 
 
 def choose(study: StudyRecord, number: int | None) -> TrialRecord:
@@ -60,19 +72,17 @@ def choose(study: StudyRecord, number: int | None) -> TrialRecord:
     return study.best[0]
 
 
-def command(trial: TrialRecord) -> str:
-    return shlex.join(["python", "train.py", *trial.overrides])
+def command(study: StudyRecord, trial: TrialRecord) -> str:
+    """The sweep's, with the flags that say where its config is, as one run."""
+    return shlex.join(["python", "train.py", *config_flags(study.command[2:]), *trial.overrides])
 
 
 def result(study: StudyRecord, trial: TrialRecord) -> str:
     return ", ".join(f"{each.metric} {value:.6g}" for each, value in zip(study.objectives, trial.values, strict=True))
 
 
-def experiment(study: StudyRecord, trial: TrialRecord, name: str, groups: set[str]) -> str:
+def experiment(study: StudyRecord, trial: TrialRecord, name: str) -> str:
     """The trial's overrides as a YAML of the group experiment.
-
-    Args:
-        groups: the folders of conf/.
 
     Raises:
         InputError: an override takes a key away, which an experiment cannot.
@@ -80,7 +90,7 @@ def experiment(study: StudyRecord, trial: TrialRecord, name: str, groups: set[st
     overrides = OverridesParser.create().parse_overrides(list(trial.overrides))
     if taken := [override.input_line for override in overrides if override.is_delete()]:
         raise InputError(f"expected overrides that set something, received {', '.join(map(str, taken))}")
-    chosen = [override for override in overrides if override.key_or_group in groups]
+    chosen = [override for override in overrides if _is_choice(override)]
     values = [override for override in overrides if override not in chosen]
     document: dict[str, Any] = {}
     if chosen:
@@ -89,10 +99,17 @@ def experiment(study: StudyRecord, trial: TrialRecord, name: str, groups: set[st
     head = (
         "# @package _global_\n"
         f"# Trial {trial.number} of {len(study.trials)} of the sweep {shlex.join(study.command)}\n"
-        f"#   python train.py experiment={name}\n"
+        f"#   {shlex.join(['python', 'train.py', *config_flags(study.command[2:]), f'experiment={name}'])}\n"
         f"# {result(study, trial)}\n"
     )
     return head + yaml.safe_dump(plain(document), sort_keys=False, allow_unicode=True, width=110)
+
+
+def _is_choice(override: Override) -> bool:
+    """data=folder, of a group of the config, and not data={root: x}."""
+    key = schema_keys().get(override.key_or_group)
+    is_group = override.key_or_group == "experiment" or (key is not None and key.is_group)
+    return is_group and not isinstance(override.value(), dict)
 
 
 def _default(override: Override) -> Any:

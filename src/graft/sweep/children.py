@@ -161,7 +161,7 @@ def repeated_command(overrides: Sequence[str], *, folder: Path, sweep: Path, num
     sweep's would be another sweep.
     """
     return [
-        *(sys.executable, *this_program(), *_flags(sys.argv[1:])),
+        *(sys.executable, *this_program(), *config_flags(sys.argv[1:])),
         *(word for word in overrides if not word.startswith("hydra.mode=")),
         *(
             "hydra.mode=RUN",
@@ -180,8 +180,8 @@ def this_program() -> list[str]:
     return ["-m", spec.name] if spec else [os.path.abspath(sys.argv[0])]
 
 
-def _flags(words: Sequence[str]) -> list[str]:
-    """Those that say where the config is."""
+def config_flags(words: Sequence[str]) -> list[str]:
+    """The flags among a command's words that say where its config is."""
     from hydra._internal.utils import get_args_parser
 
     known, _ = get_args_parser().parse_known_args(list(words))
