@@ -104,6 +104,9 @@ WRONG = [
     (["data.train=${oc.env:GRAFT_NOWHERE}"], "data.train", "can be resolved", "'GRAFT_NOWHERE' not found", "export"),
     (["data=folder"], "data.root", "a folder with data=folder", "nothing", "data.root=PATH"),
     (["hydra.run.dir=train.py/x"], "hydra.run.dir", "a folder that can be written to", "train.py is a file", "=FOLDER"),
+    (["hydra.run.dir=s3://bucket/run"], "hydra.run.dir", "a folder of this machine", "s3://bucket/run", "=FOLDER"),
+    (["-m", "hydra.sweep.dir=gs://b/s"], "hydra.sweep.dir", "a folder of this machine", "gs://b/s", "=FOLDER"),
+    (["cache.dir=s3://bucket/cache"], "cache.dir", "a folder of this machine", "s3://bucket/cache", ""),
     (["-m", "hydra.sweep.dir=train.py"], "hydra.sweep.dir", "that can be written to", "train.py is a file", "=FOLDER"),
     # each value of a sweep
     (["-m", "optimizer.lr=1e-3,-1e-4"], "optimizer.lr", "a finite number above 0", "-0.0001", "optimizer.lr=1e-3"),

@@ -23,6 +23,7 @@ from graft.config.compose import examine, unknown_key
 from graft.config.examples import EXAMPLES, example
 from graft.config.faults import Fault, nearest
 from graft.config.keys import is_known, nearest_keys, schema_keys
+from graft.config.limits import LOCAL_FOLDER, is_url
 from graft.config.several import faults_of_several
 
 # What Hydra answers itself, without running anything.
@@ -265,6 +266,9 @@ def _folder(cfg: DictConfig, key: str) -> Iterator[Fault]:
         folder = str(OmegaConf.select(cfg, key))
     except OmegaConfBaseException as error:
         yield Fault(key=key, expected="a name that can be resolved", received=_gist(error), remedy=f"{key}=FOLDER")
+        return
+    if is_url(folder):
+        yield Fault(key=key, expected=LOCAL_FOLDER, received=folder, remedy=f"{key}=FOLDER")
         return
     path = Path(folder).absolute()
     standing = next(place for place in (path, *path.parents) if place.exists())

@@ -15,6 +15,8 @@ from graft.config.faults import Fault, InputError, nearest
 from graft.config.keys import schema_keys
 from graft.config.trackers import WANDB
 
+LOCAL_FOLDER = "a folder of this machine (that of a mounted bucket, say)"
+
 
 @dataclass(frozen=True, slots=True)
 class Limit:
@@ -44,6 +46,11 @@ def between(low: float, high: float, *, opening: str = "[", closing: str = "]") 
     low_words = "more than" if opening == "(" else "at least"
     high_words = "less than" if closing == ")" else "at most"
     return Limit(f"a number {low_words} {low:g} and {high_words} {high:g}", holds)
+
+
+def is_url(text: str) -> bool:
+    """s3://bucket/runs: an address, of which a folder of that name would be made."""
+    return bool(re.match(r"[a-z][a-z0-9+.-]+:/", text, re.IGNORECASE))
 
 
 def one_of(*choices: str) -> Limit:
@@ -189,6 +196,7 @@ LIMITS: dict[str, Limit] = {
     "augment.mixup": not_negative,
     "augment.cutmix": not_negative,
     "augment.mix_per": one_of("batch", "sample"),
+    "cache.dir": Limit(LOCAL_FOLDER, lambda value: not is_url(value)),
     "cache.max_gb": positive,
     "cache.dtype": one_of("float32", "float16", "bfloat16"),
     "trainer.max_epochs": at_least(1),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from graft.config.faults import InputError
+from graft.config.limits import LOCAL_FOLDER, is_url
 
 
 def file_to_write(option: str, given: str, suffixes: Sequence[str] = ()) -> Path:
@@ -18,6 +19,7 @@ def file_to_write(option: str, given: str, suffixes: Sequence[str] = ()) -> Path
     Raises:
         InputError: another suffix, a folder of that name, or none that it could be written into.
     """
+    _check_local(option, given)
     path = Path(given)
     if suffixes and path.suffix.lower() not in suffixes:
         remedy = path.with_suffix(suffixes[0]) if path.name else f"out{suffixes[0]}"
@@ -34,12 +36,18 @@ def folder_to_make(option: str, given: str) -> Path:
     Raises:
         InputError: it does, or it cannot be made.
     """
+    _check_local(option, given)
     path = Path(given)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(f"{option}: expected a folder that does not exist yet, received {given}; try another name")
     whole = path.absolute()
     _check_writable(option, given, next(place for place in (whole, *whole.parents) if place.exists()))
     return path
+
+
+def _check_local(option: str, given: str) -> None:
+    if is_url(given):
+        raise InputError(f"{option}: expected {LOCAL_FOLDER}, or a file in one, received {given}; try FOLDER/NAME")
 
 
 def _check_writable(option: str, given: str, folder: Path) -> None:
