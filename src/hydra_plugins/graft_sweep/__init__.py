@@ -78,6 +78,8 @@ class _LedgerSweeper(Sweeper):
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
+        if note := self._in_turn():
+            _say(note)
         grid = settings.n_trials is None
         try:
             study = conduct(
@@ -90,6 +92,16 @@ class _LedgerSweeper(Sweeper):
         _say(summary(study))
         write_study_page(folder)
         return failures(study)
+
+    def _in_turn(self) -> str:
+        """Of a launcher of another's, which hands over all jobs at once: the ledger gives it one at a time."""
+        chosen = OmegaConf.select(self.config, "hydra.runtime.choices")["hydra/launcher"]
+        if chosen == "basic" or hasattr(self.launcher, "slots") or hasattr(self.launcher, "each"):
+            return ""
+        return (
+            f"note      hydra/launcher={chosen} runs these trials one after the other, as each is chosen when the one"
+            " before has ended; try hydra/launcher=workers hydra.launcher.n_jobs=N, or hydra/sweeper=basic"
+        )
 
     def _launch(self, claims: Any) -> Iterator[tuple[Any, Any]]:
         """One after the other, but for a launcher that submits several together."""
