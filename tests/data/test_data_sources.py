@@ -311,6 +311,27 @@ def test_unreadable_images_are_left_out_counted_and_listed_on_request(whole: Pat
     assert len(found.summary()["skipped"]) == len(expected)
 
 
+def test_a_part_whose_every_image_is_unreadable_is_not_drawn_from_train(whole: Path):
+    for path in (whole / "val").rglob("*.png"):
+        path.write_bytes(b"")
+    assert "expected images of val that can be read, received none" in refused(folder(whole, on_error=OnError.skip))
+
+
+@pytest.mark.parametrize(("files", "received"), [(0, "an empty folder"), (2, "2 files and no folder")])
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_a_parts_folder_without_a_class_is_not_taken_for_no_part(tmp_path: Path, part: str, files: int, received: str):
+    root = class_folders(tmp_path / "set", {"train": {"cat": 8, "dog": 8}})
+    (root / part).mkdir()
+    for number in range(files):
+        picture(root / part / f"{number}.png")
+    told = refused(folder(root))
+    assert f"data.root: expected class folders in {root / part}, received {received}; try filling it, or" in told
+    for file in (root / part).iterdir():
+        file.unlink()
+    (root / part).rmdir()
+    assert len(load_table(folder(root)).val) > 0
+
+
 def test_a_class_whose_every_image_is_unreadable_cannot_be_learnt(whole: Path):
     for path in (whole / "train" / "dog").iterdir():
         path.write_bytes(b"")

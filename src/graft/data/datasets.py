@@ -141,7 +141,9 @@ def _assign_parts(entries: Sequence[Entry], data: DataConfig, listing: Listing) 
     """Carve what is missing off train, and see that every part can do its work."""
     labels = LABELS[data.task]
     fractions = {"test": data.test_fraction, "val": data.val_fraction}
-    given = {entry.part for entry in entries}
+    given = {entry.part for entry in listing.entries}
+    if lost := [part for part in PARTS if part in given and all(entry.part != part for entry in entries)]:
+        return [Fault(key=listing.key, expected=f"images of {part} that can be read", received="none") for part in lost]
     for part in ("test", "val"):
         if part not in given and fractions[part]:
             pool = [entry for entry in entries if entry.part == "train"]

@@ -26,6 +26,10 @@ def list_folder(data: DataConfig) -> Listing:
         return listing
     parts = {"train": data.train, "val": data.val, "test": data.test}
     present = {part: root / name for part, name in parts.items() if _folders(root / name)}
+    if present:
+        listing.faults.extend(_hollow(root / name) for name in parts.values() if _is_hollow(root / name))
+    if listing.faults:
+        return listing
     if "train" in present:
         others = [folder.name for folder in _folders(root) if folder.name not in parts.values()]
         listing.faults.extend(_unknown_part(name, parts, present) for name in others)
@@ -46,6 +50,21 @@ def list_folder(data: DataConfig) -> Listing:
     for part, place in present.items():
         _list_part(part, place, root, listing)
     return listing
+
+
+def _is_hollow(place: Path) -> bool:
+    return place.is_dir() and not _folders(place)
+
+
+def _hollow(place: Path) -> Fault:
+    """A part's folder without a class: whoever made it means something else than a part drawn from train."""
+    files = len(_visible(place))
+    return Fault(
+        key=KEY,
+        expected=f"class folders in {place}",
+        received=f"{files} files and no folder" if files else "an empty folder",
+        remedy="filling it, or removing it where there is no such part (val is drawn from train then)",
+    )
 
 
 def missing_path(key: str, path: Path, expected: str) -> Fault:
