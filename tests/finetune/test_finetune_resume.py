@@ -259,6 +259,20 @@ def test_a_run_goes_on_in_another_folder(tiny, tmp_path, monkeypatch, reference)
     assert ending(tmp_path / "second") == reference
 
 
+@pytest.mark.parametrize(
+    ("monitor", "direction"), [("val/accuracy", "max"), ("train/loss", "min")], ids=["another way", "another figure"]
+)
+def test_a_run_does_not_go_on_by_another_figure(tiny, tmp_path, monitor, direction):
+    """best.ckpt is the best epoch by the first one, of which only the figures are left."""
+    fit(tiny.tuning(), tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=1))
+    told = rf"checkpoint\.direction: val/loss min in the checkpoint, {monitor} {direction} now\ntry"
+    with pytest.raises(InputError, match=told):
+        fit(
+            tiny.tuning(), tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=1),
+            checkpoint=tiny.checkpoint(monitor=monitor, direction=direction),
+        )  # fmt: skip
+
+
 def test_never_starts_anew(tiny, tmp_path, reference):
     run(tiny, tmp_path, seed=5)
     result = run(tiny, tmp_path, resume="never")

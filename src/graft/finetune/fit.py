@@ -151,6 +151,7 @@ def fit(
         console.print(line, highlight=False, soft_wrap=True)
 
     _check(tuning, trainer, checkpoint)
+    tuning.shared["checkpoint.monitor and checkpoint.direction"] = f"{checkpoint.monitor} {checkpoint.direction}"
     _lay_out(tuning, datamodule, trainer)
     path = find_checkpoint(resume, folder, say)
     if is_first():
