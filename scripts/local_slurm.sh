@@ -34,10 +34,17 @@ install_packages() {
   [ "$(id -u)" = 0 ] || fail "expected the packages ${missing[*]}, received none, and only root can install them"
   command -v apt-get >/dev/null || fail "expected the programs ${missing[*]}, received a system without apt-get"
   say "installing ${missing[*]}"
-  {
-    timeout 120 apt-get update &&
-      DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install -y --no-install-recommends "${missing[@]}"
-  } >"$place/apt.log" 2>&1 || fail "apt-get could not install ${missing[*]}: $(tail -n 1 "$place/apt.log")"
+  apt update && apt install -y --no-install-recommends "${missing[@]}" ||
+    fail "apt-get could not install ${missing[*]}: $(tail -n 1 "$place/apt.log")"
+}
+
+apt() {  # for up to five minutes tried again while another program holds one of apt's locks
+  local end=$((SECONDS + 300))
+  until DEBIAN_FRONTEND=noninteractive timeout 300 apt-get "$@" >"$place/apt.log" 2>&1; do
+    grep -qE "Could not get lock|Unable to (acquire|lock)" "$place/apt.log" && [ $SECONDS -lt $end ] || return 1
+    say "another program uses apt; waiting for it"
+    sleep 2
+  done
 }
 
 configure() {
@@ -143,6 +150,8 @@ stop() {
   done
   rm -rf "$place"
 }
+
+[ "${BASH_SOURCE[0]}" = "$0" ] || return 0  # its functions are wanted
 
 case "${1:-}" in
   start) start ;;
