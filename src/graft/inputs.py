@@ -36,7 +36,7 @@ class KeptInputs(Inputs):
 
     def __init__(self) -> None:
         self._table: tuple[DataConfig, Table] | None = None
-        self._donor: tuple[DonorConfig, BackboneConfig, Donor] | None = None
+        self._donor: tuple[DonorConfig, BackboneConfig, int | None, Donor] | None = None
 
     def table(self, config: Config) -> Table:
         if self._table is None or self._table[0] != config.data:
@@ -45,14 +45,15 @@ class KeptInputs(Inputs):
 
     def donor(self, config: Config) -> Donor:
         """The donor without what would close it."""
-        if self._donor is None or self._donor[:2] != (config.donor, config.backbone):
+        size = config.data.image_size  # on which it depends how a Keras file's padding comes out
+        if self._donor is None or self._donor[:3] != (config.donor, config.backbone, size):
             if self._donor is not None:
-                self._donor[2].close()
+                self._donor[3].close()
             opened = super().donor(config)
             if callable(opened.fingerprint):
                 opened.fingerprint = cache(opened.fingerprint)  # hashing a file takes as long as reading it
-            self._donor = deepcopy(config.donor), deepcopy(config.backbone), opened
-        donor = self._donor[2]
+            self._donor = deepcopy(config.donor), deepcopy(config.backbone), size, opened
+        donor = self._donor[3]
         return replace(donor, closer=None, remarks=list(donor.remarks))
 
 

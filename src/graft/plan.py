@@ -24,7 +24,7 @@ from graft.finetune.rates import Rates
 from graft.finetune.unfreeze import Phase, Schedule
 from graft.models.known import known
 from graft.models.names import tensor_names
-from graft.models.network import Network, network_for
+from graft.models.network import Network, network_for, with_donor_preprocess
 from graft.models.stages import HEAD
 from graft.plan_batches import fewest_images
 from graft.plan_cache import CachePlan, plan_cache, prefix_in_words
@@ -227,6 +227,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
     assert curve is not None
     assert groups is not None
     assert fewest is not None
+    network = with_donor_preprocess(network, config, ledger.preprocess)
     phases = schedule.phases(steps_per_epoch, total_steps)
     decided = tuple(states[len(phases) :])
     cache = plan_cache(config, table, network, phases, decided, steps_per_epoch=steps_per_epoch)
@@ -261,6 +262,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
         fewest=fewest,
         remarks=(
             *ledger.remarks,
+            *_altered(network),
             *schedule.unreached(steps_per_epoch, total_steps),
             *_policy(config, network, states),
         ),
@@ -320,6 +322,16 @@ def _check_not_random(ledger: Ledger, never_trained: frozenset[str]) -> None:
             f"freeze: expected frozen weights to come from a donor, received {len(random)} random tensors that no phase"
             f" would train ({shown}); try freeze=none, or a donor that fills them"
         )
+
+
+def _altered(network: Network) -> list[str]:
+    """That the library's own model of these weights would compute something else."""
+    altered = network.build.get("altered", {})
+    shown = ", ".join(f"{path} {settings}" for path, settings in list(altered.items())[:2])
+    return [
+        f"{len(altered)} layers are not set as {network.build['library']}'s {network.build['name']} has them ({shown}"
+        ", …), so that one would compute something else with these weights"
+    ] * bool(altered)
 
 
 def _policy(config: Config, network: Network, states: Sequence[Frozen]) -> list[str]:

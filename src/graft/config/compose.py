@@ -13,7 +13,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from graft.config.examples import example
 from graft.config.faults import ConfigError, Fault, nearest
-from graft.config.keras_images import preprocess_of_donor
 from graft.config.keys import nearest_keys, schema_keys
 from graft.config.limits import LIMITS, beyond_limits
 from graft.config.processor_images import fill_from_processor
@@ -61,7 +60,6 @@ def parse(cfg: DictConfig) -> Config:
         raise ConfigError(faults)
     config = OmegaConf.to_object(typed)
     assert isinstance(config, Config)
-    config.backbone.published.preprocess = preprocess_of_donor(config)
     fill_from_processor(config)
     return config
 

@@ -138,7 +138,7 @@ LIMITS: dict[str, Limit] = {
     "donor.rename": rename,
     "donor.class_map": one_of("names"),
     "donor.keras.absent": each(one_of("gamma", "beta")),
-    "donor.keras.accept": each(one_of("padding", "strides", "bgr")),
+    "donor.keras.accept": each(one_of("padding", "strides", "bgr", "averaging", "activation", "layers")),
     "donor.keras.epsilon": positive,
     "donor.keras.flatten": each(at_least(0)),
     "donor.keras.input": one_of("rgb", "bgr"),

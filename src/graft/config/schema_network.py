@@ -58,6 +58,10 @@ class ApplicationConfig:
     """As donor.keras.flatten, for files without a model config: what stands behind pooling has 0."""
     fold_bias: bool = False
     """Keras' convolutions have a bias in front of a batch-norm, and the backbone's have none."""
+    adapt: dict[str, Any] = field(default_factory=dict)
+    """As donor.adapt, where Keras keeps a tensor in another shape."""
+    alter: dict[str, Any] = field(default_factory=dict)
+    """As backbone.alter: how the backbone computes what Keras' network does. donor.keras.accept leaves it as it is."""
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     """How Keras' published weights saw their images."""
 
@@ -76,6 +80,8 @@ class BackboneConfig:
     """Stochastic depth: the rate at which the last block is skipped in training, rising to it (Huang et al. 2016)."""
     drop_rate: float | None = None
     """The backbone's own dropout, before its last layer or where else it has one (Srivastava et al. 2014)."""
+    alter: dict[str, Any] = field(default_factory=dict)
+    """Glob of modules to what the library sets otherwise: {stride: n}, {padding: same} or {border: left_out}."""
     stages: dict[str, list[str]] = field(default_factory=dict)
     """Stage name to module-name prefixes, in forward order. Empty: derived from the module tree."""
     head: str | None = None
@@ -107,7 +113,7 @@ class KerasConfig:
     input: str = "rgb"
     """bgr: the donor read blue, green, red; its first convolution is turned round."""
     accept: list[str] = field(default_factory=list)
-    """Differences between Keras' function and the backbone's that may stay: padding, strides, bgr."""
+    """Differences from Keras' function that may stay: padding, strides, bgr, averaging, activation, layers."""
 
 
 @dataclass(slots=True, kw_only=True)

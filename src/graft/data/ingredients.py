@@ -69,7 +69,9 @@ class Ingredients:
         return cls(
             weights=fingerprint(prefix),
             structure=structure_hash(prefix),
-            network={name: network.build[name] for name in ("library", "name", "kwargs")},
+            network={
+                name: network.build[name] for name in ("library", "name", "kwargs", "altered") if name in network.build
+            },
             cut=cut,
             preprocess=asdict(network.preprocess),
             dtype=cache.dtype,

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from graft.config.faults import InputError, nearest, said
-from graft.config.schema import BackboneConfig, Config, HeadConfig, HeadKind, Library
+from graft.config.keras_donor import backbone_for_donor
+from graft.config.schema import BackboneConfig, Config, HeadConfig, HeadKind, Library, PreprocessConfig
+from graft.models.altered import alter, resolved
 from graft.models.backbones import construct, size_kwargs
 from graft.models.derive import call_order, derive_heads, derive_stages
 from graft.models.dropping import drop_kwargs
@@ -81,6 +83,9 @@ def build_network(
     }
     image_shape = (channels, preprocess.image_size, preprocess.image_size)
     bare = construct(library, name, kwargs, num_classes=num_classes, channels=channels, device="meta")
+    if backbone.alter:
+        build["altered"] = resolved(bare, backbone.alter)
+        alter(bare, build["altered"])
     heads = _heads(backbone, bare, build)
     stages = _stages(backbone, heads, bare, image_shape)
     described = describe_head(backbone, head, heads)
@@ -121,23 +126,38 @@ def network_for(config: Config, classes: int, *, device: str = "cpu") -> Network
     """The network that a config describes, for so many classes. Raises InputError as `build_network` does."""
     data = config.data
     return build_network(
-        config.backbone, config.head, num_classes=classes, channels=data.channels, image_size=data.image_size,
-        crop_fraction=data.crop_fraction, reduced_jpeg=data.reduced_jpeg, seed=config.seed, device=device,
+        backbone_for_donor(config), config.head, num_classes=classes, channels=data.channels,
+        image_size=data.image_size, crop_fraction=data.crop_fraction, reduced_jpeg=data.reduced_jpeg, seed=config.seed,
+        device=device,
     )  # fmt: skip
+
+
+def with_donor_preprocess(network: Network, config: Config, own: PreprocessConfig | None) -> Network:
+    """The network that gets its images as the donor's own file says; what the user gave stays, and so does the size."""
+    if own is None:
+        return network
+    preprocess = preprocess_for(
+        backbone_for_donor(config, own), channels=config.data.channels, image_size=network.preprocess.image_size,
+        crop_fraction=config.data.crop_fraction, reduced_jpeg=config.data.reduced_jpeg,
+    )  # fmt: skip
+    return replace(network, preprocess=preprocess)
 
 
 def plain_model(build: Mapping[str, Any]) -> nn.Module:
     """The library's own model that a network's `build` describes, on the CPU, its weights at random.
 
-    With head=linear and head=none it loads the network's state dict with strict=True.
+    Layers that `build` has altered are altered. With head=linear and head=none it loads the network's state dict with
+    strict=True.
     """
-    return construct(
+    module = construct(
         Library(build["library"]),
         build["name"],
         build["kwargs"],
         num_classes=build["num_classes"],
         channels=build["channels"],
     )
+    alter(module, build.get("altered", {}))
+    return module
 
 
 def rebuild(build: Mapping[str, Any], head: Mapping[str, Any], *, import_code: bool = False) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,10 +80,18 @@ def _chosen(args: argparse.Namespace) -> dict[str, Any]:
     """Values of the keys that have no option of the same meaning."""
     if args.classes is not None and args.classes < 1:
         raise InputError(f"--classes: expected 1 or more, received {args.classes}; try --classes 2")
+    from graft.config.presets import keras_rules
+    from graft.transfer.donors.sniff import is_keras
+
     new = args.head == "new" or (args.head is None and args.classes is not None)
+    library = args.library or _library_of(args.to_arch)
+    from_keras = bool(args.keras) or is_keras(args.donor)
+    rules = keras_rules(library, args.to_arch) if from_keras else {}
+    rules.pop("alter", None)  # the file is for the library's own model, whose layers nobody alters
+    keras = {"keras": rules} if rules else {}
     return {
-        "backbone": {"library": args.library or _library_of(args.to_arch), "name": args.to_arch},
-        "donor": {"kind": "keras" if args.keras else "file", "path": args.donor},
+        "backbone": {"library": library, "name": args.to_arch, **keras},
+        "donor": {"kind": "keras" if from_keras else "file", "path": args.donor},
         "head": {"kind": "linear" if new else "none"},
     }
 
@@ -95,18 +104,19 @@ def _library_of(name: str) -> str:
 
 
 def _transferred(config: Config, classes: int | None) -> tuple[Network, Ledger]:
-    from graft.models.network import build_network
+    from graft.config.keras_donor import backbone_for_donor
+    from graft.models.network import build_network, with_donor_preprocess
     from graft.transfer import account_donor, inject, target_of_module
     from graft.transfer.chosen import open_chosen, rules_for
 
     with open_chosen(config) as donor:
         network = build_network(
-            config.backbone, config.head, num_classes=classes or _default_classes(config), seed=config.seed,
+            backbone_for_donor(config), config.head, num_classes=classes or _default_classes(config), seed=config.seed,
             channels=config.data.channels, image_size=config.data.image_size,
         )  # fmt: skip
         ledger = account_donor(donor, target_of_module(network.module), rules_for(config, network, ()))
         inject(ledger, donor, network.module)
-    return network, ledger
+    return with_donor_preprocess(network, config, ledger.preprocess), ledger
 
 
 def _default_classes(config: Config) -> int:
@@ -123,7 +133,7 @@ def _write(network: Network, ledger: Ledger, out: Path) -> None:
     from graft.files import sha256, write_json
     from graft.results.export import separate_tensors, write_weights
 
-    account = ledger.to_dict() | {"build": dict(network.build)}
+    account = ledger.to_dict() | {"build": dict(network.build), "preprocess": asdict(network.preprocess)}
     ledger_path(out).unlink(missing_ok=True)
     write_weights(separate_tensors(network.module), out)
     write_json(ledger_path(out), account | {"weights": {"file": out.name, "sha256": sha256(out)}})

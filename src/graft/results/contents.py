@@ -72,7 +72,10 @@ def contents(donor: Donor) -> Contents:
     Raises:
         InputError: A tensor cannot be read.
     """
-    stripped = common(strippings(donor.infos))
+    stripped = common(strippings(donor.infos, donor.wrappers))
+    doubts = [
+        f"in a transfer, {doubt.reason}; try {doubt.remedy}" for doubt in donor.doubts if not doubt.settled_by({})
+    ]
     shapes = {stripped.names[name]: info.shape for name, info in donor.infos.items()}
     reading = read(shapes)
     spelled = [f"the names are {reading.spelling.owner}, of a {reading.spelling.network}"] if reading else []
@@ -82,7 +85,7 @@ def contents(donor: Donor) -> Contents:
         container=donor.container,
         prefix=stripped.prefix,
         sha256=donor.sha256,
-        remarks=(*donor.remarks, *spelled),
+        remarks=(*donor.remarks, *spelled, *doubts),
         tensors=tuple(_holding(donor, name) for name in donor.infos),
         architectures=tuple(recognise(joined_shapes(reading, shapes) if reading else shapes)),
     )

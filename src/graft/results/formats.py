@@ -173,6 +173,12 @@ def check_plain(opened: OpenedModel, library: str) -> None:
             f"--format {library}: expected a {library} model, received {build['name']} of {build['library']}; "
             f"try --format {build['library']}"
         )
+    if build.get("altered"):
+        raise InputError(
+            f"--format {library}: expected layers as the library's own {build['name']} has them, received "
+            f"{len(build['altered'])} that are set otherwise ({', '.join(list(build['altered'])[:3])}), so the plain "
+            "model would compute something else; try --format onnx, torch-export or safetensors"
+        )
     plain = {name: value.shape for name, value in plain_model(build).state_dict().items()}
     if plain != {name: value.shape for name, value in opened.module.state_dict().items()}:
         raise InputError(

@@ -8,15 +8,15 @@ from typing import Any
 
 from graft.config.choices import DonorKind, HeadKind
 from graft.config.faults import InputError
+from graft.config.keras_donor import backbone_for_donor
 from graft.config.schema import Config
 from graft.models.network import Network, build_network
+from graft.models.preprocess import preprocess_for
 from graft.transfer.donor import Donor, donor_of_mapping
 from graft.transfer.donors import classes_of_folder, open_donor
 from graft.transfer.donors.published import open_published, published_classes
-from graft.transfer.rules import Rules, rules_of
+from graft.transfer.rules import OWN_HEAD, Rules, rules_of
 from graft.transfer.target import target_of_module
-
-OWN_HEAD = "the donor's own head"
 
 
 def open_chosen(config: Config) -> Donor:
@@ -33,9 +33,12 @@ def open_chosen(config: Config) -> Donor:
     if donor.kind is DonorKind.pretrained:
         return open_published(backbone, sha256=donor.sha256)
     assert donor.path is not None, "the config's check asks for donor.path"
+    is_keras = donor.kind is DonorKind.keras
     return open_donor(
         donor.path, container=donor.container, ema=donor.ema, sha256=donor.sha256, keras=donor.keras,
-        application=backbone.keras if donor.kind is DonorKind.keras else None,
+        application=backbone.keras if is_keras else None,
+        image_size=preprocess_for(backbone_for_donor(config), image_size=config.data.image_size).image_size
+        if is_keras else None,
     )  # fmt: skip
 
 
@@ -47,16 +50,19 @@ def rules_for(config: Config, network: Network, classes: Sequence[str]) -> Rules
     source = known.get(config.donor.kind)
     ignore = dict.fromkeys(source.ignore, "the backbone has no place for it") if source else {}
     skip: dict[str, str] = {}
-    adapt = {**_channel_adapters(config, network), **_size_adapters(config, network)}
+    own = config.backbone.keras.adapt if config.donor.kind is DonorKind.keras else {}
+    adapt = {**own, **_channel_adapters(config, network), **_size_adapters(config, network)}
+    new_head = config.donor.class_map is None and config.head.kind is not HeadKind.none
     if config.donor.class_map is not None:
         adapt.update(_class_adapters(config, network, classes))
-    elif config.head.kind is not HeadKind.none:
+    elif new_head:
         heads = [glob for path in network.stages.heads for glob in (path, f"{path}.*")]
         skip = dict.fromkeys(heads, "new head")
         ignore.update(dict.fromkeys(heads, OWN_HEAD))
     return rules_of(
         config.donor,
         seed=config.seed,
+        new_head=new_head,
         auto_rename=source.rename if source else (),
         auto_skip=skip,
         auto_ignore=ignore,
@@ -93,7 +99,12 @@ def _changed(config: Config, network: Network, **otherwise: Any) -> Iterator[str
     """Tensors whose shape differs from the same network's with other channels or another image size."""
     settings: dict[str, Any] = {"channels": config.data.channels, "image_size": config.data.image_size, **otherwise}
     other = build_network(
-        config.backbone, config.head, num_classes=network.classes, seed=config.seed, device="meta", **settings
+        backbone_for_donor(config),
+        config.head,
+        num_classes=network.classes,
+        seed=config.seed,
+        device="meta",
+        **settings,
     )
     before = target_of_module(other.module).infos
     for name, info in target_of_module(network.module).infos.items():

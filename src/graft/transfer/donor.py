@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from graft.config.schema import PreprocessConfig
 from graft.models.fingerprint import combined, digest
 from graft.transfer.finite import are_finite
+from graft.transfer.habits import Doubt
 from graft.transfer.ledger import TensorInfo, TransferError
 from graft.transfer.settings import UNKNOWN, layers_of
 
@@ -49,6 +51,19 @@ class Donor:
     closer: Callable[[], None] | None = None
     container: str = ""
     """Which mapping inside a file of several holds these tensors; "" where there is but one."""
+    doubts: Sequence[Doubt] = ()
+    """What stands against a transfer, unless the network that receives settles it. To look inside is always free."""
+    wrappers: Sequence[str] = ()
+    """Further prefixes that may come off its names: models that its model is made of, each with its dot."""
+    excuses: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Tensors to the reason for which they need no place: what they are for is done otherwise."""
+    head: Sequence[str] = ()
+    """Tensors of the layers that follow its trunk, which a network with a new head has no use for."""
+    preprocess: PreprocessConfig | None = None
+    """How it saw its images, as far as it says so itself."""
+    own_trunk: Callable[[Collection[str]], nn.Module] | None = None
+    """Builds what its file says of its model, of a file that says so: normalised images N, C, H, W to the features
+    that enter the first layer none of whose tensors are among these."""
     module: nn.Module | None = None
     """The donor itself, where it is a live module rather than a file."""
 

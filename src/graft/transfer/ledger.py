@@ -10,6 +10,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from graft.config.faults import InputError
+from graft.config.schema import PreprocessConfig
 
 if TYPE_CHECKING:
     from graft.transfer.adapt import Chain
@@ -109,6 +110,8 @@ class Ledger:
     """The donor's SHA-256, or what computes it when it is asked for."""
     seed: int = 0
     """Seeds fresh values, together with each tensor's name."""
+    preprocess: PreprocessConfig | None = None
+    """How the donor saw its images, as far as it says so itself."""
     verified: Mapping[str, Any] | None = None
     """With donor.verify: the probe, the largest difference from the donor's own model, and the tolerance."""
 

@@ -10,24 +10,68 @@ from graft.transfer.adapt import Adapter, Chain, Misfit, fit, fitting
 from graft.transfer.adapt.epsilon import EpsilonFold
 from graft.transfer.constants import keep_constants
 from graft.transfer.donor import Donor
+from graft.transfer.habits import Doubt
 from graft.transfer.ledger import DonorEntry, Entry, Ledger, TensorInfo, TransferError, Verdict
 from graft.transfer.names import Landing
 from graft.transfer.pairing import Infos, Pairing, cover, follow_ties, infos_in_order, pair
-from graft.transfer.rules import MATCHES, Rules
+from graft.transfer.rules import MATCHES, OWN_HEAD, Rules
 from graft.transfer.suggest import bounded, suggested, unexplained
 from graft.transfer.target import Target
 
+SHOWN = 5
+
 
 def account_donor(donor: Donor, target: Target, rules: Rules) -> Ledger:
-    """The account of a donor and a network, with where the donor comes from and what was remarked about it."""
-    ledger = account(donor.infos, target.infos, rules, ties=target.ties, fold_epsilon=donor.folds_epsilon)
+    """The account of a donor and a network, with where the donor comes from and what was remarked about it.
+
+    Raises:
+        TransferError: As `account`, or a doubt of the donor's that this network does not settle and nobody accepted.
+    """
+    unsettled = [doubt for doubt in donor.doubts if not doubt.settled_by(target.habits)]
+    pressing = [doubt for doubt in unsettled if not doubt.accepted]
+    excuses = {**dict.fromkeys(donor.head if rules.new_head else (), OWN_HEAD), **donor.excuses}
+    try:
+        ledger = account(
+            donor.infos, target.infos, rules, ties=target.ties, fold_epsilon=donor.folds_epsilon,
+            wrappers=donor.wrappers, excuses=excuses,
+        )  # fmt: skip
+    except TransferError as error:
+        if not pressing or rules.match == "auto":
+            raise
+        message = f"{_refusal(donor, pressing)}\n{error}"
+        raise TransferError(message, unfilled=error.unfilled, unused=error.unused) from error
+    if pressing:
+        raise TransferError(_refusal(donor, pressing))
     ledger.source, ledger.format, ledger.fingerprint = donor.source, donor.format, donor.fingerprint
-    ledger.remarks[:0] = [*donor.remarks, *target.remarks]
+    accepted = [f"accepted ({doubt.accepted}): {doubt.reason}" for doubt in unsettled]
+    ledger.remarks[:0] = [*donor.remarks, *accepted, *target.remarks]
+    ledger.preprocess = donor.preprocess
     return ledger
 
 
+def _refusal(donor: Donor, doubts: Sequence[Doubt]) -> str:
+    """What was expected, once for all that it was expected of."""
+    lines: list[str] = []
+    for expected in dict.fromkeys(doubt.expected for doubt in doubts):
+        these = [doubt for doubt in doubts if doubt.expected == expected]
+        more = f"; and {len(these) - SHOWN} more" if these[SHOWN:] else ""
+        remedies = dict.fromkeys(doubt.remedy for doubt in these[:SHOWN])
+        received = "; ".join(doubt.reason for doubt in these[:SHOWN])
+        lines.append(
+            f"donor {donor.source}: expected {expected}, received {received}{more}; try: {'; '.join(remedies)}"
+        )
+    return "\n".join(lines)
+
+
 def account(
-    donor: Infos, target: Infos, rules: Rules, *, ties: Mapping[str, str] | None = None, fold_epsilon: bool = False
+    donor: Infos,
+    target: Infos,
+    rules: Rules,
+    *,
+    ties: Mapping[str, str] | None = None,
+    fold_epsilon: bool = False,
+    wrappers: Sequence[str] = (),
+    excuses: Mapping[str, str] | None = None,
 ) -> Ledger:
     """One verdict for every target tensor and one status for every donor tensor.
 
@@ -37,14 +81,17 @@ def account(
         rules: What matches, is renamed, skipped, ignored and adapted.
         ties: Target names to the earlier target name whose memory they share.
         fold_epsilon: Fold another epsilon of a donor's batch norm into its variance without a rule that says so.
+        wrappers: Prefixes of the donor's own that may come off its names.
+        excuses: Donor names that need no place, each with the reason; one that has a place is used.
 
     Raises:
         TransferError: Something is unexplained, doubled, of another shape or dtype, or a rule does nothing.
     """
+    excuses = excuses or {}
     if rules.match not in MATCHES:
         near = nearest(rules.match, MATCHES) or MATCHES
         raise TransferError(f"donor.match: expected {', '.join(MATCHES)}, received {rules.match!r}; try {near[0]}")
-    work = Pairing(donor, target, rules, ties or {}, fold_epsilon)
+    work = Pairing(donor, target, rules, ties or {}, fold_epsilon, wrappers)
     cover(work)
     landing = pair(work)
     sequences = None if rules.rename or rules.match == "table" else infos_in_order(work)
@@ -52,6 +99,7 @@ def account(
     keep_constants(work)
     unfilled = [name for name in target if name not in work.pairs and name not in work.kept]
     used = {name for pair in work.pairs.values() for name in pair.sources}
+    work.excused |= {name: excuses[name] for name in donor if name in excuses and name not in used}
     unused = [name for name in donor if name not in used and name not in work.excused]
     _excuse_kept(work, unused, landing)
     if rules.match == "auto":

@@ -42,22 +42,27 @@ class Stripped:
         return f"{self.taken_off} from {extent}"
 
 
-def strippings(names: Collection[str]) -> list[Stripped]:
-    """Every depth to which wrappers can be taken off: none first, the front's fixpoint, then those of inner modules."""
+def strippings(names: Collection[str], further: Sequence[str] = ()) -> list[Stripped]:
+    """Every depth to which wrappers can be taken off: none first, the front's fixpoint, then those of inner modules.
+
+    Args:
+        further: Prefixes of this donor's own that count as wrappers.
+    """
     levels = [Stripped("", {name: name for name in names})]
-    while (deeper := _without_front(levels[-1])) is not None:
+    wrappers = (*WRAPPERS, *further)
+    while (deeper := _without_front(levels[-1], wrappers)) is not None:
         levels.append(deeper)
     inner = _without_inner(levels[-1])
     return levels if inner is None else [*levels, inner]
 
 
-def _without_front(level: Stripped) -> Stripped | None:
+def _without_front(level: Stripped, wrappers: tuple[str, ...]) -> Stripped | None:
     """One wrapper less, the one that most names carry; None where none does or two names would become one."""
-    wrapped = [name for name in level.names.values() if name.startswith(WRAPPERS)]
+    wrapped = [name for name in level.names.values() if name.startswith(wrappers)]
     if not wrapped:
         return None
-    carried = {wrapper: sum(_carries(name, wrapper) for name in wrapped) for wrapper in WRAPPERS}
-    wrapper = max(WRAPPERS, key=lambda each: carried[each])
+    carried = {wrapper: sum(_carries(name, wrapper) for name in wrapped) for wrapper in wrappers}
+    wrapper = max(wrappers, key=lambda each: carried[each])
     names = {full: name[len(wrapper) :] if _carries(name, wrapper) else name for full, name in level.names.items()}
     if not carried[wrapper] or len(set(names.values())) < len(names):
         return None

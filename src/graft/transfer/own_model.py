@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from graft.config.choices import DonorKind, Library
 from graft.config.faults import InputError
@@ -17,8 +17,10 @@ from graft.models.backbones import construct
 from graft.models.derive import derive_heads
 from graft.models.names import is_counter
 from graft.models.network import Network, plain_model, rebuild
+from graft.models.stages import HEAD
 from graft.transfer.donor import Donor
 from graft.transfer.donors.folder import record_of
+from graft.transfer.ledger import Ledger
 from graft.transfer.names import WRAPPERS, Globs, land, parse_renames, strippings
 
 SHOWN = 3
@@ -32,6 +34,8 @@ class OwnModel:
     module: nn.Module
     ends: tuple[str, ...] = ()
     """Modules at which its trunk ends, where it is known."""
+    exact: bool = False
+    """Its operations are others than the network's, so that only float64 tells rounding from another function."""
 
     def has(self, path: str) -> bool:
         return self._found(path) is not None
@@ -52,8 +56,10 @@ class OwnModel:
         return f"{front}{path}"
 
 
-def own_model(config: Config, donor: Donor, network: Network) -> OwnModel:
+def own_model(config: Config, donor: Donor, network: Network, ledger: Ledger) -> OwnModel:
     """The live module itself, the model that a run's record describes, or the library's own of the backbone's name.
+
+    Of a Keras file it is the trunk that its config describes, with the tensors as Keras has them.
 
     The weights go in under the donor's own names, without the renames, tables and adapters of the config: those are
     what is to be verified. Only renames that the backbone declares for its published weights are applied.
@@ -64,7 +70,7 @@ def own_model(config: Config, donor: Donor, network: Network) -> OwnModel:
     if donor.module is not None:
         return OwnModel(name=donor.source, module=donor.module)
     if donor.format == "keras":
-        raise _none("a Keras file has no model in torch")
+        return _of_keras(donor, network, ledger)
     record = record_of(Path(str(config.donor.path))) if config.donor.kind is not DonorKind.pretrained else None
     if record is not None:
         return _of_record(record, donor)
@@ -74,6 +80,32 @@ def own_model(config: Config, donor: Donor, network: Network) -> OwnModel:
     module = plain_model(build)
     _fill(module, state, donor, f"{build['library']}'s {build['name']}")
     return OwnModel(name=f"{build['library']} {build['name']} with all of {donor.source}", module=module)
+
+
+def _of_keras(donor: Donor, network: Network, ledger: Ledger) -> OwnModel:
+    if donor.own_trunk is None:
+        raise _none("a Keras file of weights alone does not say how its model computes; model.save('….keras') does")
+    trunk = [entry for entry in ledger.tensors if network.stages.stage_of(entry.target) != HEAD]
+    used = {source for entry in trunk for source in entry.sources}
+    module = _Ended(donor.own_trunk(used), network.stages.head)
+    return OwnModel(name=f"the model that {donor.source} describes", module=module, exact=True)
+
+
+class _Ended(nn.Module):
+    """A trunk with a module of a name at its end, through which its features go."""
+
+    def __init__(self, trunk: nn.Module, path: str) -> None:
+        super().__init__()
+        self.trunk, self._path = trunk, path
+        *above, last = path.split(".")
+        place: nn.Module = self
+        for part in above:
+            place.add_module(part, nn.Module())
+            place = place.get_submodule(part)
+        place.add_module(last, nn.Identity())
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.get_submodule(self._path)(self.trunk(images))
 
 
 def _of_record(record: Mapping[str, Any], donor: Donor) -> OwnModel:

@@ -41,6 +41,7 @@ class Pairing:
     rules: Rules
     ties: Mapping[str, str]
     fold_epsilon: bool = False
+    wrappers: Sequence[str] = ()
     pairs: dict[str, Pair] = field(default_factory=dict[str, Pair])
     kept: dict[str, tuple[str, str, Chain | None]] = field(default_factory=dict[str, "tuple[str, str, Chain | None]"])
     """Target names without a source: rule, reason and initialiser."""
@@ -157,7 +158,7 @@ def _renames(work: Pairing) -> Sequence[Rename] | Mapping[str, str]:
 
 def _choose_level(work: Pairing, renames: Sequence[Rename] | Mapping[str, str]) -> tuple[Stripped, Stripped, Landing]:
     """How many wrapper prefixes come off on each side: as few as explain the most targets."""
-    donor_levels, target_levels = strippings(work.donor), strippings(work.target)
+    donor_levels, target_levels = strippings(work.donor, work.wrappers), strippings(work.target)
     best, chosen = 0, None
     landings = [(level, land(level, renames)) for level in donor_levels]
     for target_level in target_levels:

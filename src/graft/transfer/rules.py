@@ -9,6 +9,7 @@ from typing import Any
 from graft.config.schema import DonorConfig
 
 MATCHES = ("name", "structure", "table", "auto")
+OWN_HEAD = "the donor's own head"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,6 +33,8 @@ class Rules:
     seed: int = 0
     without_donor: bool = False
     """donor=none: that nothing is used is what was asked for; of any other donor it is an error."""
+    new_head: bool = False
+    """The network's last layer is new, so whatever a donor has behind its trunk needs no place."""
     auto_rename: Sequence[Sequence[str]] = ()
     """The backbone's own renames. The user's come first: they lead to the names that these expect."""
     auto_skip: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -45,6 +48,7 @@ def rules_of(
     donor: DonorConfig,
     *,
     seed: int = 0,
+    new_head: bool = False,
     auto_rename: Sequence[Sequence[str]] = (),
     auto_skip: Mapping[str, str] | None = None,
     auto_ignore: Mapping[str, str] | None = None,
@@ -53,6 +57,7 @@ def rules_of(
     """Rules from the config's donor group and from what the caller knows of backbone and head.
 
     Args:
+        new_head: The network's last layer is new.
         auto_rename: The backbone's own renames (`backbone.published.rename`), after the user's.
         auto_skip: Target globs to reasons, as {"fc.*": "new head"}.
         auto_ignore: Donor globs to reasons.
@@ -67,6 +72,7 @@ def rules_of(
         adapt=donor.adapt,
         dtype="cast" if donor.cast else None,
         seed=seed,
+        new_head=new_head,
         auto_rename=auto_rename,
         auto_skip=auto_skip or {},
         auto_ignore=auto_ignore or {},

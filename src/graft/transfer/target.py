@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd  # pyright: ignore[reportPrivateUsage]
 from torch.nn.parameter import is_lazy
 
 from graft.transfer.donor import check_dense, dtype_name
+from graft.transfer.habits import Habit, Habits, habits_of
 from graft.transfer.ledger import TensorInfo, TransferError
 from graft.transfer.settings import UNKNOWN, layers_of
 
@@ -23,6 +24,8 @@ class Target:
     ties: dict[str, str]
     """Name to the earlier name of the very same tensor."""
     remarks: list[str]
+    habits: Habits = field(default_factory=dict[Habit, frozenset[str]])
+    """What its layers without tensors do, as far as they are modules."""
 
 
 def target_of_module(module: object) -> Target:
@@ -59,7 +62,7 @@ def target_of_module(module: object) -> Target:
             layer.epsilon, layer.settings,
         )  # fmt: skip
     remarks = [f"{name}: extra state that is no tensor; left as it is" for name in state if name not in tensors]
-    return Target(tensors, infos, _ties(tensors), remarks)
+    return Target(tensors, infos, _ties(tensors), remarks, habits_of(modules))
 
 
 def _owned(modules: Sequence[nn.Module]) -> tuple[set[int], set[int], set[int]]:

@@ -9,6 +9,7 @@ from torch import nn
 
 from graft.config.choices import DonorKind, HeadKind, TaskKind
 from graft.config.faults import InputError
+from graft.config.keras_donor import backbone_for_donor
 from graft.config.schema import Config, HeadConfig
 from graft.models.network import Network, build_network
 from graft.models.stages import covers
@@ -53,7 +54,7 @@ def plan_teacher(config: Config, network: Network, ledger: Ledger, donor: Donor)
     classes = _classes(ledger, donor, head)
     own = replace(config, head=HeadConfig(kind=HeadKind.none))
     teacher = build_network(
-        config.backbone, own.head, num_classes=classes, channels=config.data.channels,
+        backbone_for_donor(config), own.head, num_classes=classes, channels=config.data.channels,
         image_size=config.data.image_size, crop_fraction=config.data.crop_fraction, device="meta",
     )  # fmt: skip
     if teacher.stages.heads != (head,):
@@ -104,7 +105,7 @@ def _classes(ledger: Ledger, donor: Donor, head: str) -> int:
 def build_teacher(config: Config, planned: TeacherPlan, donor: Donor) -> nn.Module:
     """The donor's network with its values, frozen and in eval mode."""
     network = build_network(
-        config.backbone, HeadConfig(kind=HeadKind.none), num_classes=planned.network.classes,
+        backbone_for_donor(config), HeadConfig(kind=HeadKind.none), num_classes=planned.network.classes,
         channels=config.data.channels, image_size=config.data.image_size, crop_fraction=config.data.crop_fraction,
     )  # fmt: skip
     inject(planned.ledger, donor, network.module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,7 +44,7 @@ class Verified:
 def check_verifiable(ledger: Ledger, stages: Stages) -> None:
     """Raises InputError where the trunk is not meant to compute what the donor's own model does."""
     trunk = [entry for entry in ledger.tensors if stages.stage_of(entry.target) != HEAD]
-    adapted = [entry.target for entry in trunk if entry.verdict is Verdict.adapted]
+    adapted = [entry.target for entry in trunk if entry.chain is not None and not entry.chain.keeps_function]
     fresh = [entry.target for entry in trunk if entry.verdict is Verdict.initialized and not is_counter(entry.target)]
     for names, fate in ((adapted, "adapted"), (fresh, "without a donor's value")):
         if names:
@@ -61,11 +62,15 @@ def verify(config: Config, ledger: Ledger, donor: Donor, network: Network) -> Ve
         InputError: they differ, or the donor has no model of its own that could be run.
     """
     check_verifiable(ledger, network.stages)
-    own = own_model(config, donor, network)
+    own = own_model(config, donor, network, ledger)
     channels, side = config.data.channels, network.preprocess.image_size
     images = torch.randn(IMAGES, channels, side, side, generator=torch.Generator().manual_seed(SEED))
     entrances = _entrances(network, own)
-    here = _entering(network.module, entrances, images, whose="the new network")
+    module = network.module
+    if own.exact:
+        module, images = copy.deepcopy(module).double(), images.double()
+        own.module.double()
+    here = _entering(module, entrances, images, whose="the new network")
     there = _entering(own.module, [own.path_of(path) for path in here], images, whose=own.name)
     largest, scale = 0.0, 1.0
     for path in _compared(list(here), network.stages.heads):

@@ -16,6 +16,7 @@ class Squeeze(Adapter):
 
     name: ClassVar[str] = "squeeze"
     exact: ClassVar[bool] = True
+    keeps_function: ClassVar[bool] = True
     effect: ClassVar[str] = "the same values in the same order"
 
     def shape(self, donor: Shape, site: Site) -> Shape | None:

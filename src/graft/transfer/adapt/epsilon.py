@@ -16,6 +16,7 @@ class EpsilonFold(Adapter):
 
     name: ClassVar[str] = "epsilon_fold"
     exact: ClassVar[bool] = True
+    keeps_function: ClassVar[bool] = True
     effect: ClassVar[str] = "in evaluation, where the stored variance is used"
     before: float | None = None
     """The donor's epsilon, where the donor does not say it itself."""

@@ -76,6 +76,8 @@ class Adapter(ABC):
     effect: ClassVar[str]
     """The condition under which it is exact, or what changes."""
     reads_donor: ClassVar[bool] = True
+    keeps_function: ClassVar[bool] = False
+    """Whether the layer computes what the donor's does on every input, in evaluation."""
 
     @abstractmethod
     def shape(self, donor: Shape, site: Site) -> Shape | None:
@@ -153,6 +155,11 @@ class Chain:
     @property
     def reads_donor(self) -> bool:
         return all(step.reads_donor for step in self.steps)
+
+    @property
+    def keeps_function(self) -> bool:
+        """Whether the layer computes what the donor's does on every input, in evaluation."""
+        return all(step.keeps_function for step in self.steps)
 
     @property
     def effect(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def open_donor(
     sha256: str | None = None,
     keras: KerasConfig | None = None,
     application: ApplicationConfig | None = None,
+    image_size: int | None = None,
 ) -> Donor:
     """Opens a donor wherever it lies.
 
@@ -44,6 +46,7 @@ def open_donor(
         sha256: The hash that the file must have, in hexadecimal; a live module's is over its tensors.
         keras: What a Keras file does not say of itself.
         application: What is known of the network that receives, as one of Keras' applications.
+        image_size: Side of the images that it will get, where that is known; a Keras file's padding depends on it.
 
     Raises:
         InputError: There is no such thing, or it is damaged, ambiguous, of no known format, or would run code.
@@ -63,10 +66,8 @@ def open_donor(
     if sha256 is not None:
         _check_hash(file, fingerprint(), sha256)
     _check_options(file, format, container=container, ema=ema, keras=keras)
-    if application is not None and format in (Format.keras, Format.hdf5):
-        donor = open_keras(file, keras or KerasConfig(), application)
-    else:
-        donor = _open(file, format, container=container, ema=ema, keras=keras or KerasConfig())
+    as_keras = partial(open_keras, file, keras or KerasConfig(), application, image_size=image_size)
+    donor = _open(file, format, container=container, ema=ema, as_keras=as_keras)
     if format in (Format.safetensors, Format.torch, Format.shards):
         donor = with_config(donor, str(given))
     donor.source, donor.fingerprint = text, fingerprint
@@ -112,7 +113,7 @@ def _check_options(
         )
 
 
-def _open(file: Path, format: Format, *, container: str | None, ema: bool, keras: KerasConfig) -> Donor:
+def _open(file: Path, format: Format, *, container: str | None, ema: bool, as_keras: Callable[[], Donor]) -> Donor:
     match format:
         case Format.torch:
             return open_torch(file, container=container, ema=ema)
@@ -123,6 +124,6 @@ def _open(file: Path, format: Format, *, container: str | None, ema: bool, keras
         case Format.npz:
             return open_npz(file)
         case Format.keras | Format.hdf5:
-            return open_keras(file, keras)
+            return as_keras()
         case Format.folder | Format.module:
             raise refused(file, expected="a file", received=f"a {format.value}")

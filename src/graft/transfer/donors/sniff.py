@@ -53,6 +53,14 @@ def sniff(path: Path) -> Format:
     return _of_bytes(path, head)
 
 
+def is_keras(path: str) -> bool:
+    """Whether a file of Keras' lies there; of what cannot be told, the reader has to say so."""
+    try:
+        return sniff(Path(path).expanduser()) in (Format.keras, Format.hdf5)
+    except InputError:
+        return False
+
+
 def _mode(path: Path) -> int:
     try:
         return path.stat().st_mode

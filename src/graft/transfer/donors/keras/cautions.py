@@ -3,124 +3,266 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from enum import Enum
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from graft.config.faults import InputError
+from graft.transfer.donors.keras.activations import Unknown
+from graft.transfer.donors.keras.families import Caution, Family
+from graft.transfer.donors.keras.functions import function_of, trains_alone
 from graft.transfer.donors.keras.graph import Graph, Layer
+from graft.transfer.donors.keras.sizes import Size, entering_sizes, windows_of
+from graft.transfer.donors.keras.windows import each_axis, pairs, same_padding
+from graft.transfer.habits import EXACT, FIRST, LEFT_OUT, SAME, TANH, Doubt, Habit
 
-_WINDOWED = re.compile(r"(Depthwise|Separable)?Conv[123]D|(Max|Average)Pooling[123]D")
+_CONVOLUTION = re.compile(r"(Depthwise|Separable)?Conv[123]D")
+_POOLING = re.compile(r"(Max|Average)Pooling[123]D")
 _TRANSPOSED = re.compile(r"Conv[123]DTranspose")
+_PASSES_ON = re.compile(
+    r"BatchNormalization|LayerNormalization|ReLU|LeakyReLU|ELU|PReLU|Activation|InputLayer|.*Dropout.*"
+)
+_NO_LESS_THAN_ZERO = re.compile(r"relu6?|sigmoid|softmax|softplus|exponential|hard_sigmoid|ReLU|Softmax")
+_WITH_TENSORS_ALONE = re.compile(r"Normalization|Rescaling")
 _LARGEST = 64  # stride; a config that says more is not believed
-_RESNET = re.compile(r"conv\d_block\d+_1_conv|res\d[a-z]+_branch2a")
-_RESNET_V2 = re.compile(r".*preact.*|post_bn")
-_VGG = re.compile(r"block5_conv[34]")
 
 
-class Caution(Enum):
-    """A hidden difference, by the word that donor.keras.accept takes."""
+@dataclass(slots=True)
+class Finding:
+    """One kind of difference: the layers that show it, and how a network must be built that has it too."""
 
-    padding = "padding"
-    strides = "strides"
-    bgr = "bgr"
+    caution: Caution
+    what: str
+    """What Keras does and torch does not, in words."""
+    layers: list[str]
+    needs: dict[Habit, set[str]]
+
+    def doubt(self) -> Doubt:
+        more = f" and {len(self.layers) - 3} more" if len(self.layers) > 3 else ""
+        where = f"{', '.join(self.layers[:3])}{more}: " if self.layers else ""
+        needs = {habit: frozenset(answers) for habit, answers in self.needs.items()}
+        return Doubt(reason=f"{where}{self.what}", remedy=remedy_of(self.caution), needs=needs or None)
 
 
+_WHAT = {
+    Caution.padding: "pads one side more than the other, as TensorFlow's 'same' does at a stride; torch's padding is "
+    "even, which shifts the map",
+    Caution.strides: "strides in the first 1×1 convolution of a block, torchvision's in the 3×3",
+    Caution.averaging: "averages what is there and leaves the border out; torch's average pooling counts it as zeros",
+}
 _REMEDIES = {
     Caution.padding: "a target that pads as TensorFlow does (timm's tf_ models), or accept another border",
     Caution.strides: "a target whose blocks stride in their first 1×1 convolution, or accept another function",
+    Caution.averaging: "a target whose pooling has count_include_pad=False, or accept another border",
+    Caution.activation: "a target with that activation, or accept another function",
+    Caution.layers: "a target that does the same, or accept that nobody knows",
     Caution.bgr: "donor.keras.input=bgr, which turns the first convolution round, or accept another input",
 }
-
-
-def cautions_of(graph: Graph | None, names: Iterable[str]) -> dict[Caution, str]:
-    """What a reader of the shapes alone would miss, each with its reason.
-
-    Args:
-        graph: The model, where the file has its config.
-        names: The names of its layers.
-    """
-    layers = list(names)
-    found: dict[Caution, str] = {}
-    uneven = list(_uneven(graph)) if graph is not None else []
-    if uneven:
-        found[Caution.padding] = (
-            f"{', '.join(uneven[:3])}{f' and {len(uneven) - 3} more' if len(uneven) > 3 else ''}: pads one side more "
-            "than the other, as TensorFlow's 'same' does at a stride; torch's padding is even, which shifts the map"
-        )
-    if is_keras_resnet(layers):
-        found[Caution.strides] = (
-            "Keras' ResNet strides in the first 1×1 convolution of a block (conv3_block1_1_conv), "
-            "torchvision's in the 3×3"
-        )
-        found[Caution.bgr] = _BGR.format("ResNet")
-    elif any(_VGG.fullmatch(name.rpartition(".")[2]) for name in layers):
-        found[Caution.bgr] = _BGR.format("VGG")
-    return found
-
-
-def is_keras_resnet(names: Iterable[str]) -> bool:
-    """Whether these are the layers of Keras' ResNet v1."""
-    own = [name.rpartition(".")[2] for name in names]
-    return any(map(_RESNET.fullmatch, own)) and not any(map(_RESNET_V2.fullmatch, own))
-
-
 _BGR = (
     "Keras' published {} was trained on blue, green, red from 0 to 255 with 103.939, 116.779, 123.68 taken off, "
     "not on red, green, blue divided by a standard deviation"
 )
+_NEEDS = {
+    Caution.padding: (Habit.padding, SAME),
+    Caution.strides: (Habit.bottleneck, FIRST),
+    Caution.averaging: (Habit.border, LEFT_OUT),
+}
 
 
 def remedy_of(caution: Caution) -> str:
     return f"{_REMEDIES[caution]} (donor.keras.accept=[{caution.value}])"
 
 
-def _uneven(graph: Graph) -> Iterator[str]:
+def findings_of(
+    graph: Graph | None,
+    family: Family | None,
+    *,
+    image_size: int | None = None,
+    prepared: Collection[str] = (),
+    held: Collection[str] = (),
+) -> list[Finding]:
+    """What a reader of the shapes alone would miss: by the model's config, else by whose weights they are.
+
+    Args:
+        image_size: Side of the images that the network will get; None: of those that the model was built for.
+        prepared: Layers that prepare the images, which the network gets prepared.
+        held: Layers that have tensors, whose account is the ledger's.
+    """
+    found = _of_family(family, known=graph is not None)
+    if graph is not None:
+        found += _of_graph(graph, entering_sizes(graph, image_size), prepared, held)
+    return found
+
+
+def _of_family(family: Family | None, *, known: bool) -> list[Finding]:
+    """What the colours were, and, where there is no config, the rest."""
+    found: list[Finding] = []
+    for caution in Caution:
+        if family is None or caution not in family.cautions:
+            continue
+        if caution is Caution.bgr:
+            found.append(Finding(caution, _BGR.format(family.name), [], {}))
+        elif not known:
+            habit, answer = _NEEDS[caution]
+            found.append(Finding(caution, f"Keras' {family.name} {_WHAT[caution]}", [], {habit: {answer}}))
+    return found
+
+
+def _of_graph(
+    graph: Graph, sizes: Mapping[str, Size], prepared: Collection[str], held: Collection[str]
+) -> list[Finding]:
+    layers: dict[tuple[Caution, str, Habit | None], list[str]] = defaultdict(list)
+    answers: dict[Habit, set[str]] = defaultdict(set)
     for layer in graph.layers.values():
-        padding = layer.config.get("padding")
-        if layer.class_name == "ZeroPadding2D":
-            sides = padding if isinstance(padding, list) else []
-            uneven = any(isinstance(side, list) and len(set(map(str, side))) > 1 for side in sides)
-        elif padding != "same":
-            uneven = False
-        elif _WINDOWED.fullmatch(layer.class_name):
-            uneven = any(_may_be_uneven(*side) for side in _sides(layer))
-        elif _TRANSPOSED.fullmatch(layer.class_name):
-            rank = int(re.sub(r"\D", "", layer.class_name))
-            windows, strides = _each(layer.config.get("kernel_size"), rank), _each(layer.config.get("strides"), rank)
-            uneven = any((window - stride) % 2 for window, stride in zip(windows, strides, strict=True))
-        else:
-            uneven = False
-        if uneven:
-            yield layer.name
+        for caution, what, need in [] if layer.name in prepared else _seen(graph, layer, sizes[layer.name], held):
+            habit, answer = need or (None, "")
+            layers[caution, what, habit].append(layer.name)
+            if habit is not None:
+                answers[habit].add(answer)
+    return [
+        Finding(caution, what, names, {habit: answers[habit]} if habit is not None else {})
+        for (caution, what, habit), names in layers.items()
+    ]
 
 
-def _sides(layer: Layer) -> Iterator[tuple[int, int, int, int | None]]:
-    """Window, stride, dilation and size of each spatial axis; a size of None is not known."""
-    rank = int(layer.class_name[-2])
-    windows = _each(layer.config.get("kernel_size") or layer.config.get("pool_size"), rank)
-    strides = _each(layer.config.get("strides") or layer.config.get("pool_size"), rank)
-    dilations = _each(layer.config.get("dilation_rate") or 1, rank)
-    shape = layer.input_shape or []
-    first = layer.config.get("data_format") == "channels_first"
-    unknown: list[Any] = [None] * rank
-    sizes = (shape[2:] if first else shape[1:-1]) if len(shape) == rank + 2 else unknown
-    for window, stride, dilation, size in zip(windows, strides, dilations, sizes, strict=True):
-        yield window, stride, dilation, size if isinstance(size, int) else None
+Seen = tuple[Caution, str, tuple[Habit, str] | None]
+"""A caution, what is done otherwise, and the habit that a network must have to do so too."""
 
 
-def _each(value: object, rank: int) -> list[int]:
-    """One number an axis; a description with another count cannot be judged, so it is refused."""
-    sides = value if isinstance(value, list) else [value] * rank
-    if len(sides) != rank:
-        raise InputError(
-            f"donor: expected {rank} numbers, one for each axis of a layer, received {sides}; try a fresh copy"
-        )
-    return [side if isinstance(side, int) else 1 for side in sides]
+def _seen(graph: Graph, layer: Layer, size: Size, held: Collection[str]) -> Iterator[Seen]:
+    for caution, holds in (
+        (Caution.padding, _pads_unevenly(layer, size)),
+        (Caution.strides, _strides_first(graph, layer)),
+        (Caution.averaging, _averages_border(layer, size)),
+    ):
+        if holds:
+            yield caution, _WHAT[caution], _NEEDS[caution]
+    if _pads_maximum(graph, layer):
+        yield Caution.padding, "pads with zeros in front of a maximum, which torch's pooling does with −∞", None
+    yield from _activations(layer, graph.version)
+    what = "" if layer.name in held else _unknown(layer, graph.version)
+    if what:
+        yield Caution.layers, what, None
 
 
-def _may_be_uneven(window: int, stride: int, dilation: int, size: int | None) -> bool:
-    """Whether 'same' pads an odd number of rows in all: max((⌈n/s⌉ − 1)·s + d·(k − 1) + 1 − n, 0)."""
-    stride, reach = min(max(stride, 1), _LARGEST), max(dilation * (window - 1) + 1, 1)
+def _pads_unevenly(layer: Layer, size: Size) -> bool:
+    """Whether it pads an odd number of rows or columns in all, or may, where nothing says how large the map is."""
+    padding = layer.config.get("padding")
+    if layer.class_name.startswith("ZeroPadding"):
+        return any(before != behind for before, behind in pairs(padding, int(layer.class_name[-2])))
+    if padding != "same":
+        return False
+    if _TRANSPOSED.fullmatch(layer.class_name):
+        return any((window - stride) % 2 for window, stride, _, _ in windows_of(layer, size))
+    if not _CONVOLUTION.fullmatch(layer.class_name) and not _POOLING.fullmatch(layer.class_name):
+        return False
+    return any(any((before + behind) % 2 for before, behind in _padding(*side)) for side in windows_of(layer, size))
+
+
+def _padding(window: int, stride: int, dilation: int, size: int | None) -> list[tuple[int, int]]:
+    """What 'same' pads on an axis; where nothing says how long that is, for every length."""
+    stride, reach = min(stride, _LARGEST), max(dilation * (window - 1) + 1, 1)
     sizes = [size] if size is not None else range(reach, reach + 2 * stride)
-    return any(max((-(-n // stride) - 1) * stride + reach - n, 0) % 2 for n in sizes)
+    return [same_padding(each, window, stride, dilation) for each in sizes]
+
+
+def _strides_first(graph: Graph, layer: Layer) -> bool:
+    """A convolution of one place with a stride, in front of one of several places without."""
+    if not _CONVOLUTION.fullmatch(layer.class_name) or _window(layer) > 1 or _stride(layer) == 1:
+        return False
+    followers = graph.children(layer.name)
+    while len(followers) == 1 and _PASSES_ON.fullmatch(graph.layers[followers[0]].class_name):
+        followers = graph.children(followers[0])
+    follower = graph.layers[followers[0]] if len(followers) == 1 else layer
+    return _CONVOLUTION.fullmatch(follower.class_name) is not None and _window(follower) > 1 and _stride(follower) == 1
+
+
+def _window(layer: Layer) -> int:
+    return max(each_axis(layer.config.get("kernel_size") or 1, int(re.sub(r"\D", "", layer.class_name))))
+
+
+def _stride(layer: Layer) -> int:
+    return max(each_axis(layer.config.get("strides") or 1, int(re.sub(r"\D", "", layer.class_name))))
+
+
+def _averages_border(layer: Layer, size: Size) -> bool:
+    if not re.fullmatch(r"AveragePooling[123]D", layer.class_name) or layer.config.get("padding") != "same":
+        return False
+    return any(any(map(sum, _padding(*side))) for side in windows_of(layer, size))
+
+
+def _pads_maximum(graph: Graph, layer: Layer) -> bool:
+    """A ZeroPadding in front of MaxPooling, behind anything that may be less than zero."""
+    if not layer.class_name.startswith("ZeroPadding"):
+        return False
+    parents = [graph.layers[name] for name in graph.parents(layer.name) if name in graph.layers]
+    following = [graph.layers[name].class_name for name in graph.children(layer.name)]
+    positive = all(_NO_LESS_THAN_ZERO.fullmatch(_activation_name(parent)) for parent in parents)
+    return any(name.startswith("MaxPooling") for name in following) and not (parents and positive)
+
+
+def _activation_name(layer: Layer) -> str:
+    written = layer.config.get("activation")
+    slope = layer.config.get("negative_slope")
+    return str(written) if written is not None else f"{layer.class_name}{' with a slope' if slope else ''}"
+
+
+def _activations(layer: Layer, version: int) -> Iterator[Seen]:
+    """Activations that have a setting, which torch's layer of the same name has otherwise unless told."""
+    written: Any = layer.config.get("activation")
+    inner: Mapping[str, Any] = written if isinstance(written, Mapping) else {}
+    own = layer.config if written is None else inner.get("config")
+    config: Mapping[str, Any] = own if isinstance(own, Mapping) else {}
+    name = str(inner.get("class_name", written)) if written is not None else layer.class_name
+    match name:
+        case "LeakyReLU" | "leaky_relu":
+            slope = config.get("negative_slope", config.get("alpha", 0.3 if name == "LeakyReLU" else 0.2))
+            yield _set(Habit.leaky_slope, f"{_number(slope):g}", "0.01", "a LeakyReLU of the slope")
+        case "ELU":
+            yield _set(Habit.elu_alpha, f"{_number(config.get('alpha', 1.0)):g}", "1", "an ELU of alpha")
+        case "gelu":
+            yield _set(Habit.gelu, EXACT, EXACT, "a GELU")
+        case "Gelu":
+            yield _set(Habit.gelu, TANH if config.get("approximate", True) else EXACT, EXACT, "a GELU computed")
+        case "ReLU":
+            yield from _relu(config)
+        case "hard_sigmoid" if version < 3:
+            yield Caution.activation, "the hard sigmoid of Keras 2, 0.2·x + 0.5; torch's is x / 6 + 0.5", None
+        case _:
+            pass
+
+
+def _set(habit: Habit, value: str, default: str, what: str) -> Seen:
+    usual = "" if value == default else ", which torch's is not by itself"
+    return Caution.activation, f"{what} {value}{usual}", (habit, value)
+
+
+def _relu(config: Mapping[str, Any]) -> Iterator[Seen]:
+    slope, threshold = _number(config.get("negative_slope")), _number(config.get("threshold"))
+    largest = config.get("max_value")
+    if threshold or (largest is not None and (slope or _number(largest) != 6)):
+        yield (
+            Caution.activation,
+            "a ReLU with a threshold or with another maximum than 6, which torch has none of",
+            None,
+        )
+    elif slope:
+        yield _set(Habit.leaky_slope, f"{slope:g}", "0.01", "a LeakyReLU of the slope")
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _unknown(layer: Layer, version: int) -> str:
+    """What there is to say of a layer without tensors that graft does not compute, or that torch's networks lack."""
+    name = layer.class_name
+    if name == "InputLayer" or layer.kind is not None or trains_alone(name):
+        return ""
+    if _WITH_TENSORS_ALONE.fullmatch(name):
+        return f"a {name} behind the first layers, which the target must have as well"
+    try:
+        function_of(layer, version)
+    except Unknown as error:
+        return f"{error}, which graft cannot compare with anything"
+    return ""

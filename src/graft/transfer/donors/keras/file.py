@@ -4,50 +4,68 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 
 from graft.config.faults import nearest
+from graft.config.keras_donor import BGR_MEAN, BGR_STD
 from graft.config.patterns import instead_of_glob
-from graft.config.schema import ApplicationConfig, KerasConfig
+from graft.config.schema import ApplicationConfig, KerasConfig, PreprocessConfig
 from graft.transfer.donor import Donor
 from graft.transfer.donors import archive
-from graft.transfer.donors.keras.cautions import Caution, cautions_of, remedy_of
+from graft.transfer.donors.keras.activations import Unknown
+from graft.transfer.donors.keras.cautions import Finding, findings_of
 from graft.transfer.donors.keras.conversion import Conversion
-from graft.transfer.donors.keras.graph import Graph, graph_of
+from graft.transfer.donors.keras.families import Caution, Family, family_of
+from graft.transfer.donors.keras.graph import Graph
 from graft.transfer.donors.keras.hdf5 import Hdf5
+from graft.transfer.donors.keras.kinds import is_normalization
 from graft.transfer.donors.keras.layers import Kind
+from graft.transfer.donors.keras.model_config import graph_of
+from graft.transfer.donors.keras.preparation import Preparation, of_tensors, preparation_of, resized
+from graft.transfer.donors.keras.trunk import KerasTrunk, trunk_of
 from graft.transfer.donors.keras.variables import Held, held_variables
 from graft.transfer.donors.refusal import DAMAGE, first_line, refused
+from graft.transfer.habits import Doubt
 
 WHAT = "a Keras file (.keras, .weights.h5 or legacy .h5)"
+_MODELS = 32  # nested ones whose names may come off; more are looked at as they are
 
 
-def open_keras(path: Path, options: KerasConfig, application: ApplicationConfig | None = None) -> Donor:
+def open_keras(
+    path: Path, options: KerasConfig, application: ApplicationConfig | None = None, *, image_size: int | None = None
+) -> Donor:
     """Opens a Keras file.
+
+    What its weights may compute otherwise in torch, and what cannot be converted with certainty, are the donor's
+    doubts: they stand against a transfer, not against looking inside.
 
     Args:
         options: What the file does not say, and which hidden differences are accepted.
         application: How the network that receives differs from Keras' own, and how it does not.
+        image_size: Side of the images that the network will get; None: of those that the file's model was built for.
 
     Raises:
-        InputError: It is damaged, of an unknown layout, ambiguous, or would compute something else in torch.
+        InputError: It is damaged or of an unknown layout, or an option does not fit it.
     """
-    file, config = _open(path)
+    file, config, version = _open(path)
     try:
-        return _donor(path, file, config, options, application or ApplicationConfig())
+        graph = _graph(path, config, version)
+        return _donor(path, file, graph, options, application or ApplicationConfig(), image_size)
     except BaseException:
         file.close()
         raise
 
 
-def _open(path: Path) -> tuple[Hdf5, str | None]:
-    """The file of weights and the model's config as text, where there is one."""
+def _open(path: Path) -> tuple[Hdf5, str | None, str | None]:
+    """The file of weights, the model's config as text and the version of Keras, where they are there."""
     if not zipfile.is_zipfile(path):
         file = Hdf5(path)
-        return file, file.text("", "model_config")
+        return file, file.text("", "model_config"), file.text("", "keras_version")
     found = {entry.filename: entry for entry in archive.entries(path, WHAT)}
     try:
         with zipfile.ZipFile(path) as opened:
@@ -55,11 +73,17 @@ def _open(path: Path) -> tuple[Hdf5, str | None]:
             config = opened.read(found["config.json"]).decode("utf-8") if "config.json" in found else None
     except DAMAGE as error:
         raise refused(path, expected=WHAT, received=f"a damaged archive ({first_line(error)})") from error
-    return Hdf5(path, content), config
+    return Hdf5(path, content), config, None
 
 
-def _donor(path: Path, file: Hdf5, config: str | None, options: KerasConfig, application: ApplicationConfig) -> Donor:
-    graph = _graph(path, config)
+def _donor(
+    path: Path,
+    file: Hdf5,
+    graph: Graph | None,
+    options: KerasConfig,
+    application: ApplicationConfig,
+    image_size: int | None,
+) -> Donor:
     try:
         held, remarks = held_variables(file)
     except DAMAGE as error:
@@ -68,32 +92,127 @@ def _donor(path: Path, file: Hdf5, config: str | None, options: KerasConfig, app
         raise refused(path, expected=WHAT, received="an HDF5 file that Keras did not write", remedy="model.save(…)")
     held = _in_order(_named_as_configured(held, graph), graph)
     _check_options(path, held, options)
-    remarks += _weigh(path, graph, held, options, application)
-    plan = Conversion(file, held, graph, options, application)
-    if plan.faults:
-        raise refused(
-            path,
-            expected="layers whose conversion is certain",
-            received="; ".join(plan.faults[:5]) + (f"; and {len(plan.faults) - 5} more" if plan.faults[5:] else ""),
-            remedy="the options that are named, or the model saved whole as .keras, which holds its config",
-        )
+    family = family_of({layer.layer: file.datasets[layer.datasets[0]].shape for layer in held})
+    made = Conversion(file, held, graph, options, application, family)
+    preparation = _preparation(graph, held, made, family)
+    turned = (preparation is not None and preparation.turned) != (options.input == "bgr")
+    if turned:
+        made.turn_first_round()
+    prepared = preparation.layers if preparation is not None else ()
+    made.remark(prepared)
+    findings = findings_of(
+        graph, family, image_size=image_size, prepared=prepared, held=[layer.layer for layer in held]
+    )
+    if preparation is not None or options.input == "bgr":
+        findings = [finding for finding in findings if finding.caution is not Caution.bgr]
     return Donor(
         source=str(path),
         format="keras",
-        infos=plan.infos,
-        reader=plan.read,
-        remarks=[*remarks, *plan.remarks],
+        infos=made.infos,
+        reader=made.read,
+        remarks=[*remarks, *_idle(findings, options), *_of_images(graph, preparation, options), *made.remarks],
         closer=file.close,
         folds_epsilon=True,
+        doubts=_doubts(findings, made.faults, options, application),
+        wrappers=[f"{name}." for name in _models(graph, held)],
+        excuses={name: _PREPARED for layer in prepared for name in made.layers.get(layer, ())},
+        head=[name for layer in _head(graph, held, made) for name in made.layers.get(layer, ())],
+        preprocess=_preprocess(preparation, options),
+        own_trunk=None
+        if graph is None
+        else partial(_own_trunk, graph, made, path, preparation, options.input == "bgr"),
     )
 
 
-def _graph(path: Path, config: str | None) -> Graph | None:
+_PREPARED = "it prepares the images, which mean and std of the preprocessing do here"
+_CERTAINTY = "layers whose conversion is certain"
+_CERTAIN = "the options that are named, or the model saved whole as .keras, which holds its config"
+
+
+def _own_trunk(
+    graph: Graph, made: Conversion, path: Path, preparation: Preparation | None, bgr: bool, used: Collection[str]
+) -> KerasTrunk:
+    try:
+        return trunk_of(graph, made.variables, made.layers, used, preparation, bgr=bgr)
+    except Unknown as error:
+        raise refused(
+            path, expected="a model that graft can compute", received=str(error), remedy="donor.verify=false"
+        ) from error
+
+
+def _preparation(
+    graph: Graph | None, held: Sequence[Held], made: Conversion, family: Family | None
+) -> Preparation | None:
+    if graph is not None:
+        return preparation_of(graph, made.variables)
+    raw = [layer.layer for layer in held if is_normalization(layer)]
+    published = family is not None and family.name == "EfficientNet"
+    return of_tensors(made.variables(raw[0]), published=published, layer=raw[0]) if len(raw) == 1 else None
+
+
+def _of_images(graph: Graph | None, preparation: Preparation | None, options: KerasConfig) -> list[str]:
+    remarks = resized(graph) if graph is not None else []
+    if preparation is not None:
+        return [preparation.remark, *remarks]
+    if options.input == "bgr":
+        mean, std = (", ".join(map(str, values)) for values in (BGR_MEAN, BGR_STD))
+        remarks.append(
+            "images are to be 0 to 255 less Keras' mean, as they are with "
+            f"backbone.published.preprocess.mean=[{mean}] .std=[{std}]"
+        )
+    return remarks
+
+
+def _preprocess(preparation: Preparation | None, options: KerasConfig) -> PreprocessConfig | None:
+    """For images with red first; a donor that was told to read blue first has its values in that order."""
+    if preparation is None:
+        return None
+    step = -1 if options.input == "bgr" else 1
+    return PreprocessConfig(mean=list(preparation.mean)[::step], std=list(preparation.std)[::step])
+
+
+def _models(graph: Graph | None, held: Sequence[Held]) -> list[str]:
+    """The nested models' names, the one that most layers stand in first."""
+    counted = Counter(name for layer in held for name in layer.within)
+    named = graph.models if graph is not None else list(counted)
+    return sorted(dict.fromkeys(named), key=lambda name: -counted[name])[:_MODELS]
+
+
+def _head(graph: Graph | None, held: Sequence[Held], made: Conversion) -> list[str]:
+    """The layers behind the trunk: by the graph, else those dense layers that stand beside the one nested model."""
+    if graph is not None:
+        return graph.head()
+    outside = [layer.layer for layer in held if not layer.within]
+    inside = {layer.within[0] for layer in held if layer.within}
+    return outside if len(inside) == 1 and all(map(made.is_dense, outside)) else []
+
+
+def _doubts(
+    findings: Sequence[Finding], faults: Sequence[str], options: KerasConfig, application: ApplicationConfig
+) -> list[Doubt]:
+    """What the backbone does not settle, whether it was accepted or not, and what cannot be converted."""
+    settled = {Caution(each) for each in application.settled}
+    accepted = {Caution(each) for each in options.accept}
+    found = [
+        replace(finding.doubt(), accepted=finding.caution.value if finding.caution in accepted else "")
+        for finding in findings
+        if finding.caution not in settled
+    ]
+    return [*found, *(Doubt(reason=fault, remedy=_CERTAIN, expected=_CERTAINTY) for fault in faults)]
+
+
+def _idle(findings: Sequence[Finding], options: KerasConfig) -> list[str]:
+    found = {finding.caution.value for finding in findings}
+    idle = [word for word in options.accept if word not in found]
+    return [f"donor.keras.accept: {', '.join(idle)} had nothing to accept"] if idle else []
+
+
+def _graph(path: Path, config: str | None, version: str | None) -> Graph | None:
     """The model's graph; None where there is no config, or one of a class that lists no layers."""
     if config is None:
         return None
     try:
-        graph = graph_of(json.loads(config))
+        graph = graph_of(json.loads(config), version)
     except (*DAMAGE, RecursionError) as error:
         raise refused(
             path, expected=WHAT, received=f"a model config that cannot be read ({first_line(error)})"
@@ -143,27 +262,3 @@ def _check_options(path: Path, held: Sequence[Held], options: KerasConfig) -> No
                     received=repr(value),
                     remedy=", ".join(nearest(value, allowed) or list(allowed)[:1]),
                 )
-
-
-def _weigh(
-    path: Path, graph: Graph | None, held: Sequence[Held], options: KerasConfig, application: ApplicationConfig
-) -> list[str]:
-    """Refuses hidden differences that nobody accepted; gives those that were, to be remarked."""
-    names = graph.layers if graph is not None else [layer.layer for layer in held]
-    found = cautions_of(graph, names)
-    settled = {Caution(each) for each in application.settled}
-    settled |= {Caution.bgr} if options.input == "bgr" else set[Caution]()
-    accepted = {Caution(each) for each in options.accept}
-    pressing = [caution for caution in found if caution not in accepted | settled]
-    if pressing:
-        raise refused(
-            path,
-            expected="weights that compute in torch what they compute in Keras",
-            received="; ".join(found[caution] for caution in pressing),
-            remedy="; ".join(remedy_of(caution) for caution in pressing),
-        )
-    idle = [caution.value for caution in accepted if caution not in found]
-    return [
-        *(f"accepted ({caution.value}): {found[caution]}" for caution in found if caution in accepted - settled),
-        *([f"donor.keras.accept: {', '.join(idle)} had nothing to accept"] if idle else []),
-    ]

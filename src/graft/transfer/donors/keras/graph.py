@@ -1,19 +1,14 @@
-"""A Keras model's config as a flat graph: each layer with its class, its options and what feeds it.
-
-Nothing of the config is instantiated; a Lambda's code stays a string.
-"""
+"""A Keras model as a flat graph: each layer with its class, its options and what feeds it."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from graft.transfer.donors.keras.layers import Kind
 
-_MODELS = ("Sequential", "Functional", "Model")
-_DEPTH = 16
 _KEEPS_FEATURES = (
     "Activation",
     "ActivityRegularization",
@@ -30,6 +25,7 @@ _KEEPS_FEATURES = (
     "Softmax",
 )
 """Classes behind which features stand in the order in which they came."""
+_ENDS_TRUNK = re.compile(r"Global(Max|Average)Pooling[123]D|Flatten")
 _KEEPS_CHANNELS = (
     *_KEEPS_FEATURES,
     "Add",
@@ -50,6 +46,13 @@ _KEEPS_CHANNELS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The output of a layer, as another one's operand."""
+
+    name: str
+
+
 @dataclass(slots=True, kw_only=True)
 class Layer:
     """One layer: `name` is its path through nested models, joined by dots."""
@@ -59,6 +62,10 @@ class Layer:
     config: Mapping[str, Any]
     parents: list[str]
     input_shape: list[Any] | None = None
+    operands: list[Any] = field(default_factory=list[Any])
+    """What its first call is given, in order: a `Reference` for a layer's output, else a number, a list or a text."""
+    calls: int = 1
+    """How often the model calls it."""
 
     @property
     def kind(self) -> Kind | None:
@@ -70,14 +77,52 @@ class Graph:
     """Every layer that is not a model itself, in the model's order."""
 
     model: str
+    version: int = 3
+    """Of Keras: 2 meant other functions by some names."""
+    end: str = ""
+    """The layer whose output is the model's; of several the first."""
     layers: dict[str, Layer] = field(default_factory=dict[str, Layer])
     ends: dict[str, str] = field(default_factory=dict[str, str])
     """Name of a nested model to its last layer."""
+    calls: dict[str, int] = field(default_factory=dict[str, int])
+    """How often each nested model is called."""
+    models: list[str] = field(default_factory=list[str])
+    """The nested models' own names, without what they are nested in."""
     automatic: dict[str, str] = field(default_factory=dict[str, str])
     """The path that Keras makes of classes and numbers (`sequential.conv2d_1`) to the layer's name."""
+    _fed: dict[str, list[str]] | None = None
 
     def parents(self, name: str) -> list[str]:
-        return [self.ends.get(parent, parent) for parent in self.layers[name].parents]
+        return [self.last_of(parent) for parent in self.layers[name].parents]
+
+    def children(self, name: str) -> list[str]:
+        """The layers that a layer feeds."""
+        if self._fed is None:
+            self._fed = {}
+            for child in self.layers:
+                for parent in self.parents(child):
+                    self._fed.setdefault(parent, []).append(child)
+        return self._fed.get(name, [])
+
+    def last_of(self, name: str) -> str:
+        """The layer that gives the output of a nested model, or the layer itself."""
+        while name in self.ends and self.ends[name] != name:
+            name = self.ends[name]
+        return name
+
+    def head(self) -> list[str]:
+        """The layers behind the pooling or Flatten at which a model's trunk ends; empty where there is no such end."""
+        behind: list[str] = []
+        name = self.end
+        while name in self.layers and name not in behind:
+            if _ENDS_TRUNK.fullmatch(self.layers[name].class_name):
+                return behind
+            behind.append(name)
+            parents = self.parents(name)
+            if len(parents) != 1:
+                return []
+            name = parents[0]
+        return []
 
     def flatten_before(self, name: str) -> str | None:
         """The Flatten whose order of features reaches a layer; None where none does."""
@@ -130,105 +175,11 @@ class Graph:
         return into if layer.class_name in (*_KEEPS_CHANNELS, "Concatenate") else None
 
 
-def graph_of(config: Any) -> Graph:
-    """The graph of a model's config, as `config.json` and the attribute `model_config` hold it.
-
-    Raises:
-        ValueError, TypeError, LookupError, AttributeError: It is no such config.
-    """
-    graph = Graph(model=str(config["config"].get("name", "")) if isinstance(config["config"], dict) else "")
-    _collect(config, _Place(), [], graph)
-    return graph
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where in nested models a layer stands: by names, and by the names that Keras makes up."""
-
-    name: str = ""
-    automatic: str = ""
-    depth: int = 0
-
-    def below(self, name: str, automatic: str) -> _Place:
-        if self.depth == _DEPTH:
-            raise ValueError(f"models nested more than {_DEPTH} deep")
-        return _Place(f"{self.name}.{name}".lstrip("."), f"{self.automatic}.{automatic}".lstrip("."), self.depth + 1)
-
-
 def snake_case(name: str) -> str:
     """A class's name as Keras spells it in weights files (keras/src/utils/naming.py)."""
     name = re.sub(r"\W+", "", name)
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
-
-
-def _collect(model: Mapping[str, Any], place: _Place, feeds: list[str], graph: Graph) -> str:
-    """Adds a model's layers to the graph and gives the name of its last one."""
-    content = model["config"]
-    listed = content if isinstance(content, list) else content.get("layers", [])  # Keras 1 and 2 wrote both
-    sequential = model["class_name"] == "Sequential"
-    counted: dict[str, int] = {}
-    last = feeds
-    for entry in listed:
-        class_name = str(entry["class_name"])
-        here = place.below(str(entry["config"].get("name") or entry.get("name")), _number(class_name, counted))
-        if class_name == "InputLayer":
-            parents = feeds
-            if sequential:
-                counted.clear()  # which does not count its input among its layers
-        else:
-            parents = last if sequential else [place.below(parent, "").name for parent in _inbound(entry)]
-        graph.automatic[here.automatic] = here.name
-        if class_name in _MODELS:
-            graph.ends[here.name] = _collect(entry, here, parents, graph)
-        else:
-            graph.layers[here.name] = _layer(entry, here.name, parents)
-        last = [here.name]
-    outputs = None if isinstance(content, list) else content.get("output_layers")
-    ends = [place.below(name, "").name for name in _references(outputs)] if outputs else last
-    return ends[0] if ends else place.name
-
-
-def _layer(entry: Mapping[str, Any], name: str, parents: list[str]) -> Layer:
-    shape = (entry.get("build_config") or {}).get("input_shape")
-    several = not isinstance(shape, list) or any(isinstance(side, list) for side in shape)
-    return Layer(
-        name=name,
-        class_name=str(entry["class_name"]),
-        config=entry["config"],
-        parents=parents,
-        input_shape=None if several else shape,
-    )
-
-
-def _number(class_name: str, counted: dict[str, int]) -> str:
-    """`conv2d`, `conv2d_1`, …: what Keras calls the next layer of a class in a weights file."""
-    name = snake_case(class_name)
-    counted[name] = counted.get(name, -1) + 1
-    return f"{name}_{counted[name]}" if counted[name] else name
-
-
-def _inbound(entry: Mapping[str, Any]) -> list[str]:
-    """The layers that feed the first call of a layer."""
-    nodes = entry.get("inbound_nodes") or []
-    return list(dict.fromkeys(_references(nodes[0]))) if nodes else []
-
-
-def _references(value: Any) -> Iterator[str]:
-    """Layer names in Keras 3's `keras_history` and in Keras 2's [name, node, tensor] triples."""
-    if isinstance(value, Mapping):
-        history = value.get("keras_history")
-        if isinstance(history, list) and history:
-            yield str(history[0])
-        else:
-            for inner in value.values():
-                yield from _references(inner)
-    elif isinstance(value, list):
-        if len(value) >= 3 and isinstance(value[0], str) and isinstance(value[1], int) and isinstance(value[2], int):
-            yield value[0]
-        else:
-            for inner in value:
-                yield from _references(inner)
 
 
 def _positive(value: Any) -> int | None:

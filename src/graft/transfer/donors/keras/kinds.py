@@ -8,10 +8,12 @@ from fnmatch import fnmatchcase
 
 from graft.config.schema import KerasConfig
 from graft.transfer.donors.keras.graph import Graph
-from graft.transfer.donors.keras.layers import NORMS, Kind, Mismatch, Shape, variables_of
+from graft.transfer.donors.keras.layers import NORMS, SINGLE, Kind, Mismatch, Shape, variables_of
 from graft.transfer.donors.keras.variables import Held
 
 _DEPTHWISE = ("depthwise_kernel", "pointwise_kernel")
+_IN_ORDER = {"Normalization": ("mean", "variance", "count")}
+"""The names of variables that Keras numbers, of classes that no tensor of a torch model stands for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,11 +28,14 @@ class Known:
     """Told by shapes alone."""
 
 
-def kind_of(held: Held, shapes: Sequence[Shape], graph: Graph | None, options: KerasConfig) -> Known:
+def kind_of(
+    held: Held, shapes: Sequence[Shape], graph: Graph | None, options: KerasConfig, *, unscaled: bool = False
+) -> Known:
     """What a layer is.
 
     Args:
         shapes: Its variables' shapes, in the order of `held.datasets`.
+        unscaled: Batch-norms of three variables have no gamma; asked for where there is no config.
 
     Raises:
         Mismatch: Its variables are not those of its kind, or its kind cannot be told.
@@ -40,15 +45,17 @@ def kind_of(held: Held, shapes: Sequence[Shape], graph: Graph | None, options: K
     if told is None and graph is not None:
         kind = layer.kind if layer is not None else None
         if kind is None:
-            return Known(kind=None, datasets=dict(zip(held.names or _numbers(held), held.datasets, strict=True)))
+            return raw(held, layer.class_name if layer is not None else "")
         config = layer.config if layer is not None else {}
         return _known(held, kind, scale=config.get("scale", True), center=config.get("center", True))
-    if told is None and _is_raw(held):
-        return Known(kind=None, datasets=dict(zip(held.names or _numbers(held), held.datasets, strict=True)))
+    if told is None and is_normalization(held):
+        return raw(held, "Normalization")
     kind = told or (Kind.__members__.get(held.hint) if held.names is None else _by_names(held, shapes))
     guessed = kind is None
     kind = kind or _by_shapes(held, shapes)
     absent = [variable for glob, variable in options.absent.items() if fnmatchcase(held.layer, glob)]
+    if unscaled and kind is Kind.batch_normalization and len(shapes) == 3 and not absent:
+        absent = ["gamma"]
     return _known(held, kind, scale="gamma" not in absent, center="beta" not in absent, guessed=guessed)
 
 
@@ -62,6 +69,8 @@ def _known(held: Held, kind: Kind, *, scale: object = True, center: object = Tru
 
 def _checked_names(kind: Kind, names: list[str]) -> list[str]:
     """The file's own names, where they are what the kind may have."""
+    if kind in SINGLE and len(names) == 1:
+        return [SINGLE[kind]]  # which layers of Keras' applications give a name of TensorFlow's
     if kind in (Kind.depthwise_conv1d, Kind.depthwise_conv2d):
         names = ["kernel" if name == "depthwise_kernel" else name for name in names]
     needed, optional = {"kernel"}, {"bias"}
@@ -71,8 +80,8 @@ def _checked_names(kind: Kind, names: list[str]) -> list[str]:
             needed = {"moving_mean", "moving_variance"}
     elif kind in (Kind.separable_conv1d, Kind.separable_conv2d):
         needed = {"depthwise_kernel", "pointwise_kernel"}
-    elif kind is Kind.embedding:
-        needed, optional = {"embeddings"}, set[str]()
+    elif kind in SINGLE:
+        needed, optional = {SINGLE[kind]}, set[str]()
     if len(set(names)) < len(names) or not needed <= set(names) <= needed | optional:
         both = sorted(needed) + [f"perhaps {name}" for name in sorted(optional)]
         raise Mismatch(f"{kind.value} has {', '.join(both)}, received {', '.join(names)}")
@@ -82,6 +91,8 @@ def _checked_names(kind: Kind, names: list[str]) -> list[str]:
 def _by_names(held: Held, shapes: Sequence[Shape]) -> Kind | None:
     """By the variables' names; a plain `kernel` leaves its convolutions apart by shape."""
     names = set(held.names or [])
+    if len(shapes) == 1 and len(shapes[0]) == 1 and held.hint.endswith("layer_scale"):
+        return Kind.layer_scale
     if names & {"moving_mean", "moving_variance"}:
         return Kind.batch_normalization
     if names & {"gamma", "beta"}:
@@ -125,10 +136,14 @@ def _convolution(axes: int, shapes: Sequence[Shape], name: str) -> Kind:
     return transposed if bias == inputs != last or (bias is None and "transpose" in name) else plain
 
 
-def _is_raw(held: Held) -> bool:
+def is_normalization(held: Held) -> bool:
     """A Normalization layer, which no tensor of a torch model stands for."""
     return held.hint == "normalization" if held.names is None else {"mean", "variance"} <= set(held.names)
 
 
-def _numbers(held: Held) -> list[str]:
-    return [dataset.rpartition("/")[2] for dataset in held.datasets]
+def raw(held: Held, class_name: str = "") -> Known:
+    """A layer whose tensors stay as Keras has them."""
+    numbers = [dataset.rpartition("/")[2] for dataset in held.datasets]
+    in_order = _IN_ORDER.get(class_name, ())[: len(numbers)]
+    names = held.names or [*in_order, *numbers[len(in_order) :]]
+    return Known(kind=None, datasets=dict(zip(names, held.datasets, strict=True)))

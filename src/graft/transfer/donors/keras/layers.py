@@ -33,10 +33,15 @@ class Kind(Enum):
     dense = "dense"
     batch_normalization = "batch_normalization"
     layer_normalization = "layer_normalization"
+    group_normalization = "group_normalization"
+    layer_scale = "layer_scale"
+    p_re_lu = "p_re_lu"
     embedding = "embedding"
 
 
-NORMS = (Kind.batch_normalization, Kind.layer_normalization)
+NORMS = (Kind.batch_normalization, Kind.layer_normalization, Kind.group_normalization)
+SINGLE = {Kind.embedding: "embeddings", Kind.layer_scale: "gamma", Kind.p_re_lu: "alpha"}
+"""Kinds of one variable, and its name."""
 
 
 class Mismatch(ValueError):
@@ -68,8 +73,8 @@ def variables_of(
     if kind in NORMS:
         names = [name for name, has in (("gamma", scale), ("beta", center)) if has]
         names += ["moving_mean", "moving_variance"] if kind is Kind.batch_normalization else []
-    elif kind is Kind.embedding:
-        names = ["embeddings"]
+    elif kind in SINGLE:
+        names = [SINGLE[kind]]
     else:
         separable = kind in (Kind.separable_conv1d, Kind.separable_conv2d)
         kernels = ["depthwise_kernel", "pointwise_kernel"] if separable else ["kernel"]
@@ -94,15 +99,27 @@ def convert(kind: Kind, shapes: Mapping[str, Shape], *, flattened: int | None = 
     """
     if kind in NORMS:
         return _norm(kind, shapes, flattened)
-    if kind is Kind.embedding:
-        _ranks(kind, shapes, embeddings=2)
-        return [Made("weight", "embeddings", shapes["embeddings"], torch.clone)]
+    if kind in SINGLE:
+        return [_single(kind, shapes)]
     if kind is Kind.dense:
         return _dense(shapes, flattened)
     rank = 2 + int(kind.value[kind.value.index("conv") + 4])
     if kind.value.startswith("separable"):
         return _separable(kind, shapes, rank)
     return _convolution(kind, shapes, rank)
+
+
+def _single(kind: Kind, shapes: Mapping[str, Shape]) -> Made:
+    variable = SINGLE[kind]
+    if kind is not Kind.p_re_lu:
+        _ranks(kind, shapes, **{variable: 2 if kind is Kind.embedding else 1})
+        return Made("gamma" if kind is Kind.layer_scale else "weight", variable, shapes[variable], torch.clone)
+    *places, channels = shapes.get(variable, (0,))
+    if any(side != 1 for side in places):
+        raise Mismatch(
+            f"p_re_lu with an alpha of shape {shapes[variable]}, one for each place; torch's has one a channel"
+        )
+    return Made("weight", variable, (channels,), torch.flatten)
 
 
 def _convolution(kind: Kind, shapes: Mapping[str, Shape], rank: int, prefix: str = "") -> list[Made]:

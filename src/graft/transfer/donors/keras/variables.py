@@ -31,6 +31,8 @@ class Held:
     """Paths, in Keras' order."""
     names: list[str] | None
     """Keras' names of the variables (kernel, bias, …), where the file gives them."""
+    within: tuple[str, ...] = ()
+    """The nested models that it stands in."""
 
 
 def held_variables(file: Hdf5) -> tuple[list[Held], list[str]]:
@@ -54,8 +56,11 @@ def _by_attributes(file: Hdf5, root: str) -> list[Held]:
             if dataset not in file.datasets:
                 raise KeyError(f"{dataset}, which the file's own list of weights names")
             *path, variable = weight.split("/")
-            name = _nested_name(top, path)
-            layer = layers.setdefault(name, Held(layer=name, hint=path[-1] if path else top, datasets=[], names=[]))
+            nested = _nested(top, path)
+            name, hint = ".".join(nested), path[-1] if path else top
+            layer = layers.setdefault(
+                name, Held(layer=name, hint=hint, datasets=[], names=[], within=tuple(nested[:-1]))
+            )
             layer.datasets.append(dataset)
             assert layer.names is not None
             layer.names.append(_variable(variable, path[-1] if path else top))
@@ -63,10 +68,11 @@ def _by_attributes(file: Hdf5, root: str) -> list[Held]:
     return held
 
 
-def _nested_name(top: str, path: list[str]) -> str:
+def _nested(top: str, path: list[str]) -> list[str]:
     """`model/outer/inner/kernel` in the group `outer` belongs to `outer.inner`; `conv/kernel:0` in `outer` likewise."""
-    inner = path[path.index(top) + 1 :] if top in path else path
-    return ".".join([top, *inner])
+    own = top.split("/")  # a layer's name may hold slashes itself
+    places = [place + len(own) for place in range(len(path)) if path[place : place + len(own)] == own]
+    return [top, *(path[places[0] :] if places else path)]
 
 
 def _variable(name: str, layer: str) -> str:
@@ -85,14 +91,15 @@ def _by_paths(file: Hdf5) -> list[Held]:
         group = "/".join(where)
         if group not in held:
             hint = re.sub(r"_\d+$", "", where[-1]) if where else ""
-            held[group] = Held(layer=_path_name(file, where), hint=hint, datasets=[], names=None)
+            parts = _parts(file, where)
+            held[group] = Held(layer=".".join(parts), hint=hint, datasets=[], names=None, within=tuple(parts[:-1]))
         held[group].datasets.append(path)
     for layer in held.values():
         layer.datasets.sort(key=lambda dataset: int(dataset.rpartition("/")[2]))
     return list(held.values())
 
 
-def _path_name(file: Hdf5, where: list[str]) -> str:
+def _parts(file: Hdf5, where: list[str]) -> list[str]:
     parts: list[str] = []
     for depth, part in enumerate(where):
         if part in _CONTAINERS:
@@ -100,4 +107,4 @@ def _path_name(file: Hdf5, where: list[str]) -> str:
         automatic = depth > 0 and where[depth - 1] in _CONTAINERS
         given = file.text("/".join([*where[: depth + 1], "vars"]), "name") if automatic else None
         parts.append(given or part)
-    return ".".join(parts)
+    return parts

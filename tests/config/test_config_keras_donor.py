@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from graft.config.choices import DonorKind
-from graft.config.keras_images import BGR_MEAN, BGR_STD, preprocess_of_donor
+from graft.config.keras_donor import BGR_MEAN, BGR_STD, backbone_for_donor
 from graft.config.schema import Config, PreprocessConfig
 
 
@@ -17,12 +17,12 @@ def config(kind: DonorKind, **keras: str) -> Config:
 
 
 def test_a_keras_donor_brings_its_own_mean() -> None:
-    found = preprocess_of_donor(config(DonorKind.keras))
+    found = backbone_for_donor(config(DonorKind.keras)).published.preprocess
     assert (found.mean, found.std, found.interpolation) == ([0.5] * 3, [0.5] * 3, None)
 
 
 def test_one_of_blue_green_red_brings_keras_mean_of_that() -> None:
-    found = preprocess_of_donor(config(DonorKind.keras, input="bgr"))
+    found = backbone_for_donor(config(DonorKind.keras, input="bgr")).published.preprocess
     assert (found.mean, found.std) == (list(BGR_MEAN), list(BGR_STD))
     assert [round(value * 255, 3) for value in BGR_MEAN] == [123.68, 116.779, 103.939]
 
@@ -30,9 +30,18 @@ def test_one_of_blue_green_red_brings_keras_mean_of_that() -> None:
 def test_what_the_user_says_stays() -> None:
     given = config(DonorKind.keras)
     given.backbone.published.preprocess = PreprocessConfig(mean=[0.1, 0.2, 0.3])
-    found = preprocess_of_donor(given)
+    found = backbone_for_donor(given).published.preprocess
     assert (found.mean, found.std) == ([0.1, 0.2, 0.3], [0.5] * 3)
 
 
 def test_other_donors_are_not_concerned() -> None:
-    assert preprocess_of_donor(config(DonorKind.file)).mean is None
+    assert backbone_for_donor(config(DonorKind.file)).published.preprocess.mean is None
+
+
+def test_what_the_file_says_goes_before_keras_usual_and_behind_the_user() -> None:
+    given = config(DonorKind.keras)
+    given.backbone.published.preprocess = PreprocessConfig(mean=[0.1, 0.2, 0.3])
+    own = PreprocessConfig(mean=[0.4, 0.4, 0.4], std=[1.0, 1.0, 1.0])
+    found = backbone_for_donor(given, own).published.preprocess
+    assert (found.mean, found.std) == ([0.1, 0.2, 0.3], [1.0, 1.0, 1.0])
+    assert given.backbone.published.preprocess.std is None  # the config stays as it was composed

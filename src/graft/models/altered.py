@@ -1,0 +1,102 @@
+"""Layers of a library's network that are set otherwise than the library sets them: the same tensors, another function.
+
+So a network computes what Keras' of the same weights does: it strides elsewhere, pads as TensorFlow does, leaves the
+border out of an average. Every tensor keeps its name and shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar
+
+import torch
+from timm.layers.conv2d_same import Conv2dSame
+from torch import nn
+from torch.nn import functional
+
+from graft.config.faults import InputError, nearest
+
+Settings = Mapping[str, Any]
+SETTINGS = {"stride": "a whole number", "padding": "same", "border": "left_out"}
+
+
+class BorderlessConv2d(nn.Conv2d):
+    """A convolution of what an average pooling gives that counted its border as zeros.
+
+    It makes the border's means those of what is there: `x · k² / n`, with n of k² places of a window inside.
+    """
+
+    leaves_border_out: ClassVar[bool] = True
+    window: ClassVar[int] = 3
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        inside = functional.avg_pool2d(torch.ones_like(input[:1, :1]), self.window, 1, self.window // 2)
+        return super().forward(input / inside)
+
+
+def resolved(module: nn.Module, written: Mapping[str, Settings]) -> dict[str, dict[str, Any]]:
+    """Each module that is set otherwise, by its path.
+
+    Args:
+        written: Glob of paths to settings: stride, padding (same) or border (left_out).
+
+    Raises:
+        InputError: A glob that fits no module, or a setting that its module does not have.
+    """
+    modules = dict(module.named_modules())
+    found: dict[str, dict[str, Any]] = {}
+    for glob, settings in written.items():
+        paths = [path for path in modules if path and fnmatchcase(path, glob)]
+        if not paths:
+            near = ", ".join(nearest(glob, [path for path in modules if path])) or "a module's path"
+            raise InputError(
+                f"backbone.alter: expected globs of modules, received {glob!r}, which fits none; try {near}"
+            )
+        for path in paths:
+            _check(path, modules[path], settings)
+            found.setdefault(path, {}).update(settings)
+    return found
+
+
+def _check(path: str, module: nn.Module, settings: Any) -> None:
+    if not isinstance(settings, Mapping):
+        raise InputError(f"backbone.alter: expected {{SETTING: VALUE}} for {path}, received {settings!r}")
+    slides = hasattr(module, "stride") and hasattr(module, "kernel_size")
+    fits = {
+        "stride": slides and isinstance(settings.get("stride"), int) and settings["stride"] > 0,
+        "padding": type(module) in (nn.Conv2d, Conv2dSame) and settings.get("padding") == "same",
+        "border": type(module) in (nn.Conv2d, nn.AvgPool2d) and settings.get("border") == "left_out",
+    }
+    for name, value in settings.items():
+        if not fits.get(name, False):
+            known = ", ".join(f"{each}: {what}" for each, what in SETTINGS.items())
+            raise InputError(
+                f"backbone.alter: expected one of {{{known}}} that a {type(module).__name__} has, "
+                f"received {{{name}: {value}}} for {path}"
+            )
+
+
+def alter(module: nn.Module, altered: Mapping[str, Settings]) -> None:
+    """Sets the modules so, in place; their tensors stay the very same."""
+    for path, settings in altered.items():
+        layer: Any = module.get_submodule(path)
+        if "stride" in settings:
+            layer.stride = (settings["stride"],) * 2
+        if settings.get("border") == "left_out" and isinstance(layer, nn.AvgPool2d):
+            layer.count_include_pad = False
+        elif settings.get("border") == "left_out":
+            module.set_submodule(path, _with_tensors_of(layer, BorderlessConv2d))
+        if settings.get("padding") == "same":
+            module.set_submodule(path, _with_tensors_of(layer, Conv2dSame))
+
+
+def _with_tensors_of(layer: Any, kind: Any) -> nn.Module:
+    """A layer of another class with the settings of a Conv2d and its very tensors."""
+    made: Any = kind(
+        layer.in_channels, layer.out_channels, layer.kernel_size, stride=layer.stride,
+        padding=0 if kind is Conv2dSame else layer.padding, dilation=layer.dilation, groups=layer.groups,
+        bias=layer.bias is not None, device="meta",
+    )  # fmt: skip
+    made.weight, made.bias = layer.weight, layer.bias
+    return made.train(layer.training)
