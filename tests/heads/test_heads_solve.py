@@ -151,6 +151,10 @@ def test_features_that_cannot_be_solved_are_refused():
         solve(torch.tensor([[1.0], [math.nan]]), loss)
     with pytest.raises(ValueError, match="at least one image"):
         solve(torch.zeros(0, 3), loss)
+    with pytest.raises(ValueError, match="finite loss"):
+        solve(torch.tensor([[1.0], [2.0]]), loss, validation=lambda head: math.nan)
+    with pytest.raises(ValueError, match="finite features"):
+        solve_ridge(torch.tensor([[1.0], [2.0]]), torch.tensor([[1.0], [math.nan]]))
 
 
 def test_a_constant_feature_has_no_weight():

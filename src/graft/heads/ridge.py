@@ -38,6 +38,9 @@ def solve_ridge(features_ND: Tensor, target_NK: Tensor, *, penalties: Sequence[f
         target_NK: numbers, or 0 and 1.
         penalties: to choose from.
 
+    Raises:
+        ValueError: fewer than two rows, or numbers that are not finite.
+
     Example:
         >>> import torch
         >>> x = torch.arange(6.0)[:, None]
@@ -48,6 +51,8 @@ def solve_ridge(features_ND: Tensor, target_NK: Tensor, *, penalties: Sequence[f
     if len(features_ND) < 2:
         raise ValueError(f"solve_ridge: expected two rows or more, received {len(features_ND)}")
     scaling = Scaling.of(features_ND)
+    if not bool(torch.isfinite(scaling.mean_D).all() and torch.isfinite(target_NK).all()):
+        raise ValueError("solve_ridge: expected finite features and targets, received NaN or infinity")
     scaled_ND, target_NK = scaling(features_ND), target_NK.double()
     count, width = scaled_ND.shape
     mean_K = target_NK.mean(0)

@@ -7,6 +7,7 @@ L-BFGS converge in a few steps.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -149,6 +150,8 @@ def solve(
         head = rows.unscaled(weight_RK, bias_K)
         held_out = validation(head) if validation else train_loss
         path.append(Point(penalty=penalty, loss=held_out, train_loss=train_loss, steps=steps))
+        if not math.isfinite(held_out):
+            raise ValueError(f"solve: expected a finite loss, received {held_out} with penalty {penalty:g}")
         if best is None or held_out <= best[0]:
             best = held_out, len(path) - 1, weight_RK.clone(), bias_K.clone()
         elif len(path) - 1 - best[1] >= TOO_WEAK:
