@@ -113,6 +113,9 @@ def test_an_engine_agrees_with_what_it_is_measured_against(tmp_path: Path, monke
     file = tmp_path / "figures.json"
     words = ["inference", "--backbones", "resnet18", "--batch-size", "1", "--repeats", "1", "--threads", "1"]
     assert dispatch(["benchmark", *words, "--json", str(file)]) == 0
-    (figures,) = json.loads(file.read_text())["comparisons"]
-    assert 0 <= figures["ours"]["beside"][0]["largest relative difference"] < 0.05
-    assert figures["others"][0]["promise"] == "at least 3"
+    exact, *in_bf16 = json.loads(file.read_text())["comparisons"]
+    assert 0 <= exact["ours"]["beside"][0]["largest relative difference"] < 1e-4
+    assert exact["others"][0]["promise"] == "at least 1"
+    for figures in in_bf16:  # where the processor has units for it
+        assert 0 <= figures["ours"]["beside"][0]["largest relative difference"] < 0.05
+        assert figures["others"][0]["promise"] == "at least 3"

@@ -142,9 +142,9 @@ def test_stages_thaw_on_time_and_stay_unmoved_until_then(tiny, tmp_path):
 def test_bf16_trains_in_bf16_and_keeps_float32_weights(tiny, tmp_path):
     module = tiny.network()
     seen = []
-    module.fc.register_forward_hook(lambda part, args, output: seen.append(output.dtype))
+    module.fc.register_forward_hook(lambda part, args, output: seen.append((part.training, output.dtype)))
     run(tiny, tmp_path, module=module, trainer={"precision": "bf16-mixed", "max_epochs": 1})
-    assert set(seen) == {torch.bfloat16}
+    assert set(seen) == {(True, torch.bfloat16), (False, torch.float32)}  # evaluation: as exported
     assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
 
 

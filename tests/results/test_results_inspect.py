@@ -187,7 +187,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "text": (lambda path: path.write_text("some words\n"), "text that begins 'some words"),
     "cut off": (cut_off, "damaged"),
     "code": (lambda path: torch.save({"w": RunsCode()}, path), "would run code"),
-    "no tensors": (lambda path: torch.save({"epoch": 3}, path), "no tensors under names (it holds epoch)"),
+    "no tensors": (lambda path: torch.save({"epoch": 3}, path), "no tensors under names (it holds epoch (int))"),
     "folder": (lambda path: path.mkdir(), "an empty folder"),
 }
 

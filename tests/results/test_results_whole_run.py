@@ -205,7 +205,7 @@ def test_a_page_that_cannot_be_written_is_a_warning(tmp_path: Path, capsys: pyte
 
 MEASURED = {
     "val/loss": 0.5, "val/accuracy": 0.75, "val/f1": 0.7, "val/auroc": 0.5, "best_epoch": 2, "epochs": 4,
-    "train/seconds": 12.34, "frozen_verified": True, "frozen_statistics_moved": 0,
+    "train/seconds": 12.34, "frozen_verified": True, "frozen_statistics_moved": 0, "left_out": {},
 }  # fmt: skip
 
 
