@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,6 +93,18 @@ def application(name: str) -> Callable[[Path], None]:
     return write
 
 
+def hugging_face(network: str, config: str, **sizes: Any) -> Callable[[Path], None]:
+    """A folder as transformers saves it, from random weights."""
+
+    def write(path: Path) -> None:
+        import transformers
+
+        transformers.set_seed(0)
+        getattr(transformers, network)(getattr(transformers, config)(**sizes)).save_pretrained(path)
+
+    return write
+
+
 def finished_run(path: Path) -> None:
     checkpoint(path.parents[1] / "weights.pth")
     carry_out(f"python train.py donor=file donor.path=weights.pth hydra.run.dir={path}", path.parents[1], SMALL)
@@ -108,6 +121,17 @@ FILES: dict[str, Callable[[Path], None]] = {
     "vgg16.weights.h5": application("VGG16"),
     "resnet50.weights.h5": application("ResNet50"),
     "efficientnetb0.weights.h5": application("EfficientNetB0"),
+    "vit-base-patch16-224": hugging_face("ViTForImageClassification", "ViTConfig", num_labels=1000),
+    "dinov2-with-registers-small": hugging_face(
+        "Dinov2WithRegistersModel",
+        "Dinov2WithRegistersConfig",
+        hidden_size=384,
+        num_attention_heads=6,
+        image_size=518,
+        patch_size=14,
+    ),
+    "resnet-50": hugging_face("ResNetForImageClassification", "ResNetConfig", num_labels=1000),
+    "swin-tiny-patch4-window7-224": hugging_face("SwinForImageClassification", "SwinConfig", num_labels=1000),
 }
 """What the page's commands name, and how it is made."""
 
@@ -127,7 +151,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def carry_out(command: str, place: Path, further: Sequence[str] = ()) -> str:
     """A command of the page in a process of its own, in `place`, with nothing but what lies there."""
-    words = [*shlex.split(command, comments=True), *further]
+    typed_words = shlex.split(command, comments=True)
+    given = {word.partition("=")[0] for word in typed_words}
+    words = [*typed_words, *(word for word in further if word.partition("=")[0] not in given)]
     first = [sys.executable, str(ROOT / words[1])] if words[0] == "python" else [sys.executable, "-c", GRAFT, words[1]]
     paths = [str(place), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
