@@ -250,7 +250,7 @@ def test_a_torch_layer_is_let_pass_exactly_where_it_computes_the_same(tmp_path: 
     make, modules = STANDS_FOR[case]
     for module, passes in modules:
         model, target, path = pair(make, module, tmp_path)
-        x = torch.randn(2, 6, 6, 3, generator=torch.Generator().manual_seed(0)) * 60  # so that weights of 0.05 saturate
+        x = torch.randn(16, 6, 6, 3, generator=torch.Generator().manual_seed(0)) * 60  # weights of 0.05 saturate
         expected = model(x, training=False).movedim(-1, 1)
         if passes:
             transfer(str(path), target)
