@@ -12,14 +12,14 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from graft.config.again import command_to_go_on
 from graft.config.command_line import check_command_line
 from graft.config.compose import parse, register
+from graft.config.examples import command_to_go_on
 from graft.config.faults import FORESEEN, InputError, reason_of
 from graft.config.help import help_text
-from graft.processes import is_first
-from graft.stopping import Stopped, StopSignals
 from graft.sweep.job import STAYS, check_sweep, trial_of_this_job
+from graft.system.processes import is_first
+from graft.system.stopping import Stopped, StopSignals
 
 CONF = Path(__file__).resolve().parent / "conf"
 
@@ -34,8 +34,8 @@ def job(cfg: DictConfig) -> float | None:
             config = parse(cfg)
             in_a_sweep = runtime.mode is RunMode.MULTIRUN
             check_sweep(config.trainer, in_a_sweep)
-            from graft.inputs import kept_inputs  # torch and lightning, which nothing above needs
-            from graft.run import run
+            from graft.pipeline.inputs import kept_inputs  # torch and lightning, which nothing above needs
+            from graft.pipeline.run import run
 
             further_runs = in_a_sweep or STAYS in os.environ
             with StopSignals() as signals:

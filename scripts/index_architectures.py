@@ -18,9 +18,9 @@ from pathlib import Path
 
 from graft.config.choices import Library
 from graft.config.faults import InputError
-from graft.files import write_text
 from graft.models.architectures import COLUMNS, TABLE, Architecture, row_of, table, written
 from graft.models.backbones import construct, model_names
+from graft.system.files import write_text
 
 CLASSES = 1013  # a prime that is no layer's width
 EVERY = 60.0  # seconds between two writes

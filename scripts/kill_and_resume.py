@@ -116,7 +116,7 @@ def run_here(folder: Path, overrides: list[str], kind: str | None, moment: float
         die_while_writing(int(moment * 6))
     if kind == "phase boundary":
         die_at_phase(int(moment * 16))
-    from graft.run import run
+    from graft.pipeline.run import run
 
     folder.mkdir(exist_ok=True)
     run(configuration(overrides), folder, overrides)
@@ -181,7 +181,7 @@ def make_inputs(place: Path) -> dict[str, Path]:
     import torch
     from PIL import Image
 
-    import graft.run  # noqa: F401 - once, for all the processes that are forked from this one
+    import graft.pipeline.run  # noqa: F401 - once, for all the processes that are forked from this one
 
     torch.set_num_threads(1)
     torch.manual_seed(0)

@@ -36,13 +36,13 @@ sys.path.insert(0, str(ROOT / "src"))
 from hydra.core.override_parser.overrides_parser import OverridesParser  # noqa: E402
 
 from graft.config.faults import InputError  # noqa: E402
-from graft.study_record import COMPLETE, Objective, StudyRecord  # noqa: E402
 from graft.sweep.attempt import Claim, Ended  # noqa: E402
 from graft.sweep.conduct import conduct  # noqa: E402
-from graft.sweep.locks import FileLock  # noqa: E402
+from graft.sweep.record import COMPLETE, Objective, StudyRecord  # noqa: E402
 from graft.sweep.settings import SweepSettings  # noqa: E402
 from graft.sweep.space import read_space  # noqa: E402
 from graft.sweep.study import read_study  # noqa: E402
+from graft.system.locks import FileLock  # noqa: E402
 
 FORK = multiprocessing.get_context("fork")
 DRIVER = "postgresql+psycopg"

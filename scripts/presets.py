@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 
-from graft.files import write_text
-from graft.results.record import RunRecord, read_run
-from graft.results.report.words import duration
+from graft.page.words import duration
+from graft.report.record import RunRecord, read_run
+from graft.system.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 PRESETS = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml"))

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from graft.config.reference import reference
-from graft.files import write_text
+from graft.config.help import reference
+from graft.system.files import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 

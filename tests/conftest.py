@@ -106,7 +106,7 @@ def _run_here(folder: Path, *words: str, **given: Any) -> float | None:
     from hydra import compose, initialize_config_dir
 
     from graft.config.compose import parse, register
-    from graft.run import run
+    from graft.pipeline.run import run
 
     tiny = [
         "backbone=timm", "backbone.name=test_efficientnet", "donor=none", "freeze=none", "data=folder",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from graft.results.load import load as load
+    from graft.inference.load import load as load
     from graft.transfer import Ledger as Ledger
     from graft.transfer import TransferError as TransferError
     from graft.transfer import transfer as transfer
@@ -20,7 +20,7 @@ _HOMES = {
     "Ledger": "graft.transfer",
     "TransferError": "graft.transfer",
     "transfer": "graft.transfer",
-    "load": "graft.results.load",
+    "load": "graft.inference.load",
 }
 
 

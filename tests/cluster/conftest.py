@@ -37,8 +37,8 @@ def run(config, folder, overrides, signals=None, watcher=None, inputs=None):
         time.sleep(600)
     (folder / "metrics.json").write_text(json.dumps({"val/loss": config.seed}))
 
-sys.modules["graft.run"] = types.SimpleNamespace(run=run)
-sys.modules["graft.inputs"] = types.SimpleNamespace(kept_inputs=lambda: None)
+sys.modules["graft.pipeline.run"] = types.SimpleNamespace(run=run)
+sys.modules["graft.pipeline.inputs"] = types.SimpleNamespace(kept_inputs=lambda: None)
 """
 
 

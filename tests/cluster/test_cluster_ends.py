@@ -14,13 +14,13 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from graft.cluster.follow import end_of
-from graft.cluster.jobs import _collect
 from graft.cluster.record import JobRecord, enter, has_open_job, read_end, write_end, write_record
 from graft.cluster.states import JobState, read_sacct, read_squeue
-from graft.study_record import Objective
+from graft.commands.jobs import _collect
 from graft.sweep.attempt import Claim, Ended
 from graft.sweep.conduct import conduct
 from graft.sweep.ledger import TrialLedger
+from graft.sweep.record import Objective
 from graft.sweep.settings import SweepSettings
 from graft.sweep.space import read_space
 
@@ -96,12 +96,12 @@ def test_a_job_that_was_submitted_after_slurm_was_asked_is_not_forgotten(
         write_record(folder / "1", JobRecord(job="8", log="no log"))
         return {}
 
-    monkeypatch.setattr("graft.cluster.jobs.states_of", ask)
+    monkeypatch.setattr("graft.commands.jobs.states_of", ask)
     _collect(folder)
     forgotten = "SLURM does not know its job 7_0 any more, and the job left no word"
     assert [(trial.state, trial.reason) for trial in ledger.trials()] == [("failed", forgotten), ("running", "")]
     write_end(folder / "1", "8", "the loss is not finite")
-    monkeypatch.setattr("graft.cluster.jobs.states_of", lambda jobs: {})
+    monkeypatch.setattr("graft.commands.jobs.states_of", lambda jobs: {})
     _collect(folder)
     assert [trial.reason for trial in ledger.trials()] == [forgotten, "the loss is not finite"]
 

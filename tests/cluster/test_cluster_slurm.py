@@ -22,8 +22,9 @@ def states(folder: Path) -> list[tuple[str, int, str]]:
 
 
 def shown(folder: Path, *words: str) -> str:
+    code = "from graft.commands.cli import main; raise SystemExit(main())"
     done = subprocess.run(
-        [sys.executable, "-c", "from graft.cli import main; raise SystemExit(main())", "jobs", str(folder), *words],
+        [sys.executable, "-c", code, "jobs", str(folder), *words],
         capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

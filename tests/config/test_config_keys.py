@@ -10,8 +10,8 @@ from graft.config.examples import EXAMPLES, example
 from graft.config.help import MAIN_KEYS
 from graft.config.keys import ALIASES, in_words, is_known, nearest_keys, schema_keys
 from graft.config.limits import LIMITS
+from graft.config.rules import MATTERS, REQUIRES, RULES
 from graft.config.schema import Mode
-from graft.config.together import MATTERS, REQUIRES, RULES
 
 
 @pytest.mark.parametrize("name", list(schema_keys()))

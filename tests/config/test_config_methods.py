@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from graft.config import together_methods
+from graft.config import rules_methods
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -70,7 +70,7 @@ def test_what_goes_together_is_taken(faults_of: FaultsOf) -> None:
 def test_a_missing_package_is_answered_with_the_line_to_type(
     monkeypatch: pytest.MonkeyPatch, faults_of: FaultsOf
 ) -> None:
-    monkeypatch.setattr(together_methods, "find_spec", lambda name: None)
+    monkeypatch.setattr(rules_methods, "find_spec", lambda name: None)
     assert faults_of("method.lora=8") == {
         "method.lora": "method.lora: expected the package peft, received a Python without it; try pip install peft"
     }

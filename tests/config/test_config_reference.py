@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from graft.config.help import reference
 from graft.config.keys import leaves
-from graft.config.reference import reference
 
 
 def test_the_page_in_the_docs_is_the_schema_s(root: Path) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from graft.config import trackers
+from graft.config import rules_logger
+from graft.config.rules_logger import is_file_store, logger_faults
 from graft.config.schema import LoggerConfig
-from graft.config.trackers import is_file_store, logger_faults
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ def test_a_missing_package_is_a_fault_with_the_line_to_type(
     wanted: LoggerConfig, typed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert list(logger_faults(wanted)) == []
-    monkeypatch.setattr(trackers, "find_spec", lambda _: None)
+    monkeypatch.setattr(rules_logger, "find_spec", lambda _: None)
     (fault,) = logger_faults(wanted)
     assert str(fault).endswith(f"; try {typed}")
 

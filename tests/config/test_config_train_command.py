@@ -104,7 +104,7 @@ def test_tab_completes_in_a_real_bash(root: Path) -> None:
     assert ended.stdout.split() == ["donor=file"]
 
 
-# In place of graft.run, whose own tests are elsewhere: what train.py does with each way that a run can end.
+# In place of graft.pipeline.run, whose own tests are elsewhere: what train.py does with each way that a run can end.
 STAND_IN = """
 import runpy, sys, types
 from graft.config.faults import InputError, RunFailed
@@ -117,8 +117,8 @@ def run(config, folder, overrides, signals=None, watcher=None, inputs=None):
         raise ENDS[config.seed]
     print(config.seed, folder.is_dir(), *overrides)
     (folder / "metrics.json").write_text('{"val/loss": 0.5}')
-sys.modules["graft.run"] = types.SimpleNamespace(run=run)
-sys.modules["graft.inputs"] = types.SimpleNamespace(kept_inputs=lambda: None)
+sys.modules["graft.pipeline.run"] = types.SimpleNamespace(run=run)
+sys.modules["graft.pipeline.inputs"] = types.SimpleNamespace(kept_inputs=lambda: None)
 sys.argv[0] = "train.py"
 runpy.run_path("train.py", run_name="__main__")
 """

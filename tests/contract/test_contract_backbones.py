@@ -19,9 +19,8 @@ from graft.config.schema import BackboneConfig, FreezeBatchNorm, HeadConfig, Hea
 from graft.finetune.freeze import apply_freeze, parse_freeze
 from graft.finetune.route import halves_at
 from graft.models.cut import split
-from graft.models.names import tensor_names
 from graft.models.network import Network, build_network, rebuild
-from graft.models.stages import HEAD, covers
+from graft.models.stages import HEAD, covers, tensor_names
 
 FILES = {file.stem: file for file in sorted((Path(__file__).parents[2] / "conf/backbone").glob("*.yaml"))}
 BY_NAME_ONLY = ("torchvision", "timm")

@@ -22,7 +22,7 @@ from graft.data.images import ImageFiles
 from graft.data.loader import choose_workers
 from graft.data.sampling import Key, keyed_randomness
 from graft.data.table import Table
-from graft.finetune.quiet import quiet_lightning
+from graft.finetune.hardware import quiet_lightning
 from graft.models.preprocess import Preprocess
 
 PREPROCESS = Preprocess(image_size=8, crop_fraction=0.5, interpolation="bilinear", mean=(0.5,) * 3, std=(0.2,) * 3)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from graft.config.caching import cache_faults
 from graft.config.choices import CacheKind, DataKind
+from graft.config.rules_cache import cache_faults
 from graft.config.schema_images import AugmentConfig, CacheConfig, DataConfig
 from graft.data.datamodule import DataModule
 from graft.data.datasets import load_table

@@ -21,7 +21,7 @@ from graft.data.images import decode
 from graft.data.pixels import Unreadable, measure, read_pixels
 from graft.data.transforms import eval_transform, jpeg_edge
 from graft.models.preprocess import Preprocess
-from graft.results.load import Preparation
+from graft.results.model import Preparation
 
 SIDE = 32
 EDGE = 2 * SIDE

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torchvision.models import ConvNeXt_Tiny_Weights, EfficientNet_B0_Weights, ResNet18_Weights
 
-from graft.config.caching import is_random
 from graft.config.faults import InputError
+from graft.config.rules_cache import is_random
 from graft.config.schema_images import AugmentConfig
 from graft.data.images import decode
 from graft.data.sampling import Key, keyed_randomness

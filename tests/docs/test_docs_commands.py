@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from graft.cli import COMMANDS
+import benchmarks
+from graft.commands.cli import COMMANDS
 from graft.config.command_line import check_command_line
 from graft.config.compose import register
 
 ROOT = Path(__file__).resolve().parents[2]
+DOORS = ("python train.py ", "python -m benchmarks", "graft ")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -25,9 +27,10 @@ def blocks(page: Path, language: str) -> list[str]:
 def typed(page: Path) -> list[str]:
     """Each command of the page, without what is said of it behind a #; also those that a table holds."""
     lines = "".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
-    cells = re.findall(r"^\|.*?`((?:python train\.py|graft) [^`]*)`", page.read_text(encoding="utf-8"), re.MULTILINE)
+    doors = "|".join(map(re.escape, DOORS))
+    cells = re.findall(rf"^\|.*?`((?:{doors})[^`]*)`", page.read_text(encoding="utf-8"), re.MULTILINE)
     commands = (part for line in [*lines, *cells] for part in line.split(" && "))
-    return [command.strip() for command in commands if command.strip().startswith(("python train.py", "graft "))]
+    return [command.strip() for command in commands if command.strip().startswith(DOORS)]
 
 
 COMMANDS_OF_DOCS = [(page.name, command) for page in PAGES for command in typed(page)]
@@ -37,6 +40,11 @@ assert len(COMMANDS_OF_DOCS) > 20
 @pytest.mark.parametrize(("page", "command"), COMMANDS_OF_DOCS)
 def test_a_command_is_one_that_graft_takes(page: str, command: str) -> None:
     words = shlex.split(command, comments=True)
+    if words[1] == "-m":
+        parser = argparse.ArgumentParser(prog="python -m benchmarks", exit_on_error=False)
+        benchmarks.configure(parser)
+        parser.parse_args(words[3:])
+        return
     if words[0] == "python":
         register()
         faults = check_command_line(words[2:], ROOT / "conf")

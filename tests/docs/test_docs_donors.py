@@ -22,6 +22,7 @@ import torch
 import torchvision
 from PIL import Image
 from safetensors.torch import save_file
+
 from tests.docs.test_docs_commands import ROOT, typed
 
 os.environ["KERAS_BACKEND"] = "torch"
@@ -34,7 +35,7 @@ SMALL = (
     "data=folder", "data.root=images", "data.image_size=32", "data.batch_size=4", "data.num_workers=0",
     "trainer.max_epochs=1", "seed=0",
 )  # fmt: skip
-GRAFT = "from graft.cli import main; raise SystemExit(main())"
+GRAFT = "from graft.commands.cli import main; raise SystemExit(main())"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 BACKBONE = "efficientnet_lite0"
 """The default."""

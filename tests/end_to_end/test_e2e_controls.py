@@ -28,7 +28,8 @@ def test_controls_are_run_once_and_reported(train: Train, images: Path, tmp_path
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     run = tmp_path / "run"
-    command = [sys.executable, "-c", "from graft.cli import main; raise SystemExit(main())", "controls", str(run)]
+    code = "from graft.commands.cli import main; raise SystemExit(main())"
+    command = [sys.executable, "-c", code, "controls", str(run)]
     told = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stderr
     ledgers = {

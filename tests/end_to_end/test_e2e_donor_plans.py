@@ -13,6 +13,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+
 from tests.transfer.test_donors_jax import DEPTH, HEADS, WIDTH, bit_name, vit_arrays
 
 Train = Callable[..., subprocess.CompletedProcess[str]]

@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 
 import graft
-from graft.benchmark.composed import composed
+from benchmarks.composed import composed
+from graft.pipeline.run import run
 from graft.results.predictions import read_predictions
-from graft.run import run
 
 CLOSE = 1e-3  # of a probability; of a regression's standard deviation
 BACKBONE = "test_efficientnet"

@@ -57,7 +57,7 @@ def carry_out(command: str, folder: Path, root: Path) -> str:
         words = [sys.executable, str(root / words[1]), *words[2:]]
     else:
         assert words[0] == "graft"
-        words = [sys.executable, "-c", "from graft.cli import main; raise SystemExit(main())", *words[1:]]
+        words = [sys.executable, "-c", "from graft.commands.cli import main; raise SystemExit(main())", *words[1:]]
     done = subprocess.run(
         words, cwd=folder, env={**os.environ, "HF_HUB_OFFLINE": "1"}, stdin=subprocess.DEVNULL, capture_output=True,
         text=True, check=False,

@@ -48,7 +48,7 @@ def test_a_run_on_a_folder_of_hugging_faces(train: Command, images: Path, folder
 
 
 def test_inspect_lists_a_folder_of_hugging_faces(folder: Path) -> None:
-    code = "import sys; from graft.cli import main; sys.exit(main())"
+    code = "import sys; from graft.commands.cli import main; sys.exit(main())"
     words = [sys.executable, "-c", code, "inspect", str(folder), "--json"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

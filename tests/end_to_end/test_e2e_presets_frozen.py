@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from graft.config.compose import parse, register
 from graft.finetune.module import FineTuning
-from graft.run import run
-from graft.stopping import Stopped, StopSignals
+from graft.pipeline.run import run
+from graft.system.stopping import Stopped, StopSignals
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 RECIPES = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))

@@ -15,7 +15,7 @@ import pytest
 import timm
 import torch
 
-from graft.study_record import StudyRecord
+from graft.sweep.record import StudyRecord
 from graft.sweep.study import read_study
 
 pytestmark = pytest.mark.slow

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import graft
-from graft.cli import dispatch
+from graft.commands.cli import dispatch
 
 Train = Callable[..., subprocess.CompletedProcess[str]]
 

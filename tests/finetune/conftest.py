@@ -21,9 +21,8 @@ from graft.data.loader import KeyedLoader
 from graft.data.sampling import KeyedBatchSampler
 from graft.finetune.module import FineTuning
 from graft.finetune.unfreeze import make_schedule
-from graft.models.names import tensor_names
-from graft.models.stages import Stage, Stages
-from graft.tasks import SingleLabel
+from graft.models.stages import Stage, Stages, tensor_names
+from graft.tasks.single_label import SingleLabel
 
 
 class Block(nn.Module):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from graft.config.schema import MethodConfig, UnfreezeKind
-from graft.finetune.average import Average
 from graft.finetune.fit import fit
+from graft.finetune.methods.average import Average
 from graft.finetune.route import Route
 
 

@@ -6,9 +6,8 @@ from rich.console import Console
 
 from graft.config.faults import RunFailed
 from graft.config.schema import CheckpointConfig, LoggerConfig
-from graft.finetune.callbacks import as_csv, best_row
+from graft.finetune.callbacks import as_csv, best_row, make_loggers
 from graft.finetune.fit import fit
-from graft.finetune.loggers import make_loggers
 from graft.finetune.module import FineTuning
 
 NAN = math.nan

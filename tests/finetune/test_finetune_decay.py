@@ -10,7 +10,7 @@ from torch.nn.utils import parametrizations, weight_norm
 from graft.config.faults import InputError
 from graft.finetune.decay import BIAS, CONFIG, LIBRARY, NORM, TABLE, VECTOR, undecayed
 from graft.finetune.groups import group_parameters, without_decay
-from graft.finetune.l2_sp import anchored
+from graft.finetune.methods.l2_sp import anchored
 
 
 def on_meta(build):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from graft.config.schema import MethodConfig
-from graft.finetune.distill import Distillation
 from graft.finetune.fit import fit
+from graft.finetune.methods.distill import Distillation
 
 IMAGES = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

@@ -6,7 +6,9 @@ import torch.nn.functional as F
 
 from graft.config.schema import ClassWeights, LossConfig, MethodConfig, RegressionLoss, UnfreezeKind
 from graft.finetune.fit import fit
-from graft.tasks import MultiLabel, Regression, SingleLabel
+from graft.tasks.multi_label import MultiLabel
+from graft.tasks.regression import Regression
+from graft.tasks.single_label import SingleLabel
 
 BALANCED = LossConfig(class_weights=ClassWeights.balanced, label_smoothing=0.2)
 

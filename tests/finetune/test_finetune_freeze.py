@@ -11,8 +11,7 @@ from graft.config.faults import InputError
 from graft.config.schema import FreezeBatchNorm
 from graft.finetune.freeze import apply_freeze, check_tied, modules_in_eval, parse_freeze, unmoving
 from graft.models.fingerprint import fingerprint
-from graft.models.names import tensor_names
-from graft.models.stages import Stage, Stages
+from graft.models.stages import Stage, Stages, tensor_names
 
 RESNET = Stages(
     trunk=(

@@ -6,8 +6,8 @@ import torch
 from graft.config.schema import MethodConfig, SchedulerConfig, SchedulerKind
 from graft.finetune.fit import fit
 from graft.finetune.groups import group_parameters
-from graft.finetune.l2_sp import Anchors, anchored
-from graft.models.names import tensor_names
+from graft.finetune.methods.l2_sp import Anchors, anchored
+from graft.models.stages import tensor_names
 
 
 def test_the_penalty_and_its_gradient_are_the_papers(tiny):

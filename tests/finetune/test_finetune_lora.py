@@ -10,10 +10,9 @@ from torch import nn
 from graft.config.faults import InputError, RunFailed
 from graft.config.schema import MethodConfig, UnfreezeKind
 from graft.finetune.fit import fit
-from graft.finetune.lora import add_lora, lora_layers, lora_names, merge, plain_name
-from graft.finetune.selective import holding
-from graft.models.names import tensor_names
-from graft.models.stages import Stage, Stages
+from graft.finetune.methods.lora import add_lora, lora_layers, lora_names, merge, plain_name
+from graft.finetune.methods.selective import holding
+from graft.models.stages import Stage, Stages, tensor_names
 
 SHAPE = (3, 8, 8)
 LAYERS = ("conv1", "layer1.conv", "layer2.conv", "layer3.conv")

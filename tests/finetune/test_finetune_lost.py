@@ -4,8 +4,8 @@ import pytest
 from torch import distributed
 
 from graft.config.faults import RunFailed
+from graft.finetune.callbacks import told_when_lost
 from graft.finetune.checkpoint import FOLDER, LAST
-from graft.finetune.lost import told_when_lost
 
 GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:544] Connection closed by peer [127.0.0.1]:1234"
 

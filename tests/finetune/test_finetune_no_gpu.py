@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import torch
 
-from graft.finetune.no_gpu import VARIABLE, known_to_be_none
+from graft.finetune.hardware import VARIABLE, known_to_be_none
 
 
 def test_without_a_gpu_the_search_is_put_off_and_comes_back(monkeypatch):

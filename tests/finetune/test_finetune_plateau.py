@@ -11,7 +11,7 @@ from graft.finetune.fit import fit
 from graft.finetune.module import FineTuning
 from graft.finetune.plateau import Plateau
 from graft.finetune.unfreeze import make_schedule
-from graft.models.names import tensor_names
+from graft.models.stages import tensor_names
 
 EPOCH = 7  # steps
 NAN = math.nan

@@ -5,15 +5,15 @@ import signal
 
 import pytest
 import torch
-from tests.finetune.processes import plain_network, processes
 from torch import nn
 
 from graft.config.schema import MethodConfig, SchedulerConfig, SchedulerKind, UnfreezeKind
 from graft.finetune.fit import fit
-from graft.finetune.l2_sp import anchored
+from graft.finetune.methods.l2_sp import anchored
 from graft.finetune.module import FineTuning
-from graft.models.names import tensor_names
-from graft.stopping import Stopped, StopSignals
+from graft.models.stages import tensor_names
+from graft.system.stopping import Stopped, StopSignals
+from tests.finetune.processes import plain_network, processes
 
 pytestmark = pytest.mark.slow
 

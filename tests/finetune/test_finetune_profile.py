@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from graft.finetune.fit import fit
-from graft.finetune.profile import Shares
+from graft.finetune.metrics import Shares
 
 
 class Hand:

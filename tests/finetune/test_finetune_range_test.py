@@ -11,9 +11,9 @@ import torch
 from graft.config.faults import RunFailed
 from graft.config.schema import SchedulerConfig, SchedulerKind, UnfreezeKind
 from graft.finetune.fit import fit
-from graft.finetune.range_test import HIGHEST, LOWEST, STEPS, range_test, rate_at, smooth, steepest
+from graft.finetune.rate_search import HIGHEST, LOWEST, STEPS, range_test, rate_at, smooth, steepest
 from graft.models.fingerprint import digests
-from graft.models.names import tensor_names
+from graft.models.stages import tensor_names
 
 RATES = [rate_at(step) for step in range(STEPS)]
 

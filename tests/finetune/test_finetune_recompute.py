@@ -7,7 +7,7 @@ from torch import nn
 from graft.config.faults import InputError
 from graft.config.schema import UnfreezeKind
 from graft.finetune.fit import fit
-from graft.finetune.recompute import recomputed
+from graft.finetune.methods.recompute import recomputed
 from graft.models.stages import Stage, Stages
 
 EVERY = {"start": "3 steps", "every": "3 steps"}

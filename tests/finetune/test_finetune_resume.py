@@ -5,13 +5,13 @@ import shutil
 
 import pytest
 import torch
-from tests.finetune.endings import ending
 
 from graft.config.faults import InputError, RunFailed
 from graft.config.schema import MethodConfig, SchedulerConfig, SchedulerKind, UnfreezeKind
 from graft.finetune import checkpoint as checkpoint_file
 from graft.finetune.fit import fit
 from graft.finetune.module import FineTuning
+from tests.finetune.endings import ending
 
 EPOCH = 7  # steps
 

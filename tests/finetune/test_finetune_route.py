@@ -14,10 +14,10 @@ from graft.data.loader import KeyedLoader
 from graft.data.sampling import KeyedBatchSampler
 from graft.finetune.fit import fit
 from graft.finetune.module import FineTuning
-from graft.finetune.range_test import range_test
+from graft.finetune.rate_search import range_test
 from graft.finetune.route import EVALUATION, TRAIN, WHOLE, Route
-from graft.machine import threads
 from graft.models.cut import split
+from graft.system.machine import threads
 
 EPOCH = 7  # steps
 FLOAT32 = {"train": "folded, float32", "evaluation": "folded, float32"}

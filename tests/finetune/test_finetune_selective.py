@@ -8,7 +8,7 @@ import torch
 from graft.config.faults import InputError
 from graft.config.schema import UnfreezeKind
 from graft.finetune.fit import fit
-from graft.finetune.selective import biases_and_norms_only
+from graft.finetune.methods.selective import biases_and_norms_only
 
 BIASES_AND_NORMS = {
     "conv1.bias", "bn1.weight", "bn1.bias",

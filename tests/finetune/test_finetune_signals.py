@@ -10,7 +10,7 @@ import torch
 from graft.config.faults import InputError
 from graft.finetune.fit import fit
 from graft.finetune.module import FineTuning
-from graft.stopping import Stopped, StopSignals, outlive_signals
+from graft.system.stopping import Stopped, StopSignals, outlive_signals
 
 EPOCH = 7  # steps
 

@@ -4,17 +4,17 @@ import math
 
 import pytest
 import torch
-from tests.finetune.processes import plain_network, processes
 from torch import nn
 
 from graft.config.choices import ClassWeights, OnError
 from graft.config.schema import LossConfig, MethodConfig, SchedulerConfig, SchedulerKind
 from graft.finetune.fit import fit
-from graft.finetune.l2_sp import anchored
-from graft.finetune.range_test import range_test
+from graft.finetune.methods.l2_sp import anchored
+from graft.finetune.rate_search import range_test
 from graft.finetune.step_mean import StepMean
-from graft.models.names import tensor_names
-from graft.tasks import SingleLabel
+from graft.models.stages import tensor_names
+from graft.tasks.single_label import SingleLabel
+from tests.finetune.processes import plain_network, processes
 
 WEIGHED = {"loss": LossConfig(class_weights=ClassWeights.balanced, label_smoothing=0.1)}
 METHODS = {**WEIGHED, "method": MethodConfig(l2_sp=0.5, distill=0.5)}
@@ -107,8 +107,8 @@ def test_one_bad_batch_leaves_its_whole_step_out_of_weights_and_figures(tiny, tm
 
 
 def test_the_loss_that_a_range_test_sees_is_the_steps(tiny, monkeypatch):
-    monkeypatch.setattr("graft.finetune.range_test.STEPS", 5)
-    monkeypatch.setattr("graft.finetune.range_test.steepest", lambda rates, smoothed: 1.0)  # five steps show no slope
+    monkeypatch.setattr("graft.finetune.rate_search.STEPS", 5)
+    monkeypatch.setattr("graft.finetune.rate_search.steepest", lambda rates, smoothed: 1.0)  # five steps show no slope
     losses = []
     for batch_size, accumulate in ((8, 1), (4, 2)):
         data = uneven(tiny, batch_size, 40)

@@ -2,7 +2,6 @@
 
 import lightning as L
 import pytest
-from tests.finetune.endings import whole
 
 from graft.config.choices import OnError
 from graft.config.schema import MethodConfig, SchedulerConfig, SchedulerKind, UnfreezeKind
@@ -11,6 +10,7 @@ from graft.finetune.checkpoint import CheckpointFile
 from graft.finetune.fit import fit
 from graft.finetune.module import FineTuning
 from graft.finetune.steps import Steps, take_own_steps
+from tests.finetune.endings import whole
 
 
 class Stopped(Exception):

@@ -14,7 +14,7 @@ from graft.config.schema import SchedulerConfig, SchedulerKind, UnfreezeKind
 from graft.finetune.fit import fit
 from graft.finetune.freeze import apply_freeze
 from graft.finetune.module import FineTuning
-from graft.finetune.tune import (
+from graft.finetune.step_search import (
     GAIN,
     GRADIENT_TOLERANCE,
     TIMED,
@@ -30,7 +30,7 @@ from graft.finetune.tune import (
     ways,
 )
 from graft.models.fingerprint import digests
-from graft.models.names import tensor_names
+from graft.models.stages import tensor_names
 
 pytestmark = pytest.mark.usefixtures("no_bfloat16_units")
 

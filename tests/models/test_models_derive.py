@@ -12,9 +12,8 @@ from graft.config.schema import BackboneConfig, HeadConfig, HeadKind, Library
 from graft.models.backbones import construct
 from graft.models.cut import split
 from graft.models.derive import call_order, derive_heads, derive_stages
-from graft.models.names import tensor_names
 from graft.models.network import Network, build_network
-from graft.models.stages import check_partition
+from graft.models.stages import check_partition, tensor_names
 
 KNOWN = {
     ("torchvision", "resnet18"): ("fc", ["stem", "layer1", "layer2", "layer3", "layer4"]),

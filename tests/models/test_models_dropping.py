@@ -5,7 +5,7 @@ import torch
 
 from graft.config.faults import InputError
 from graft.config.schema import BackboneConfig, HeadConfig, HeadKind, Library
-from graft.models.dropping import drop_kwargs
+from graft.models.backbones import drop_kwargs
 from graft.models.network import build_network, plain_model
 
 

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from graft.config.faults import InputError
-from graft.models.names import tensor_names
-from graft.models.stages import Stage, Stages, check_partition, covers, declared_stages
+from graft.models.stages import Stage, Stages, check_partition, covers, declared_stages, tensor_names
 
 NAMES = ("stem.weight", "stem.mean", "layer1.0.weight", "layer10.weight", "position", "fc.weight", "fc.bias")
 STAGES = Stages(

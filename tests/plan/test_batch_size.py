@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from graft.batch_size import free_memory, largest_batch, with_batch_size
 from graft.config.compose import parse, register
 from graft.config.faults import ConfigError
 from graft.data.table import Sample, Table
+from graft.plan.memory import free_memory, largest_batch, with_batch_size
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 MB = 1_000_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from graft.estimate import activation_numbers, estimate_memory
+from graft.plan.memory import activation_numbers, estimate_memory
 
 
 def network() -> nn.Sequential:

@@ -4,7 +4,7 @@ import json
 import math
 from pathlib import Path
 
-from graft.files import write_json
+from graft.system.files import write_json
 
 
 def refuse(word: str) -> None:

@@ -14,8 +14,8 @@ from graft.config.faults import InputError
 from graft.config.schema import Config
 from graft.data.table import Sample, Table
 from graft.models import network
-from graft.plan import Plan, make_plan
-from graft.plan_text import count, describe
+from graft.plan.describe import count, describe
+from graft.plan.plan import Plan, make_plan
 from graft.transfer import donor_of_module
 from graft.transfer.chosen import open_chosen
 from graft.transfer.donor import Donor
@@ -285,9 +285,9 @@ def test_a_plan_is_the_same_whatever_was_planned_before(monkeypatch: pytest.Monk
     ]
     alone = []
     for words in others:
-        monkeypatch.setattr("graft.models.known._answers", {})
+        monkeypatch.setattr("graft.models.memo._answers", {})
         alone.append(plan_of(*words).to_dict())
-    monkeypatch.setattr("graft.models.known._answers", {})
+    monkeypatch.setattr("graft.models.memo._answers", {})
     asked = []
     check = network._check_forward
     monkeypatch.setattr(network, "_check_forward", lambda *args: (asked.append(args[1]), check(*args)))

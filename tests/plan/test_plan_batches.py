@@ -16,8 +16,8 @@ from graft.config.compose import parse, register
 from graft.config.faults import InputError
 from graft.config.schema import Config
 from graft.data.table import Sample, Table
-from graft.plan import Plan, make_plan
-from graft.run import run
+from graft.pipeline.run import run
+from graft.plan.plan import Plan, make_plan
 from graft.transfer import donor_of_module
 from graft.transfer.chosen import open_chosen
 

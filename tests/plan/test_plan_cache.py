@@ -13,8 +13,8 @@ from graft.config.compose import parse, register
 from graft.config.faults import InputError
 from graft.data.table import Sample, Table
 from graft.models.network import Network, network_for
-from graft.plan_cache import CachePlan, plan_cache
-from graft.plan_methods import schedule_of
+from graft.plan.features import CachePlan, plan_cache
+from graft.plan.methods import schedule_of
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 EPOCH, EPOCHS = 3, 10  # steps, epochs

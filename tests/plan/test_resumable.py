@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.plan.test_plan import config_of, plan_of, resnet18, table_of
 
 from graft.config.faults import InputError
 from graft.data.datasets import load_table
 from graft.data.table import Sample, Table
-from graft.finetune.settings import check_settings
-from graft.plan import make_plan
-from graft.resumable import shared
+from graft.finetune.state import check_settings
+from graft.plan.plan import make_plan
+from graft.plan.resumable import shared
+from tests.plan.test_plan import config_of, plan_of, resnet18, table_of
 
 
 def differing(*overrides: str) -> set[str]:

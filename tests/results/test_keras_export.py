@@ -10,14 +10,14 @@ import torch
 from torch import nn
 from torchvision.models import mobilenet_v2, resnet18
 
+from graft.commands import export
 from graft.config.faults import InputError, RunFailed
 from graft.config.schema import BackboneConfig, HeadConfig, HeadKind, KerasConfig, Library
+from graft.inference.load import open_model
 from graft.models.network import build_network
-from graft.results import formats
 from graft.results.keras.graph import keras_model
 from graft.results.keras.layers import Unmapped
 from graft.results.keras.write import check_bits, write_keras
-from graft.results.load import open_model
 from graft.transfer.donors import open_donor
 
 os.environ["KERAS_BACKEND"] = "torch"
@@ -153,7 +153,7 @@ def test_a_maximum_over_a_border_needs_values_from_zero():
 def test_the_command_says_what_to_type_instead(timm_model, tmp_path):
     opened = open_model(timm_model)
     with pytest.raises(InputError, match=r"\.weights\.h5"):
-        formats.WRITERS["keras"][1](opened, tmp_path / "x.h5")
+        export.WRITERS["keras"][1](opened, tmp_path / "x.h5")
     odd = replace(opened, module=Odd("scale"))
     with pytest.raises(InputError, match="try --format onnx"):
         write_keras(odd, tmp_path / "x.keras")

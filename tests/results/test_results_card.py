@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from graft.commands.export import run as export_command
 from graft.config.choices import DonorKind, Library
 from graft.config.schema import BackboneConfig, Config, DonorConfig, PublishedConfig
-from graft.files import sha256, write_json
 from graft.results.card import model_card
-from graft.results.formats import run as export_command
-from graft.transfer.donors.licence import licence_of
+from graft.system.files import sha256, write_json
+from graft.transfer.donors.published import licence_of
 
 RECORD = {
     "made_by": "graft 0.1.0",

@@ -13,9 +13,9 @@ from torch import nn
 
 from graft.config.faults import RunFailed
 from graft.config.schema import HeadConfig, HeadKind, Library
-from graft.files import sha256
+from graft.inference.load import open_model
 from graft.results.export import birth_certificate, separate_tensors
-from graft.results.load import open_model
+from graft.system.files import sha256
 
 # What a person without graft writes, once for each library.
 PLAIN = """

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 from graft.config.compose import parse, register
 from graft.config.faults import RunFailed
-from graft.results.record import read_run
+from graft.pipeline.run import run
+from graft.report.record import read_run
 from graft.results.resampling import figures
-from graft.run import run
 
 TINY = (
     "backbone=timm", "backbone.name=test_efficientnet", "freeze=none", "data.image_size=32",

@@ -19,7 +19,7 @@ import graft
 from graft.config.choices import TaskKind
 from graft.config.faults import RunFailed
 from graft.finetune.module import FineTuning
-from graft.outcome import summary, write_page
+from graft.pipeline.outcome import summary, write_page
 
 RunHere = Callable[..., float | None]
 

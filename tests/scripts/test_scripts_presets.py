@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from graft.files import write_json
+from graft.system.files import write_json
 
 
 @pytest.fixture(scope="module")

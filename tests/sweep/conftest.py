@@ -1,4 +1,4 @@
-"""The real command with a job that takes no time: what graft.run would do, without torch."""
+"""The real command with a job that takes no time: what graft.pipeline.run would do, without torch."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def run(config, folder, overrides, signals=None, watcher=None, inputs=None):
     log("end", folder.name, rate)
     return loss
 
-sys.modules["graft.run"] = types.SimpleNamespace(run=run)
-sys.modules["graft.inputs"] = types.SimpleNamespace(kept_inputs=lambda: None)
+sys.modules["graft.pipeline.run"] = types.SimpleNamespace(run=run)
+sys.modules["graft.pipeline.inputs"] = types.SimpleNamespace(kept_inputs=lambda: None)
 """
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

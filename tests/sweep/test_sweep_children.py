@@ -14,8 +14,8 @@ from graft.config.faults import InputError
 from graft.sweep.attempt import Ended
 from graft.sweep.children import Children, check_settings, repeated_command, visible_devices
 from graft.sweep.job import PARENT, TRIAL, trial_of_this_job
-from graft.sweep.locks import FileLock
-from graft.sweep.paths import KEYS, training_lock
+from graft.sweep.record import KEYS, training_lock
+from graft.system.locks import FileLock
 
 SIGKILL = "its process was killed by SIGKILL: out of memory, or by hand"
 HOLD = """

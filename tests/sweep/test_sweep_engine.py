@@ -17,16 +17,15 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from graft.config.faults import InputError
-from graft.study_record import Objective, StudyRecord
 from graft.sweep.attempt import Claim, Ended, Interrupted
 from graft.sweep.conduct import conduct
 from graft.sweep.ledger import TrialLedger
-from graft.sweep.locks import FileLock
-from graft.sweep.paths import JOURNAL, training_lock
+from graft.sweep.record import JOURNAL, Objective, StudyRecord, training_lock
 from graft.sweep.settings import SweepSettings
 from graft.sweep.sources import Grid
 from graft.sweep.space import read_space
 from graft.sweep.study import read_study
+from graft.system.locks import FileLock
 
 LOSS = (Objective(metric="loss", direction="min"),)
 LAUNCH = Callable[[Claim], str | None]

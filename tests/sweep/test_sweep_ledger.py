@@ -13,14 +13,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from typing_extensions import override
 
 from graft.config.faults import InputError
-from graft.study_record import Objective, TrialRecord
 from graft.sweep.attempt import Claim, Ending
 from graft.sweep.ledger import TrialLedger
-from graft.sweep.locks import FileLock
-from graft.sweep.paths import JOURNAL
+from graft.sweep.record import JOURNAL, Objective, TrialRecord
 from graft.sweep.sources import Grid, Proposal
 from graft.sweep.space import read_space
 from graft.sweep.study import read_study
+from graft.system.locks import FileLock
 
 LOSS = (Objective(metric="loss", direction="min"),)
 

@@ -12,17 +12,15 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from graft.config.faults import InputError
-from graft.study_record import Objective, StudyRecord
 from graft.sweep.attempt import Claim, Ended
 from graft.sweep.conduct import conduct
 from graft.sweep.job import PARENT, TRIAL, SweepTrial, trial_of_this_job
-from graft.sweep.locks import FileLock
-from graft.sweep.paths import training_lock
+from graft.sweep.record import Objective, StudyRecord, training_lock
 from graft.sweep.samplers import make_pruner, make_sampler
 from graft.sweep.settings import SweepSettings
 from graft.sweep.space import read_space
-from graft.sweep.study import read_study
-from graft.sweep.summary import summary
+from graft.sweep.study import read_study, summary
+from graft.system.locks import FileLock
 
 LOSS = (Objective(metric="val/loss", direction="min"),)
 EPOCHS, TRIALS = 9, 10

@@ -8,8 +8,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from graft.config.compose import sweep_name
 from graft.config.faults import ConfigError, InputError
-from graft.config.sweep_name import sweep_name
 from graft.sweep.objectives import read_objectives
 from graft.sweep.samplers import make_pruner, make_sampler
 from graft.sweep.settings import read_settings

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from graft.study_record import Objective
 from graft.sweep.attempt import Claim, Ended, Interrupted
 from graft.sweep.conduct import conduct
+from graft.sweep.record import Objective
 from graft.sweep.settings import SweepSettings
 from graft.sweep.space import read_space
 

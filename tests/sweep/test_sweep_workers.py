@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from graft.processes import AT_ONCE, cores
 from graft.sweep.attempt import Ended
 from graft.sweep.job import TRIAL
 from graft.sweep.workers import Job, Workers
+from graft.system.processes import AT_ONCE, cores
 
 # What a trial leaves in its process, its environment and its output, and how it ends (its word).
 PROGRAM = """
@@ -152,7 +152,7 @@ def test_each_thread_has_a_process_and_a_device(do: Do, tmp_path: Path) -> None:
 
 
 def test_runs_at_once_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("graft.processes.all_cores", lambda: 8)
+    monkeypatch.setattr("graft.system.processes.all_cores", lambda: 8)
     assert cores() == 8
     monkeypatch.setenv(AT_ONCE, "3")
     assert cores() == 2

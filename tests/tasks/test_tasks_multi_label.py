@@ -11,9 +11,10 @@ from graft.config.choices import TaskKind
 from graft.config.faults import InputError
 from graft.config.schema import ClassWeights, LossConfig
 from graft.finetune.metrics import Evaluation
-from graft.results.evaluate_labels import label_figures
 from graft.results.resampling import bootstrap, figures
-from graft.tasks import MultiLabel, task_of, task_of_record
+from graft.tasks.evaluate_labels import label_figures
+from graft.tasks.multi_label import MultiLabel
+from graft.tasks.registry import task_of, task_of_record
 
 NAMES = ["ant", "bee", "cicada"]
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [-0.5, 1.0, -2.0], [0.2, 0.4, -1.0], [-1.0, -2.0, 0.1]])

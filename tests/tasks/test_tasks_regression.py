@@ -8,9 +8,10 @@ from graft.config.choices import RegressionLoss, TaskKind
 from graft.config.faults import InputError
 from graft.config.schema import LossConfig
 from graft.finetune.metrics import Evaluation
-from graft.results.evaluate_numbers import number_figures
 from graft.results.resampling import bootstrap, figures
-from graft.tasks import Regression, task_of, task_of_record
+from graft.tasks.evaluate_numbers import number_figures
+from graft.tasks.registry import task_of, task_of_record
+from graft.tasks.regression import Regression
 
 NUMBERS = torch.tensor([[10.0, 0.1], [20.0, 0.3], [30.0, 0.2], [40.0, 0.6]])
 OUTPUTS = torch.tensor([[-1.0, 0.0], [0.5, 0.5], [0.4, -0.5], [2.0, 3.0]])

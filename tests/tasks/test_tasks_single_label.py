@@ -11,10 +11,9 @@ from graft.config.choices import TaskKind
 from graft.config.faults import InputError
 from graft.config.schema import ClassWeights, LossConfig
 from graft.finetune.metrics import Evaluation
-from graft.results.evaluate import area_under_roc
 from graft.results.resampling import bootstrap, figures, paired_difference
-from graft.tasks import SingleLabel
-from graft.tasks.single_label import CrossEntropy, balanced_weights
+from graft.tasks.evaluate import area_under_roc
+from graft.tasks.single_label import CrossEntropy, SingleLabel, balanced_weights
 
 TASK = SingleLabel(["a", "b", "c"])
 

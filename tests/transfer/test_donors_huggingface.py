@@ -14,8 +14,8 @@ from timm.models.vision_transformer import VisionTransformer
 
 from graft import transfer
 from graft.config.faults import InputError
-from graft.results.contents import contents
 from graft.transfer.donors import open_donor
+from graft.weights.contents import contents
 
 SIZES: dict[str, Any] = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2, "num_classes": 3}
 

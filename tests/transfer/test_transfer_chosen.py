@@ -20,7 +20,7 @@ from graft.config.compose import parse, register
 from graft.config.faults import ConfigError, InputError
 from graft.data.table import Sample, Table
 from graft.models.network import Network, build_network
-from graft.plan import Plan, make_plan
+from graft.plan.plan import Plan, make_plan
 from graft.transfer import account, inject, target_of_module
 from graft.transfer.chosen import open_chosen, rules_for
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from graft.transfer import TransferError, transfer
+from graft.transfer.donor import count_unsound, is_finite
 from graft.transfer.donors import open_donor
-from graft.transfer.finite import count_unsound, is_finite
 
 LARGEST = torch.finfo(torch.float32).max
 

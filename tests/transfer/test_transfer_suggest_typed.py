@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionViT
 
 from graft import TransferError, transfer
+from graft.commands.transfer import OPTIONS, config_of, configure
 from graft.config.faults import InputError
 from graft.config.options import in_options
-from graft.models.names import is_counter
-from graft.results.adapted import OPTIONS, config_of, configure
+from graft.models.stages import is_counter
 from graft.transfer import TensorInfo, suggest_rules, target_of_module
 
 State = dict[str, Tensor]

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from graft.files import write_json
+from graft.system.files import write_json
 
 JOB_FILE = "slurm.json"
 """Written by whoever submits; the sweep's ledger knows the trial by its number, and SLURM the job by its id."""

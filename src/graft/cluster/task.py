@@ -1,9 +1,9 @@
 """What runs inside a SLURM job: the run's command as a process of its own, and what is said and done when it ends.
 
-Signals have one owner, the run itself (`graft.stopping`): it saves behind the step at hand, in all processes together,
-and ends with the signal's exit code. From that code this process, whose submitit handlers are put aside, reads what to
-do. USR2 and USR1 announce that the job's time is nearly up: the job is queued again. SIGTERM comes from SLURM with a
-requeue, a preemption or a cancellation, and SLURM knows itself what follows.
+Signals have one owner, the run itself (`graft.system.stopping`): it saves behind the step at hand, in all processes
+together, and ends with the signal's exit code. From that code this process, whose submitit handlers are put aside,
+reads what to do. USR2 and USR1 announce that the job's time is nearly up: the job is queued again. SIGTERM comes from
+SLURM with a requeue, a preemption or a cancellation, and SLURM knows itself what follows.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import Any
 from graft.cluster.record import END_FILE, write_end
 from graft.cluster.states import requeue
 from graft.config.faults import RunFailed
-from graft.processes import is_first
-from graft.stopping import SIGNALS
 from graft.sweep.children import HANDED_DOWN, child, ended, stop_signal
+from graft.system.processes import is_first
+from graft.system.stopping import SIGNALS
 
 TIME_IS_UP = (signal.SIGUSR1, signal.SIGUSR2)
 RANK_OF_SRUN = "SLURM_PROCID"

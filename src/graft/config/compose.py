@@ -1,24 +1,27 @@
-"""Hydra's untyped config becomes typed values, or every fault in it is told at once."""
+"""From the config that Hydra composed, or that a run left in its folder, to typed values."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import hashlib
+import re
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import MISSING
 from enum import Enum
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from graft.config.examples import example
-from graft.config.faults import ConfigError, Fault, nearest
+from graft.config.faults import ConfigError, Fault, InputError, nearest
 from graft.config.keys import nearest_keys, schema_keys
 from graft.config.limits import LIMITS, beyond_limits
 from graft.config.processor_images import fill_from_processor
+from graft.config.rules import clashes
 from graft.config.schema import Config
-from graft.config.sweep_name import register_sweep_name
-from graft.config.together import clashes
 
 
 def register() -> None:
@@ -174,3 +177,57 @@ def _sound(typed: DictConfig, known: Collection[str]) -> Iterator[tuple[str, Any
         if not OmegaConf.is_missing(section, name):
             value = section[name]
             yield key.name, OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+
+PLACE = Path(".hydra") / "config.yaml"
+
+
+def stored_config(run: Path, *, needed: tuple[str, ...] = ()) -> Config:
+    """What a run was configured with; a key that is newer than the run has its default.
+
+    Args:
+        needed: the groups that the caller reads; faults elsewhere (a donor that has gone, say) do not matter then.
+
+    Raises:
+        InputError: no config there, or one that this version does not understand.
+    """
+    path = run / PLACE
+    if not path.is_file():
+        raise InputError(
+            f"{run}: expected a run's folder with {PLACE} in it, received {'one' if run.is_dir() else 'a path'} "
+            "without; try the folder that training named at its end"
+        )
+    try:
+        loaded = OmegaConf.load(path)
+        if not isinstance(loaded, DictConfig):
+            raise InputError(f"{path}: expected a config, received a list; try the run again")
+        typed, faults = examine(loaded)
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise InputError(f"{path}: expected a config that can be read, received {error}; try the run again") from error
+    matter = [fault for fault in faults if not needed or fault.key.split(".")[0] in needed]
+    if matter:
+        raise ConfigError(matter)
+    if not needed:
+        return cast(Config, OmegaConf.to_object(typed))
+    sections: dict[str, Any] = {name: OmegaConf.to_object(typed[name]) for name in needed}
+    return Config(seed=typed.seed, **sections)
+
+
+LONGEST = 60
+
+
+def sweep_name(overrides: Iterable[str], sweeper: str) -> str:
+    """What is varied, to read, and a hash of everything that was typed, in whatever order.
+
+    Overrides of Hydra itself (more trials, another launcher) are left out: with them it is the same sweep still.
+    """
+    lines = sorted(str(override) for override in overrides)
+    varied = [line.partition("=")[0].lstrip("+").rpartition(".")[2] for line in lines if re.search(r"[,(]", line)]
+    digest = hashlib.sha256("\n".join([sweeper, *lines]).encode()).hexdigest()[:8]
+    words = re.sub(r"[^\w+]", "_", "+".join(varied))[:LONGEST]
+    return f"{words}-{digest}" if words else digest
+
+
+def register_sweep_name() -> None:
+    """Makes ${sweep_name:…} known to the config."""
+    OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)

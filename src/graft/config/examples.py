@@ -1,9 +1,13 @@
-"""What to type instead: a value that is right for a key, as a user writes it on a command line."""
+"""Values written out as one types them: examples of keys, commands to go on with, places of donors."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
+import shlex
+from collections.abc import Sequence
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from graft.config.keys import schema_keys
@@ -73,3 +77,32 @@ def written(value: Any) -> str:
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+PLAIN = re.compile(r"[\w./+-]+")  # what Hydra's override syntax takes without quotes
+
+
+def command_to_go_on(overrides: Sequence[str], folder: Path) -> str:
+    """The same run in the same folder, where resume=auto finds its checkpoint."""
+    kept = [word for word in overrides if not word.startswith("resume=")]
+    place = str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
+    written = place if PLAIN.fullmatch(place) else quoted(place)
+    return shlex.join(["python", "train.py", *kept, f"hydra.run.dir={written}"])
+
+
+def quoted(value: object) -> str:
+    """As Hydra's override syntax takes any text."""
+    plain = str(value).replace("'", "\\'")
+    return f"'{plain}'"
+
+
+HUB = "hf-hub:"
+LOCAL_DIR = "local-dir:"
+PYTHON = "python:"
+
+
+def place_of(path: str) -> Path | None:
+    """The file or folder that must exist on this machine; None where the path names none."""
+    if path.startswith((HUB, PYTHON)):
+        return None
+    return Path(path.removeprefix(LOCAL_DIR)).expanduser()

@@ -1,4 +1,4 @@
-"""`python train.py --help`: what graft does, in its user's words, written from the schema and the folders of conf/."""
+"""`python train.py --help` and docs/reference.md, both written from the schema."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from graft.config.examples import written
-from graft.config.keys import schema_keys
+from graft.config.keys import Key, schema_keys
 
 WIDTH = 116
 
@@ -119,3 +119,44 @@ def _row(left: str, right: str, column: int) -> str:
     gap = "" if len(left) + 4 <= column else "\n"
     first = f"  {left}" + (f"\n{' ' * column}" if gap else " " * (column - len(left) - 2))
     return (first + f"\n{' ' * column}".join(lines)).rstrip()
+
+
+REFERENCE_OPENING = """\
+# Every key
+
+Written from the schema by `python scripts/write_reference.py`; a test fails when it is stale. A command's values are
+shown by `python train.py --cfg job …`. A key whose default is *set by the option* takes its value from the file
+`conf/GROUP/OPTION.yaml` that `GROUP=OPTION` names."""
+
+
+def reference(conf: Path) -> str:
+    """The page, for the schema and the groups that the folder conf holds."""
+    options = groups_of(conf)
+    return "\n\n".join([REFERENCE_OPENING, *_sections(options)]) + "\n"
+
+
+def _sections(options: dict[str, list[str]]) -> Iterator[str]:
+    keys = list(schema_keys().values())
+    top = [key for key in keys if "." not in key.name]
+    yield "## A run\n\n" + _key_table([key for key in top if not key.is_group])
+    for group in (key for key in top if key.is_group):
+        below = [key for key in keys if key.name.startswith(f"{group.name}.") and not key.is_group]
+        yield f"## {group.name}\n\n{group.doc}{_options(options.get(group.name, []))}\n\n{_key_table(below)}"
+    if "experiment" in options:
+        yield f"## experiment\n\nSeveral groups and keys set together.{_options(options['experiment'])}"
+
+
+def _options(names: list[str]) -> str:
+    return f" Options: {', '.join(f'`{name}`' for name in names)}." if names else ""
+
+
+def _key_table(keys: list[Key]) -> str:
+    return "\n".join(
+        ["| key | what is expected | default | meaning |", "| --- | --- | --- | --- |", *map(_key_row, keys)]
+    )
+
+
+def _key_row(key: Key) -> str:
+    default = "*set by the option*" if key.default is MISSING else f"`{written(key.default) or '(empty)'}`"
+    cells = (f"`{key.name}`", key.expected, default, " ".join(key.doc.split()))
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -13,7 +13,7 @@ from graft.config.duration import FORMS, parse_duration
 from graft.config.examples import example
 from graft.config.faults import Fault, InputError, nearest
 from graft.config.keys import schema_keys
-from graft.config.trackers import WANDB
+from graft.config.rules_logger import WANDB
 
 LOCAL_FOLDER = "a folder of this machine (that of a mounted bucket, say)"
 

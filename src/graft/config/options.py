@@ -130,3 +130,10 @@ def _read(option: Option, text: str) -> Any:
     except YAMLError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{option.flag}: expected a value in YAML, received {text!r}: {reason}") from error
+
+
+def positive(text: str) -> int:
+    """For `add_argument(type=…)`. Raises ArgumentTypeError below 1."""
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, received {value}")
+    return value

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from graft.files import atomic_path
+from graft.system.files import atomic_path
 
 HASH_BYTES = 16
 FOLDER = "contents"

@@ -11,8 +11,8 @@ from graft.config.choices import TaskKind
 from graft.config.faults import Fault, nearest
 from graft.config.schema_images import DataConfig
 from graft.data.folder import missing_path
-from graft.data.labels import LABELS, LINE
 from graft.data.table import PARTS, Entry, Listing
+from graft.tasks.labels import LABELS, LINE
 
 KEY = "data.root"
 SHOWN = 10

@@ -9,16 +9,16 @@ import lightning
 import torch
 from torch.utils.data import Dataset
 
-from graft.config.caching import is_mixed, is_random
 from graft.config.choices import CacheKind
+from graft.config.rules_cache import is_mixed, is_random
 from graft.config.schema_images import AugmentConfig, CacheConfig, DataConfig
-from graft.data.cache_folder import CacheFolder
 from graft.data.images import Decoding, ImageFiles, ImageSource, store_images
 from graft.data.loader import KeyedImages, KeyedLoader, Stored, as_batched, choose_workers
 from graft.data.mixing import MixedImages, PairedBatchSampler
 from graft.data.sampling import KeyedBatchSampler, can_share_out
 from graft.data.table import PARTS, Sample, Table
 from graft.data.transforms import eval_transform, interpolation, jpeg_edge, resized_edge, train_transform
+from graft.features.cache_folder import CacheFolder
 
 if TYPE_CHECKING:
     from graft.models.preprocess import Preprocess

@@ -21,11 +21,11 @@ from graft.config.schema_images import DataConfig
 from graft.data.contents import FOLDER, Contents
 from graft.data.csv_table import list_csv
 from graft.data.folder import list_folder
-from graft.data.labels import LABELS
 from graft.data.pixels import Unreadable, check_image
 from graft.data.solar_cells import list_solar_cells
 from graft.data.split import carve
 from graft.data.table import PARTS, Entry, Listing, Sample, Table, digest
+from graft.tasks.labels import LABELS
 
 SOURCES: dict[DataKind, Callable[[DataConfig], Listing]] = {
     DataKind.solar_cells: list_solar_cells,

@@ -15,11 +15,11 @@ import torch
 from torchvision.transforms import InterpolationMode
 
 from graft.config.faults import RunFailed
-from graft.data.cache_folder import CacheFolder
 from graft.data.pixels import Unreadable, measure, read_pixels
-from graft.data.store import Entry, Writer
 from graft.data.table import Sample
 from graft.data.transforms import resize
+from graft.features.cache_folder import CacheFolder
+from graft.features.store import Entry, Writer
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

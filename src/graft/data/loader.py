@@ -11,14 +11,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from graft.config.faults import RunFailed
 from graft.data.images import ImageSource
-from graft.data.labels import Label
 from graft.data.pixels import Unreadable
 from graft.data.sampling import Key, KeyedBatchSampler, keyed_randomness
 from graft.data.table import Sample
 from graft.data.transforms import Transform
-from graft.machine import threads
-from graft.processes import cores
-from graft.stopping import outlive_signals
+from graft.system.machine import threads
+from graft.system.processes import cores
+from graft.system.stopping import outlive_signals
+from graft.tasks.labels import Label
 
 Batch = dict[str, torch.Tensor]
 Stored = tuple[Dataset[Any], Callable[[Any], Any]]

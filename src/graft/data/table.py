@@ -10,7 +10,7 @@ from typing import Any
 
 from graft.config.choices import TaskKind
 from graft.config.faults import Fault
-from graft.data.labels import LABELS, Label, Labels, counts
+from graft.tasks.labels import LABELS, Label, Labels, counts
 
 PARTS = ("train", "val", "test")
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from graft.config.choices import FreezeBatchNorm
 from graft.finetune.freeze import BATCH_NORMS, Frozen, modules_in_eval
-from graft.models.known import known
+from graft.models.memo import known
 from graft.models.network import Network
 
 

@@ -1,28 +1,34 @@
-"""What happens beside the training: metrics.csv, checkpoints, and the lines a person follows."""
+"""What is done beside the steps of a training: rows, lines, checkpoints, and agreement among processes."""
 
 from __future__ import annotations
 
 import csv
 import io
+import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from torch import distributed
 from typing_extensions import override
 
 from graft.config.choices import TaskKind
+from graft.config.faults import RunFailed, said
 from graft.config.figures import FIGURES, LOSS, ranking
-from graft.config.schema import CheckpointConfig
-from graft.files import write_text
-from graft.finetune.agreement import Agreement
+from graft.config.rules_logger import is_file_store
+from graft.config.schema import CheckpointConfig, LoggerConfig
 from graft.finetune.checkpoint import BEST, FOLDER, LAST, PREVIOUS, CheckpointFile, give_name, unwritten
 from graft.finetune.module import FineTuning
-from graft.stopping import Stopped, StopSignals
+from graft.system.files import write_text
+from graft.system.stopping import Stopped, StopSignals
 
 METRICS_FILE = "metrics.csv"
 PATIENCE = 50  # times that writing a checkpoint took, before the next end of an epoch is written
@@ -256,3 +262,62 @@ def epoch_line(history: Sequence[Mapping[str, Any]], epochs: int, task: TaskKind
 
 def _tuning(module: L.LightningModule) -> FineTuning:
     return cast(FineTuning, module)
+
+
+GLOO = "gloo/transport"  # in what its errors say, which have no type of their own
+
+
+@contextmanager
+def told_when_lost(folder: Path) -> Generator[None]:
+    """Within it, a collective that the others have left is told as what it is.
+
+    Raises:
+        RunFailed: another process is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not (isinstance(error, distributed.DistError) or GLOO in str(error)):
+            raise
+        last = folder / FOLDER / LAST
+        kept = f"{last} holds everything up to here" if last.exists() else "nothing had been saved yet"
+        raise RunFailed(
+            f"another process of this run was lost: killed, out of memory, or its machine is gone ({said(error)});"
+            f" {kept}, and the same command goes on"
+        ) from error
+
+
+class Agreement:
+    """Compares small numbers of all processes; made and asked by each of them at the same places.
+
+    Over gloo, so that no GPU is waited for.
+    """
+
+    def __init__(self) -> None:
+        several = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+        self._group = cast("distributed.ProcessGroup", distributed.new_group(backend="gloo")) if several else None
+
+    def highest(self, number: int) -> int:
+        if self._group is None:
+            return number
+        shared = torch.tensor(number)
+        distributed.all_reduce(shared, distributed.ReduceOp.MAX, group=self._group)
+        return int(shared)
+
+
+def make_loggers(config: LoggerConfig, folder: Path) -> list[Logger]:
+    """The trackers that the config asks for; their packages are there, as the config's check found."""
+    loggers: list[Logger] = []
+    if config.tensorboard:
+        loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
+    if config.wandb != "off":
+        offline = config.wandb == "offline"
+        folder.mkdir(parents=True, exist_ok=True)
+        loggers.append(WandbLogger(name=folder.name, save_dir=folder, project=config.project, offline=offline))
+    if config.mlflow is not None:
+        if is_file_store(config.mlflow):
+            # MLflow keeps its store of plain files behind this word, as it puts new features into databases alone.
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        uri = config.mlflow if ":" in config.mlflow else Path(config.mlflow).absolute().as_uri()
+        loggers.append(MLFlowLogger(experiment_name=config.project, run_name=folder.name, tracking_uri=uri))
+    return loggers

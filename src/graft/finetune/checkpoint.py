@@ -17,8 +17,8 @@ from torch import nn
 from typing_extensions import override
 
 from graft.config.faults import InputError, RunFailed
-from graft.files import atomic_path
 from graft.finetune.groups import Group
+from graft.system.files import atomic_path
 
 FOLDER = "checkpoints"
 LAST = "last.ckpt"

@@ -20,26 +20,22 @@ from rich.console import Console
 from graft.config.faults import ConfigError, InputError, RunFailed, said
 from graft.config.figures import monitor_fault
 from graft.config.schema import CheckpointConfig, TrainerConfig
-from graft.finetune.callbacks import Checkpoints, EpochLines, EpochRows, best_row
+from graft.finetune.callbacks import Checkpoints, EpochLines, EpochRows, best_row, told_when_lost
 from graft.finetune.checkpoint import BEST, FOLDER, LAST, CheckpointFile, read_checkpoint
-from graft.finetune.hardware import hardware, precisions, strategy
-from graft.finetune.lost import told_when_lost
-from graft.finetune.metrics import Outputs
+from graft.finetune.hardware import hardware, known_to_be_none, precisions, quiet_lightning, strategy
+from graft.finetune.methods.recompute import recomputed
+from graft.finetune.metrics import Outputs, Shares
 from graft.finetune.module import FineTuning
-from graft.finetune.no_gpu import known_to_be_none
-from graft.finetune.profile import Shares
 from graft.finetune.pruning import Pruning, Watcher
-from graft.finetune.quiet import quiet_lightning
-from graft.finetune.recompute import recomputed
 from graft.finetune.resume import find_checkpoint, prepare
 from graft.finetune.route import EVALUATION, WHOLE
 from graft.finetune.shrink import Beginning, free_memory, with_smaller_batches
 from graft.finetune.state import STATE
 from graft.finetune.steps import take_own_steps
 from graft.finetune.unfreeze import Phase
-from graft.machine import denormals_as_zero, keep_freed_memory, threads
-from graft.processes import is_first
-from graft.stopping import StopSignals
+from graft.system.machine import denormals_as_zero, keep_freed_memory, threads
+from graft.system.processes import is_first
+from graft.system.stopping import StopSignals
 
 REMEDIES = "try a lower optimizer.lr, trainer.clip_norm=1 or trainer.precision=32-true"
 TRACED = 5  # steps in a trace of torch's profiler
@@ -287,7 +283,7 @@ def make_trainer(
 
 
 def _surroundings() -> list[SLURMEnvironment]:
-    """In a job of SLURM's, Lightning leaves the signals to `graft.stopping`, and the queue to whoever submitted."""
+    """In a job of SLURM's, Lightning leaves signals to `graft.system.stopping`, and the queue to whoever submitted."""
     alone = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
     return [SLURMEnvironment(auto_requeue=False)] if alone else []
 

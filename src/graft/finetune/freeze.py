@@ -12,8 +12,7 @@ from torch import nn
 from graft.config.faults import InputError, nearest
 from graft.config.patterns import instead_of_prefix
 from graft.config.schema import FreezeBatchNorm
-from graft.models.names import aliases, tensors
-from graft.models.stages import HEAD, Stages, covers
+from graft.models.stages import HEAD, Stages, aliases, covers, tensors
 
 FORMS = "none, backbone, a stage, or a range such as layer1-3, joined by +"
 NUMBERED = re.compile(r"(?P<family>.*?)(?P<number>\d+)")

@@ -14,8 +14,7 @@ from graft.config.faults import InputError, nearest
 from graft.config.patterns import instead_of_prefix
 from graft.config.schema import OptimizerConfig
 from graft.finetune.decay import undecayed
-from graft.models.names import aliases
-from graft.models.stages import HEAD, Stages, covers
+from graft.models.stages import HEAD, Stages, aliases, covers
 
 BACKBONE = "backbone"
 

@@ -1,7 +1,12 @@
-"""Where and in which precision a run trains, as Lightning takes it."""
+"""The device, the precision and the processes that a training runs on, and Lightning's words about them."""
 
 from __future__ import annotations
 
+import logging
+import os
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
@@ -11,7 +16,7 @@ from torch.distributed.fsdp import MixedPrecision
 
 from graft.config.faults import InputError
 from graft.config.schema import TrainerConfig
-from graft.models.inference import fast_precision
+from graft.features.engine import fast_precision
 
 FSDP = "fsdp"
 EXPORTED = "32-true"
@@ -108,3 +113,59 @@ def _precision(config: TrainerConfig, accelerator: str) -> str:
     if config.precision == "16-mixed" and accelerator == "cpu":
         raise InputError("trainer.precision: expected 32-true or bf16-mixed on a CPU, received '16-mixed'; try auto")
     return training_precision(config)
+
+
+VARIABLE = "PYTORCH_NVML_BASED_CUDA_CHECK"
+
+
+@contextmanager
+def known_to_be_none() -> Generator[None]:
+    """Within it, torch remembers that this machine has no GPU; where there is one, nothing changes.
+
+    Optimizers ask at each step whether there is a GPU. Lightning has torch ask the driver's library (NVML), so that
+    CUDA is not initialised by the question, and where that library is missing it is searched for each time: 0.7 ms a
+    step. CUDA's own count is taken once for ever, and without a GPU it initialises nothing.
+    """
+    before = os.environ.get(VARIABLE)
+    if torch.cuda.is_available() or before is None:
+        yield
+        return
+    os.environ[VARIABLE] = "0"
+    try:
+        yield
+    finally:
+        os.environ[VARIABLE] = before
+
+
+MESSAGES = (
+    r"Found \d+ module\(s\) in eval mode at the start of training",  # frozen stages are, on purpose
+    r"The '\w+' does not have many workers",  # data.num_workers chooses for the machine
+    r"Consider setting `persistent_workers=True`",
+    r"The number of training batches \(\d+\) is smaller than the logging interval",  # rows are written by epoch
+    r"Checkpoint directory .* exists and is not empty",
+    r"No positive samples in targets",  # a small validation part may lack a class
+    r"No negative samples in targets",
+    r"Average precision score for one or more classes was `nan`",
+    r".*Ignoring these classes in macro-average",
+    r"find_unused_parameters=True was specified in DDP constructor",  # the last phase may train everything
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of torch
+    r"The `srun` command is available on your system",  # a run on the login node is meant
+    r"Experiment logs directory .* exists and is not empty",
+)
+
+
+@contextmanager
+def quiet_lightning() -> Generator[None]:
+    """Within it, Lightning's banners and the messages above are not shown."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        for message in MESSAGES:
+            warnings.filterwarnings("ignore", message=message)
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

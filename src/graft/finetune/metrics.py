@@ -1,16 +1,23 @@
-"""What is measured: sums in training, torchmetrics in evaluation; all stays on the device until an epoch ends."""
+"""What a training measures: losses and the task's figures, by part, and what its time went to."""
 
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+import lightning as L
 import torch
+from lightning.pytorch.profilers import Profiler
 from torch import Tensor, distributed, nn
+from typing_extensions import override
 
 from graft.config.figures import LOSS, trained_figure
-from graft.tasks import Task
+from graft.system.machine import full_float32
+from graft.tasks.task import Task
 
 TOGETHER = 32  # batches of an evaluation that are counted at once
 
@@ -125,3 +132,154 @@ class Evaluation(nn.Module):
         place = {image: position for position, image in enumerate(index.tolist())}
         order = torch.tensor([place[image] for image in sorted(place)])
         return Outputs(index=index[order], label=label[order], answers=answers[order])
+
+
+Batch = dict[str, Tensor]
+
+
+class Evaluating(L.LightningModule):
+    """Evaluates what `evaluated_logits` says; the last pass's figures are `row`.
+
+    In float32 whatever the training's precision: what is evaluated is the network that is exported.
+
+    A batch holds "target" ([B] classes, or [B, K] probabilities, labels or numbers), "index" ([B]), and may hold
+    "label" (what figures are computed against; else derived from the target), beside what the network takes.
+
+    Args:
+        task: what targets and outputs mean.
+    """
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.task = task
+        self.evaluations = nn.ModuleDict({part: Evaluation(part, task) for part in ("val", "test")})
+        self.row: dict[str, float] = {}
+
+    def evaluated_logits(self, batch: Batch) -> Tensor:
+        """Of the network as it would be exported."""
+        return self(batch["image"])
+
+    @override
+    def on_validation_epoch_start(self) -> None:
+        self.evaluation("val").reset(self.device)
+
+    @override
+    def on_test_epoch_start(self) -> None:
+        self.evaluation("test").reset(self.device)
+
+    @override
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("val", batch)
+
+    @override
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate("test", batch)
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        self.row = self._figures("val")
+
+    @override
+    def on_test_epoch_end(self) -> None:
+        self.row = self._figures("test")
+
+    def evaluation(self, part: str) -> Evaluation:
+        return cast(Evaluation, self.evaluations[part])
+
+    def over_ranks(self, values: Tensor) -> Tensor:
+        """The sum over all processes."""
+        return cast(Tensor, self.trainer.strategy.reduce(values.clone(), reduce_op="sum"))
+
+    def _evaluate(self, part: str, batch: Batch) -> None:
+        with full_float32(self.device):
+            logits = self.evaluated_logits(batch)
+            loss = self.task.loss(logits.float(), batch["target"])
+        self.evaluation(part).update(loss, logits, self.task.label(batch), batch["index"])
+
+    def _figures(self, part: str) -> dict[str, float]:
+        evaluation = self.evaluation(part)
+        return evaluation.figures(self.over_ranks(evaluation.sums))
+
+
+# Parts of Lightning's names for what it does, and the share it counts to; the first that fits.
+SHARES = (
+    ("train_dataloader_next", "data"),
+    ("batch_to_device", "data"),
+    ("val_next", "evaluation"),
+    ("validation", "evaluation"),
+    ("checkpoint", "checkpoint"),
+    ("training_step", "forward"),
+    ("backward", "backward"),
+    ("optimizer", "optimizer"),
+    ("run_training_epoch", "rest"),
+    ("on_train_epoch_end", "rest"),
+)
+
+
+_UNTIMED = nullcontext()
+
+
+class _Action:
+    """An action that is timed. Lightning's own is a generator, which costs more than many a hook that it times."""
+
+    __slots__ = ("name", "shares")
+
+    def __init__(self, shares: Shares, name: str) -> None:
+        self.shares, self.name = shares, name
+
+    def __enter__(self) -> str:
+        self.shares.start(self.name)
+        return self.name
+
+    def __exit__(self, *_: object) -> None:
+        self.shares.stop(self.name)
+
+
+class Shares(Profiler):
+    """Seconds of training and evaluating by share. An action's time is its own: what it calls counts elsewhere.
+
+    On a GPU a share is the time in which the processor waits or gives orders, as no step waits for the device.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
+        super().__init__()
+        self.seconds: dict[str, float] = {}
+        self._now = now
+        self._open: list[tuple[str, str | None]] = []
+        self._since = 0.0
+        self._share_of: dict[str, str | None] = {}  # by action
+
+    @override
+    def profile(self, action_name: str) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride] - a generator there
+        # Of the thirty actions of a step, most count to what calls them.
+        return _UNTIMED if self._share(action_name) is None else _Action(self, action_name)
+
+    def _share(self, action_name: str) -> str | None:
+        if action_name not in self._share_of:
+            self._share_of[action_name] = next((share for part, share in SHARES if part in action_name), None)
+        return self._share_of[action_name]
+
+    @override
+    def start(self, action_name: str) -> None:
+        self._account()
+        around = self._open[-1][1] if self._open else None
+        self._open.append((action_name, self._share(action_name) or around))
+
+    @override
+    def stop(self, action_name: str) -> None:
+        """Also ends what an exception left open inside it."""
+        self._account()
+        while self._open and self._open.pop()[0] != action_name:
+            pass
+
+    def _account(self) -> None:
+        now = self._now()
+        share = self._open[-1][1] if self._open else None
+        if share is not None and now > self._since:
+            self.seconds[share] = self.seconds.get(share, 0.0) + now - self._since
+        self._since = now
+
+    def shares(self) -> dict[str, float]:
+        """Each share of the whole, which is 1; largest first."""
+        whole = sum(self.seconds.values())
+        return {name: seconds / whole for name, seconds in sorted(self.seconds.items(), key=lambda item: -item[1])}

@@ -11,21 +11,13 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from graft.config.schema import (
-    FreezeBatchNorm,
-    LossConfig,
-    MethodConfig,
-    OnError,
-    OptimizerConfig,
-    SchedulerConfig,
-)
+from graft.config.schema import FreezeBatchNorm, LossConfig, MethodConfig, OnError, OptimizerConfig, SchedulerConfig
 from graft.data.sampling import derive
-from graft.finetune.evaluating import Batch, Evaluating
 from graft.finetune.finite import Finite
 from graft.finetune.freeze import Frozen, apply_freeze, check_tied, unmoving
 from graft.finetune.groups import Group, group_parameters
 from graft.finetune.methods import Methods
-from graft.finetune.metrics import Sums, trained_figures
+from graft.finetune.metrics import Batch, Evaluating, Sums, trained_figures
 from graft.finetune.noise import seed_noise
 from graft.finetune.optimizer import build_optimizer, rate_factor
 from graft.finetune.progress import Clock, Watch
@@ -35,7 +27,7 @@ from graft.finetune.state import add_state, take_up
 from graft.finetune.step_mean import StepMean
 from graft.finetune.unfreeze import Phase, Schedule
 from graft.models.stages import Stages
-from graft.tasks import Task
+from graft.tasks.task import Task
 
 SMALL = 1_000_000  # weights of a head that one thread trains as fast as several
 NAN_CHECK_EVERY = 50  # batches between looks at what a GPU has noted

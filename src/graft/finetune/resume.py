@@ -10,15 +10,7 @@ from typing import Any, cast
 from graft.config.faults import InputError
 from graft.config.schema import CheckpointConfig
 from graft.finetune.callbacks import best_row, keep_if_best
-from graft.finetune.checkpoint import (
-    BEST,
-    FOLDER,
-    LAST,
-    PREVIOUS,
-    give_name,
-    read_checkpoint,
-    remove_leftovers,
-)
+from graft.finetune.checkpoint import BEST, FOLDER, LAST, PREVIOUS, give_name, read_checkpoint, remove_leftovers
 from graft.finetune.state import STATE
 
 

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from graft.config.faults import InputError
+from graft.features.engine import Engine, description, frozen_prefix, proven_engine, training_dtype
 from graft.models.cut import split
-from graft.models.inference import Engine, description, frozen_prefix, proven_engine, training_dtype
-from graft.models.names import tensor_names
-from graft.models.stages import Stages
+from graft.models.stages import Stages, tensor_names
 
 WHOLE = "the network as it is"
 TRAIN, EVALUATION = "train", "evaluation"

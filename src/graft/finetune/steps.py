@@ -13,7 +13,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from graft.finetune.evaluating import Batch
+from graft.finetune.metrics import Batch
 from graft.finetune.module import FineTuning
 
 KNOWN = "2.6."  # releases of Lightning whose loop this one does the same as

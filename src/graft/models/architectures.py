@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from graft.models.names import is_counter
+from graft.models.stages import is_counter
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from graft.config.faults import InputError, said
-from graft.machine import full_float32
 from graft.models.cut_graph import Cut
-from graft.models.names import tensor_names
-from graft.models.stages import HEAD, Stages, covers
+from graft.models.stages import HEAD, Stages, covers, tensor_names
 from graft.models.tracing import ROOT, UNTRACEABLE, Tracer, Whole, double, is_layer, targets
+from graft.system.machine import full_float32
 
 TOLERANCE = 1e-5
 

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from graft.config.faults import InputError
-from graft.models.names import tensor_names
-from graft.models.stages import Stage, Stages, covers
+from graft.models.stages import Stage, Stages, covers, tensor_names
 
 NUMBERED = re.compile(r"(.*\D)(\d+)")
 # Names that are clear in a range (layer1-3); conv4_1 would not be.

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from graft.models.names import tensors
+from graft.models.stages import tensors
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 

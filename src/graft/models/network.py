@@ -14,14 +14,12 @@ from graft.config.faults import InputError, nearest, said
 from graft.config.keras_donor import backbone_for_donor
 from graft.config.schema import BackboneConfig, Config, HeadConfig, HeadKind, Library, PreprocessConfig
 from graft.models.altered import alter, resolved
-from graft.models.backbones import construct, size_kwargs
+from graft.models.backbones import construct, drop_kwargs, size_kwargs
 from graft.models.derive import call_order, derive_heads, derive_stages
-from graft.models.dropping import drop_kwargs
 from graft.models.heads import describe_head, install_head
-from graft.models.known import known
-from graft.models.names import tensor_names
+from graft.models.memo import known
 from graft.models.preprocess import Preprocess, preprocess_for
-from graft.models.stages import Stages, check_partition, declared_stages
+from graft.models.stages import Stages, check_partition, declared_stages, tensor_names
 
 
 @dataclass(slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import Any
 import torchvision
 from torch import Tensor, fx, nn
 
-from graft.models.names import tensor_names
+from graft.models.stages import tensor_names
 
 ROOT = "network"
 # What following a forward symbolically may raise when it asks a value which way to go or hands one to foreign code.

@@ -1,1 +1,1 @@
-"""What a run leaves behind: weights to share, predictions, figures, a report."""
+"""What a run writes: the model folder, its card, predictions, intervals, exports."""

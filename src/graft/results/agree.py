@@ -10,7 +10,7 @@ from graft.config.faults import RunFailed
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from graft.results.load import OpenedModel
+    from graft.results.model import OpenedModel
 
 CLOSE = 1e-4
 BATCHES = (1, 3)  # sizes at which an export must agree
@@ -20,7 +20,7 @@ def check_same(opened: OpenedModel, exported: Callable[[Tensor], Tensor], name: 
     """Raises RunFailed unless the export gives the model's logits at every batch size."""
     import torch
 
-    from graft.machine import full_float32
+    from graft.system.machine import full_float32
 
     with torch.no_grad(), full_float32("cpu"):
         for size in BATCHES:

@@ -8,8 +8,8 @@ from typing import Any
 
 from graft.config.choices import TaskKind
 from graft.config.figures import FIGURES
+from graft.page.words import measured
 from graft.results.left_out import in_words
-from graft.results.report.words import measured
 from graft.results.resampling import BOOTSTRAP
 
 TITLES = {figure.name: figure.title for figures in FIGURES.values() for figure in figures}

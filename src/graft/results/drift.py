@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from graft.files import write_json
+from graft.system.files import write_json
 
 FILE = "drift.json"
 

@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 
 from graft.config.choices import TaskKind
 from graft.config.faults import RunFailed
-from graft.files import atomic_path, sha256, write_json, write_text
 from graft.models.network import Network
 from graft.results.card import FILE as CARD
 from graft.results.card import model_card
+from graft.system.files import atomic_path, sha256, write_json, write_text
 
 FORMAT = 1
 WEIGHTS = "model.safetensors"

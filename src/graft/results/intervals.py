@@ -9,10 +9,10 @@ from typing import Any
 
 from graft.config.choices import TaskKind
 from graft.config.figures import FIGURES
-from graft.results.evaluate import Floats
 from graft.results.left_out import Truth
 from graft.results.predictions import Predictions
 from graft.results.resampling import Interval, interval
+from graft.tasks.evaluate import Floats
 
 WORK = 400_000_000  # images × classes × resamples that one interval may cost
 Intervals = dict[str, dict[str, Any]]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from graft.config.choices import TaskKind
 from graft.config.figures import FIGURES
-from graft.results.evaluate import Bools, Ints
+from graft.tasks.evaluate import Bools, Ints
 
 Truth = NDArray[Any]
 """[N] classes, or [N, K] labels or numbers."""

@@ -14,10 +14,10 @@ import numpy as np
 
 from graft.config.choices import TaskKind
 from graft.config.faults import InputError
-from graft.files import write_text
-from graft.results.answers import JOINT
-from graft.results.evaluate import Floats
 from graft.results.left_out import Truth
+from graft.system.files import write_text
+from graft.tasks.answers import JOINT
+from graft.tasks.evaluate import Floats
 
 FILE = "predictions.csv"
 FIXED = ("part", "path")

@@ -9,9 +9,9 @@ from statistics import NormalDist
 import numpy as np
 
 from graft.config.choices import TaskKind
-from graft.results.evaluate import Bools, Floats
-from graft.results.evaluate_labels import THRESHOLD
 from graft.results.left_out import Truth
+from graft.tasks.evaluate import Bools, Floats
+from graft.tasks.evaluate_labels import THRESHOLD
 
 
 def wilson(share: float, answers: float, level: float) -> tuple[float, float]:

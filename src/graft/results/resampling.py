@@ -9,10 +9,10 @@ import numpy as np
 
 from graft.config.choices import TaskKind
 from graft.config.figures import FIGURES
-from graft.results import evaluate, evaluate_labels, evaluate_numbers
-from graft.results.evaluate import Floats
 from graft.results.left_out import Truth
 from graft.results.proportions import SHARES, mean_share, paired_difference_of_shares
+from graft.tasks import evaluate, evaluate_labels, evaluate_numbers
+from graft.tasks.evaluate import Floats
 
 Weighted = Callable[[Floats, Truth, Floats], Floats]
 """Answers [N, K], truth and weights [R, N] to a figure of each resample [R]."""

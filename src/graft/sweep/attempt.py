@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from graft.sweep.locks import FileLock
+from graft.system.locks import FileLock
 
 
 @dataclass(slots=True, kw_only=True)

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from graft.config.again import quoted
+from graft.config.examples import quoted
 from graft.config.faults import InputError
-from graft.processes import RANKS
-from graft.stopping import SIGNALS
 from graft.sweep.attempt import Ended
 from graft.sweep.job import FAILURE_FILE, PARENT
+from graft.system.processes import RANKS
+from graft.system.stopping import SIGNALS
 
 OUTPUT, ERRORS = "output.log", "errors.log"
 LAST_LINES = 6

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graft.config.faults import InputError
-from graft.files import write_json
-from graft.study_record import FAILED, RUNNING, StudyRecord, TrialRecord
-from graft.sweep.paths import DESCRIPTION, KEYS
+from graft.sweep.record import DESCRIPTION, FAILED, KEYS, RUNNING, StudyRecord, TrialRecord
 from graft.sweep.settings import SweepSettings
 from graft.sweep.space import Space
+from graft.system.files import write_json
 
 if TYPE_CHECKING:
     from graft.sweep.attempt import Claim, Launch

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from graft.config.faults import InputError
-from graft.study_record import COMPLETE, FAILED, PRUNED, Objective
 from graft.sweep.attempt import Claim, Ended, Ending, Interrupted, Launch
 from graft.sweep.job import FAILURE_FILE
 from graft.sweep.ledger import Source, TrialLedger
 from graft.sweep.objectives import METRICS_FILE, read_metrics, values_of
+from graft.sweep.record import COMPLETE, FAILED, PRUNED, Objective
 from graft.sweep.settings import SweepSettings
 
 POLL_SECONDS = 0.5

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from graft.config.faults import InputError, nearest, reason_of
 from graft.config.schema import TrainerConfig
-from graft.files import write_text
-from graft.processes import RANKS, is_first
-from graft.sweep.locks import held
-from graft.sweep.paths import read_description, training_lock
+from graft.sweep.record import read_description, training_lock
+from graft.system.files import write_text
+from graft.system.locks import held
+from graft.system.processes import RANKS, is_first
 
 if TYPE_CHECKING:
     import optuna

@@ -18,15 +18,24 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from graft.config.faults import InputError
-from graft.files import write_text
-from graft.study_record import COMPLETE, FAILED, PRUNED, RUNNING, Objective, TrialRecord
 from graft.sweep.attempt import Claim, Ending
-from graft.sweep.locks import FileLock, held
 from graft.sweep.objectives import figures
-from graft.sweep.paths import LOCKS, caring_lock, training_lock
+from graft.sweep.record import (
+    COMPLETE,
+    FAILED,
+    LOCKS,
+    PRUNED,
+    RUNNING,
+    Objective,
+    TrialRecord,
+    caring_lock,
+    training_lock,
+)
 from graft.sweep.sources import Proposal
 from graft.sweep.space import Space
 from graft.sweep.store import open_store
+from graft.system.files import write_text
+from graft.system.locks import FileLock, held
 
 STATES = {
     TrialState.RUNNING: RUNNING,

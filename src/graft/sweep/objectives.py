@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from graft.config.faults import Fault, nearest
-from graft.study_record import Objective
+from graft.sweep.record import Objective
 
 METRICS_FILE = "metrics.json"
 DIRECTIONS = ("min", "max")

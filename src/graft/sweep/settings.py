@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from graft.config.faults import ConfigError, Fault, nearest
-from graft.study_record import Objective
 from graft.sweep.objectives import read_objectives
+from graft.sweep.record import Objective
 
 SAMPLERS = ("tpe", "random", "cmaes", "qmc", "gp")
 PRUNERS = ("none", "median", "halving", "hyperband", "wilcoxon")

@@ -16,7 +16,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState
 
 from graft.config.faults import InputError
-from graft.study_record import FAILED, TrialRecord
+from graft.sweep.record import FAILED, TrialRecord
 from graft.sweep.samplers import make_sampler
 from graft.sweep.settings import SweepSettings
 from graft.sweep.space import Space, as_text, distributions, points

@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
 from graft.config.faults import ConfigError, Fault, InputError
-from graft.study_record import Objective
+from graft.sweep.record import Objective
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -12,8 +12,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 
 from graft.config.faults import InputError
-from graft.sweep.locks import FileLock
-from graft.sweep.paths import JOURNAL, LOCKS
+from graft.sweep.record import JOURNAL, LOCKS
+from graft.system.locks import FileLock
 
 PATIENCE = 60  # seconds that a statement waits for another process's on one SQLite file
 

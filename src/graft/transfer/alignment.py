@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from dataclasses import dataclass
 from itertools import combinations
 
-from graft.models.names import is_counter
+from graft.models.stages import is_counter
 from graft.transfer.ledger import TensorInfo
 
 Infos = Mapping[str, TensorInfo]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graft.models.names import COUNTER, beside, is_counter
+from graft.models.stages import COUNTER, beside, is_counter
 from graft.transfer.ledger import TensorInfo
 from graft.transfer.pairing import Pairing
 

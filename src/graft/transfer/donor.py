@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
+from math import isfinite
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,7 +16,6 @@ from torch.nn.parameter import is_lazy
 
 from graft.config.schema import PreprocessConfig
 from graft.models.fingerprint import combined, digest
-from graft.transfer.finite import are_finite
 from graft.transfer.habits import Doubt
 from graft.transfer.ledger import TensorInfo, TransferError
 from graft.transfer.settings import UNKNOWN, layers_of
@@ -170,3 +170,21 @@ def check_has_values(name: str, value: Tensor, whose: str) -> None:
         raise TransferError(
             f"{whose}: {name!r} is on the meta device and has no values; try module.to_empty(device='cpu') first"
         )
+
+
+def is_finite(value: Tensor) -> bool:
+    """Whether no value is NaN or infinite. A finite sum has only finite terms; another may have overflowed."""
+    if not (value.is_floating_point() or value.is_complex()):
+        return True
+    summable = value.float() if value.element_size() == 1 else value  # torch cannot add the 8-bit formats
+    return isfinite(abs(summable.sum().item())) or bool(torch.isfinite(summable).all())
+
+
+def are_finite(values: Iterable[Tensor]) -> bool:
+    return all(map(is_finite, values))
+
+
+def count_unsound(value: Tensor) -> tuple[int, int]:
+    """How many values are NaN and how many infinite."""
+    wide = value.float() if value.element_size() == 1 else value
+    return int(torch.isnan(wide).sum()), int(torch.isinf(wide).sum())

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from graft.transfer.donor import Donor, check_has_values, dtype_name
-from graft.transfer.finite import count_unsound, is_finite
+from graft.transfer.donor import Donor, check_has_values, count_unsound, dtype_name, is_finite
 from graft.transfer.ledger import Entry, Ledger, TransferError
 from graft.transfer.target import Target, target_of_module
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from graft.config.faults import nearest
-from graft.models.names import is_counter
+from graft.models.stages import is_counter
 from graft.transfer.adapt import Adapter, Chain, Misfit, fit, fitting
 from graft.transfer.adapt.epsilon import EpsilonFold
 from graft.transfer.constants import keep_constants

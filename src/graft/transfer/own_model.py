@@ -15,9 +15,8 @@ from graft.config.faults import InputError
 from graft.config.schema import Config, PublishedConfig
 from graft.models.backbones import construct
 from graft.models.derive import derive_heads
-from graft.models.names import is_counter
 from graft.models.network import Network, plain_model, rebuild
-from graft.models.stages import HEAD
+from graft.models.stages import HEAD, is_counter
 from graft.transfer.donor import Donor
 from graft.transfer.donors.folder import record_of
 from graft.transfer.ledger import Ledger

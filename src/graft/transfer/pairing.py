@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from graft.config.faults import nearest
 from graft.config.patterns import instead_of_glob
-from graft.models.names import is_counter
+from graft.models.stages import is_counter
 from graft.transfer.adapt import Adapter, Chain, Combining, Misfit, Site, fit, parse
 from graft.transfer.ledger import TensorInfo
 from graft.transfer.names import Globs, Landing, Rename, Stripped, common, land, parse_renames, strippings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from graft.models.names import COUNTER
+from graft.models.stages import COUNTER
 from graft.transfer.ledger import TensorInfo
 
 _ROLES = {"weight", "bias", "running_mean", "running_var", COUNTER}

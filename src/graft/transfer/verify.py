@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from graft.config.faults import InputError, said
 from graft.config.schema import Config
-from graft.machine import full_float32
-from graft.models.names import is_counter
 from graft.models.network import Network
-from graft.models.stages import HEAD, Stages
+from graft.models.stages import HEAD, Stages, is_counter
+from graft.system.machine import full_float32
 from graft.transfer.donor import Donor
 from graft.transfer.ledger import Ledger, Verdict
 from graft.transfer.own_model import OwnModel, own_model

@@ -44,7 +44,7 @@ class ProcessLauncher(Launcher):
         return [self._run(list(overrides), number) for number, overrides in enumerate(job_overrides, initial_job_idx)]
 
     def _run(self, overrides: list[str], number: int) -> JobReturn:
-        from graft.processes import AT_ONCE
+        from graft.system.processes import AT_ONCE
 
         cfg, run = self._prepared(overrides, number)
         env = {AT_ONCE: str(self.slots), **run.env}

@@ -53,12 +53,12 @@ class _LedgerSweeper(Sweeper):
 
     def _conduct(self, arguments: list[str]) -> str:
         """The table of failures, or nothing."""
+        from graft.commands.report import write_study_page
         from graft.config.faults import InputError
-        from graft.reporting import write_study_page
         from graft.sweep.conduct import check_optuna, conduct
         from graft.sweep.settings import read_settings
         from graft.sweep.space import measuring, points, read_space
-        from graft.sweep.summary import failures, summary
+        from graft.sweep.study import failures, summary
 
         settings = read_settings(self.settings)
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
@@ -105,7 +105,7 @@ class _LedgerSweeper(Sweeper):
 
     def _launch(self, claims: Any) -> Iterator[tuple[Any, Any]]:
         """One after the other, but for a launcher that submits several together."""
-        from graft.config.again import quoted
+        from graft.config.examples import quoted
         from graft.sweep.job import TRIAL
 
         jobs = {

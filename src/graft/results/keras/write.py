@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graft.config.faults import InputError, RunFailed
-from graft.models.names import is_counter
+from graft.models.stages import is_counter
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from graft.results.load import OpenedModel
+    from graft.results.model import OpenedModel
 
 WEIGHTS_ONLY = ".weights.h5"
 
@@ -25,10 +25,10 @@ def write_keras(opened: OpenedModel, path: Path) -> None:
     """
     import torch
 
-    from graft.files import atomic_path
     from graft.results.agree import check_same
     from graft.results.keras.graph import keras_model
     from graft.results.keras.layers import Unmapped
+    from graft.system.files import atomic_path
 
     suffix = WEIGHTS_ONLY if path.name.endswith(WEIGHTS_ONLY) else ".keras"
     if not path.name.endswith(suffix):

@@ -7,19 +7,17 @@ from functools import cache, partial
 from pathlib import Path
 
 from graft.config.schema import ApplicationConfig, KerasConfig
-from graft.files import sha256 as hash_of_file
+from graft.system.files import sha256 as hash_of_file
 from graft.transfer.donor import Donor
-from graft.transfer.donors.folder import classes_of_folder, file_in
+from graft.transfer.donors.folder import SCHEME, classes_of_folder, file_in, open_imported
 from graft.transfer.donors.hub import LOCAL_SCHEME, file_of_reference
 from graft.transfer.donors.hub import SCHEME as HUB_SCHEME
 from graft.transfer.donors.huggingface import with_config
-from graft.transfer.donors.imported import SCHEME, open_imported
 from graft.transfer.donors.keras import open_keras
 from graft.transfer.donors.numpy_file import open_npz
-from graft.transfer.donors.refusal import refused
 from graft.transfer.donors.safetensors_file import open_safetensors
 from graft.transfer.donors.sharded import hash_of_shards, open_shards
-from graft.transfer.donors.sniff import Format, sniff
+from graft.transfer.donors.sniff import Format, refused, sniff
 from graft.transfer.donors.torch_file import open_torch
 
 __all__ = ["classes_of_folder", "open_donor"]

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from graft.transfer.donors.refusal import DAMAGE, first_line, refused
+from graft.transfer.donors.sniff import DAMAGE, first_line, refused
 
 EXPANSION = 16
 """Compressed entries may unpack to this many times the file."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from graft.config.faults import nearest
 from graft.transfer.donors.pickled import Opaque, kind_of
-from graft.transfer.donors.refusal import refused
+from graft.transfer.donors.sniff import refused
 
 TOP = "."
 """The name of the checkpoint's own level, for donor.container."""

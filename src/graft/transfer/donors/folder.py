@@ -1,13 +1,18 @@
-"""Folders that hold a model: a run of graft's, an exported model, or weights beside their config."""
+"""Donors that are a folder or a function of the user's own."""
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from graft.config.faults import InputError, nearest
+from graft.transfer.donor import Donor, donor_of_module
 from graft.transfer.donors.parallel import check_in_one_piece
-from graft.transfer.donors.refusal import DAMAGE, first_line, refused
+from graft.transfer.donors.sniff import DAMAGE, first_line, refused
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".keras", ".h5")
 _EXPORTED = "model.safetensors"
@@ -87,3 +92,38 @@ def _listing(names: list[str]) -> str:
     if not names:
         return "an empty folder"
     return f"a folder with {', '.join(names[:5])}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+SCHEME = "python:"
+"""What a donor.path begins with to name a factory. It is the user's own code and is run; a file's content never is."""
+
+
+def open_imported(reference: str) -> Donor:
+    """Calls `factory()` of `python:package.module:factory` and takes the weights of the module that it returns.
+
+    Raises:
+        InputError: The reference does not lead to an `nn.Module` or to a callable that returns one.
+    """
+    module_name, _, attribute = reference.removeprefix(SCHEME).partition(":")
+    if not module_name or not attribute:
+        raise InputError(f"donor.path: expected {SCHEME}package.module:factory, received {reference!r}")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise InputError(
+            f"donor.path: expected an importable module, received {module_name!r} ({error}); "
+            "try installing it, or PYTHONPATH=its folder"
+        ) from error
+    if not hasattr(module, attribute):
+        close = nearest(attribute, vars(module))
+        raise InputError(
+            f"donor.path: expected a name in {module_name}, received {attribute!r}"
+            + (f"; try {SCHEME}{module_name}:{close[0]}" if close else "")
+        )
+    found = getattr(module, attribute)
+    made = found if isinstance(found, nn.Module) else found() if callable(found) else found
+    if not isinstance(made, nn.Module):
+        raise InputError(f"donor.path: expected {reference} to give an nn.Module, received {type(made).__name__}")
+    donor = donor_of_module(made, source=reference)
+    donor.fingerprint = donor.hash_values()
+    return donor

@@ -9,8 +9,8 @@ import huggingface_hub
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
+from graft.config.examples import HUB, LOCAL_DIR
 from graft.config.faults import InputError
-from graft.config.references import HUB, LOCAL_DIR
 from graft.transfer.donors.download import PATIENCE, Unreachable, ask
 
 SCHEME = HUB

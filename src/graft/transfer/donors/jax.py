@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from graft.transfer.donor import Donor
-from graft.transfer.donors.refusal import refused
+from graft.transfer.donors.sniff import refused
 from graft.transfer.ledger import TensorInfo
 
 Shape = tuple[int, ...]

@@ -14,7 +14,7 @@ from torch import Tensor
 from graft.transfer.donor import Donor
 from graft.transfer.donors import archive
 from graft.transfer.donors.jax import in_torch_layout, is_jax
-from graft.transfer.donors.refusal import DAMAGE, first_line, refused
+from graft.transfer.donors.sniff import DAMAGE, first_line, refused
 from graft.transfer.ledger import TensorInfo
 
 WHAT = "an .npz archive"

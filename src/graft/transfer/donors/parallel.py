@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from graft.config.faults import InputError
-from graft.transfer.donors.refusal import refused
+from graft.transfer.donors.sniff import refused
 
 METADATA = ".metadata"
 _PIECE = re.compile(r".*\.distcp|\.metadata")

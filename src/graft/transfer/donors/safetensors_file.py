@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from graft.transfer.donor import Donor, dtype_name
-from graft.transfer.donors.refusal import DAMAGE, first_line, refused
+from graft.transfer.donors.sniff import DAMAGE, first_line, refused
 from graft.transfer.ledger import TensorInfo
 
 WHAT = "a safetensors file"

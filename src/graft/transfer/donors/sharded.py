@@ -9,11 +9,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from graft.files import sha256
+from graft.system.files import sha256
 from graft.transfer.donor import Donor
-from graft.transfer.donors.refusal import DAMAGE, first_line, refused
 from graft.transfer.donors.safetensors_file import open_safetensors
-from graft.transfer.donors.sniff import Format, sniff
+from graft.transfer.donors.sniff import DAMAGE, Format, first_line, refused, sniff
 from graft.transfer.donors.torch_file import open_torch
 
 WHAT = "an index of shards (`weight_map`: tensor name to file name)"

@@ -19,7 +19,7 @@ from graft.transfer.donors.containers import TOP, choose, mappings
 from graft.transfer.donors.parallel import check_whole
 from graft.transfer.donors.pickled import Name, Pickled, read_pickle
 from graft.transfer.donors.rebuilt import Bytes, NotRebuilt, is_array, is_tensor, read_legacy, tensor_of
-from graft.transfer.donors.refusal import DAMAGE, first_line, refused
+from graft.transfer.donors.sniff import DAMAGE, first_line, refused
 
 WHAT = "a file of torch.save"
 _INERT = re.compile(

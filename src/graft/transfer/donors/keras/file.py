@@ -29,7 +29,7 @@ from graft.transfer.donors.keras.model_config import graph_of
 from graft.transfer.donors.keras.preparation import Preparation, of_tensors, preparation_of, resized
 from graft.transfer.donors.keras.trunk import KerasTrunk, trunk_of
 from graft.transfer.donors.keras.variables import Held, held_variables
-from graft.transfer.donors.refusal import DAMAGE, first_line, refused
+from graft.transfer.donors.sniff import DAMAGE, first_line, refused
 from graft.transfer.habits import Doubt
 
 WHAT = "a Keras file (.keras, .weights.h5 or legacy .h5)"

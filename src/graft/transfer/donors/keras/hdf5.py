@@ -16,7 +16,7 @@ from torch import Tensor
 
 from graft.config.faults import InputError
 from graft.transfer.donors.archive import EXPANSION, FLOOR
-from graft.transfer.donors.refusal import DAMAGE, first_line, refused
+from graft.transfer.donors.sniff import DAMAGE, first_line, refused
 
 _SLACK = 64 * 2**20
 _ELSEWHERE = "everything to lie in this one file"

@@ -1,0 +1,95 @@
+"""`graft COMMAND …`: what is done around a training run. Nothing heavy is imported before the command is known."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Protocol, cast
+
+from graft.config.faults import FORESEEN, InputError, nearest, reason_of
+
+
+class Command(Protocol):
+    """What each command's module offers."""
+
+    def configure(self, parser: argparse.ArgumentParser) -> None: ...
+    def run(self, args: argparse.Namespace) -> int: ...
+
+
+COMMANDS = {
+    "inspect": ("graft.commands.inspect", "look into a file of weights: names, shapes, what model it is of"),
+    "diff": ("graft.commands.diff", "compare two sets of weights tensor by tensor"),
+    "transfer": ("graft.commands.transfer", "write a donor's weights adapted to an architecture, without training"),
+    "predict": ("graft.commands.predict", "classify images with a run or an exported model"),
+    "export": ("graft.commands.export", "write a run's weights for torchvision, timm, ONNX, torch.export, Keras"),
+    "report": ("graft.commands.report", "write the page of a run, of a sweep, or of many runs side by side"),
+    "controls": ("graft.commands.controls", "repeat a run from random weights and as a linear probe"),
+    "best": ("graft.commands.best", "print the command of a sweep's best trial, and write it as an experiment"),
+    "jobs": ("graft.commands.jobs", "show a sweep's SLURM jobs, and enter the results of those that have ended"),
+    "soup": ("graft.commands.soup", "average the weights of runs, all of them or those that help"),
+    "interpolate": ("graft.commands.interpolate", "walk from a donor's weights to a run's, keep the best point"),
+    "cka": ("graft.commands.cka", "compare two networks' stages by what they make of given images"),
+    "cache": ("graft.commands.cache", "list or prune the features and images that runs share on disk"),
+}
+
+
+def usage() -> str:
+    rows = "\n".join(f"  {name:11} {text}" for name, (_, text) in COMMANDS.items())
+    return (
+        "usage: graft COMMAND [arguments]      (graft COMMAND --help says more)\n\n"
+        "Training is `python train.py …` in the repository (`python train.py --help`).\n"
+        "`graft plan …` is `python train.py mode=plan …`.\n\n"
+        f"commands:\n  {'plan':11} show what a training command would do, and stop\n{rows}"
+    )
+
+
+def plan(arguments: list[str]) -> int:
+    """Hands over to train.py, which owns the config."""
+    script = Path("train.py")
+    if not script.is_file():
+        raise InputError(f"expected train.py in {Path.cwd()}, received none; try `cd` to the graft repository first")
+    os.execv(sys.executable, [sys.executable, str(script), "mode=plan", *arguments])
+
+
+def dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name == "plan":
+        return plan(rest)
+    if name not in COMMANDS:
+        near = nearest(name, ["plan", *COMMANDS]) or ["graft --help"]
+        raise InputError(f"expected a command ({', '.join(['plan', *COMMANDS])}), received {name!r}; try {near[0]}")
+    module, text = COMMANDS[name]
+    command = cast(Command, import_module(module))
+    parser = argparse.ArgumentParser(prog=f"graft {name}", description=text)
+    command.configure(parser)
+    return command.run(parser.parse_args(rest))
+
+
+def main() -> int:
+    return exit_code("graft", lambda: dispatch(sys.argv[1:]))
+
+
+def exit_code(name: str, action: Callable[[], int]) -> int:
+    """What the action returns; a mistake or a failure is told in a paragraph under that name, and has its own code."""
+    try:
+        return action()
+    except InputError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        print(f"{name}: stopped", file=sys.stderr)
+        return 130
+    except FORESEEN as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        print(f"{name}: {reason_of(error)}", file=sys.stderr)
+        return 1

@@ -1,0 +1,187 @@
+"""`graft export MODEL --format …`: the weights for other tools, checked against the model before they count."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from graft.config.faults import InputError
+from graft.results.agree import check_same, example_images
+from graft.results.keras.write import write_keras
+
+if TYPE_CHECKING:
+    from graft.results.model import OpenedModel
+
+NAME = "export"
+HELP = "write a run's weights for torchvision, timm, ONNX, torch.export, Keras"
+TRACED = 2  # images: another size than those with which an export is checked
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="a run's folder, or an exported model's")
+    parser.add_argument(
+        "--format",
+        choices=sorted(WRITERS),
+        default="safetensors",
+        help="safetensors: a folder that graft.load opens (default); torchvision: a state dict (.pth) that the plain "
+        "model loads strictly; timm: a folder for timm.create_model('local-dir:…'); onnx: a file, any batch size; "
+        "torch-export: a program (.pt2), any batch size; keras: a model of images N, H, W, C (.keras, or "
+        ".weights.h5 by the name of --output)",
+    )
+    parser.add_argument("--output", help="where to; by default beside the model, named after the format")
+    parser.add_argument(
+        "--import-code", action="store_true", help="import a custom head's class, as the model names it"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from graft.inference.load import open_model
+    from graft.results.export import write_account
+
+    opened = open_model(args.model, import_code=args.import_code)
+    suffix, write = WRITERS[args.format]
+    path = Path(args.output) if args.output else opened.folder / f"export-{args.format}{suffix}"
+    if path.exists() and path.is_dir() != (suffix == ""):
+        raise InputError(f"--output: expected a {'file' if suffix else 'folder'}, received {path}; try another name")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(opened, path)
+    if suffix:
+        write_account(path, opened.record)
+    print(path)
+    return 0
+
+
+def write_safetensors(opened: OpenedModel, folder: Path) -> None:
+    """The model folder again: model.safetensors, model.json and README.md."""
+    from graft.results.export import separate_tensors, write_folder
+
+    if folder.resolve() == opened.folder.resolve():
+        raise InputError(f"--output: expected another folder than the model's own, received {folder}")
+    write_folder(folder, separate_tensors(opened.module), opened.record)
+
+
+def write_torchvision(opened: OpenedModel, path: Path) -> None:
+    """A plain state dict: torchvision.models.get_model(name, num_classes=…).load_state_dict(torch.load(path))."""
+    import torch
+
+    from graft.results.export import separate_tensors
+    from graft.system.files import atomic_path
+
+    check_plain(opened, "torchvision")
+    with atomic_path(path) as temporary:
+        torch.save(separate_tensors(opened.module), temporary)
+
+
+def write_timm(opened: OpenedModel, folder: Path) -> None:
+    """The model folder with timm's config.json: timm.create_model("local-dir:FOLDER", pretrained=True)."""
+    from graft.system.files import write_json
+
+    check_plain(opened, "timm")
+    (folder / "config.json").unlink(missing_ok=True)
+    write_safetensors(opened, folder)
+    write_json(folder / "config.json", timm_config(opened))
+
+
+def timm_config(opened: OpenedModel) -> dict[str, object]:
+    """What timm's `local-dir:` reads: architecture, classes, how the images must look."""
+    build, settings = opened.record["build"], opened.preprocess.settings
+    published = getattr(opened.module, "pretrained_cfg", {})
+    arguments = {**build["kwargs"], **({"in_chans": build["channels"]} if build["channels"] != 3 else {})}
+    return {
+        "architecture": build["name"].split(".")[0],
+        "num_classes": build["num_classes"],
+        "label_names": list(opened.classes),
+        "model_args": arguments,
+        "pretrained_cfg": {
+            "input_size": [settings.channels, settings.image_size, settings.image_size],
+            "crop_pct": settings.crop_fraction,
+            "crop_mode": "center",
+            "interpolation": settings.interpolation,
+            "mean": list(settings.mean),
+            "std": list(settings.std),
+            "num_classes": build["num_classes"],
+            **{key: published[key] for key in ("classifier", "first_conv", "fixed_input_size") if key in published},
+        },
+    }
+
+
+def write_onnx(opened: OpenedModel, path: Path) -> None:
+    """One file, images [N, C, S, S] to logits [N, K], N free; checked in onnxruntime."""
+    import torch
+
+    from graft.system.files import atomic_path
+
+    try:
+        import_module("onnxscript")
+        onnxruntime: Any = import_module("onnxruntime")
+    except ImportError as error:
+        raise InputError(
+            f"--format onnx: expected the packages onnx, onnxscript and onnxruntime, received: {error}; "
+            "try pip install 'graft[onnx]'"
+        ) from error
+    example = example_images(opened, TRACED)
+    with atomic_path(path) as temporary:
+        torch.onnx.export(
+            opened.module, (example,), temporary, dynamo=True, external_data=False, verbose=False,
+            input_names=["images"], output_names=["logits"], dynamic_shapes=({0: torch.export.Dim("batch")},),
+        )  # fmt: skip
+        session = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
+        check_same(
+            opened, lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0]), "onnx"
+        )
+
+
+def write_torch_export(opened: OpenedModel, path: Path) -> None:
+    """A program of torch.export: torch.export.load(path).module()(images), without graft, torchvision or timm."""
+    import torch
+
+    from graft.system.files import atomic_path
+
+    batch = ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(opened.module, (example_images(opened, TRACED),), dynamic_shapes=batch)
+    with atomic_path(path) as temporary:
+        named = temporary.with_name(f"{temporary.name}.pt2")  # torch.export complains of other names
+        try:
+            torch.export.save(program, named)
+            check_same(opened, torch.export.load(named).module(), "torch-export")
+            named.replace(temporary)
+        finally:
+            named.unlink(missing_ok=True)
+
+
+WRITERS: dict[str, tuple[str, Callable[[OpenedModel, Path], None]]] = {
+    "safetensors": ("", write_safetensors),
+    "torchvision": (".pth", write_torchvision),
+    "timm": ("", write_timm),
+    "onnx": (".onnx", write_onnx),
+    "torch-export": (".pt2", write_torch_export),
+    "keras": (".keras", write_keras),
+}
+"""Format to the file's suffix (none for a folder) and what writes it."""
+
+
+def check_plain(opened: OpenedModel, library: str) -> None:
+    """Raises InputError unless the weights fit the library's own model, head included."""
+    from graft.models.network import plain_model
+
+    build, head = opened.record["build"], opened.record["head"]
+    if build["library"] != library:
+        raise InputError(
+            f"--format {library}: expected a {library} model, received {build['name']} of {build['library']}; "
+            f"try --format {build['library']}"
+        )
+    if build.get("altered"):
+        raise InputError(
+            f"--format {library}: expected layers as the library's own {build['name']} has them, received "
+            f"{len(build['altered'])} that are set otherwise ({', '.join(list(build['altered'])[:3])}), so the plain "
+            "model would compute something else; try --format onnx, torch-export or safetensors"
+        )
+    plain = {name: value.shape for name, value in plain_model(build).state_dict().items()}
+    if plain != {name: value.shape for name, value in opened.module.state_dict().items()}:
+        raise InputError(
+            f"--format {library}: expected the library's own last layer, received head={head['kind']}, which no plain "
+            f"{build['name']} has; try --format onnx, torch-export or safetensors"
+        )

@@ -1,0 +1,117 @@
+"""`graft jobs SWEEP`: where each trial's job stands, what it said last, and the results of those that have ended."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+
+from graft.cluster.follow import end_of
+from graft.cluster.record import enter, has_open_job, read_end, read_record
+from graft.cluster.states import JobState, states_of
+from graft.config.faults import InputError
+from graft.config.options import positive
+from graft.sweep.attempt import Claim, Ended
+from graft.sweep.children import ERRORS, OUTPUT
+from graft.sweep.conduct import check_optuna
+from graft.sweep.record import COMPLETE, FAILED, RUNNING, StudyRecord, TrialRecord, read_description
+
+WIDTH = 100
+"""Characters of a job's last line."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sweep", type=Path, help="the sweep's folder, below outputs/sweeps/")
+    parser.add_argument("--log", type=int, metavar="TRIAL", help="print the end of this trial's output")
+    parser.add_argument("--lines", type=positive, default=20, help="how much of it (default: 20 lines of each file)")
+
+
+def run(args: argparse.Namespace) -> int:
+    check_optuna()
+    from graft.sweep.study import read_study, summary
+
+    read_description(args.sweep)
+    if args.log is not None:
+        print(tails(args.sweep / str(args.log), args.lines))
+        return 0
+    states = _collect(args.sweep)
+    study = read_study(args.sweep)
+    print(table(study, states), summary(study), sep="\n")
+    return 0
+
+
+def _collect(sweep: Path) -> Mapping[str, JobState] | None:
+    """Enters the jobs that have ended, and gives what SLURM says of the others."""
+    from graft.sweep.engine import collect
+    from graft.sweep.study import open_ledger
+
+    ledger = open_ledger(sweep)
+    folders = [trial.folder for trial in ledger.trials() if trial.state == RUNNING]
+    records = [record for folder in folders if (record := read_record(folder)) and not record.entered]
+    asked = {record.job for record in records}
+    states = states_of(asked) if asked else {}
+
+    def ended(claim: Claim) -> Ended | None:
+        record = read_record(claim.folder)
+        if record is None or not has_open_job(claim.folder):
+            return None
+        if record.job not in asked and read_end(claim.folder, record.job) is None:
+            return None  # submitted since SLURM was asked
+        found = end_of(record, claim.folder, states)
+        if found:
+            enter(claim.folder, record)
+        return found
+
+    collect(ledger, ended)
+    return states
+
+
+def table(study: StudyRecord, states: Mapping[str, JobState] | None) -> str:
+    """A row a trial: its number, its job, where it stands, what it came to or said last."""
+    rows = [("trial", "job", "state", "")]
+    for trial in study.trials:
+        record = read_record(trial.folder)
+        state = (states or {}).get(record.job) if record and trial.state == RUNNING else None
+        rows.append((str(trial.number), record.job if record else "", _standing(trial, state), _told(study, trial)))
+    widths = [max(len(row[place]) for row in rows) for place in range(3)]
+    return "\n".join(
+        f"{number:>{widths[0]}}  {job:{widths[1]}}  {state:{widths[2]}}  {told}".rstrip()
+        for number, job, state, told in rows
+    )
+
+
+def _standing(trial: TrialRecord, state: JobState | None) -> str:
+    if state is None:
+        return trial.state
+    return " ".join(filter(None, (state.word, state.why or state.spent)))
+
+
+def _told(study: StudyRecord, trial: TrialRecord) -> str:
+    if trial.state == COMPLETE:
+        told = zip(study.objectives, trial.values, strict=True)
+        return ", ".join(f"{each.metric} {value:.6g}" for each, value in told)
+    if trial.state == FAILED:
+        return trial.reason.partition("\n")[0]
+    said = [line for name in (OUTPUT, ERRORS) for line in _lines(trial.folder / name)[-1:]]
+    return said[-1][:WIDTH] if said else ""
+
+
+def tails(folder: Path, count: int) -> str:
+    """The ends of what a trial printed: its run, and its job around it.
+
+    Raises:
+        InputError: it has printed nothing.
+    """
+    record = read_record(folder)
+    files = [folder / OUTPUT, folder / ERRORS, *([Path(record.log)] if record else [])]
+    found = {file: _lines(file)[-count:] for file in files if file.exists()}
+    if not found:
+        raise InputError(f"--log: expected a trial that has begun, received {folder.name}; try graft jobs SWEEP")
+    return "\n".join(line for file, lines in found.items() for line in (f"== {file}", *lines))
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return [line for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    except FileNotFoundError:
+        return []

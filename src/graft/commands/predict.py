@@ -1,0 +1,144 @@
+"""`graft predict MODEL PATHS…`: the classes, labels or numbers of images, as a table, CSV or JSON lines."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import sys
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from graft.config.options import positive
+
+if TYPE_CHECKING:
+    from graft.tasks.answers import Answer, Form
+
+NAME = "predict"
+HELP = "classes, labels or numbers of images, by a run or an exported model"
+FORMATS = ("table", "csv", "jsonl")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="a run's folder, or an exported model's")
+    parser.add_argument(
+        "paths", nargs="+", help="image files, folders, globs, a CSV with a column of paths, or - for standard input"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="table", help="table (default), csv or jsonl")
+    parser.add_argument("--output", help="write to this file instead of standard output")
+    parser.add_argument(
+        "--top", type=positive, help="how many of the likeliest classes to name, where an image has one (1)"
+    )
+    parser.add_argument(
+        "--threshold", type=_share, help="name labels of more than this probability, where an image has several (0.5)"
+    )
+    parser.add_argument("--column", default="path", help="the CSV's column of paths (path)")
+    parser.add_argument("--batch-size", type=positive, default=32, help="images computed at once (32)")
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 …")
+    parser.add_argument("--import-code", action="store_true", help="import the class of a custom head")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 if something is said of every image, 1 if one could not be read (its row says why)."""
+    from graft.commands.destination import file_to_write
+    from graft.inference.classify import predict
+    from graft.inference.load import open_model
+    from graft.inference.sources import image_paths
+    from graft.tasks.answers import FORMS
+
+    output = file_to_write("--output", args.output) if args.output is not None else None
+    opened = open_model(args.model, import_code=args.import_code)
+    choices = {"top": args.top, "threshold": args.threshold}
+    form = FORMS[opened.task.kind](opened.classes, **choices)
+    paths = list(image_paths(args.paths, column=args.column, stdin=sys.stdin))
+    answers = predict(opened, paths, **choices, batch_size=args.batch_size, device=args.device)
+    counted = _Counted(_with_progress(answers, len(paths)))
+    with _destination(output) as file:
+        _WRITERS[args.format](counted, file, form)
+    if counted.unread:
+        print(f"graft predict: {counted.unread} of {len(paths)} images have no answer", file=sys.stderr)
+    return 1 if counted.unread else 0
+
+
+class _Counted:
+    """Passes answers on and counts those that are errors."""
+
+    def __init__(self, answers: Iterable[Answer]) -> None:
+        self.answers = answers
+        self.unread = 0
+
+    def __iter__(self) -> Iterator[Answer]:
+        for answer in self.answers:
+            self.unread += answer.error is not None
+            yield answer
+
+
+def _with_progress(answers: Iterator[Answer], total: int) -> Iterator[Answer]:
+    """A bar on standard error, where a person watches."""
+    if not sys.stderr.isatty():
+        yield from answers
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(answers, description="predict", total=total, console=Console(stderr=True), transient=True)
+
+
+@contextmanager
+def _destination(path: Path | None) -> Generator[TextIO]:
+    """Standard output as rows come, or a file that appears whole."""
+    if path is None:
+        yield sys.stdout
+        return
+    from graft.system.files import write_text
+
+    text = io.StringIO()
+    yield text
+    write_text(path, text.getvalue())
+
+
+def _write_table(answers: Iterable[Answer], file: TextIO, form: Form) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    table.add_column("file", overflow="fold")
+    for name, is_number in form.columns().items():
+        table.add_column(Text(name), overflow="fold", justify="right" if is_number else "left")
+    for answer in answers:
+        if answer.error is not None:
+            table.add_row(Text(answer.file), Text(f"no answer: {answer.error}", style="red"))
+        else:
+            table.add_row(Text(answer.file), *(Text(cell) for cell in form.row(answer)))
+    Console(file=file).print(table)
+
+
+def _write_csv(answers: Iterable[Answer], file: TextIO, form: Form) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    header = form.header()
+    writer.writerow(["file", *header, "error"])
+    for answer in answers:
+        said = form.cells(answer) if answer.error is None else [""] * len(header)
+        writer.writerow([answer.file, *said, answer.error or ""])
+        file.flush()
+
+
+def _write_jsonl(answers: Iterable[Answer], file: TextIO, form: Form) -> None:
+    for answer in answers:
+        said = {"error": answer.error} if answer.error is not None else form.to_dict(answer)
+        file.write(json.dumps({"file": answer.file, **said}, ensure_ascii=False) + "\n")
+        file.flush()
+
+
+_WRITERS = {"table": _write_table, "csv": _write_csv, "jsonl": _write_jsonl}
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"expected a probability from 0 to below 1, received {text}")
+    return value

@@ -1,0 +1,181 @@
+"""`graft soup RUNS…`: the average of fine-tuned networks' weights (Wortsman et al. 2022, "Model soups").
+
+uniform: all of them, equally. greedy: from the best on validation downward, each is kept that does not make the
+average worse on validation. The test part is looked at once, at the end, and only when asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from graft.config.choices import TaskKind
+from graft.config.faults import InputError
+from graft.config.figures import FIGURES, LOSS, Figure, headline, ranking
+from graft.page.words import measured
+
+if TYPE_CHECKING:
+    from graft.weights.judge import Judge
+    from graft.weights.members import Member
+
+NAME = "soup"
+HELP = "average the weights of runs, all of them or those that help on validation"
+OUTPUT = "outputs/soup"
+METRICS = tuple(dict.fromkeys(figure.name for figures in FIGURES.values() for figure in (*figures, LOSS)))
+
+Chosen = tuple[int, ...]
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="runs' folders, or a sweep's folder for all its runs")
+    parser.add_argument("--method", choices=("greedy", "uniform"), default="greedy", help="greedy (default) or uniform")
+    add_metric(parser, "what greedy compares on validation")
+    add_evaluation(parser, OUTPUT)
+
+
+def add_metric(parser: argparse.ArgumentParser, what: str) -> None:
+    headlines = ", ".join(f"{headline(kind).name} where data.task={kind.value}" for kind in FIGURES)
+    parser.add_argument("--metric", choices=METRICS, metavar="NAME", help=f"{what}: loss, or a figure ({headlines})")
+
+
+def chosen_metric(given: str | None, task: TaskKind) -> Figure:
+    """The figure that a person asked for, or the task's headline."""
+
+    known = {figure.name: figure for figure in (*FIGURES[task], LOSS)}
+    if given is not None and given not in known:
+        raise InputError(
+            f"--metric: expected one of {', '.join(known)} for networks of data.task={task.value}, received {given!r};"
+            f" try --metric {headline(task).name}"
+        )
+    return known[given] if given else headline(task)
+
+
+def add_evaluation(parser: argparse.ArgumentParser, output: str) -> None:
+    """What every command takes that evaluates averages and writes one."""
+    parser.add_argument("--output", default=output, help=f"the folder to write, which must not exist yet ({output})")
+    parser.add_argument("--test", action="store_true", help="evaluate the result on the test part too, once")
+    parser.add_argument(
+        "--bn-images", type=int, metavar="N", help="batch-norm statistics from this many training images (all)"
+    )
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 …")
+
+
+def run(args: argparse.Namespace) -> int:
+    from graft.commands.destination import folder_to_make
+    from graft.inference.classify import find_device
+    from graft.weights.combine_write import write_combined
+    from graft.weights.judge import Judge
+    from graft.weights.members import open_members, shared_data, shared_trunk
+
+    output = folder_to_make("--output", args.output)
+    device = find_device(args.device)
+    members = open_members(args.runs)
+    if len(members) < 2:
+        raise InputError(f"expected two runs or more, received {members[0].name} alone; try a sweep's folder")
+    metric = chosen_metric(args.metric, members[0].opened.task.kind)
+    data, seed = shared_data(members)
+    judge = Judge(
+        data, members[0].opened, seed=seed, device=device, head=shared_trunk(members),
+        bn_images=args.bn_images,
+    )  # fmt: skip
+    if args.test:
+        judge.check_part("test", "--test")
+    soup = cook(members, judge, method=args.method, metric=metric, say=print)
+    command = shlex.join(["graft", "soup", *args.runs, "--method", args.method, "--metric", metric.name])
+    write_combined(
+        output, members, soup.weights, judge, command=command, record=soup.record(members), test=args.test,
+        base=soup.best, say=print,
+    )  # fmt: skip
+    return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Soup:
+    """A choice of members and how it came about."""
+
+    method: str
+    metric: str
+    chosen: Chosen
+    best: int
+    """The member that is best on validation."""
+    figures: tuple[dict[str, float], ...]
+    """Each member's on validation."""
+    trials: tuple[tuple[Chosen, float], ...]
+    """What greedy tried, with its figure on validation."""
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        return tuple((place in self.chosen) / len(self.chosen) for place in range(len(self.figures)))
+
+    def record(self, members: Sequence[Member]) -> dict[str, Any]:
+        return {
+            "method": f"{self.method} soup",
+            "metric": f"val/{self.metric}",
+            "trials": [{"members": list(chosen), f"val/{self.metric}": value} for chosen, value in self.trials],
+            "members": [
+                {
+                    "run": member.name,
+                    "sha256": member.opened.record["weights"]["sha256"],
+                    "weight": weight,
+                    **{f"val/{name}": value for name, value in figures.items()},
+                }
+                for member, weight, figures in zip(members, self.weights, self.figures, strict=True)
+            ],
+        }
+
+
+def cook(members: Sequence[Member], judge: Judge, *, method: str, metric: Figure, say: Callable[[str], None]) -> Soup:
+    """Chooses the members of a soup; the members' modules are left as they are, but for their device."""
+    from graft.weights.combine_write import Mixer
+
+    alone: list[dict[str, float]] = []
+    for member in members:
+        alone.append(judge.said(member.opened.module).figures())
+        say(f"val/{metric.name} {measured(alone[-1][metric.name], 4)}  {member.name}")
+    sign = -1 if metric.falls else 1
+    order = ranking([figures[metric.name] for figures in alone], metric.direction)
+    if len(order) < len(members):
+        unknown = [member.name for place, member in enumerate(members) if place not in order]
+        raise InputError(
+            f"--metric: expected a figure that every network has on validation, received {metric.name}, which is"
+            f" undefined for {unknown[0]}; try --metric loss"
+        )
+    mixer = Mixer(members, judge)
+
+    def score(chosen: Chosen) -> float:
+        value = judge.said(mixer.equally(chosen)).figures()[metric.name]
+        say(f"val/{metric.name} {measured(value, 4)}  of {', '.join(members[place].name for place in chosen)} together")
+        return sign * value
+
+    if method == "uniform":
+        chosen: Chosen = tuple(range(len(members)))
+        trials: list[tuple[Chosen, float]] = []
+    else:
+        chosen, trials = greedy(order, sign * alone[order[0]][metric.name], score)
+    return Soup(
+        method=method, metric=metric.name, chosen=chosen, best=order[0], figures=tuple(alone),
+        trials=tuple((tried, sign * value) for tried, value in trials),
+    )  # fmt: skip
+
+
+def greedy(
+    order: Sequence[int], best: float, score: Callable[[Chosen], float]
+) -> tuple[Chosen, list[tuple[Chosen, float]]]:
+    """The greedy recipe: members in falling order, each kept where the average with it scores no less.
+
+    Args:
+        order: members from the best downward; the first is in.
+        best: the first one's score; higher is better.
+        score: of the equal average of the members at these places.
+    """
+    chosen, trials = (order[0],), list[tuple[Chosen, float]]()
+    for place in order[1:]:
+        tried = (*chosen, place)
+        value = score(tried)
+        trials.append((tried, value))
+        if value >= best:
+            chosen, best = tried, value
+    return chosen, trials

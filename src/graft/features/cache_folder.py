@@ -1,0 +1,258 @@
+"""The folder that runs, trials and users share: each entry computed by one process, and never more than the limit."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graft.config.faults import InputError, RunFailed
+from graft.features.store import (
+    PARTIAL,
+    SUFFIX,
+    Damaged,
+    Entry,
+    Header,
+    Writer,
+    entry_bytes,
+    entry_path,
+    open_entry,
+    read_header,
+)
+
+LOCK = ".lock"
+GB = 1e9
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """One line of `graft cache list`."""
+
+    path: Path
+    bytes: int
+    used: float
+    """When it was last opened, in seconds since 1970."""
+    header: Header | None
+    fault: str = ""
+    """Why it is of no use, where it is not."""
+    writer: str = ""
+    """The process that is writing it at this moment, where one is."""
+
+
+class CacheFolder:
+    """Entries by key below one folder.
+
+    Args:
+        max_gb: the folder's files never take more than this (1 GB = 10^9 bytes).
+        resident_bytes: entries of at most this size are read into memory when opened.
+        say: takes a line for the person who waits.
+    """
+
+    def __init__(
+        self, path: Path | str, *, max_gb: float, say: Callable[[str], None], resident_bytes: int = 1 << 30
+    ) -> None:
+        self.path = Path(path)
+        self.max_gb = max_gb
+        self.resident_bytes = resident_bytes
+        self.say = say
+        self._damaged: set[str] = set()
+
+    def open(self, key: str) -> Entry | None:
+        """The entry, or None where there is none or it is damaged (which is said)."""
+        try:
+            return open_entry(self.path, key, resident_bytes=self.resident_bytes)
+        except Damaged as damage:
+            if key not in self._damaged:
+                self.say(f"the cache is damaged ({damage}): this entry is computed afresh")
+            self._damaged.add(key)
+            return None
+
+    def open_or_write(
+        self, key: str, *, shape: tuple[int, ...], dtype: str, record: Mapping[str, Any], fill: Callable[[Writer], None]
+    ) -> Entry:
+        """The entry; where it is missing or damaged, `fill` appends its rows, in one process however many ask at once.
+
+        Raises:
+            InputError: it would exceed the limit or the disk, or the folder cannot be written. Nothing is written.
+        """
+        entry = self.open(key)
+        if entry is not None:
+            return entry
+        self._make()
+        with exclusive(self.path / f"{key}{LOCK}", waiting=self._waiting):
+            entry = self.open(key)
+            if entry is not None:
+                return entry
+            if (self.path / f"{key}{PARTIAL}").exists():
+                self.say("the cache holds a half-written entry of a process that has ended: it is computed afresh")
+            with self._claim(key, shape, dtype, record) as writer:
+                fill(writer)
+                writer.seal()
+            entry = self.open(key)
+        if entry is None:
+            raise RunFailed(f"{self.path} gives back other bytes than were written to it; try another cache.dir")
+        return entry
+
+    def check_room(self, need: int, *, replaced: tuple[Path, ...] = ()) -> None:
+        """Raise InputError unless `need` more bytes fit under the limit and on the disk."""
+        held = sum(status.st_size for path, status in self._files() if path not in replaced)
+        if held + need > self.max_gb * GB:
+            raise InputError(
+                f"cache.max_gb: expected room for {need / GB:.3g} GB below the limit of {self.max_gb:g} GB, received a "
+                f"cache folder ({self.path}) that holds {held / GB:.3g} GB already; nothing was written; try "
+                f"cache.max_gb={(held + need) / GB * 1.01:.3g}, cache.dtype=float16, `graft cache prune`, or cache=none"
+            )
+        existing = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
+        free = shutil.disk_usage(existing).free + sum(path.stat().st_size for path in replaced)
+        if need > free:
+            raise InputError(
+                f"cache.dir: expected {need / GB:.3g} GB free on the disk of {self.path}, received {free / GB:.3g} GB; "
+                f"nothing was written; try cache.dir=… on another disk, cache.dtype=float16, or cache=none"
+            )
+
+    def entries(self) -> list[Listed]:
+        """Every entry, the most recently used first; unusable ones with the reason."""
+        found: list[Listed] = []
+        for path, status in self._files():
+            header, fault, writer = None, "", ""
+            try:
+                header = read_header(path) if path.suffix == SUFFIX else None
+            except Damaged as damage:
+                fault = str(damage)
+            except FileNotFoundError:
+                continue  # removed by another process since it was found
+            if path.suffix == PARTIAL:
+                fault, writer = "half-written", holder_of(path.with_suffix(LOCK)) or ""
+            found.append(
+                Listed(path=path, bytes=status.st_size, used=status.st_mtime, header=header, fault=fault, writer=writer)
+            )
+        return sorted(found, key=lambda listed: listed.used, reverse=True)
+
+    def prune(self, *, max_gb: float | None = None, older_than_days: float | None = None) -> list[Listed]:
+        """Remove unusable entries, those unused for so long, and then the longest unused until the rest fits.
+
+        What another process is writing at this moment stays. Runs that have an entry open keep reading it.
+        """
+        removed: list[Listed] = []
+        left = self.entries()
+        held = sum(listed.bytes for listed in left)
+        for listed in reversed(left):
+            old = older_than_days is not None and time.time() - listed.used > older_than_days * 86400
+            over = max_gb is not None and held > max_gb * GB
+            if (listed.fault or old or over) and self._remove(listed.path):
+                removed.append(listed)
+                held -= listed.bytes
+        return removed
+
+    def _remove(self, path: Path) -> bool:
+        with exclusive(path.with_suffix(LOCK), waiting=None) as held:
+            if held:
+                path.unlink(missing_ok=True)
+            return held
+
+    def _files(self) -> list[tuple[Path, os.stat_result]]:
+        """Entries and what is being written, less what another process removes or seals at this moment."""
+        found: list[tuple[Path, os.stat_result]] = []
+        for path in sorted(self.path.glob("*")):
+            if path.suffix in (SUFFIX, PARTIAL):
+                with suppress(FileNotFoundError):
+                    found.append((path, path.stat()))
+        return found
+
+    def _make(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.path, os.W_OK | os.X_OK):
+                raise PermissionError("it is not writable")
+        except OSError as error:
+            raise InputError(
+                f"cache.dir: expected a folder that can be written, received {self.path} ({error}); "
+                f"try cache.dir=… elsewhere, or cache=none"
+            ) from error
+
+    def _claim(self, key: str, shape: tuple[int, ...], dtype: str, record: Mapping[str, Any]) -> Writer:
+        """The writer of a new entry, its bytes claimed; one process at a time weighs what fits."""
+        leftovers = (self.path / f"{key}{PARTIAL}", entry_path(self.path, key))  # half-written; damaged
+        with exclusive(self.path / f"folder{LOCK}", waiting=self._waiting):
+            present = tuple(path for path in leftovers if path.exists())
+            self.check_room(entry_bytes(shape, dtype, record), replaced=present)
+            for path in present:
+                path.unlink()
+            try:
+                return Writer(self.path, key, shape, dtype, record)
+            except OSError as error:
+                raise InputError(f"cache.dir: {self.path} did not take an entry ({error}); nothing was kept") from error
+
+    def _waiting(self, holder: str) -> None:
+        self.say(f"another process ({holder}) is computing this cache entry: waiting for it")
+
+
+@contextmanager
+def exclusive(path: Path, *, waiting: Callable[[str], None] | None) -> Generator[bool]:
+    """Hold the lock of that file, which the kernel releases when its holder dies, however it dies.
+
+    Args:
+        waiting: told once who holds the lock, if one must wait. None: do not wait.
+
+    Yields:
+        Whether the lock is held; False only where one must not wait.
+    """
+    descriptor = _lock(path)
+    if descriptor is None and waiting is not None:
+        waiting(_holder(path))
+        while descriptor is None:
+            time.sleep(_POLL_SECONDS)
+            descriptor = _lock(path)
+    if descriptor is None:
+        yield False
+        return
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        yield True
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _lock(path: Path) -> int | None:
+    """A descriptor that holds the lock, or None where another process has it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+            return descriptor
+    except (BlockingIOError, FileNotFoundError):  # held, or removed by its last holder since it was opened
+        pass
+    os.close(descriptor)
+    return None
+
+
+def holder_of(path: Path) -> str | None:
+    """Who holds that lock at this moment; None where nobody does."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(path)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _holder(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8") or "unnamed"
+    except FileNotFoundError:
+        return "just ended"

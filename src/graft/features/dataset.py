@@ -1,0 +1,84 @@
+"""Stored features as a dataset: a whole batch is one gather, so that an epoch costs what its arithmetic costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from graft.features.store import Entry
+
+
+def pack(features: torch.Tensor) -> torch.Tensor:
+    """Features as rows are stored: [B, C, H, W] as [B, H, W, C], so that a gathered batch is channels-last as it is."""
+    return features.permute(0, 2, 3, 1) if features.ndim == 4 else features
+
+
+def unpack(rows: torch.Tensor) -> torch.Tensor:
+    """What `pack` packed; a view."""
+    return rows.permute(0, 3, 1, 2) if rows.ndim == 4 else rows
+
+
+class FeatureDataset(Dataset[dict[str, torch.Tensor]]):
+    """Takes keys (epoch, index[, draw]); gives the image's features with its columns (target, label, index).
+
+    Give a loader `collate_fn=as_batched` and `num_workers=0`: there is nothing to decode, and a batch is one gather.
+    Of several views, epoch e has view e modulo their number, so that as many epochs as there are views see what they
+    would see without a store; a sample's second draw within an epoch has the next view.
+
+    Args:
+        rows: the store's row of each image, [n], or of each view of it, [views, n].
+        columns: a row an image.
+        channels_last: the memory order of [B, C, H, W] features, which is the network's (`trainer.channels_last`): a
+            dropout at the cut draws its mask in that order. They are stored channels-last, so False costs a copy.
+        dtype: features are given in this type, whatever they are stored in.
+    """
+
+    def __init__(
+        self,
+        entry: Entry,
+        *,
+        rows: torch.Tensor,
+        columns: Mapping[str, torch.Tensor],
+        channels_last: bool = True,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.entry = entry
+        self.rows = rows if rows.ndim == 2 else rows[None]
+        self.columns = dict(columns)
+        self.channels_last = channels_last
+        self.dtype = dtype
+        lengths = {name: len(column) for name, column in self.columns.items()}
+        assert set(lengths.values()) <= {len(self)}, f"{len(self)} images, columns of {lengths}"
+
+    @property
+    def views(self) -> int:
+        return self.rows.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one image's features."""
+        return tuple(unpack(self.entry.tensor[:1]).shape[1:])
+
+    def __len__(self) -> int:
+        return self.rows.shape[1]
+
+    def __getitem__(self, key: tuple[int, ...]) -> dict[str, Any]:
+        return {name: column[0] for name, column in self.__getitems__([key]).items()}
+
+    def __getitems__(self, keys: Sequence[tuple[int, ...]]) -> dict[str, torch.Tensor]:
+        """The whole batch: features [B, …] and each column [B, …]."""
+        indices = torch.tensor([key[1] for key in keys], dtype=torch.int64)
+        if self.views == 1:
+            rows = self.rows[0].index_select(0, indices)
+        else:
+            turns = torch.tensor([key[0] + sum(key[2:]) for key in keys], dtype=torch.int64)
+            rows = self.rows[turns % self.views, indices]
+        features = unpack(self.entry.tensor.index_select(0, rows)).to(self.dtype)
+        features = features if self.channels_last else features.contiguous()
+        return {
+            "features": features,
+            **{name: column.index_select(0, indices) for name, column in self.columns.items()},
+        }

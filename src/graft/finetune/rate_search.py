@@ -1,0 +1,157 @@
+"""optimizer.lr=find: a learning-rate range test on a copy of everything, so that training begins as if it had not been.
+
+The rate rises from step to step by a constant factor while the loss is watched [Smith 2017, section 3.3]; the
+suggestion is where the smoothed loss falls fastest over the logarithm of the rate.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from itertools import takewhile
+from typing import Any, cast
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from typing_extensions import override
+
+from graft.config.faults import RunFailed
+from graft.config.schema import OnError, TrainerConfig, UnfreezeKind
+from graft.finetune.finite import Finite
+from graft.finetune.hardware import quiet_lightning, short_trainer
+from graft.finetune.module import FineTuning
+from graft.finetune.unfreeze import START, Moment, Schedule
+
+STEPS = 100
+LOWEST, HIGHEST = 1e-6, 10.0
+SMOOTHING = 0.9  # of the moving average: a step's weight falls to a third in ten steps, less than a decade of rates
+DIVERGED = 4.0  # times the lowest smoothed loss
+FEWEST = 10  # steps from which a slope can be told
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RangeTest:
+    """What was tried, and what it suggests."""
+
+    suggestion: float
+    """The optimizer.lr from which every group's rate follows."""
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    """Of one batch each, as training computes it."""
+    smoothed: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """lr_find.json."""
+        return {"rule": "steepest descent of the smoothed loss over log10 of the rate", **asdict(self)}
+
+
+def range_test(tuning: FineTuning, batches: Iterable[Any], trainer: TrainerConfig) -> RangeTest:
+    """Trains a copy, in the first phase's freeze state, until the loss diverges or the rates are through.
+
+    Nothing of `tuning` changes, nor do the random numbers that come after.
+
+    Args:
+        batches: a training loader of its own, as reading moves it on.
+
+    Raises:
+        RunFailed: no rate made the loss fall.
+    """
+    probe = _probe(tuning, trainer)
+    sweep = _Sweep()
+    with quiet_lightning(), same_random_numbers():
+        lightning = short_trainer(trainer, STEPS, sweep)
+        lightning.fit(probe, train_dataloaders=batches, val_dataloaders=batches)  # of which none is read
+    rates = tuple(rate_at(step) for step in range(len(sweep.losses)))
+    smoothed = smooth(sweep.losses)
+    return RangeTest(
+        suggestion=steepest(rates, smoothed), rates=rates, losses=tuple(sweep.losses), smoothed=tuple(smoothed)
+    )
+
+
+def rate_at(step: int) -> float:
+    """From LOWEST in the first step to HIGHEST in the last, by a constant factor."""
+    return LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
+
+
+def smooth(losses: Sequence[float]) -> list[float]:
+    """A moving average that weighs as if it had no beginning [Kingma & Ba 2015, section 3]."""
+    average = 0.0
+    found: list[float] = []
+    for count, loss in enumerate(losses, 1):
+        average = SMOOTHING * average + (1 - SMOOTHING) * loss
+        found.append(average / (1 - SMOOTHING**count))
+    return found
+
+
+def steepest(rates: Sequence[float], smoothed: Sequence[float]) -> float:
+    """The rate at which the loss falls fastest, of those before its lowest point.
+
+    Raises:
+        RunFailed: it falls nowhere.
+    """
+    finite = list(takewhile(math.isfinite, smoothed))
+    lowest = int(np.argmin(finite)) if finite else 0
+    if lowest < FEWEST:
+        received = f"its lowest value at step {lowest + 1} of the range test" if finite else "no finite one"
+        raise RunFailed(
+            f"optimizer.lr=find: expected a loss that falls before it diverges, received {received}; try"
+            " optimizer.lr=1e-3, or another freeze"
+        )
+    slopes = np.gradient(np.asarray(finite), np.log10(rates[: len(finite)]))
+    return float(f"{rates[int(np.argmin(slopes[FEWEST : lowest + 1])) + FEWEST]:.3g}")
+
+
+def _probe(tuning: FineTuning, trainer: TrainerConfig) -> FineTuning:
+    """A copy that stays in the first phase and follows the rising rates."""
+    probe = copy.deepcopy(tuning)
+    probe.schedule = Schedule(
+        kind=UnfreezeKind.never,
+        moments=(Moment(at=START, frozen=tuning.schedule.frozen_at(0, steps_per_epoch=1, total_steps=1)),),
+        factors=tuning.schedule.factors[:1],
+    )
+    probe.optimizer_config = replace(tuning.optimizer_config, lr=1.0)
+    probe.lay_out(steps_per_epoch=STEPS, max_epochs=1)
+    probe.curve = rate_at
+    probe.follow([])
+    probe.on_nan = OnError.skip  # the sweep ends itself where the loss breaks down
+    probe.finite = Finite(probe.network, [], probe.on_nan, patience=STEPS)
+    probe.route.channels_last = trainer.channels_last
+    if trainer.channels_last:
+        probe.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return probe
+
+
+class _Sweep(Callback):
+    """Notes the loss of each step, and ends the test when it has diverged."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self._batches: list[float] = []  # of the step that is under way
+
+    @override
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._batches.append(float(outputs["loss"]))
+        if trainer.global_step == len(self.losses):
+            return
+        loss = sum(self._batches) * float(cast(FineTuning, pl_module).step_mean.correction)
+        self._batches.clear()
+        if not math.isfinite(loss):
+            trainer.should_stop = True
+            return
+        self.losses.append(loss)
+        smoothed = smooth(self.losses)
+        if smoothed[-1] > DIVERGED * min(smoothed):
+            trainer.should_stop = True
+
+
+@contextmanager
+def same_random_numbers() -> Generator[None]:
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        yield

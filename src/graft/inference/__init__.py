@@ -1,0 +1,1 @@
+"""Opening a model that a run left behind, and its answers on images."""

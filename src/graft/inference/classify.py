@@ -1,0 +1,104 @@
+"""The network's answers to image files, batch by batch; an image that cannot be read is a row with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from math import isfinite
+from pathlib import Path
+
+import torch
+
+from graft.config.faults import InputError
+from graft.inference.load import open_model
+from graft.results.model import OpenedModel
+from graft.system.machine import full_float32
+from graft.tasks.answers import FORMS, Answer, Form
+
+Reading = Future[torch.Tensor | str]
+
+
+def predict(
+    model: Path | str | OpenedModel,
+    paths: Iterable[str],
+    *,
+    top: int | None = None,
+    threshold: float | None = None,
+    batch_size: int = 32,
+    device: str = "auto",
+    threads: int = 4,
+) -> Iterator[Answer]:
+    """One answer a path, in order, which come as they are asked for; images of the next batch are read meanwhile.
+
+    Args:
+        model: a run's folder, an exported model folder, or what `open_model` gave.
+        top: how many classes to name, where an image has one; None: the likeliest.
+        threshold: above which probability labels are named, where an image has any number; None: one half.
+        device: auto (the GPU where there is one), cpu, cuda, cuda:1 …
+        threads: how many read images.
+    """
+    opened = open_model(model) if isinstance(model, Path | str) else model
+    form = FORMS[opened.task.kind](opened.classes, top=top, threshold=threshold)
+    return _each(opened, form, paths, batch_size=batch_size, place=find_device(device), threads=threads)
+
+
+def _each(
+    opened: OpenedModel, form: Form, paths: Iterable[str], *, batch_size: int, place: torch.device, threads: int
+) -> Iterator[Answer]:
+    opened.module.to(place)
+    names = iter(paths)
+    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
+        waiting = _submit(pool, opened, names, batch_size)
+        while waiting:
+            following = _submit(pool, opened, names, batch_size)
+            for name, said in _said(opened, [(name, reading.result()) for name, reading in waiting], place):
+                yield Answer(file=name, error=said) if isinstance(said, str) else form.answer(name, said)
+            waiting = following
+
+
+def find_device(wanted: str) -> torch.device:
+    """Raises InputError where torch has no such device, before anything is read."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=wanted)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device: expected one of this machine's, received {wanted!r} ({reason}); try cpu") from error
+    return torch.device(wanted)
+
+
+def _submit(
+    pool: ThreadPoolExecutor, opened: OpenedModel, names: Iterator[str], count: int
+) -> list[tuple[str, Reading]]:
+    return [(name, pool.submit(_read, opened, name)) for name in islice(names, count)]
+
+
+def _read(opened: OpenedModel, name: str) -> torch.Tensor | str:
+    """The image as the network takes it [C, S, S], or why it cannot be read."""
+    try:
+        return opened.preprocess(name)
+    except InputError as error:
+        return str(error)
+
+
+def _said(
+    opened: OpenedModel, read: Sequence[tuple[str, torch.Tensor | str]], place: torch.device
+) -> Iterator[tuple[str, Sequence[float] | str]]:
+    """Each name with what the network says of it, or why it could not be read."""
+    images = [image for _, image in read if isinstance(image, torch.Tensor)]
+    rows = iter(_values(opened, images, place).tolist() if images else [])
+    for name, image in read:
+        if isinstance(image, str):
+            yield name, image
+        else:
+            values = next(rows)
+            sound = all(map(isfinite, values))
+            yield name, values if sound else f"{name}: expected finite outputs of the network, received others"
+
+
+@torch.inference_mode()
+def _values(opened: OpenedModel, images: Sequence[torch.Tensor], place: torch.device) -> torch.Tensor:
+    with full_float32(place):
+        return opened.task.answers(opened.module(torch.stack(list(images)).to(place))).cpu()

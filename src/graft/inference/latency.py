@@ -1,0 +1,45 @@
+"""How long the exported network takes for one image."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from graft.inference.load import open_model
+from graft.system.machine import full_float32
+
+WARM_UP = 5
+REPEATS = 50
+FEWEST = 5
+PATIENCE = 10.0  # seconds, after which fewer repeats are enough
+
+
+def latency_ms(folder: Path | str, *, device: str) -> float:
+    """Milliseconds for a batch of one image, the median of repeats, in float32 and with the threads that torch has.
+
+    What is measured is the model folder, read back: what training left in memory (a cut, an adapter, hooks) is not
+    what people will run. Decoding and resizing the image are not in it.
+    """
+    opened = open_model(folder, import_code=True)  # this run wrote it
+    settings = opened.preprocess.settings
+    module = opened.module.to(device)
+    shape = (1, len(settings.mean), settings.image_size, settings.image_size)
+    image = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device)
+
+    def seconds() -> float:
+        began = time.perf_counter()
+        module(image)
+        if image.is_cuda:
+            torch.cuda.synchronize(image.device)
+        return time.perf_counter() - began
+
+    with torch.inference_mode(), full_float32(device):
+        for _ in range(WARM_UP):
+            seconds()
+        taken: list[float] = []
+        while len(taken) < REPEATS and (len(taken) < FEWEST or sum(taken) < PATIENCE):
+            taken.append(seconds())
+    return 1000 * statistics.median(taken)

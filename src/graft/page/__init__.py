@@ -1,0 +1,1 @@
+"""HTML, SVG and tables of a terminal; knows no run."""

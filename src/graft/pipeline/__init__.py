@@ -1,0 +1,1 @@
+"""One run from typed values to resulting weights; the only room that orchestrates."""

@@ -1,0 +1,150 @@
+"""What is computed once, before training: the frozen prefix's output of every image."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from graft.config.choices import CacheKind
+from graft.config.faults import InputError
+from graft.data.datamodule import DataModule
+from graft.data.loader import as_batched
+from graft.features.cache import FeatureCache, PartImages
+from graft.features.cache_folder import CacheFolder
+from graft.features.dataset import FeatureDataset
+from graft.features.engine import proven_engine
+from graft.features.ingredients import PLAIN, Ingredients
+from graft.finetune.hardware import device_type
+from graft.finetune.route import TRAIN
+from graft.models.cut import prove, split
+from graft.models.memo import known
+from graft.models.network import Network
+from graft.plan.describe import size
+from graft.plan.features import Kept, Rows, by_purpose, rows_of
+from graft.plan.plan import Plan
+from graft.system.machine import full_float32, keep_freed_memory
+from graft.system.processes import all_cores, at_once, say
+
+EXAMPLES = 2
+"""Images that an engine is proven on."""
+
+
+@dataclass(slots=True)
+class Features:
+    """What training begins with where a prefix's output is kept; each by the stage that ends the prefix."""
+
+    behind: dict[str, torch.nn.Module] = field(default_factory=dict[str, torch.nn.Module])
+    """The part of the network behind it."""
+    computed: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
+    """How its features were computed and stored, for training and for evaluation."""
+
+
+def compute_features(plan: Plan, network: Network, data: DataModule) -> Features:
+    """For each stage whose output the plan keeps: computes it for every image.
+
+    The data serves the first phase's features until it is told otherwise (`DataModule.serve`).
+    """
+    stored: dict[str, dict[str, FeatureDataset]] = {}
+    features = Features()
+    for kept in plan.cache.kept:
+        try:
+            stored[kept.cut], behind, computed = _features_after(kept, plan, network, data)
+        except InputError as reason:
+            if plan.config.cache.kind is not CacheKind.auto:
+                raise
+            say(f"cache     not of {kept.cut} after all: {reason}")
+        else:
+            features.behind[kept.cut], features.computed[kept.cut] = behind, computed
+    data.use_stored(stored, as_batched)
+    return features
+
+
+def _features_after(
+    kept: Kept, plan: Plan, network: Network, data: DataModule
+) -> tuple[dict[str, FeatureDataset], torch.nn.Module, dict[str, str]]:
+    config, cut = plan.config, kept.cut
+    prefix, rest = split(network.module, network.stages, cut)
+    known(network, lambda: prove(network.module, prefix, rest, example_of(network), cut), "its halves", cut)
+    if device_type(config.trainer) == "cpu":
+        keep_freed_memory()
+    cache = FeatureCache(
+        CacheFolder(config.cache.dir, max_gb=config.cache.max_gb, say=say),
+        batch_size=config.data.batch_size,
+        num_workers=data.workers(len(plan.table.train)),
+        # Of trials that run at once, most wait for the one that computes what all of them train on.
+        threads=all_cores() if at_once() > 1 and not config.trainer.threads else None,
+        progress=_progress(f"features after {cut}, {size(kept.size)}"),
+    )
+    stored: dict[str, FeatureDataset] = {}
+    ways: list[tuple[Rows, str]] = []
+    for rows in rows_of(config):
+        parts = {
+            name: data.images(name, augmented=name == TRAIN and config.cache.views > 0)
+            for name in rows.parts
+            if plan.table.part(name)
+        }
+        found, how = _features_of(parts, rows, kept, plan, network, prefix, cache)
+        stored |= found
+        ways.append((rows, how))
+    return stored, rest, by_purpose(ways)
+
+
+def _features_of(
+    parts: Mapping[str, PartImages],
+    rows: Rows,
+    kept: Kept,
+    plan: Plan,
+    network: Network,
+    prefix: torch.nn.Module,
+    cache: FeatureCache,
+) -> tuple[dict[str, FeatureDataset], str]:
+    """Of these parts' images, and how they were computed."""
+    config, device = plan.config, device_type(plan.config.trainer)
+    channels_last = config.trainer.channels_last
+    kind = replace(config.cache, dtype=rows.dtype, views=config.cache.views if TRAIN in rows.parts else 0)
+    ingredients = Ingredients.of(
+        prefix, network, cut=kept.cut, cache=kind, augment=config.augment, seed=config.seed, engine=rows.how
+    )
+    stored = cache.find(parts, ingredients, channels_last=channels_last)  # whoever computed them proved the engine
+    if stored is None:
+        running, how = _runner(prefix, parts, rows, device)
+        ingredients = replace(ingredients, engine=how)
+        with full_float32(device):
+            stored = cache.build(running, parts, ingredients, device=device, channels_last=channels_last)
+    return stored, ingredients.engine
+
+
+def _runner(
+    prefix: torch.nn.Module, parts: Mapping[str, PartImages], rows: Rows, device: str
+) -> tuple[torch.nn.Module, str]:
+    """What computes the features on that device, and how an entry's record calls it. The prefix stays where it is."""
+    if rows.engine:
+        images = next(iter(parts.values()))
+        example = torch.stack([images[0, index]["image"] for index in range(min(EXAMPLES, len(images.identities)))])
+        try:
+            running = proven_engine(prefix, example, precision=rows.precision, device=device)
+            return running, running.description
+        except InputError as reason:
+            say(f"cache     computed by the network as it is: {reason}")
+    return copy.deepcopy(prefix).to(device), PLAIN
+
+
+def example_of(network: Network) -> torch.Tensor:
+    """Two images of noise [2, C, S, S], always the same."""
+    preprocess = network.preprocess
+    shape = (2, len(preprocess.mean), preprocess.image_size, preprocess.image_size)
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+
+
+def _progress(what: str):
+    """A line that counts up, where somebody watches."""
+
+    def told(done: int, of: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{what}: {done:,} of {of:,} images", end="\n" if done == of else "", file=sys.stderr, flush=True)
+
+    return told

@@ -1,0 +1,63 @@
+"""Where a run has its images and its donor from; the runs of one process may keep them for each other."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from graft.config.choices import CacheKind, Mode
+from graft.config.schema import BackboneConfig, Config, DataConfig, DonorConfig
+from graft.data.contents import Contents
+from graft.data.datasets import load_table, record_of_contents
+from graft.data.table import Table
+from graft.system.processes import is_first
+from graft.transfer.chosen import open_chosen
+from graft.transfer.donor import Donor
+
+
+class Inputs:
+    """Read anew each time."""
+
+    def table(self, config: Config) -> Table:
+        """With mode=plan and with cache=none nothing is written down about the images."""
+        record = record_of_contents(Path(config.cache.dir), config.data)
+        remembers = config.cache.kind is not CacheKind.none
+        writes = config.mode is Mode.train and is_first()
+        return load_table(config.data, Contents(record if remembers else None, writes=writes))
+
+    def donor(self, config: Config) -> Donor:
+        return open_chosen(config)
+
+
+class KeptInputs(Inputs):
+    """The latest of each is kept for the next run, as the trials of a sweep mostly have both in common."""
+
+    def __init__(self) -> None:
+        self._table: tuple[DataConfig, Table] | None = None
+        self._donor: tuple[DonorConfig, BackboneConfig, int | None, Donor] | None = None
+
+    def table(self, config: Config) -> Table:
+        if self._table is None or self._table[0] != config.data:
+            self._table = deepcopy(config.data), super().table(config)
+        return self._table[1]
+
+    def donor(self, config: Config) -> Donor:
+        """The donor without what would close it."""
+        size = config.data.image_size  # on which it depends how a Keras file's padding comes out
+        if self._donor is None or self._donor[:3] != (config.donor, config.backbone, size):
+            if self._donor is not None:
+                self._donor[3].close()
+            opened = super().donor(config)
+            if callable(opened.fingerprint):
+                opened.fingerprint = cache(opened.fingerprint)  # hashing a file takes as long as reading it
+            self._donor = deepcopy(config.donor), deepcopy(config.backbone), size, opened
+        donor = self._donor[3]
+        return replace(donor, closer=None, remarks=list(donor.remarks))
+
+
+@cache
+def kept_inputs() -> KeptInputs:
+    """Those of this process."""
+    return KeptInputs()

@@ -1,0 +1,185 @@
+"""What a run leaves in its folder: predictions, drift, the model, the figures, the report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from graft.config.choices import TaskKind
+from graft.config.faults import InputError
+from graft.config.figures import FIGURES, LOSS
+from graft.config.schema import CheckpointConfig
+from graft.finetune.callbacks import best_row
+from graft.finetune.fit import FitResult
+from graft.finetune.freeze import unmoving
+from graft.finetune.methods.lora import plain_name
+from graft.finetune.pruning import Pruned
+from graft.inference.latency import latency_ms
+from graft.models.network import Network
+from graft.page.words import measured
+from graft.plan.plan import Plan
+from graft.report import write_report
+from graft.results.drift import drift, write_drift
+from graft.results.export import export
+from graft.results.intervals import Intervals, written_intervals
+from graft.results.left_out import LeftOut, in_words, left_out
+from graft.results.predictions import Predictions, write_predictions
+from graft.system.clock import Clock
+from graft.system.files import write_json
+from graft.system.processes import is_first, say
+from graft.transfer.donors.published import licence_of
+
+
+def write_results(
+    plan: Plan,
+    network: Network,
+    result: FitResult,
+    injected: dict[str, torch.Tensor],
+    folder: Path,
+    overrides: Sequence[str],
+) -> Intervals:
+    """Predictions, drift and the model, and the intervals that the figures get."""
+    config, table = plan.config, plan.table
+    said = [
+        Predictions(
+            part=part,
+            paths=tuple(table.part(part)[index].path for index in outputs.index.tolist()),
+            truth=outputs.label.numpy(),
+            answers_NK=outputs.answers.double().numpy(),
+            task=plan.task.kind,
+        )
+        for part, outputs in result.outputs.items()
+    ]
+    write_predictions(folder, said, classes=table.classes)
+    after = dict(network.module.named_parameters())
+    write_drift(folder, drift(injected, after, network.stages.stage_of))
+    heads = network.stages.heads
+    frozen = (unmoving(network.module, phase.frozen, config.freeze_bn, heads=heads) for phase in result.phases)
+    drawn = written_intervals(said)
+    never = {plain_name(name) for name in frozenset[str].intersection(*frozen)}
+    export(
+        network,
+        folder / "model",
+        classes=table.classes,
+        task=plan.task.record(),
+        donor={**plan.ledger.donor, "licence": licence_of(config)},
+        freeze={
+            "expression": config.freeze,
+            "unfreeze": config.unfreeze.kind.value,
+            "frozen_statistics_moved": len(result.moved_statistics),
+            "phases": [phase.to_dict() for phase in result.phases],
+            "verified": result.frozen_verified,
+            "methods": list(plan.methods),
+        },
+        ledger=plan.ledger.to_dict(),
+        frozen=never - {f"{path}.weight" for path in plan.lora},
+        data={"kind": config.data.kind.value, **table.summary()},
+        metrics=result.metrics,
+        left_out=_left_out(plan, result),
+        intervals=drawn,
+        command=shlex.join(["python", "train.py", *overrides]),
+    )
+    return drawn
+
+
+def write_metrics(
+    plan: Plan,
+    network: Network,
+    result: FitResult,
+    drawn: Intervals,
+    computed: dict[str, dict[str, str]],
+    clock: Clock,
+    folder: Path,
+) -> dict[str, Any]:
+    """Once the model is exported, whose latency is measured where that is asked for.
+
+    Args:
+        computed: how kept features were computed, by the stage that they are the output of.
+    """
+    latency: dict[str, float] = {}
+    if plan.config.trainer.latency:
+        gpu = plan.config.trainer.accelerator != "cpu" and torch.cuda.is_available()
+        with clock("latency"):
+            latency["latency_ms"] = latency_ms(folder / "model", device="cuda" if gpu else "cpu")
+    metrics: dict[str, Any] = {
+        **result.figures,
+        "parameters": sum(parameter.numel() for parameter in network.module.parameters()),
+        **latency,
+        "train/seconds": result.seconds,
+        "train/images_per_second": result.images_per_second,
+        "frozen_verified": result.frozen_verified,
+        "frozen_statistics_moved": len(result.moved_statistics),
+        "phases": [phase.to_dict() for phase in result.phases],
+        "epochs": result.epochs,
+        "best_epoch": result.best_epoch,
+        "lr": plan.config.optimizer.lr,
+        "lr_found": plan.rate_found,
+        "steps": result.steps,
+        "batch_size": result.batch_size,
+        "accumulate": result.accumulate,
+        "steps_skipped": result.steps_skipped,
+        "left_out": _left_out(plan, result),
+        "intervals": drawn,
+        **({"confusion": result.confusion} if result.confusion else {}),
+        "profile": {name: round(share, 4) for name, share in result.profile.items()},
+        "precision": result.precision,
+        "features": computed,
+        "prefix": result.prefix,
+        "seconds": clock.seconds,
+        "seconds_to_first_step": None if result.first_step is None else clock.since_command(result.first_step),
+    }
+    write_json(folder / "metrics.json", metrics)
+    return metrics
+
+
+def _left_out(plan: Plan, result: FitResult) -> LeftOut:
+    """The outputs that averaged figures leave out, of every part that was evaluated."""
+    out: LeftOut = {}
+    for part in result.outputs:
+        truth = np.array(plan.table.labels_of(part))
+        out.update(left_out(part, truth, plan.table.classes, plan.task.kind))
+    return out
+
+
+def write_pruned(pruned: Pruned, checkpoint: CheckpointConfig, clock: Clock, folder: Path) -> float:
+    """A trial that was stopped early leaves its figures and no model."""
+    best = best_row(pruned.history, checkpoint) or pruned.history[-1]
+    if is_first():
+        figures = {name: value for name, value in best.items() if "/" in name}
+        told = {**figures, "pruned": True, "epochs": len(pruned.history), "seconds": clock.seconds}
+        write_json(folder / "metrics.json", told)
+    say(f"\n{pruned}\nrun: {folder}")
+    return best[checkpoint.monitor]
+
+
+def write_page(folder: Path) -> None:
+    try:
+        write_report(folder)
+    except (InputError, OSError) as error:
+        print(f"report.html was not written: {error}", file=sys.stderr)
+
+
+def summary(metrics: dict[str, Any], task: TaskKind, folder: Path) -> str:
+    part = "test" if f"test/{LOSS.name}" in metrics else "val"
+    figures = ", ".join(
+        f"{figure.title} {measured(metrics[f'{part}/{figure.name}'], 4)}"
+        for figure in FIGURES[task]
+        if f"{part}/{figure.name}" in metrics
+    )
+    gaps = "".join(f"\n{line}" for line in in_words(metrics["left_out"], task))
+    frozen = {True: "frozen tensors verified", False: "FROZEN TENSORS MOVED", None: "nothing was frozen"}
+    return (
+        f"\n{part}: {figures}{gaps}\n"
+        f"best epoch {metrics['best_epoch']} of {metrics['epochs']}, {metrics['train/seconds']:.1f} s of training;"
+        f" {frozen[metrics['frozen_verified']]}{_statistics(metrics['frozen_statistics_moved'])}\nrun: {folder}"
+    )
+
+
+def _statistics(moved: int) -> str:
+    return f", but for {moved} batch-norm statistics that moved, as freeze_bn=none lets them" if moved else ""

@@ -1,0 +1,148 @@
+"""The pipeline, from typed values to resulting weights. Read top to bottom, it is what graft does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from graft.config.choices import Mode
+from graft.config.faults import InputError, RunFailed, said
+from graft.config.schema import Config
+from graft.data.datamodule import DataModule
+from graft.finetune.callbacks import make_loggers
+from graft.finetune.hardware import hardware
+from graft.finetune.methods.lora import add_lora, merge
+from graft.finetune.module import FineTuning
+from graft.finetune.pruning import Pruned, Watcher
+from graft.models.network import with_values
+from graft.pipeline.features import compute_features, example_of
+from graft.pipeline.inputs import Inputs
+from graft.pipeline.outcome import summary, write_metrics, write_page, write_pruned, write_results
+from graft.pipeline.training import before_training, fine_tune, try_out, tuning_of
+from graft.plan.describe import describe
+from graft.plan.memory import with_batch_size
+from graft.plan.plan import Plan, make_plan
+from graft.report.publish import announce, publish, told_how_it_ends
+from graft.system.clock import Clock
+from graft.system.files import write_json
+from graft.system.machine import threads
+from graft.system.processes import at_once, cores, is_first, say
+from graft.system.stopping import StopSignals
+from graft.transfer import inject
+from graft.transfer.teacher import build_teacher
+from graft.transfer.verify import verify
+
+
+def run(
+    config: Config,
+    folder: Path,
+    overrides: Sequence[str],
+    signals: StopSignals | None = None,
+    watcher: Watcher | None = None,
+    inputs: Inputs | None = None,
+) -> float | None:
+    """Carries out one run and returns the monitored figure.
+
+    Args:
+        signals: in force; one that comes ends the run in good order.
+        watcher: of a trial that may be stopped early; it is asked after each epoch.
+        inputs: where images and donor come from, if runs of this process share them.
+
+    Raises:
+        InputError: config, data or donor are wrong; nothing was started.
+        RunFailed: it began and could not be finished.
+        Stopped: a signal came; the same command in the same folder goes on.
+    """
+    with threads(config.trainer.threads or (cores() if at_once() > 1 else None)):
+        try:
+            return _run(config, folder, overrides, signals, watcher, inputs or Inputs())
+        except torch.OutOfMemoryError as error:  # in training, smaller batches have been tried
+            raise RunFailed(f"the device ran out of memory ({said(error)}); try a smaller data.batch_size") from error
+
+
+def _run(
+    config: Config,
+    folder: Path,
+    overrides: Sequence[str],
+    signals: StopSignals | None,
+    watcher: Watcher | None,
+    inputs: Inputs,
+) -> float | None:
+    clock = Clock()
+    _check_writable(folder)
+    with clock("data"):
+        table = inputs.table(config)
+    with clock("plan"):
+        config = with_batch_size(config, table, folder, say)
+        plan = make_plan(config, table, lambda: inputs.donor(config))
+    if is_first():
+        write_json(folder / "plan.json", plan.to_dict())
+    say(describe(plan))
+    if config.mode is Mode.plan:
+        return None
+    hardware(config.trainer)  # what this machine lacks is said before anything starts
+    with clock("build"):
+        network = with_values(plan.network, config.seed)
+    with clock("transfer"), inputs.donor(config) as donor:
+        inject(plan.ledger, donor, network.module)
+        if config.donor.verify:
+            proof = verify(config, plan.ledger, donor, network)
+            say(f"verified  {proof}")
+        teacher = build_teacher(config, plan.teacher, donor) if plan.teacher else None
+    if is_first():
+        write_json(folder / "transfer.json", plan.ledger.to_dict())
+    injected = before_training(plan, network)
+    if plan.lora:
+        add_lora(network.module, plan.lora, config.method, seed=config.seed + 2)
+    data = DataModule(
+        table,
+        config.data,
+        config.augment,
+        network.preprocess,
+        seed=config.seed,
+        cache=config.cache,
+        fewest=plan.fewest,
+        say=say,
+    )
+    with clock("cache"):
+        features = compute_features(plan, network, data)
+
+    def tuning(plan: Plan) -> FineTuning:
+        return tuning_of(plan, network, features.behind, teacher)
+
+    plan = try_out(plan, tuning, data, folder, clock)
+    loggers = make_loggers(config.logger, folder)
+    announce(loggers, plan.config, plan.ledger.summary)
+    try:
+        with clock("fit"), told_how_it_ends(loggers):
+            result = fine_tune(plan, tuning(plan), data, folder, signals, loggers, watcher)
+    except Pruned as pruned:
+        return write_pruned(pruned, config.checkpoint, clock, folder)
+    if not is_first():
+        return result.figures[config.checkpoint.monitor]
+    if plan.lora:
+        merge(network.module, plan.lora, example_of(network))
+    with clock("export"):
+        drawn = write_results(plan, network, result, injected, folder, overrides)
+    metrics = write_metrics(plan, network, result, drawn, features.computed, clock, folder)
+    write_page(folder)
+    publish(loggers, folder)
+    say(summary(metrics, plan.task.kind, folder))
+    if result.frozen_verified is False:
+        raise RunFailed(f"frozen tensors moved ({', '.join(result.moved[:5])}); do not trust the weights in {folder}")
+    return metrics[config.checkpoint.monitor]
+
+
+def _check_writable(folder: Path) -> None:
+    probe = folder / ".writable"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink(missing_ok=True)  # another process of the same run may have been quicker
+    except OSError as error:
+        reason = f"{error.strerror} ({folder})"
+        raise InputError(
+            f"hydra.run.dir: expected a folder that can be written, received {reason}; try another"
+        ) from None

@@ -1,0 +1,132 @@
+"""What trainer.tune=auto comes to in a run: as the run before chose, as the cache's folder remembers, or measured."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from itertools import islice
+from math import ceil, nan
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from graft.config.choices import CacheKind
+from graft.config.faults import InputError
+from graft.data.datamodule import DataModule
+from graft.finetune.module import FineTuning
+from graft.finetune.resume import find_checkpoint
+from graft.finetune.step_search import Way, longest_phase, tune
+from graft.models.fingerprint import structure_hash
+from graft.plan.describe import columns
+from graft.plan.plan import Plan
+from graft.report.record import read_json
+from graft.system.files import write_json
+from graft.system.machine import processor
+from graft.system.processes import all_cores
+
+FILE = "tune.json"
+FORMAT = 3  # part of the key: raised when the same ingredients are measured otherwise
+STEP = ("precision", "channels_last", "compile", "accumulate", "engine", "recompute")  # what of the trainer counts
+BATCHES = 2  # real ones that the steps go over
+
+
+def with_fastest_step(
+    plan: Plan, tuning: FineTuning, data: DataModule, folder: Path, say: Callable[[str], None]
+) -> Plan:
+    """The plan with the memory order, precision, compilation and optimizer's implementation that are fastest here.
+
+    A run that goes on keeps what it chose; else what the cache's folder remembers for this machine, network and
+    batches, or what a few steps on copies show. Written to the run's tune.json.
+
+    Args:
+        tuning: the run's, but of which only copies train.
+    """
+    config = plan.config
+    checkpoint = find_checkpoint(config.resume, folder, say)
+    if checkpoint is not None:
+        found, how = _recorded(checkpoint.resolve().parent.parent / FILE), "chosen before the run was interrupted"
+    else:
+        found, how = _remembered_or_measured(plan, copy.deepcopy(tuning), data)
+    write_json(folder / FILE, found)
+    say(f"step      {how}\n{table(found)}")
+    trainer, optimizer = Way(**found["chosen"]).applied(config.trainer, config.optimizer)
+    return plan.with_step(trainer, optimizer)
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """What was tried, a line a way."""
+    rows = [("          memory order", "precision", "compiled", "update", "a step", "loss off", "gradient off", "")]
+    for each in found["tried"]:
+        way = {name: each[name] for name in found["chosen"]}
+        rows.append(
+            (
+                f"          channels {'last' if way['channels_last'] else 'first'}", way["precision"],
+                "yes" if way["compile"] else "no", way["update"] or "as it is", f"{each['seconds']:.4g} s",
+                f"{each['off']:.1e}", f"{each.get('gradient_off', nan):.1e}",
+                "chosen" if way == found["chosen"] else "",
+            )
+        )  # fmt: skip
+    return columns(rows)
+
+
+def _recorded(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(
+            f"trainer.tune: expected {path}, in which the run that resume= goes on with recorded what it chose,"
+            " received no such file; try trainer.tune=off, or resume=never"
+        )
+    return dict(read_json(path))
+
+
+def _remembered_or_measured(plan: Plan, tuning: FineTuning, data: DataModule) -> tuple[dict[str, Any], str]:
+    config = plan.config
+    tuning.lay_out(steps_per_epoch=plan.steps_per_epoch, max_epochs=config.trainer.max_epochs)
+    data.serve(tuning.kept_at)
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(ceil(tuning.phases[longest_phase(tuning)].start_epoch))
+    batches = list(islice(loader, BATCHES))
+    data.serve(None)
+    circumstances = _circumstances(plan, tuning, batches)
+    key = hashlib.sha256(json.dumps(circumstances, sort_keys=True).encode()).hexdigest()
+    place = Path(config.cache.dir) / "tune" / f"{key}.json"
+    if config.cache.kind is not CacheKind.none and place.is_file():
+        return dict(read_json(place)), f"as measured before ({place})"
+    found: dict[str, Any] = {**tune(tuning, batches, config.trainer).to_dict(), **circumstances}
+    if config.cache.kind is not CacheKind.none:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_json(place, found)
+    return found, f"measured over {len(found['tried'])} ways to compute it"
+
+
+def _circumstances(plan: Plan, tuning: FineTuning, batches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a measurement holds for: machine, network, shapes, and what else a step does."""
+    config = plan.config
+    trainer = asdict(config.trainer)
+    kept = {name: trainer[name] for name in STEP}
+    phase = tuning.phases[longest_phase(tuning)]
+    return {
+        "machine": machine(config.trainer.accelerator),
+        "network": structure_hash(tuning.network),
+        "frozen": hashlib.sha256("\n".join(sorted(phase.frozen.names)).encode()).hexdigest(),
+        "shapes": {
+            name: [str(value.dtype), *value.shape]
+            for name, value in batches[0].items() if isinstance(value, torch.Tensor)
+        },
+        "step": {
+            **kept, "optimizer": [config.optimizer.name, sorted(map(str, config.optimizer.kwargs.items()))],
+            "methods": list(plan.methods), "format": FORMAT,
+        },
+    }  # fmt: skip
+
+
+def machine(accelerator: str) -> dict[str, Any]:
+    """What decides how fast it is."""
+    gpu = torch.cuda.get_device_name() if accelerator != "cpu" and torch.cuda.is_available() else None
+    return {
+        "processor": processor(), "cores": all_cores(), "threads": torch.get_num_threads(),
+        "gpu": gpu, "torch": torch.__version__,
+    }  # fmt: skip

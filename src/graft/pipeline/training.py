@@ -1,0 +1,91 @@
+"""What a run trains: its module, what is tried out on copies beforehand, and the training itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from lightning.pytorch.loggers import Logger
+
+from graft.data.datamodule import DataModule
+from graft.finetune.fit import FitResult, fit
+from graft.finetune.hardware import training_precision
+from graft.finetune.module import FineTuning
+from graft.finetune.pruning import Watcher
+from graft.finetune.rate_search import range_test
+from graft.finetune.resume import find_checkpoint
+from graft.models.network import Network
+from graft.pipeline.step_search import with_fastest_step
+from graft.plan.features import runs_engine
+from graft.plan.plan import Plan
+from graft.plan.resumable import shared
+from graft.report.rate_search import PLOT, recorded_rate, write_rate_search
+from graft.system.clock import Clock
+from graft.system.files import write_json
+from graft.system.processes import is_first, say
+from graft.system.stopping import StopSignals
+
+
+def before_training(plan: Plan, network: Network) -> dict[str, torch.Tensor]:
+    """What drift is measured from. What no phase trains is not copied: that it has not moved, a hash proves."""
+    trained = {name for group in plan.groups for name in group.names} | {f"{path}.weight" for path in plan.lora}
+    values = {name: value.detach() for name, value in network.module.named_parameters()}
+    return {name: value.clone() if name in trained else value for name, value in values.items()}
+
+
+def fine_tune(
+    plan: Plan,
+    tuning: FineTuning,
+    data: DataModule,
+    folder: Path,
+    signals: StopSignals | None,
+    loggers: Sequence[Logger],
+    watcher: Watcher | None,
+) -> FitResult:
+    config = plan.config
+    data.serve(tuning.kept_at)
+    return fit(
+        tuning, data, folder, trainer=config.trainer, checkpoint=config.checkpoint,
+        resume=config.resume, loggers=loggers, signals=signals, watcher=watcher,
+    )  # fmt: skip
+
+
+def tuning_of(
+    plan: Plan, network: Network, behind: Mapping[str, torch.nn.Module], teacher: torch.nn.Module | None
+) -> FineTuning:
+    config = plan.config
+    return FineTuning(
+        network.module, network.stages, schedule=plan.schedule, optimizer=config.optimizer, scheduler=config.scheduler,
+        task=plan.task, loss=config.loss, freeze_bn=config.freeze_bn, method=config.method, anchored=plan.anchored,
+        teacher=teacher, behind=behind, on_nan=config.trainer.on_nan, engine=runs_engine(config),
+        precision=training_precision(config.trainer), shared=shared(plan), seed=config.seed,
+    )  # fmt: skip
+
+
+def try_out(plan: Plan, tuning: Callable[[Plan], FineTuning], data: DataModule, folder: Path, clock: Clock) -> Plan:
+    """The plan with what is to be found out on copies before training."""
+    if plan.config.trainer.tune == "auto":
+        with clock("tune"):
+            plan = with_fastest_step(plan, tuning(plan), data, folder, say)
+        if is_first():
+            write_json(folder / "plan.json", plan.to_dict())
+    if plan.finds_rate:
+        with clock("lr_find"):
+            plan = _find_rate(plan, tuning, data, folder)
+    return plan
+
+
+def _find_rate(plan: Plan, tuning: Callable[[Plan], FineTuning], data: DataModule, folder: Path) -> Plan:
+    """The plan with the rate that a range test suggests, or that the run to go on with found."""
+    trainer, checkpoint = plan.config.trainer, find_checkpoint(plan.config.resume, folder, say)
+    if checkpoint is not None:
+        rate, how = recorded_rate(checkpoint, folder), "found before the run was interrupted"
+    else:
+        found = range_test(tuning(plan), data.train_dataloader(), trainer)
+        write_rate_search(folder, found.to_dict())
+        rate, how = found.suggestion, f"found by a range test of {len(found.rates)} steps"
+    say(f"rate      optimizer.lr={rate:g}, {how} ({folder / PLOT})")
+    plan = plan.with_rate(rate)
+    write_json(folder / "plan.json", plan.to_dict())
+    return plan

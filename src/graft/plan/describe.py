@@ -1,0 +1,165 @@
+"""The plan as a person reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from graft.config.choices import CacheKind, DonorKind
+from graft.finetune.decay import CONFIG, LIBRARY, TABLE
+from graft.finetune.groups import Group
+from graft.page.words import for_each_purpose, moment, precision_name
+from graft.plan.plan import SHOWN_NAMES, Plan
+
+NAMED = (TABLE, LIBRARY, CONFIG)  # reasons whose parameters the plan names
+UNITS = ("", "k", "M", "G", "T")
+
+
+def describe(plan: Plan) -> str:
+    """Several short tables: what is learnt from, the donor's account, stages, phases with their rates, memory."""
+    parts = [_data(plan), _donor(plan), _stages(plan), _phases(plan), _methods(plan), _cost(plan)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def count(number: float) -> str:
+    """1280 as 1.28k, 3371024 as 3.37M."""
+    for unit in UNITS:
+        if number < 1000 or unit == UNITS[-1]:
+            return f"{number:.3g}{unit}" if unit else f"{number:g}"
+        number /= 1000
+    raise AssertionError
+
+
+def size(number: float) -> str:
+    return f"{count(number)}B"
+
+
+def columns(rows: Iterable[Sequence[str]]) -> str:
+    """Aligned columns: the first to the left, the others to the right."""
+    cells = [tuple(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in cells
+    )
+
+
+def _data(plan: Plan) -> str:
+    table, config = plan.table, plan.config
+    parts = ", ".join(f"{len(table.part(name)):,} {name}" for name in ("train", "val", "test") if table.part(name))
+    preprocess = plan.network.preprocess
+    lines = [
+        f"data      {config.data.kind.value}: {parts} images; {plan.task.described()}",
+        f"images    {preprocess.image_size} pixels, {preprocess.interpolation}, mean {_numbers(preprocess.mean)},"
+        f" std {_numbers(preprocess.std)}; augment {config.augment.name}",
+    ]
+    lines += [f"left out  {entry['path']}: {entry['reason']}" for entry in table.skipped]
+    return "\n".join(lines)
+
+
+def _numbers(values: Sequence[float]) -> str:
+    distinct = values[:1] if len(set(values)) == 1 else values
+    return " ".join(f"{value:.3g}" for value in distinct)
+
+
+def _donor(plan: Plan) -> str:
+    remarks = [f"          {remark}" for remark in plan.remarks]
+    if plan.config.donor.kind is DonorKind.none:
+        return "\n".join(["donor     none", *remarks])
+    return "\n".join([f"donor     {plan.ledger.headline}", *remarks])
+
+
+def _stages(plan: Plan) -> str:
+    rows = [("stage", "parameters", "buffers", "at the start")]
+    rows += [
+        (row.name, f"{row.parameters:,}", f"{row.buffers:,}", "frozen" if row.frozen else "trains")
+        for row in plan.stages
+    ]
+    frozen, most = plan.total - plan.trainable, " at most" if plan.decided else ""
+    return (
+        f"network   {plan.config.backbone.name}, head {plan.config.head.kind.value}: {plan.total:,} parameters,"
+        f" {plan.trainable:,} trainable{most}, {frozen:,} frozen for good\n{columns(rows)}"
+    )
+
+
+def _phases(plan: Plan) -> str:
+    steps = f"{plan.config.trainer.max_epochs} epochs of {plan.steps_per_epoch} steps"
+    heads = [f"lr {moment(phase.start_epoch)}" for phase in plan.phases]
+    rows = [("group", "parameters", "decay", *heads), *(_group_row(plan, group) for group in plan.groups)]
+    rate = "rate      optimizer.lr is to be found by a range test; below, multiples of it\n" if plan.finds_rate else ""
+    return f"frozen    over {steps}\n{_timeline(plan)}\n\n{rate}{columns(rows)}{_undecayed(plan)}"
+
+
+def _undecayed(plan: Plan) -> str:
+    """What has no weight decay, by reason; names where the reason is not their kind."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in plan.undecayed.items():
+        by_reason.setdefault(reason, []).append(name)
+    parts = [f"{len(names)} {reason}{_first(names) if reason in NAMED else ''}" for reason, names in by_reason.items()]
+    return f"\nno decay  {'; '.join(parts)}" if parts else ""
+
+
+def _first(names: Sequence[str]) -> str:
+    return f" ({', '.join(names[:SHOWN_NAMES])}{', …' if len(names) > SHOWN_NAMES else ''})"
+
+
+def _timeline(plan: Plan) -> str:
+    lines = [f"  {moment(phase.start_epoch)}: {phase.frozen}" + _times(phase.factor) for phase in plan.phases]
+    if plan.schedule.plateau and plan.decided:
+        lines.append(f"  then {plan.schedule.plateau}, one after the other:")
+        lines += [
+            f"    {state}" + _times(plan.schedule.factor_of(place))
+            for place, state in enumerate(plan.decided, len(plan.phases))
+        ]
+    if plan.timetable.warmup:
+        lines.append(f"  what thaws comes to its rate in {plan.timetable.warmup} steps")
+    return "\n".join(lines)
+
+
+def _times(factor: float) -> str:
+    return f", every rate ×{factor:g}" if factor != 1 else ""
+
+
+def _group_row(plan: Plan, group: Group) -> tuple[str, ...]:
+    later = f"decided by {plan.schedule.plateau.monitor}" if plan.schedule.plateau else "frozen"
+    rates = [later if rate is None else _rates(*rate) for rate in plan.rates(group)]
+    return (group.name, f"{group.parameters:,}", f"{group.weight_decay:g}", *rates)
+
+
+def _rates(first: float, highest: float, last: float) -> str:
+    """First and last, with the peak where it is neither."""
+    known = [first, highest, last] if highest > max(first, last) else [first, last]
+    return " → ".join(f"{rate:.2g}" for rate in known) if len(set(known)) > 1 else f"{first:.2g}"
+
+
+def _methods(plan: Plan) -> str:
+    return "\n".join(("methods   " if place == 0 else " " * 10) + line for place, line in enumerate(plan.methods))
+
+
+def _cost(plan: Plan) -> str:
+    memory, cache = plan.memory, plan.cache
+    computed = f" ({for_each_purpose(cache.computed)})" if cache.computed else ""
+    kept = f"{cache.kind.value}: {cache.reason}{computed}" + (f", {size(cache.size)} on disk" if cache.size else "")
+    beside = f", methods {size(memory.methods)}" if memory.methods else ""
+    cut = " (less with the cache)" if cache.kind is CacheKind.features else ""
+    return (
+        f"memory    about {size(memory.total)} a step: weights {size(memory.weights)},"
+        f" gradients {size(memory.gradients)}, optimizer {size(memory.optimizer)},"
+        f" activations {size(memory.activations)}{cut}{beside}\n"
+        f"cache     {kept}\n{_prefix(plan)}"
+        f"trainer   {_trainer(plan)}"
+    )
+
+
+def _prefix(plan: Plan) -> str:
+    """How a frozen prefix runs, where images go through it while training."""
+    cache, epochs = plan.cache, plan.config.trainer.max_epochs
+    served = sum(kept.epochs[1] - kept.epochs[0] if kept.epochs else epochs for kept in cache.kept)
+    return f"prefix    frozen stages run on images {cache.prefix}\n" if cache.prefix and served < epochs else ""
+
+
+def _trainer(plan: Plan) -> str:
+    trainer = plan.config.trainer
+    train, evaluation = (precision_name(plan.precision[purpose]) for purpose in ("train", "evaluation"))
+    return f"{trainer.accelerator}, {trainer.max_epochs} epochs in {train}; evaluation in {evaluation}, as exported"

@@ -1,0 +1,274 @@
+"""What of the network is computed once: which stages' outputs are kept, for which epochs, and what that takes on disk.
+
+A phase trains from the last stage that it and all phases before it freeze: until then that stage's output is what it
+was when the donor's weights went in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from math import ceil
+from typing import Any
+
+import torch
+
+from graft.config.choices import CacheKind
+from graft.config.faults import InputError
+from graft.config.rules_cache import is_mixed, is_random
+from graft.config.schema import Config
+from graft.data.table import PARTS, Table
+from graft.features.cache import check_cut, estimate, feature_shape, row_count
+from graft.features.engine import description, frozen_prefix, training_dtype
+from graft.features.ingredients import PLAIN
+from graft.finetune.freeze import Frozen, unmoving
+from graft.finetune.hardware import device_type, training_precision
+from graft.finetune.route import EVALUATION, TRAIN
+from graft.finetune.unfreeze import Phase
+from graft.models.cut import split
+from graft.models.memo import known
+from graft.models.network import Network
+from graft.models.stages import tensor_names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A stage whose output is kept for every image."""
+
+    cut: str
+    epochs: tuple[int, int] | None
+    """The first epoch that trains on it and the one after the last, counted from 0. None: not known beforehand."""
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """How the kept features of some parts are computed and stored."""
+
+    parts: tuple[str, ...]
+    precision: torch.dtype
+    """In which they are computed."""
+    dtype: str
+    """In which they are stored."""
+    engine: bool
+    """Whether by an engine, which is faster, and which the network as it is stands in for where it cannot be proven."""
+
+    @property
+    def how(self) -> str:
+        """As an entry's record has it."""
+        return description(self.precision) if self.engine else PLAIN
+
+    def in_words(self, how: str) -> str:
+        """With the way that they were computed in the end."""
+        return how + ("" if self.dtype == "float32" else f", stored in {self.dtype}")
+
+
+def rows_of(config: Config) -> tuple[Rows, ...]:
+    """All parts together where their features are computed alike, else the training part's by themselves.
+
+    What is judged, and so the epoch that is chosen, is a figure of the exported network, which computes in float32. A
+    head trains on float32 features too, unless trainer.precision asks for another or cache.dtype saves their digits.
+    """
+    engine = config.trainer.engine
+    asked = training_dtype(config.trainer.precision, device_type(config.trainer)) if engine else torch.float32
+    if asked is torch.float32 and config.cache.dtype == "float32":
+        return (Rows(parts=PARTS, precision=torch.float32, dtype="float32", engine=engine),)
+    judged = tuple(part for part in PARTS if part != TRAIN)
+    return (
+        Rows(parts=(TRAIN,), precision=asked, dtype=config.cache.dtype, engine=engine),
+        Rows(parts=judged, precision=torch.float32, dtype="float32", engine=engine),
+    )
+
+
+def by_purpose(ways: Sequence[tuple[Rows, str]]) -> dict[str, str]:
+    """How features were computed for training and for evaluation, from rows and the way of each."""
+    return {
+        purpose: rows.in_words(how)
+        for purpose, part in ((TRAIN, TRAIN), (EVALUATION, "val"))
+        for rows, how in ways
+        if part in rows.parts
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachePlan:
+    """What is computed once, and what it takes on disk; and how a frozen prefix runs where it is not."""
+
+    kind: CacheKind
+    reason: str
+    kept: tuple[Kept, ...] = ()
+    """The deepest stage first."""
+    computed: dict[str, str] = field(default_factory=dict[str, str])
+    """How what is kept is computed and stored, for training and for evaluation."""
+    prefix: str = ""
+    """How the prefix that a phase freezes runs on images; empty where no phase has one."""
+
+    @property
+    def cut(self) -> str | None:
+        """The deepest stage whose output is kept."""
+        return self.kept[0].cut if self.kept else None
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(each.size for each in self.kept)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "kind": self.kind.value, "cut": self.cut, "size": self.size}
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """A stretch of training and the last stage that nothing has moved by its end."""
+
+    cut: str | None
+    epochs: tuple[int, int] | None
+
+    @property
+    def length(self) -> float:
+        """Whole epochs; endless where the training decides."""
+        return float("inf") if self.epochs is None else self.epochs[1] - self.epochs[0]
+
+
+def plan_cache(
+    config: Config,
+    table: Table,
+    network: Network,
+    phases: Sequence[Phase],
+    decided: Sequence[Frozen],
+    *,
+    steps_per_epoch: int,
+) -> CachePlan:
+    """cache=features says what it takes or why it cannot be; cache=auto takes it where it can be, and says why not.
+
+    Args:
+        decided: the states that the training may come to after the phases.
+    """
+    spans = _spans(config, network, phases, decided, steps_per_epoch)
+    prefix = prefix_in_words(config) if any(span.cut for span in spans) else ""
+    if config.cache.kind not in (CacheKind.features, CacheKind.auto):
+        return CachePlan(kind=config.cache.kind, reason="as configured", prefix=prefix)
+    try:
+        kept, left_out = _plan_features(config, table, network, spans)
+    except InputError as reason:
+        if config.cache.kind is CacheKind.features:
+            raise
+        said = str(reason).split("; try")[0].removeprefix("cache=features: ")
+        return CachePlan(kind=CacheKind.none, reason=said, prefix=prefix)
+    outputs = ", ".join(f"{each.cut}{_epochs(each.epochs, config.trainer.max_epochs)}" for each in kept)
+    reason = f"output of {outputs}, computed once per image{left_out}"
+    computed = by_purpose([(rows, rows.how) for rows in rows_of(config)])
+    return CachePlan(kind=CacheKind.features, reason=reason, kept=kept, computed=computed, prefix=prefix)
+
+
+def _spans(
+    config: Config, network: Network, phases: Sequence[Phase], decided: Sequence[Frozen], steps_per_epoch: int
+) -> list[_Span]:
+    """A span a phase, and what follows when the training decides."""
+    held = frozenset(tensor_names(network.module))
+    spans: list[_Span] = []
+    for phase in phases:
+        held &= unmoving(network.module, phase.frozen, config.freeze_bn, heads=network.stages.heads)
+        epochs = ceil(phase.start_step / steps_per_epoch), phase.stop_step // steps_per_epoch
+        cut = frozen_prefix(network.stages, tensor_names(network.module), held)
+        spans.append(_Span(cut, None if decided else epochs))
+    for state in decided[-1:]:
+        held &= unmoving(network.module, state, config.freeze_bn, heads=network.stages.heads)
+        spans.append(_Span(frozen_prefix(network.stages, tensor_names(network.module), held), None))
+    return spans
+
+
+def _plan_features(
+    config: Config, table: Table, network: Network, spans: Sequence[_Span]
+) -> tuple[tuple[Kept, ...], str]:
+    """What is kept, and a word on what would not fit beside it."""
+    cuts = _worth_keeping(config, spans)
+    if config.method.distill:
+        raise InputError("the donor must see the images for method.distill")
+    if is_mixed(config.augment):
+        raise InputError("training images are mixed with each other before the cut")
+    if config.cache.kind is CacheKind.auto and is_random(config.augment) and not config.cache.views:
+        raise InputError("training images are augmented at random before the cut")
+    kept: list[Kept] = []
+    for cut, epochs in cuts.items():
+        need = _need(config, table, network, cut)
+        if need + sum(each.size for each in kept) <= config.cache.max_gb * 1e9:
+            kept.append(Kept(cut=cut, epochs=epochs, size=need))
+        elif not kept and cut == [*cuts][-1]:
+            raise InputError(
+                f"cache: expected at most cache.max_gb={config.cache.max_gb:g}, received a need of {need / 1e9:.1f} GB"
+                f" for the output of {cut}; try cache.max_gb={ceil(need / 1e9)}, cache.dtype=float16 or cache=none"
+            )
+    missing = [cut for cut in cuts if cut not in {each.cut for each in kept}]
+    return tuple(kept), f" (no room within cache.max_gb for that of {', '.join(missing)})" if missing else ""
+
+
+def _worth_keeping(config: Config, spans: Sequence[_Span]) -> dict[str, tuple[int, int] | None]:
+    """The cuts, and the epochs that each serves. One that no phase outlives always pays; another, when it serves more
+    epochs than computing it takes.
+
+    Raises:
+        InputError: no cut is worth it.
+    """
+    last = spans[-1].cut
+    least = max(config.cache.views, 1) if config.cache.kind is CacheKind.auto else 0
+    lengths = {cut: sum(span.length for span in spans if span.cut == cut) for span in spans if (cut := span.cut)}
+    cuts: dict[str, tuple[int, int] | None] = {}
+    for span in spans:
+        if span.cut and (span.cut == last or lengths[span.cut] > least):
+            before = cuts.get(span.cut)
+            cuts[span.cut] = (before[0], span.epochs[1]) if before and span.epochs else span.epochs
+    if lengths and not cuts:
+        longest = max(lengths, key=lambda cut: lengths[cut])
+        raise InputError(
+            f"cache=features: expected frozen stages for longer than computing their output takes, received"
+            f" {longest} frozen for {lengths[longest]:g} whole epochs; try a longer first phase, or cache=none"
+        )
+    return cuts or {check_cut(None): None}
+
+
+def _need(config: Config, table: Table, network: Network, cut: str) -> int:
+    """Bytes on disk of one stage's output for every image."""
+    images = {part: len(table.part(part)) for part in PARTS}
+    side = network.preprocess.image_size
+    image_shape = (config.data.channels, side, side)
+    shape = known(network, lambda: _shape_after(network, cut, image_shape), "output", cut, image_shape, network.stages)
+    need = 0
+    for rows in rows_of(config):
+        others = sum(images[part] for part in rows.parts if part != TRAIN)
+        train = images[TRAIN] if TRAIN in rows.parts else 0
+        count = row_count(train=train, others=others, views=config.cache.views)
+        need += estimate(shape, rows=count, dtype=rows.dtype)
+    return need
+
+
+def _shape_after(network: Network, cut: str, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
+    """Of what is kept of one image."""
+    prefix, rest = split(network.module, network.stages, cut)
+    if rest.inputs != 1:
+        raise InputError(f"cache: expected one tensor to keep after {cut}, received {rest.inputs}; try cache=none")
+    return feature_shape(prefix, image_shape)
+
+
+def _epochs(epochs: tuple[int, int] | None, of: int) -> str:
+    """Counted from 1, as a person reads it; "" where it is all of them."""
+    if epochs is None:
+        return " (until it thaws)"
+    return "" if epochs == (0, of) else f" (epochs {epochs[0] + 1} to {epochs[1]})"
+
+
+def runs_engine(config: Config) -> bool:
+    """Whether a frozen prefix runs as an engine on images."""
+    return config.trainer.engine and not config.trainer.recompute and not config.method.distill
+
+
+def prefix_in_words(config: Config) -> str:
+    """How a frozen prefix runs on images."""
+    if runs_engine(config):
+        precision = training_dtype(training_precision(config.trainer), device_type(config.trainer))
+        digits = "in bfloat16 for training and float32 for evaluation" if precision is torch.bfloat16 else "in float32"
+        return f"without autograd, batch-norm folded, channels-last, {digits}"
+    if config.method.distill:
+        return "as the network is, which method.distill listens to"
+    return "as the network is, with trainer." + ("recompute" if config.trainer.recompute else "engine=false")

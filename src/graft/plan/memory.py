@@ -1,0 +1,187 @@
+"""How much memory a step needs, and the batch size whose step fits; computed on the meta device."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from graft.config.schema import AUTO, Config
+from graft.data.table import Table
+from graft.finetune.optimizer import state_numbers
+from graft.models.network import network_for
+from graft.models.stages import tensor_names
+from graft.plan.methods import lora_of, schedule_of
+
+FLOAT32 = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """Bytes on the training device, for one step."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    methods: int = 0
+    """What methods keep beside the network: starting points, a mean of the weights, the donor."""
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations + self.methods
+
+
+def estimate_memory(
+    module: nn.Module,
+    *,
+    batch_size: int,
+    trainable: Collection[str],
+    state: int,
+    activations: int,
+    beside: int = 0,
+) -> Memory:
+    """Memory of a float32 step of `module` (on the meta device) at a batch size.
+
+    Args:
+        trainable: names of the parameters that train in the largest phase.
+        state: numbers that the optimizer keeps (`finetune.optimizer.state_numbers`).
+        activations: numbers kept for one image (`activation_numbers`).
+        beside: numbers that methods keep.
+    """
+    parameters = dict(module.named_parameters())
+    weights = sum(tensor.numel() for tensor in (*parameters.values(), *module.buffers()))
+    trained = sum(parameter.numel() for name, parameter in parameters.items() if name in trainable)
+    return Memory(
+        weights=weights * FLOAT32,
+        gradients=trained * FLOAT32,
+        optimizer=state * FLOAT32,
+        activations=activations * FLOAT32 * batch_size,
+        methods=beside * FLOAT32,
+    )
+
+
+def activation_numbers(module: nn.Module, image_CHW: tuple[int, int, int], trainable: Collection[str]) -> int:
+    """Numbers kept for the backward pass of one image: outputs of every leaf from the first trainable one on.
+
+    Before that, autograd keeps nothing and only the largest pair of neighbours is alive at once.
+    """
+    kept = 0
+    alive = 0
+    training = False
+
+    def record(leaf: nn.Module, name: str, output: object) -> None:
+        nonlocal kept, alive, training
+        training = training or any(f"{name}.{part}" in trainable for part, _ in leaf.named_parameters(recurse=False))
+        count = output.numel() if isinstance(output, torch.Tensor) else 0
+        if training:
+            kept += count
+        else:
+            alive = max(alive, 2 * count)
+
+    hooks = [
+        leaf.register_forward_hook(lambda leaf, _inputs, output, name=name: record(leaf, name, output))
+        for name, leaf in module.named_modules()
+        if not any(True for _ in leaf.children())
+    ]
+    was_training = module.training
+    module.eval()  # a batch of one image passes every norm
+    try:
+        with torch.no_grad():
+            module(torch.empty(1, *image_CHW, device="meta"))
+    finally:
+        module.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return kept + alive
+
+
+LARGEST = 256
+SHARE = 0.8  # of the free memory
+SPARE = 2.0  # what a step takes beside the activations that are kept, over these: workspaces, gradients on their way
+CGROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+
+def with_batch_size(config: Config, table: Table, folder: Path, say: Callable[[str], None]) -> Config:
+    """The config with a number where it says auto; a run that goes on keeps the number that it has."""
+    if config.data.batch_size != AUTO:
+        return config
+    size = _of_before(folder) if config.resume == AUTO else None
+    if size is None:
+        device = "cuda" if config.trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+        free = free_memory(device)
+        size = largest_batch(config, table, free)
+        say(f"batch     {size} images, estimated for {free / 1e9:.1f} GB of free memory on the {device}")
+    return replace(config, data=replace(config.data, batch_size=size))
+
+
+def largest_batch(config: Config, table: Table, free: int) -> int:
+    """The largest power of two, up to 256 and the number of images, whose step is estimated to fit."""
+    network = network_for(config, len(table.classes), device="meta")
+    method = config.method
+    if method.lora:
+        lora_of(config, network)
+    names = tensor_names(network.module)
+    schedule = schedule_of(config, network)
+    copies = sum(map(bool, (method.l2_sp, method.ema, method.distill)))  # each keeps a network at most
+    always = frozenset[str].intersection(*(moment.frozen.names for moment in schedule.moments))
+    side = network.preprocess.image_size
+    trainable = frozenset(names) - always
+    need = estimate_memory(
+        network.module, batch_size=1, trainable=trainable,
+        activations=activation_numbers(network.module, (config.data.channels, side, side), trainable),
+        state=state_numbers(
+            [parameter.shape for name, parameter in network.module.named_parameters() if name in trainable],
+            config.optimizer,
+        ),
+        beside=copies * sum(parameter.numel() for parameter in network.module.parameters()),
+    )  # fmt: skip
+    size, most = 1, min(LARGEST, len(table.train))
+    while 2 * size <= most and need.total + SPARE * need.activations * 2 * size <= SHARE * free:
+        size *= 2
+    return size
+
+
+def free_memory(device: str) -> int:
+    """Bytes that a process can still have."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    return min([_free_on_machine(), *_free_in_cgroup()])
+
+
+def _free_on_machine() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    fields = {name: value for name, _, value in (line.partition(":") for line in lines)}
+    return int(fields["MemAvailable"].split()[0]) * 1024
+
+
+def _free_in_cgroup() -> list[int]:
+    found: list[int] = []
+    for limit, used in CGROUPS:
+        try:
+            texts = Path(limit).read_text().strip(), Path(used).read_text().strip()
+        except OSError:
+            continue
+        if texts[0].isdecimal():
+            found.append(int(texts[0]) - int(texts[1]))
+    return found
+
+
+def _of_before(folder: Path) -> int | None:
+    """The batch size of the run that left a checkpoint here."""
+    if not any((folder / "checkpoints").glob("*.ckpt")):
+        return None
+    plan: Mapping[str, Any] = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    return int(plan["batch_size"])

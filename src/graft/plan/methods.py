@@ -1,0 +1,65 @@
+"""What a plan holds for the methods of fine-tuning: starting points, additions, the donor's own network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from graft.config.faults import InputError
+from graft.config.schema import Config
+from graft.finetune.methods.l2_sp import anchored
+from graft.finetune.methods.lora import add_lora, lora_layers, lora_names
+from graft.finetune.methods.selective import biases_and_norms_only, holding
+from graft.finetune.unfreeze import Schedule, make_schedule
+from graft.models.network import Network
+from graft.models.stages import tensor_names
+from graft.transfer import Donor, Ledger
+from graft.transfer.teacher import TeacherPlan, plan_teacher
+
+
+def schedule_of(config: Config, network: Network) -> Schedule:
+    """The freeze schedule, and what of it the chosen methods hold or free."""
+    module, stages = network.module, network.stages
+    schedule = make_schedule(config.unfreeze, config.freeze, stages, tensor_names(module), checkpoint=config.checkpoint)
+    if config.method.bitfit:
+        return biases_and_norms_only(schedule, module, stages)
+    return holding(schedule, module, stages, free=lora_names(module)) if config.method.lora else schedule
+
+
+def lora_of(config: Config, network: Network) -> tuple[str, ...]:
+    """Gives the network, of which the donor's account is done, what trains beside its weights; the layers' paths."""
+    size = network.preprocess.image_size
+    shape = (config.data.channels, size, size)
+    layers = lora_layers(network.module, network.stages, shape, config.method.lora_targets)
+    add_lora(network.module, layers, config.method)
+    return layers
+
+
+def anchors_of(config: Config, network: Network, ledger: Ledger, never_trained: frozenset[str]) -> frozenset[str]:
+    """The weights that method.l2_sp draws back: those of the donor's that train."""
+    if not config.method.l2_sp:
+        return frozenset()
+    anchors = anchored(network.module, network.stages, ledger.filled) - never_trained
+    if not anchors:
+        raise InputError(
+            "method.l2_sp: expected weights of the donor's that train, received a freeze under which none does;"
+            " try freeze=none, or method.l2_sp=0"
+        )
+    return anchors
+
+
+def teacher_of(config: Config, network: Network, ledger: Ledger, open_donor: Callable[[], Donor]) -> TeacherPlan | None:
+    """The donor's own network, where method.distill needs it."""
+    if not config.method.distill:
+        return None
+    with open_donor() as donor:
+        return plan_teacher(config, network, ledger, donor)
+
+
+def kept_beside(
+    config: Config, network: Network, trained: frozenset[str], anchors: frozenset[str], teacher: TeacherPlan | None
+) -> int:
+    """How many numbers methods keep on the device."""
+    numbers = {name: value.numel() for name, value in network.module.named_parameters()}
+    mean = trained if config.method.ema is not None else frozenset[str]()
+    donor = teacher.network.module.parameters() if teacher else ()
+    return sum(numbers[name] for name in (*anchors, *mean)) + sum(value.numel() for value in donor)

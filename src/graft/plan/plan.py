@@ -1,0 +1,365 @@
+"""What a run will do, before it does anything: computed on the meta device, immutable, printable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+from graft.config.choices import FIND, FreezeBatchNorm
+from graft.config.faults import Faults, InputError
+from graft.config.schema import Config, OptimizerConfig, TrainerConfig
+from graft.data.table import Table
+from graft.finetune.freeze import Frozen, statistics
+from graft.finetune.groups import Group, group_parameters, without_decay
+from graft.finetune.hardware import precisions
+from graft.finetune.methods import methods_in_words
+from graft.finetune.methods.lora import plain_name
+from graft.finetune.optimizer import rate_factor, state_numbers
+from graft.finetune.rates import Rates
+from graft.finetune.unfreeze import Phase, Schedule
+from graft.models.memo import known
+from graft.models.network import Network, network_for, with_donor_preprocess
+from graft.models.stages import HEAD, tensor_names
+from graft.plan.batches import fewest_images
+from graft.plan.features import CachePlan, plan_cache, prefix_in_words
+from graft.plan.memory import Memory, activation_numbers, estimate_memory
+from graft.plan.methods import anchors_of, kept_beside, lora_of, schedule_of, teacher_of
+from graft.results.left_out import in_words, left_out, undefined
+from graft.tasks.registry import task_of
+from graft.tasks.task import Task
+from graft.transfer import Donor, Ledger, Verdict, account_donor, target_of_module
+from graft.transfer.chosen import rules_for
+from graft.transfer.teacher import TeacherPlan
+from graft.transfer.verify import check_verifiable
+
+SHOWN_NAMES = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRow:
+    """A stage's size."""
+
+    name: str
+    parameters: int
+    buffers: int
+    frozen: bool
+    """At the start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """All that follows from a config, its data and its donor's names; nothing has been done yet."""
+
+    config: Config
+    table: Table
+    task: Task
+    """What labels and outputs mean."""
+    network: Network
+    """On the meta device: names and shapes without values."""
+    ledger: Ledger
+    schedule: Schedule
+    phases: tuple[Phase, ...]
+    """Those whose moments are known."""
+    decided: tuple[Frozen, ...]
+    """The states that follow, when the training decides."""
+    groups: tuple[Group, ...]
+    undecayed: Mapping[str, str]
+    """What trains without weight decay, and why."""
+    anchored: frozenset[str]
+    """The weights that method.l2_sp draws back to the donor's."""
+    lora: tuple[str, ...]
+    """Paths of the layers that method.lora adds to."""
+    teacher: TeacherPlan | None
+    """The donor's own network, which method.distill holds the network to."""
+    timetable: Rates
+    stages: tuple[StageRow, ...]
+    trainable: int
+    """Parameters that train in some phase, or may."""
+    total: int
+    memory: Memory
+    cache: CachePlan
+    steps_per_epoch: int
+    total_steps: int
+    fewest: int
+    """Images that a training batch must hold: 2 where a batch-norm trains on one value a channel of an image."""
+    remarks: tuple[str, ...]
+    rate_found: bool = False
+    """By a range test; else optimizer.lr is as it was given, or still to be found."""
+
+    @property
+    def finds_rate(self) -> bool:
+        """Whether optimizer.lr is to be found; until then every rate here is a multiple of it."""
+        return self.config.optimizer.lr == FIND
+
+    def with_rate(self, rate: float) -> Plan:
+        """The plan as it is once the rate has been found."""
+        optimizer = replace(self.config.optimizer, lr=rate)
+        return replace(
+            self,
+            config=replace(self.config, optimizer=optimizer),
+            groups=tuple(replace(group, lr=rate * group.factor) for group in self.groups),
+            rate_found=True,
+        )
+
+    def with_step(self, trainer: TrainerConfig, optimizer: OptimizerConfig) -> Plan:
+        """The plan as it is once the way to compute a step has been chosen."""
+        config = replace(self.config, trainer=trainer, optimizer=optimizer)
+        prefix = prefix_in_words(config) if self.cache.prefix else ""
+        return replace(self, config=config, cache=replace(self.cache, prefix=prefix))
+
+    @property
+    def precision(self) -> dict[str, str]:
+        """Of training and of evaluation."""
+        return precisions(self.config.trainer)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """What is done beside plain fine-tuning, in words."""
+        return methods_in_words(self.config)
+
+    def rates(self, group: Group) -> list[tuple[float, float, float] | None]:
+        """The group's first, highest and last learning rate in each phase; None where it is frozen."""
+        return [self.timetable.span(group, phase) for phase in self.phases]
+
+    def to_dict(self) -> dict[str, Any]:
+        """plan.json."""
+        config = self.config
+        return {
+            "backbone": config.backbone.name,
+            "head": {"kind": config.head.kind.value, "at": list(self.network.stages.heads)},
+            "classes": list(self.table.classes),
+            "task": self.task.record(),
+            "data": {"kind": config.data.kind.value, **self.table.summary()},
+            "preprocess": asdict(self.network.preprocess),
+            "donor": self.ledger.donor,
+            "ledger": self.ledger.summary,
+            "freeze": config.freeze,
+            "unfreeze": config.unfreeze.kind.value,
+            "lr": None if self.finds_rate else config.optimizer.lr,
+            "lr_source": "to be found" if self.finds_rate else "found" if self.rate_found else "given",
+            "epochs": config.trainer.max_epochs,
+            "batch_size": config.data.batch_size,
+            "steps_per_epoch": self.steps_per_epoch,
+            "steps": self.total_steps,
+            "stages": [asdict(row) for row in self.stages],
+            "phases": [phase.to_dict() for phase in self.phases],
+            "decided": self._decided(),
+            "thaw_warmup_steps": self.timetable.warmup,
+            "groups": [
+                {
+                    "name": group.name,
+                    "stage": group.stage,
+                    "parameters": group.parameters,
+                    "factor": group.factor,
+                    "weight_decay": group.weight_decay,
+                    "rates": None if self.finds_rate else self.rates(group),
+                }
+                for group in self.groups
+            ],
+            "no_decay": dict(self.undecayed),
+            "parameters": {
+                "total": self.total,
+                "trainable": self.trainable,
+                "frozen": self.total - self.trainable,
+            },
+            "methods": list(self.methods),
+            "memory": {**asdict(self.memory), "total": self.memory.total},
+            "precision": self.precision,
+            "cache": self.cache.to_dict(),
+            "remarks": list(self.remarks),
+        }
+
+    def _decided(self) -> dict[str, Any] | None:
+        plateau = self.schedule.plateau
+        if plateau is None:
+            return None
+        return {
+            "by": plateau.monitor,
+            "rule": str(plateau),
+            "states": [{"frozen": state.expression, "frozen_stages": list(state.stages)} for state in self.decided],
+        }
+
+
+def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> Plan:
+    """Computes the plan.
+
+    Args:
+        open_donor: opens the donor, of which names, shapes and dtypes are read.
+
+    Raises:
+        InputError: everything that is wrong between config, data and donor, together.
+    """
+    network = network_for(config, len(table.classes), device="meta")
+    processes = config.trainer.devices * config.trainer.num_nodes
+    batches = ceil(len(table.train) / (config.data.batch_size * processes))
+    steps_per_epoch = ceil(batches / config.trainer.accumulate)
+    total_steps = steps_per_epoch * config.trainer.max_epochs
+    faults = Faults()
+    task = task_of(config.data.task, table.classes, table.labels_of("train"))
+    faults.attempt(lambda: task.criterion(config.loss))
+    faults.attempt(lambda: _check_monitor(config, table))
+    ledger = faults.attempt(lambda: _account(config, network, table, open_donor))
+    teacher = faults.attempt(lambda: teacher_of(config, network, ledger, open_donor)) if ledger else None
+    lora = faults.attempt(lambda: lora_of(config, network)) if config.method.lora else ()
+    schedule = faults.attempt(lambda: schedule_of(config, network))
+    curve = faults.attempt(
+        lambda: rate_factor(config.scheduler, steps_per_epoch=steps_per_epoch, total_steps=total_steps)
+    )
+    states = schedule.states(steps_per_epoch, total_steps) if schedule else []
+    frozen = [state.names for state in states]
+    never = frozenset[str].intersection(*frozen) if frozen else frozenset[str]()
+    anchors = faults.attempt(lambda: anchors_of(config, network, ledger, never)) if ledger and schedule else None
+    anchors = anchors or frozenset[str]()
+    fewest = faults.attempt(lambda: fewest_images(config, table, network, states))
+    optimizer = replace(config.optimizer, lr=1.0) if config.optimizer.lr == FIND else config.optimizer
+    groups = faults.attempt(lambda: group_parameters(network.module, network.stages, optimizer, frozen, anchors))
+    trained = frozenset(name for group in groups for name in group.names) if groups else frozenset[str]()
+    state = faults.attempt(lambda: _optimizer_state(network, trained, config)) or 0
+    if ledger and schedule:
+        faults.attempt(lambda: _check_not_random(ledger, frozenset(plain_name(name) for name in never)))
+    faults.settle()
+    assert ledger is not None
+    assert schedule is not None
+    assert curve is not None
+    assert groups is not None
+    assert fewest is not None
+    network = with_donor_preprocess(network, config, ledger.preprocess)
+    phases = schedule.phases(steps_per_epoch, total_steps)
+    decided = tuple(states[len(phases) :])
+    cache = plan_cache(config, table, network, phases, decided, steps_per_epoch=steps_per_epoch)
+    side = network.preprocess.image_size
+    image_CHW = (config.data.channels, side, side)
+    return Plan(
+        config=config,
+        table=table,
+        task=task,
+        network=network,
+        ledger=ledger,
+        schedule=schedule,
+        phases=tuple(phases),
+        decided=decided,
+        groups=tuple(groups),
+        undecayed=without_decay(network.module, groups, config.optimizer),
+        anchored=anchors,
+        lora=lora or (),
+        teacher=teacher,
+        timetable=Rates(curve, phases, schedule.warmup.steps(steps_per_epoch, total_steps)),
+        stages=_stage_rows(network, phases[0]),
+        trainable=sum(group.parameters for group in groups),
+        total=sum(parameter.numel() for parameter in network.module.parameters()),
+        memory=estimate_memory(
+            network.module, activations=_activations(network, image_CHW, trained),
+            batch_size=config.data.batch_size, trainable=trained, state=state,
+            beside=kept_beside(config, network, trained, anchors, teacher),
+        ),
+        cache=cache,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        fewest=fewest,
+        remarks=(
+            *ledger.remarks,
+            *_altered(network),
+            *schedule.unreached(steps_per_epoch, total_steps),
+            *_policy(config, network, states),
+        ),
+    )  # fmt: skip
+
+
+def _activations(network: Network, image_CHW: tuple[int, int, int], trained: frozenset[str]) -> int:
+    return known(
+        network,
+        lambda: activation_numbers(network.module, image_CHW, trained),
+        "activations",
+        image_CHW,
+        sorted(trained),
+    )
+
+
+def _optimizer_state(network: Network, trained: frozenset[str], config: Config) -> int:
+    shapes = [parameter.shape for name, parameter in network.module.named_parameters() if name in trained]
+    return state_numbers(shapes, config.optimizer)
+
+
+def _account(config: Config, network: Network, table: Table, open_donor: Callable[[], Donor]) -> Ledger:
+    with open_donor() as donor:
+        ledger = account_donor(donor, target_of_module(network.module), rules_for(config, network, table.classes))
+    if config.donor.verify:
+        check_verifiable(ledger, network.stages)
+    return ledger
+
+
+def _check_monitor(config: Config, table: Table) -> None:
+    """A figure that the validation images cannot give chooses no epoch."""
+    monitor = config.checkpoint.monitor
+    truth = np.array(table.labels_of("val"))
+    if monitor in undefined("val", truth, table.classes, table.task):
+        gaps = "; ".join(in_words(left_out("val", truth, table.classes, table.task), table.task))
+        raise InputError(
+            f"checkpoint.monitor: expected a figure that the validation images define, received {monitor} of"
+            f" {len(truth)} images ({gaps}); try checkpoint.monitor=val/loss, or other validation images"
+        )
+
+
+def _check_not_random(ledger: Ledger, never_trained: frozenset[str]) -> None:
+    """Law 2: random weights that are frozen for ever would train without a word of complaint.
+
+    Integers (batch counters, index tables) are not drawn at random and are no reason to refuse.
+    """
+    random = [
+        entry.target
+        for entry in ledger.tensors
+        if entry.target in never_trained and entry.verdict is Verdict.initialized and entry.info.is_floating
+    ]
+    if random:
+        shown = ", ".join(random[:SHOWN_NAMES]) + (
+            f" and {len(random) - SHOWN_NAMES} more" if random[SHOWN_NAMES:] else ""
+        )
+        raise InputError(
+            f"freeze: expected frozen weights to come from a donor, received {len(random)} random tensors that no phase"
+            f" would train ({shown}); try freeze=none, or a donor that fills them"
+        )
+
+
+def _altered(network: Network) -> list[str]:
+    """That the library's own model of these weights would compute something else."""
+    altered = network.build.get("altered", {})
+    shown = ", ".join(f"{path} {settings}" for path, settings in list(altered.items())[:2])
+    return [
+        f"{len(altered)} layers are not set as {network.build['library']}'s {network.build['name']} has them ({shown}"
+        ", …), so that one would compute something else with these weights"
+    ] * bool(altered)
+
+
+def _policy(config: Config, network: Network, states: Sequence[Frozen]) -> list[str]:
+    """What freeze_bn does that a person might not expect, or that it does nothing here."""
+    norms = statistics(network.module, but=network.stages.heads)
+    held = norms & frozenset[str]().union(*(state.names for state in states))
+    match config.freeze_bn:
+        case FreezeBatchNorm.none if held:
+            return [f"freeze_bn=none: {len(held)} batch-norm statistics of frozen stages move with the batches"]
+        case FreezeBatchNorm.none:
+            return ["freeze_bn=none has no effect: what is frozen has no batch-norm"]
+        case FreezeBatchNorm.all if not norms:
+            return ["freeze_bn=all has no effect: the backbone has no batch-norm"]
+        case _:
+            return []
+
+
+def _stage_rows(network: Network, first: Phase) -> tuple[StageRow, ...]:
+    parameters = dict(network.module.named_parameters())
+    state = tensor_names(network.module)
+    buffers = dict(network.module.named_buffers())
+    return tuple(
+        StageRow(
+            name=stage,
+            parameters=sum(parameters[name].numel() for name in held if name in parameters),
+            buffers=sum(buffers[name].numel() for name in held if name in buffers),
+            frozen=stage in first.frozen.stages,
+        )
+        for stage in (*network.stages.names, HEAD)
+        for held in [network.stages.tensors(stage, state)]
+    )

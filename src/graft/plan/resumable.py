@@ -1,0 +1,35 @@
+"""What a run must share with the one whose checkpoint it goes on from, beyond what training itself was told."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from graft.data.table import PARTS
+from graft.plan.plan import Plan
+
+
+def shared(plan: Plan) -> dict[str, Any]:
+    """Plain values that change what a step computes, each named as a person would look for it."""
+    config, table, preprocess = plan.config, plan.table, plan.network.preprocess
+    augment = {f"augment.{name}": value for name, value in asdict(config.augment).items() if name != "name"}
+    stored = [config.cache.dtype, config.cache.views] if plan.cache.kept else None
+    parts = ", ".join(f"{len(table.part(part)):,} {part}" for part in PARTS)
+    return {
+        "images, labels and their parts": f"{parts} ({table.division()})",
+        "data.image_size": preprocess.image_size,
+        "data.crop_fraction": preprocess.crop_fraction,
+        "data.channels": preprocess.channels,
+        "data.reduced_jpeg": preprocess.reduced_jpeg,
+        "interpolation, mean and std": [preprocess.interpolation, list(preprocess.mean), list(preprocess.std)],
+        "data.balanced": config.data.balanced,
+        **augment,
+        "features kept after": [[kept.cut, *(kept.epochs or ())] for kept in plan.cache.kept],
+        "cache.dtype and cache.views": stored,
+        "how kept features are computed": plan.cache.computed,
+        "how frozen stages run": plan.cache.prefix,
+        "backbone.drop_path": config.backbone.drop_path,
+        "backbone.drop_rate": config.backbone.drop_rate,
+        "head.dropout": config.head.dropout,
+        "trainer.clip_norm": config.trainer.clip_norm,
+    }

@@ -1,0 +1,58 @@
+"""Images worth a look, as thumbnails inside the page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from graft.data.pixels import Unreadable, read_pixels
+from graft.page.elements import Html, element, image
+from graft.report.mistakes import MISTAKES
+from graft.results.predictions import Predictions
+
+SIDE = 160  # pixels; shown at 104 to 160 points
+JPEG = (".jpg", ".jpeg")
+
+
+def gallery(title: str, said: Predictions, rows: Sequence[int], classes: Sequence[str]) -> Html:
+    if not rows:
+        return Html("")
+    items = [_item(said, row, classes) for row in rows]
+    return element("div", element("h3", title), element("ul", *items, class_="gallery"), style="margin-top:26px")
+
+
+def thumbnail(path: Path, side: int = SIDE) -> str | None:
+    """A small JPEG as a data URI, or None where the file gives no picture that can be shown."""
+    try:
+        picture = _small_jpeg(path, side) if path.suffix.lower() in JPEG else Image.fromarray(read_pixels(str(path), 3))
+    except (Unreadable, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    picture.thumbnail((side, side))
+    written = io.BytesIO()
+    picture.save(written, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(written.getvalue()).decode("ascii")
+
+
+def _small_jpeg(path: Path, side: int) -> Image.Image:
+    """Decodes a large JPEG at a fraction of its size."""
+    with Image.open(path, formats=["JPEG", "MPO"]) as image:
+        image.draft("RGB", (side, side))
+        return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def _item(said: Predictions, row: int, classes: Sequence[str]) -> Html:
+    path = Path(said.paths[row])
+    told = MISTAKES[said.task].words(said, row, classes)
+    picture = thumbnail(path)
+    shown = (
+        element("div", "not readable now", class_="blank")
+        if picture is None
+        else image(picture, f"{path.name}: {told.sentence}")
+    )
+    return element(
+        "li", shown, element("div", element("b", told.said), element("small", told.truth), element("small", path.name))
+    )

@@ -1,0 +1,117 @@
+"""Whether transfer helped: the run against the same config from random weights and against a linear probe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isnan
+
+from graft.config.figures import FIGURES, Figure, headline
+from graft.page.elements import Html, cell, details, element, join, section, table
+from graft.page.words import measured
+from graft.report.record import RunRecord
+from graft.results.predictions import in_order_of
+from graft.results.resampling import Interval, paired_difference
+
+RANDOM, PROBE = "random_init", "linear_probe"
+TOLD = {
+    RANDOM: ("random weights", "Transfer helped by", "Transfer hurt by", "No help of the transfer could be measured"),
+    PROBE: (
+        "a linear probe", "Training more than the head helped by", "Training more than the head hurt by",
+        "No help of training more than the head could be measured",
+    ),
+}  # fmt: skip
+NOTE = (
+    "Each control is the same command with the same seed, epochs and learning rate: random weights train whole, the "
+    "linear probe trains a new linear head on the frozen donor. The intervals are of differences on the same images, "
+    "of accuracies by Newcombe's method, else by resampling the images (percentile bootstrap); they do not tell what "
+    "another seed or a learning rate of the control's own might give."
+)
+
+
+def controls(records: Sequence[RunRecord], names: Sequence[str] = ("",)) -> Html:
+    """Of each run that has controls: sentences and figures.
+
+    Args:
+        names: what to call each run, where there are several.
+    """
+    shown = [_of_run(record, name) for record, name in zip(records, names, strict=True) if record.controls]
+    return section("Did the transfer help?", *shown, element("p", NOTE, class_="muted")) if shown else Html("")
+
+
+def difference(record: RunRecord, control: RunRecord, metric: Figure) -> Interval | None:
+    """By how much the run's figure lies above its control's on the judged part, paired by image; None where unknown."""
+    said, other = record.predictions.get(record.judged), control.predictions.get(record.judged)
+    matched = in_order_of(said, other) if said is not None and other is not None else None
+    if said is None or matched is None:
+        return None
+    return paired_difference(said.answers_NK, matched.answers_NK, said.truth, metric.name, task=said.task)
+
+
+def sentence(record: RunRecord, control: RunRecord, name: str) -> str:
+    """The measured answer: by how much, with its interval, and from what to what."""
+    part, metric = record.judged, headline(record.task)
+    before, after = (_written(each.metrics.get(f"{part}/{metric.name}")) for each in (control, record))
+    found = difference(record, control, metric)
+    against, helped, hurt, unclear = TOLD[name]
+    ends = f"{before} with {against}, {after} in this run"
+    if found is None:
+        return f"{part} {metric.title}: {ends}; the images differ, so no interval is given."
+    if isnan(found.low):
+        what = (
+            "the difference is undefined on these images" if isnan(found.value) else "it is the same in every resample"
+        )
+        return f"{part} {metric.title}: {ends}; {what}, so no interval is given."
+    change, low, high = (_change(metric, value) for value in (found.value, found.low, found.high))
+    span = f"95 % interval {low} to {high}"
+    if found.low <= 0 <= found.high:
+        unit = " points" if metric.is_share else ""
+        return f"{unclear}: {part} {metric.title} changed by {change}{unit} ({span}): {ends}."
+    better = (found.high < 0) if metric.falls else (found.low > 0)
+    by = f"{change.lstrip('+-')} {f'points of {part}' if metric.is_share else f'of {part}'} {metric.title}"
+    return f"{helped if better else hurt} {by} ({span}): {ends}."
+
+
+def _change(metric: Figure, value: float) -> str:
+    """In points where the figure is a share."""
+    return f"{100 * value:+.1f}" if metric.is_share else f"{value:+.3g}"
+
+
+def _of_run(record: RunRecord, name: str) -> Html:
+    known = {each: record.controls[each] for each in (RANDOM, PROBE) if each in record.controls}
+    part = record.judged
+    rows = [
+        [
+            metric.title,
+            _value(record, f"{part}/{metric.name}"),
+            *(_against(record, control, metric) for control in known.values()),
+        ]
+        for metric in FIGURES[record.task]
+        if f"{part}/{metric.name}" in record.metrics
+    ]
+    headers = [part, "this run", *(TOLD[each][0] for each in known)]
+    caption = f"{name or 'This run'} and its controls; below, what the run's figure is above the control's"
+    return join((
+        element("h3", name) if name else "",
+        *(element("p", sentence(record, control, each)) for each, control in known.items()),
+        element("div", table(headers, rows, caption=caption), class_="card"),
+        *(details(f"Command: {TOLD[each][0]}", element("pre", element("code", control.command)))
+          for each, control in known.items()),
+    ))  # fmt: skip
+
+
+def _value(record: RunRecord, metric: str) -> Html:
+    return cell(_written(record.metrics.get(metric)))
+
+
+def _written(value: object) -> str:
+    return measured(value) if isinstance(value, int | float) else "–"
+
+
+def _against(record: RunRecord, control: RunRecord, metric: Figure) -> Html:
+    found = difference(record, control, metric)
+    name = f"{record.judged}/{metric.name}"
+    value = control.metrics.get(name)
+    if found is None or isnan(found.low) or not isinstance(value, int | float):
+        return _value(control, name)
+    change, low, high = (measured(each, sign="+") for each in (found.value, found.low, found.high))
+    return cell(join((measured(value), element("small", f"{change} ({low} to {high})"))))

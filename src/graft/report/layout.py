@@ -1,0 +1,196 @@
+"""The page from top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import isnan
+from typing import Any
+
+import numpy as np
+
+from graft.config.choices import TaskKind
+from graft.config.figures import FIGURES, headline
+from graft.page.elements import Html, cell, document, element, join, section, table, tile
+from graft.page.words import count, duration, for_each_purpose, measured, percent, precision_name, span, stretches
+from graft.report import quality, quality_labels, quality_numbers
+from graft.report.helped import controls
+from graft.report.learning import learning
+from graft.report.origin import data, origin, settings, time_spent
+from graft.report.record import RunRecord
+from graft.results.intervals import told_intervals
+from graft.results.left_out import in_words, left_out
+from graft.results.predictions import Predictions
+from graft.results.resampling import Interval
+
+QUALITY: Mapping[TaskKind, Callable[[Predictions, Sequence[str]], Html]] = {
+    TaskKind.single_label: quality.quality,
+    TaskKind.multi_label: quality_labels.quality,
+    TaskKind.regression: quality_numbers.quality,
+}
+"""What each task shows of a part's images."""
+TILES: Mapping[TaskKind, Sequence[Callable[[Predictions], list[Html]]]] = {
+    TaskKind.single_label: (quality.tiles,),
+    TaskKind.multi_label: (),
+    TaskKind.regression: (),
+}
+"""Headline figures beside the task's own."""
+
+
+def lay_out(record: RunRecord) -> str:
+    """The whole report of one run."""
+    found = {part: told_intervals(record.intervals, said) for part, said in record.predictions.items()}
+    title = f"{record.network or 'network'} on {record.dataset or 'its data'}"
+    return document(
+        title,
+        join((lead(record), tiles(record, found))),
+        figures(record, found),
+        controls([record]),
+        learning(record),
+        _quality(record),
+        origin(record),
+        data(record),
+        time_spent(record),
+        settings(record),
+        element("footer", f"Written by graft from the files in {record.folder.name}/."),
+    )
+
+
+def _quality(record: RunRecord) -> Html:
+    """Of the test part where it was kept, else of another."""
+    said = record.predictions.get(record.judged)
+    if said is None or not len(said.paths):
+        return Html("")
+    unsound = int((~np.isfinite(said.answers_NK).all(1)).sum())
+    if unsound:
+        told = f"The network's answers to {count(unsound, 'image')} of the {said.part} part are not finite numbers."
+        return section("Right and wrong", element("p", f"{told} Nothing can be counted."))
+    return QUALITY[said.task](said, record.classes)
+
+
+def lead(record: RunRecord) -> Html:
+    """What was grafted onto what, what was frozen, how long it took; and the command."""
+    told = " ".join(filter(None, (_donor(record), _frozen(record), _length(record))))
+    shown = element("pre", element("code", record.command)) if record.command else ""
+    return join((element("p", told, class_="lead") if told else "", _methods(record), _precision(record), shown))
+
+
+def _methods(record: RunRecord) -> Html:
+    """What was done beside plain fine-tuning."""
+    lines = record.plan.get("methods", [])
+    if not lines:
+        return Html("")
+    return element("p", f"Method{'s' if len(lines) > 1 else ''}: {'; '.join(map(str, lines))}.", class_="muted")
+
+
+def _precision(record: RunRecord) -> Html:
+    """In which precision, and in which way, training and the figures were computed; nothing for a run of a time before
+    that was told.
+    """
+    told = record.metrics.get("precision")
+    if not isinstance(told, Mapping):
+        return Html("")
+    train, evaluation = (precision_name(str(told.get(purpose))) for purpose in ("train", "evaluation"))
+    sentences = [f"Trained in {train}; figures and predictions are of the exported network, in {evaluation}."]
+    for key, what in {"features": "Features after {} were computed once", "prefix": "Frozen stages to {} ran"}.items():
+        for cut, ways in record.metrics.get(key, {}).items():
+            if isinstance(ways, Mapping):
+                sentences.append(f"{what.format(cut)}: {for_each_purpose(ways)}.")
+    return element("p", " ".join(sentences), class_="muted")
+
+
+def _donor(record: RunRecord) -> str:
+    fraction = record.ledger.get("summary", {}).get("parameters_transferred_fraction")
+    if fraction is None:
+        return ""
+    if not fraction:
+        return "No donor: every weight was random at the start."
+    return (
+        f"{percent(fraction)} of the parameters come from {record.ledger.get('donor', {}).get('source', 'the donor')}."
+    )
+
+
+def _frozen(record: RunRecord) -> str:
+    phases = record.plan.get("phases", [])
+    if not phases:
+        return ""
+    stages = phases[0].get("frozen_stages", [])
+    if not stages:
+        return "Nothing was frozen." if len(phases) == 1 else "Nothing was frozen at the start."
+    return f"Frozen{' at the start' if len(phases) > 1 else ''}: {stretches(stages, record.stages)}."
+
+
+def _length(record: RunRecord) -> str:
+    epochs, seconds = record.metrics.get("epochs"), record.metrics.get("train/seconds")
+    if epochs is None:
+        return ""
+    return f"{count(epochs, 'epoch')}{f' in {duration(seconds)}' if seconds is not None else ''}."
+
+
+def tiles(record: RunRecord, found: Mapping[str, Mapping[str, Interval]]) -> Html:
+    """The headline figures, of the test part where there is one."""
+    part = record.judged
+    shown: list[Html] = []
+    for known in FIGURES[record.task]:
+        interval = found.get(part, {}).get(known.name)
+        name = f"{part}/{known.name}"
+        value = interval.value if interval else record.metrics.get(name, "")
+        if value is None or (isinstance(value, float) and isnan(value)):
+            shown.append(tile(f"{part} {known.title}", "undefined"))
+        elif isinstance(value, int | float):
+            note = f"95 % interval {span(interval.low, interval.high, interval.method)}" if interval else ""
+            shown.append(tile(f"{part} {known.title}", f"{value:.3f}" if known.is_share else f"{value:.4g}", note))
+    if part in record.predictions:
+        shown += [each for tiles_of in TILES[record.task] for each in tiles_of(record.predictions[part])]
+    verified = record.metrics.get("frozen_verified")
+    if verified is not None:
+        good = bool(verified)
+        loose = int(record.metrics.get("frozen_statistics_moved") or 0)
+        kept = f"bit-identical but for {count(loose, 'statistic')}" if loose else "bit-identical to what was injected"
+        note = kept if good else "a frozen tensor moved"
+        shown.append(tile("frozen tensors", "verified" if good else "moved", note, mark="good" if good else "bad"))
+    speed = record.metrics.get("train/images_per_second")
+    if isinstance(speed, int | float):
+        shown.append(tile("training speed", f"{speed:,.0f}", "images a second"))
+    return element("dl", *shown, class_="tiles") if shown else Html("")
+
+
+def figures(record: RunRecord, found: Mapping[str, Mapping[str, Interval]]) -> Html:
+    """Every metric of every part, with intervals where the predictions were kept."""
+    first = headline(record.task).name
+    parts = list(found) or [part for part in ("val", "test") if f"{part}/{first}" in record.metrics]
+    rows = [
+        [known.title, *(_figure(record.metrics, found, part, known.name) for part in parts)]
+        for known in FIGURES[record.task]
+        if any(known.name in found.get(part, {}) or f"{part}/{known.name}" in record.metrics for part in parts)
+    ]
+    if not rows:
+        return Html("")
+    note = (
+        "Below each: the 95 % interval and its method, Wilson's score of a proportion, else resampling the images. It "
+        "tells what other images of the same kind might give, not what another seed might. Where every resample gives "
+        "the same there is none."
+    )
+    headers = ["metric", *(_headed(record, part) for part in parts)]
+    shown = table(headers, rows, caption="Metrics by part")
+    gaps = [element("p", f"{line}.", class_="muted") for line in _left_out(record)]
+    return section("Metrics", element("div", shown, *gaps, element("p", note, class_="muted"), class_="card"))
+
+
+def _left_out(record: RunRecord) -> list[str]:
+    out = [left_out(part, said.truth, record.classes, said.task) for part, said in record.predictions.items()]
+    return [line for each in out for line in in_words(each, record.task)]
+
+
+def _headed(record: RunRecord, part: str) -> str:
+    said = record.predictions.get(part)
+    return part if said is None else f"{part} ({count(len(said.paths), 'image')})"
+
+
+def _figure(metrics: Mapping[str, Any], found: Mapping[str, Mapping[str, Interval]], part: str, name: str) -> Html:
+    interval = found.get(part, {}).get(name)
+    if interval is not None:
+        return cell(
+            join((measured(interval.value), element("small", span(interval.low, interval.high, interval.method))))
+        )
+    value = metrics.get(f"{part}/{name}", "")
+    return cell(measured(value) if value is None or isinstance(value, int | float) else "–")

@@ -1,0 +1,121 @@
+"""How it learned: curves, learning rates, what was frozen when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import nan
+
+from graft.config.figures import FIGURES, ranking
+from graft.page import figures
+from graft.page.elements import Html, element, figure, join, section
+from graft.page.words import measured, moment, stretches
+from graft.report.record import RunRecord
+
+LOSSES = ("val/loss", "train/loss")
+MOST_RATES = 12
+RATE = "lr/"
+
+
+def learning(record: RunRecord) -> Html:
+    drawn = join((
+        _curves(record, "Loss", "loss", LOSSES, falls=True),
+        *_figures(record),
+        _rates(record),
+        _range_test(record),
+        _freeze(record),
+    ))  # fmt: skip
+    return section("Learning", element("div", drawn, class_="pair")) if drawn else Html("")
+
+
+def _figures(record: RunRecord) -> Iterator[Html]:
+    """The task's figures: those that lie between 0 and 1 on one drawing, each other one on its own."""
+    known = FIGURES[record.task]
+    shares = [each for each in known if each.is_share]
+    for together in ([shares] if shares else []) + [[each] for each in known if not each.is_share]:
+        names = [f"val/{each.name}" for each in together]
+        names[1:1] = [f"train/{each.name}" for each in together if each.trained]
+        title = ", ".join(dict.fromkeys(each.title.removeprefix("macro-").removeprefix("micro-") for each in together))
+        yield _curves(record, title[:1].upper() + title[1:], "value", names, falls=together[0].falls)
+
+
+def _lines(record: RunRecord, names: Sequence[str]) -> list[figures.Line]:
+    lines = [(name, *record.column(name)) for name in names]
+    return [line for line in lines if line[1]]
+
+
+def _curves(record: RunRecord, title: str, y: str, names: Sequence[str], *, falls: bool) -> Html:
+    lines = _lines(record, names)
+    if not lines:
+        return Html("")
+    ends = "; ".join(f"{name} ends at {measured(ys[-1])}" for name, _, ys in lines)
+    name, epochs, values = lines[0]
+    caption = f"{name} is undefined in every epoch."
+    if ranked := ranking(values, "min" if falls else "max"):
+        caption = f"{name} was best at epoch {epochs[ranked[0]]:g}: {measured(values[ranked[0]])}."
+    shown = [(name.replace("/", " "), xs, ys) for name, xs, ys in lines]
+    kept = record.metrics.get("best_epoch")
+    if kept is not None:
+        caption += f" Dotted: epoch {kept:g}, whose weights were kept."
+    drawn = figures.curves(shown, f"{title} per epoch: {ends}.", y=y, mark=kept)
+    return figure(title, drawn, caption)
+
+
+def _rates(record: RunRecord) -> Html:
+    """The rate at each epoch's end, of each stage; gaps where it is frozen."""
+    epochs, base = record.column("lr")
+    if not epochs:
+        return Html("")
+    stages_of: dict[tuple[float | None, ...], list[str]] = {}
+    for name in dict.fromkeys(name for row in record.history for name in row if name.startswith(RATE)):
+        rates = tuple(row.get(name) for row in record.history if "lr" in row)
+        stages_of.setdefault(rates, []).append(name.removeprefix(RATE))
+    lines = [
+        (_joined(stages), epochs, [nan if rate is None else rate for rate in rates])
+        for rates, stages in stages_of.items()
+    ]
+    if not lines:
+        drawn = figures.curves([("optimizer.lr", epochs, base)], "Learning rate per epoch.", y="learning rate")
+        return figure(
+            "Learning rate", drawn, "The scheduled optimizer.lr at the end of each epoch, before group factors."
+        )
+    drawn = figures.curves(lines[:MOST_RATES], "Learning rate of each stage per epoch.", y="learning rate")
+    return figure("Learning rates", drawn, "At the end of each epoch, where the stage trains.")
+
+
+def _range_test(record: RunRecord) -> Html:
+    """What optimizer.lr=find tried."""
+    found = record.lr_find
+    if not found:
+        return Html("")
+    lines = [
+        (name, found["rates"], found[key]) for name, key in (("of each batch", "losses"), ("smoothed", "smoothed"))
+    ]
+    chosen = float(found["suggestion"])
+    drawn = figures.range_test(lines, f"Loss over the learning rate; {chosen:g} was chosen.", mark=chosen)
+    return figure("Range test", drawn, f"optimizer.lr={chosen:g} was found, where the smoothed loss falls fastest.")
+
+
+def _joined(stages: Sequence[str]) -> str:
+    return stages[0] if len(stages) == 1 else f"{stages[0]} … {stages[-1]}"
+
+
+def _freeze(record: RunRecord) -> Html:
+    phases, stages = record.phases, record.stages
+    if not phases or not stages:
+        return Html("")
+    told = "; ".join(f"{moment(start)}: {stretches(frozen, stages)}" for start, _, frozen in phases)
+    drawn = figures.timeline(stages, phases, f"Frozen stages. {told}.", ramp=record.thaw_warmup)
+    return figure("Freeze timeline", drawn, " ".join((f"Frozen {told}.", *_further(record))))
+
+
+def _further(record: RunRecord) -> Iterator[str]:
+    """What is said of the phases beyond what they freeze."""
+    decided = record.plan.get("decided")
+    if decided:
+        yield f"The moments were {decided['rule']}."
+    factors = [(float(span.get("start_epoch", 0)), float(span.get("factor", 1))) for span in record.spans]
+    if any(factor != 1 for _, factor in factors):
+        told = "; ".join(f"{moment(start)} ×{factor:g}" for start, factor in factors)
+        yield f"Every learning rate: {told}."
+    if record.thaw_warmup:
+        yield f"Pale: what has thawed comes to its learning rate, in {record.thaw_warmup:g} epochs."

@@ -1,0 +1,117 @@
+"""What it gets right and wrong where an image has one class, and how far its confidence can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from graft.page import figures
+from graft.page.elements import Html, cell, element, figure, section, share, table, tile
+from graft.page.words import count, percent
+from graft.report.gallery import gallery
+from graft.report.mistakes import MISTAKES, MOST
+from graft.results.predictions import Predictions
+from graft.tasks.evaluate import Ints, class_figures, confusion_matrix, reliability
+
+TABLE_CLASSES = 12
+MOST_CONFUSED = 15
+
+
+def quality(said: Predictions, classes: Sequence[str]) -> Html:
+    confusion_KK = confusion_matrix(said.answers_NK, said.truth)
+    wrong = len(said.paths) - int(np.trace(confusion_KK))
+    opening = f"{count(wrong, 'mistake')} in {count(len(said.paths), 'image')} of the {said.part} part."
+    return section(
+        "Right and wrong",
+        element("p", opening),
+        element(
+            "div",
+            element("div", _confusion(confusion_KK, classes), _per_class(confusion_KK, classes), class_="stacked"),
+            _reliability(said),
+            class_="pair",
+        ),
+        gallery("Most confident mistakes", said, MISTAKES[said.task].worst(said), classes),
+        gallery("Least certain images", said, uncertain(said), classes),
+    )
+
+
+def tiles(said: Predictions) -> list[Html]:
+    error = reliability(said.answers_NK, said.truth).error
+    return [tile(f"{said.part} ECE", f"{error:.3f}", "calibration error; 0 is perfect")]
+
+
+def uncertain(said: Predictions) -> list[int]:
+    """Rows whose two likeliest classes are nearest to each other."""
+    if said.answers_NK.shape[1] < 2:
+        return []
+    ordered_NK = np.sort(said.answers_NK, axis=1)
+    return np.argsort(ordered_NK[:, -1] - ordered_NK[:, -2], kind="stable")[:MOST].tolist()
+
+
+def _confusion(confusion_KK: Ints, classes: Sequence[str]) -> Html:
+    if len(classes) > TABLE_CLASSES:
+        drawn = figures.heat(
+            confusion_KK, f"Confusion matrix of {len(classes)} classes, true by rows, predicted by columns."
+        )
+        return element(
+            "div", figure("Confusion matrix", drawn), _most_confused(confusion_KK, classes), class_="stacked"
+        )
+    shares = confusion_KK / np.maximum(confusion_KK.sum(1, keepdims=True), 1)
+    rows = [
+        [name, *(_heat(int(confusion_KK[i, j]), float(shares[i, j]), i == j) for j in range(len(classes)))]
+        for i, name in enumerate(classes)
+    ]
+    return element("div", table(["true \\ predicted", *classes], rows, caption="Confusion matrix"), class_="card")
+
+
+def _heat(number: int, share: float, hit: bool) -> Html:
+    colour = "var(--c3)" if hit else "var(--c2)"
+    shade = f"background:color-mix(in srgb, {colour} {100 * share**0.7 * 0.5:.0f}%, transparent)" if number else None
+    return cell(f"{number:,}", style=shade, class_="heat hit" if hit else "heat")
+
+
+def _most_confused(confusion_KK: Ints, classes: Sequence[str]) -> Html:
+    wrong_KK = confusion_KK - np.diag(np.diag(confusion_KK))
+    order = np.argsort(-wrong_KK, axis=None, kind="stable")[:MOST_CONFUSED]
+    pairs = [divmod(int(place), len(classes)) for place in order if wrong_KK.flat[place] > 0]
+    rows = [
+        [
+            classes[true],
+            classes[said],
+            int(wrong_KK[true, said]),
+            percent(wrong_KK[true, said] / confusion_KK[true].sum()),
+        ]
+        for true, said in pairs
+    ]
+    if not rows:
+        return Html("")
+    listed = table(["true", "predicted", "images", "of the class"], rows, caption="Most confused pairs")
+    return element("div", listed, class_="card")
+
+
+def _per_class(confusion_KK: Ints, classes: Sequence[str]) -> Html:
+    found = class_figures(confusion_KK)
+    rows = [
+        [
+            name,
+            *(share(float(values[k])) for values in (found.precision, found.recall, found.f1)),
+            *(cell(f"{number[k]:,}", sort=int(number[k])) for number in (found.support, found.predicted)),
+        ]
+        for k, name in enumerate(classes)
+    ]
+    headers = ["class", "precision", "recall", "F1", "images", "predicted"]
+    listed = table(headers, rows, caption="Per class", sortable=True)
+    return element("div", listed, class_="card tall")
+
+
+def _reliability(said: Predictions) -> Html:
+    found = reliability(said.answers_NK, said.truth)
+    gap = float(said.answers_NK.max(1).mean() - (said.answers_NK.argmax(1) == said.truth).mean())
+    leaning = "over-confident" if gap > 0 else "under-confident"
+    caption = (
+        f"Expected calibration error {found.error:.3f}. On average {leaning} by {abs(100 * gap):.1f} points. "
+        "Dashed: confidence equals accuracy."
+    )
+    drawn = figures.reliability_diagram(found.edges, found.accuracy, found.count, f"Reliability diagram. {caption}")
+    return figure("Reliability", drawn, caption)

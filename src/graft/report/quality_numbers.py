@@ -1,0 +1,75 @@
+"""How far off it is where numbers are to be learnt: predicted over true, and what is left over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from graft.page.elements import Html, cell, element, figure, join, section, table
+from graft.page.figures import INK, MUTED, SERIES, blank_axes, render
+from graft.page.words import count
+from graft.report.gallery import gallery
+from graft.report.mistakes import MISTAKES
+from graft.results.predictions import Predictions
+from graft.tasks.evaluate import Floats
+from graft.tasks.evaluate_numbers import number_figures
+
+MOST_DRAWN = 4  # numbers that get drawings; the table has all
+
+
+def quality(said: Predictions, classes: Sequence[str]) -> Html:
+    drawn = [_drawings(said, name, k) for k, name in enumerate(classes[:MOST_DRAWN])]
+    left = f" The first {MOST_DRAWN} are drawn." if len(classes) > MOST_DRAWN else ""
+    return section(
+        "Predicted and true",
+        element("p", f"{count(len(said.paths), 'image')} of the {said.part} part.{left}"),
+        element("div", _per_number(said, classes), class_="card"),
+        *drawn,
+        gallery("Largest errors", said, MISTAKES[said.task].worst(said), classes),
+    )
+
+
+def _per_number(said: Predictions, classes: Sequence[str]) -> Html:
+    found = number_figures(said.answers_NK, said.truth)
+    columns = (found.mae, found.rmse, found.r2, found.bias, found.worst)
+    rows = [[name, *(_number(float(values[k])) for values in columns)] for k, name in enumerate(classes)]
+    headers = ["number", "MAE", "RMSE", "R²", "mean error", "largest error"]
+    return table(headers, rows, caption="Errors of each number", sortable=len(rows) > 1)
+
+
+def _number(value: float) -> Html:
+    return cell("–" if math.isnan(value) else f"{value:.4g}", sort=value)
+
+
+def _drawings(said: Predictions, name: str, k: int) -> Html:
+    true_N, said_N = said.truth[:, k], said.answers_NK[:, k]
+    rest_N = said_N - true_N
+    over, lines = "Dashed: predicted equals true.", f"Mean {rest_N.mean():+.3g}, standard deviation {rest_N.std():.3g}."
+    drawn = join((
+        figure(f"Predicted over true: {name}", scatter(true_N, said_N, f"Predicted over true {name}. {over}"), over),
+        figure(f"Residuals: {name}", residuals(rest_N, f"Residuals of {name}. {lines}"), lines),
+    ))  # fmt: skip
+    return element("div", drawn, class_="pair", style="margin-top:18px")
+
+
+def scatter(true_N: Floats, said_N: Floats, label: str) -> str:
+    """A point an image, against the diagonal of perfect prediction."""
+    drawing, axes = blank_axes("true", "predicted", height=3.3)
+    ends = [min(true_N.min(), said_N.min()), max(true_N.max(), said_N.max())]
+    axes.plot(ends, ends, color=MUTED, linestyle="--", linewidth=1)
+    axes.scatter(true_N, said_N, s=14, color=SERIES[0], alpha=0.5, linewidths=0)
+    return render(drawing, label)
+
+
+def residuals(rest_N: Floats, label: str) -> str:
+    """How many images are how far off, and to which side."""
+    drawing, axes = blank_axes("predicted − true", "images", height=3.3)
+    reach = float(np.abs(rest_N).max()) or 1.0
+    bins = int(np.clip(np.sqrt(len(rest_N)), 7, 41)) // 2 * 2 + 1  # odd: one bin around no error
+    axes.hist(rest_N, bins=bins, range=(-reach, reach), color=SERIES[0], alpha=0.85)
+    axes.axvline(0, color=INK, linewidth=1)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    return render(drawing, label)

@@ -1,0 +1,62 @@
+"""What distinguishes runs: the settings in which their configs differ, and which run is the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from graft.config.choices import TaskKind
+from graft.config.figures import headline, ranking
+from graft.report.record import RunRecord, read_yaml
+
+Settings = dict[str, Any]
+
+# Where and how a run was carried out, which does not change what it finds.
+CIRCUMSTANCES = (
+    "cache.", "checkpoint.every_n_steps", "data.num_workers", "logger.", "mode", "resume", "trainer.progress",
+    "trainer.threads", "trainer.tune",
+)  # fmt: skip
+
+
+def settings_of(record: RunRecord) -> Settings:
+    """config.yaml as full keys and plain values."""
+    loaded = read_yaml(record.config, record.folder / ".hydra" / "config.yaml")
+    return dict(_flat(cast(Mapping[str, Any], loaded), "")) if isinstance(loaded, dict) else {}
+
+
+def differing(all_settings: Sequence[Settings]) -> list[str]:
+    """The keys whose values differ, in the configs' order, circumstances left out."""
+    keys = dict.fromkeys(key for settings in all_settings for key in settings)
+    return [
+        key
+        for key in keys
+        if not key.startswith(CIRCUMSTANCES) and len({repr(settings.get(key)) for settings in all_settings}) > 1
+    ]
+
+
+def monitored(all_settings: Sequence[Settings], task: TaskKind = TaskKind.single_label) -> tuple[str, str]:
+    """(metric, min or max) by which the runs chose their epoch; where they differ, the task's headline on val."""
+    fallback = f"val/{headline(task).name}", headline(task).direction
+    told = {(settings.get("checkpoint.monitor"), settings.get("checkpoint.direction")) for settings in all_settings}
+    metric, direction = told.pop() if len(told) == 1 else fallback
+    return (str(metric), str(direction)) if metric and direction else fallback
+
+
+def best(records: Sequence[RunRecord], metric: str, direction: str) -> int | None:
+    """The place of the run that is best on val; the first of equals; None where none has the figure."""
+    ranked = ranking([figure(record, metric) for record in records], direction)
+    return ranked[0] if ranked else None
+
+
+def figure(record: RunRecord, metric: str) -> float | None:
+    value = record.metrics.get(metric)
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _flat(mapping: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in mapping.items():
+        if isinstance(value, dict):
+            yield from _flat(cast(Mapping[str, Any], value), f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

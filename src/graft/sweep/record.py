@@ -1,0 +1,146 @@
+"""The files of a sweep's folder: where each lies, and the record of the study."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import Any, cast
+
+from graft.config.faults import InputError
+from graft.config.figures import ranking
+
+RUNNING, COMPLETE, PRUNED, FAILED = "running", "complete", "pruned", "failed"
+STATES = (COMPLETE, PRUNED, FAILED, RUNNING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Objective:
+    """A figure that a study is after."""
+
+    metric: str
+    direction: str
+    """min or max."""
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.direction}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialRecord:
+    """One combination of choices, and what came of it."""
+
+    number: int
+    state: str
+    """One of STATES. Running is also one whose process was killed, until the sweep goes on."""
+    choices: Mapping[str, str]
+    """What this trial has that others have not: key to value, as Hydra's overrides write them."""
+    overrides: tuple[str, ...]
+    """All overrides, the common ones too."""
+    folder: Path
+    values: tuple[float, ...] = ()
+    """One an objective; of a pruned trial, the last one measured; of a failed one, none."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    steps: Mapping[int, float] = field(default_factory=dict)
+    """Epoch to the objective then, where a pruner watches."""
+    reason: str = ""
+    """Why it failed."""
+    began: float | None = None
+    ended: float | None = None
+    """Seconds since 1970."""
+    attempts: int = 0
+    """How often it was started: once, if nothing went wrong."""
+    again_of: int | None = None
+    """The failed trial that this one tries anew."""
+
+    @property
+    def seconds(self) -> float | None:
+        return self.ended - self.began if self.began is not None and self.ended is not None else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyRecord:
+    """A sweep's folder."""
+
+    folder: Path
+    command: tuple[str, ...]
+    objectives: tuple[Objective, ...]
+    trials: tuple[TrialRecord, ...]
+    importances: Mapping[str, float] = field(default_factory=dict)
+    """Key to its share of what moves the first objective; empty where that cannot be told."""
+
+    @property
+    def complete(self) -> tuple[TrialRecord, ...]:
+        return tuple(trial for trial in self.trials if trial.state == COMPLETE)
+
+    @property
+    def failed(self) -> tuple[TrialRecord, ...]:
+        """Those that no later trial has tried anew."""
+        again = {trial.again_of for trial in self.trials}
+        return tuple(trial for trial in self.trials if trial.state == FAILED and trial.number not in again)
+
+    @property
+    def best(self) -> tuple[TrialRecord, ...]:
+        """The best trial, of equals the earliest; with several objectives every trial that none other dominates."""
+        complete = self.complete
+        if len(self.objectives) == 1:
+            ranked = ranking([trial.values[0] for trial in complete], self.objectives[0].direction)
+            return tuple(complete[place] for place in ranked[:1])
+        losses = {trial.number: self.losses(trial) for trial in complete if all(map(isfinite, trial.values))}
+        return tuple(
+            trial
+            for trial in complete
+            if trial.number in losses and not any(_dominates(other, losses[trial.number]) for other in losses.values())
+        )
+
+    def losses(self, trial: TrialRecord) -> tuple[float, ...]:
+        """The trial's values, signed so that less is better."""
+        return tuple(
+            value if objective.direction == "min" else -value
+            for value, objective in zip(trial.values, self.objectives, strict=True)
+        )
+
+
+def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+
+
+DESCRIPTION = "sweep.json"
+"""The command, the objectives, the store and the pruner: what a trial's job and `graft report` must know."""
+KEYS = ("command", "objectives", "storage", "study", "pruner", "pruner_options")
+JOURNAL = "journal.log"
+LOCKS = ".locks"
+
+
+def caring_lock(folder: Path, number: int) -> Path:
+    """Held by the sweep that looks after a trial."""
+    return folder / LOCKS / f"{number}.sweep"
+
+
+def training_lock(folder: Path, number: int) -> Path:
+    """Held by the job that runs a trial."""
+    return folder / LOCKS / f"{number}.job"
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """What sweep.json says.
+
+    Raises:
+        InputError: this is no sweep's folder, or the file is damaged.
+    """
+    path = folder / DESCRIPTION
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"{folder}: expected a sweep's folder ({DESCRIPTION}), received"
+            f" {'a folder without it' if folder.is_dir() else 'no folder'}; try one below outputs/sweeps/"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path}: expected JSON, received something else ({error}); try the sweep again") from error
+    lacking = [key for key in KEYS if not isinstance(told, dict) or key not in told]
+    if lacking:
+        raise InputError(f"{path}: expected {', '.join(KEYS)}, received none of {lacking[0]}; try the sweep again")
+    return cast("dict[str, Any]", told)

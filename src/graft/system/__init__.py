@@ -1,0 +1,1 @@
+"""Files, locks, processes, signals, the machine and its clock."""

@@ -1,0 +1,67 @@
+"""Figures of merit where numbers are to be learnt: pure functions of numpy arrays.
+
+Everywhere: `said_NK` and `true_NK` hold a row per image and a column per number; `weights_RN` a row per resample, with
+how often it holds each image. Over several numbers each figure is the mean of theirs, R² of those that vary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from graft.tasks.evaluate import Floats, mean_over_outputs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NumberFigures:
+    """Per number, each [K]."""
+
+    mae: Floats
+    rmse: Floats
+    r2: Floats
+    bias: Floats
+    """How much too high on average."""
+    worst: Floats
+    """The largest error."""
+
+
+def number_figures(said_NK: Floats, true_NK: Floats) -> NumberFigures:
+    once, errors_NK = np.ones((1, len(true_NK))), said_NK - true_NK
+    return NumberFigures(
+        mae=_mae(said_NK, true_NK, once)[0],
+        rmse=_rmse(said_NK, true_NK, once)[0],
+        r2=_r2(said_NK, true_NK, once)[0],
+        bias=errors_NK.mean(0),
+        worst=np.abs(errors_NK).max(0),
+    )
+
+
+def _mean(values_NK: Floats, weights_RN: Floats) -> Floats:
+    return weights_RN @ values_NK / weights_RN.sum(1, keepdims=True)
+
+
+def _mae(said_NK: Floats, true_NK: Floats, weights_RN: Floats) -> Floats:
+    return _mean(np.abs(said_NK - true_NK), weights_RN)
+
+
+def _rmse(said_NK: Floats, true_NK: Floats, weights_RN: Floats) -> Floats:
+    return np.sqrt(_mean((said_NK - true_NK) ** 2, weights_RN))
+
+
+def _r2(said_NK: Floats, true_NK: Floats, weights_RN: Floats) -> Floats:
+    """1 less the mean squared error over the variance; NaN where the truth does not vary."""
+    centred_NK = true_NK - true_NK.mean(0)  # or the difference of squares below would lose its digits
+    spread_RK = _mean(centred_NK**2, weights_RN) - _mean(centred_NK, weights_RN) ** 2
+    varies_K = (true_NK != true_NK[:1]).any(0)  # of equal numbers the mean may be another, in its last digit
+    defined = varies_K & (spread_RK > 1e-12 * np.maximum((centred_NK**2).mean(0), np.finfo(np.float64).tiny))
+    return np.where(defined, 1 - _rmse(said_NK, true_NK, weights_RN) ** 2 / np.where(defined, spread_RK, 1), np.nan)
+
+
+WEIGHTED: dict[str, Callable[[Floats, Floats, Floats], Floats]] = {
+    "mae": lambda *given: _mae(*given).mean(1),
+    "rmse": lambda *given: _rmse(*given).mean(1),
+    "r2": lambda *given: mean_over_outputs(_r2(*given)),
+}
+"""Each figure on each resample [R]."""

@@ -1,0 +1,42 @@
+"""The task of a run or of an exported model, by its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from graft.config.choices import TaskKind
+from graft.config.faults import InputError
+from graft.tasks.multi_label import MultiLabel
+from graft.tasks.regression import Regression
+from graft.tasks.single_label import SingleLabel
+from graft.tasks.task import Task
+
+TASKS: dict[TaskKind, type[Task]] = {task.kind: task for task in (SingleLabel, MultiLabel, Regression)}
+
+
+def task_of(kind: TaskKind, names: Sequence[str], labels: Sequence[Any]) -> Task:
+    """The task of a run.
+
+    Args:
+        names: of classes, labels or numbers: of the network's outputs.
+        labels: those of the training part.
+    """
+    return TASKS[kind].learnt(names, labels)
+
+
+def task_of_record(record: Mapping[str, Any]) -> Task:
+    """The task of an exported model, from model.json; without one there, an image has one class.
+
+    Raises:
+        InputError: a task that this version does not know.
+    """
+    told = record.get("task") or {"kind": TaskKind.single_label.value}
+    try:
+        return TASKS[TaskKind(told["kind"])].recorded([str(name) for name in record["classes"]], told)
+    except (KeyError, TypeError, ValueError) as error:
+        known = ", ".join(kind.value for kind in TaskKind)
+        raise InputError(
+            f"model.json: expected a task as graft writes it ({known}), received {told} "
+            f"({type(error).__name__}: {error}); try exporting the model again"
+        ) from error

@@ -1,0 +1,1 @@
+"""Two sets of weights or many: their contents, their difference, their average."""

@@ -1,0 +1,113 @@
+"""What each stage of a network gives for images, as Gram matrices over the images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from graft.config.faults import InputError
+from graft.config.schema import Library
+from graft.models.backbones import construct
+from graft.models.derive import call_order, derive_stages
+from graft.models.stages import HEAD, Stages, declared_stages
+from graft.results.model import OpenedModel
+from graft.system.machine import full_float32
+from graft.weights.alignment import gram
+
+BYTES = 1 << 29  # features held at once, about; more images are taken in blocks, each computed anew for every pair
+BATCH = 32
+
+Images = Callable[[Sequence[int]], Tensor]
+"""Positions of images to their batch, as the network takes it."""
+
+
+def stages_of(opened: OpenedModel) -> Stages:
+    """As the model's record has them; read off the module tree where it is of a time before it had."""
+    record = opened.record
+    if record.get("stages"):
+        return declared_stages(record["stages"], record["heads"])
+    at = record["head"]["at"]
+    heads = (at,) if isinstance(at, str) else tuple(at)
+    build = record["build"]
+    bare = construct(
+        Library(build["library"]), build["name"], build["kwargs"], num_classes=build["num_classes"],
+        channels=build["channels"], device="meta",
+    )  # fmt: skip
+    settings = opened.preprocess.settings
+    return derive_stages(bare, heads, call_order(bare, settings.image_size, settings.channels))
+
+
+class Capture:
+    """Runs a network and keeps each stage's result: that of the stage's module which runs last, and the logits."""
+
+    def __init__(self, network: nn.Module, stages: Stages, device: torch.device) -> None:
+        self.network, self.device = network.to(device).eval(), device
+        self.owners: dict[str, str] = {}
+        modules = dict(network.named_modules())
+        for stage in stages.trunk:
+            self.owners.update({prefix: stage.name for prefix in stage.prefixes if prefix in modules})
+        self.order = (*stages.names, HEAD)
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """Stage to features [N, P], float32 on the CPU, in forward order; a stage that gives no tensor is not there."""
+        found: dict[str, Tensor] = {}
+        hooks = [
+            self.network.get_submodule(path).register_forward_hook(_keeper(found, stage))
+            for path, stage in self.owners.items()
+        ]
+        try:
+            with full_float32(self.device):
+                logits = self.network(images.to(self.device))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        found[HEAD] = logits
+        return {stage: found[stage].float().cpu().flatten(1) for stage in self.order if stage in found}
+
+
+def _keeper(found: dict[str, Tensor], stage: str) -> Callable[..., None]:
+    def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        tensor = next((each for each in output if isinstance(each, Tensor)), None) if _is_several(output) else output
+        if isinstance(tensor, Tensor) and tensor.ndim > 1:
+            found[stage] = tensor
+
+    return keep
+
+
+def _is_several(output: Any) -> bool:
+    return isinstance(output, list | tuple)
+
+
+def grams(capture: Callable[[Tensor], dict[str, Tensor]], images: Images, count: int) -> dict[str, Tensor]:
+    """Stage to its Gram matrix [count, count] over the images, symmetric to the bit.
+
+    Raises:
+        InputError: fewer than 2 images, of which nothing can be compared.
+    """
+    if count < 2:
+        raise InputError(f"expected two readable images or more to compare on, received {count}; try a folder of them")
+    one = capture(images([0]))
+    per_image = sum(features.numel() * 4 for features in one.values())
+    size = max(2, BYTES // max(per_image, 1) // 2)
+    blocks = [range(start, min(start + size, count)) for start in range(0, count, size)]
+    found = {stage: torch.zeros(count, count, dtype=torch.float64) for stage in one}
+    for place, rows in enumerate(blocks):
+        here = _features(capture, images, rows)
+        for columns in blocks[: place + 1]:
+            there = here if columns is rows else _features(capture, images, columns)
+            for stage, x_NP in here.items():
+                products = gram(x_NP, there[stage])
+                if columns is rows:  # the two halves of one product may be rounded differently, as the BLAS pleases
+                    products = products.triu() + products.triu(1).T
+                found[stage][rows.start : rows.stop, columns.start : columns.stop] = products
+                found[stage][columns.start : columns.stop, rows.start : rows.stop] = products.T
+    return found
+
+
+def _features(capture: Callable[[Tensor], dict[str, Tensor]], images: Images, rows: range) -> dict[str, Tensor]:
+    parts = [capture(images(rows[start : start + BATCH])) for start in range(0, len(rows), BATCH)]
+    return {stage: torch.cat([part[stage] for part in parts]) for stage in parts[0]}

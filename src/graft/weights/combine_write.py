@@ -1,0 +1,142 @@
+"""Averages as networks, and the folder of the one that was chosen: a run's, less what only training writes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from graft.config.faults import InputError
+from graft.config.figures import FIGURES, LOSS
+from graft.page.words import measured
+from graft.results.export import made_by, separate_tensors, write_folder
+from graft.results.intervals import written_intervals
+from graft.results.left_out import LeftOut, in_words, left_out
+from graft.results.predictions import Predictions, write_predictions
+from graft.system.files import write_json
+from graft.weights.average import average
+from graft.weights.judge import Judge
+from graft.weights.members import Member
+from graft.weights.statistics import moved_norms, recompute
+
+
+class Mixer:
+    """Weighted averages of the members as one network, whose batch-norm statistics are those of its own activations."""
+
+    def __init__(self, members: Sequence[Member], judge: Judge) -> None:
+        self.states = [{name: value.cpu() for name, value in member.state.items()} for member in members]
+        self.judge = judge
+        self.network: nn.Module = copy.deepcopy(members[0].opened.module)
+
+    def equally(self, chosen: Sequence[int]) -> nn.Module:
+        return self.mix([(place in chosen) / len(chosen) for place in range(len(self.states))])
+
+    def mix(self, weights: Sequence[float]) -> nn.Module:
+        """The average with these weights; a member that has all of the weight comes back as it is, bit by bit."""
+        states = [state for state, weight in zip(self.states, weights, strict=True) if weight]
+        self.network.load_state_dict(average(states, [weight for weight in weights if weight]))
+        norms = moved_norms(self.network, states) if len(states) > 1 else ()
+        if norms:
+            self.network.to(self.judge.device)
+            if not recompute(self.network, norms, self.judge.training_images()):
+                raise InputError(
+                    "expected two training images or more to take batch-norm statistics from, received"
+                    f" {len(self.judge.table.train)}; try runs of more data"
+                )
+        return self.network.eval()
+
+
+def write_combined(
+    output: Path,
+    members: Sequence[Member],
+    weights: Sequence[float],
+    judge: Judge,
+    *,
+    command: str,
+    record: dict[str, Any],
+    base: int,
+    test: bool,
+    say: Callable[[str], None],
+) -> None:
+    """model/, metrics.json and predictions.csv of an average, as `graft.load`, predict, export and report take them.
+
+    Args:
+        record: how the average came about, kept as `combined` in model.json.
+        base: the member to compare with, whose build, classes and preprocessing the average has.
+    """
+    network = Mixer(members, judge).mix(weights)
+    metrics: dict[str, float] = {}
+    predictions: list[Predictions] = []
+    compared = members[base]
+    out: LeftOut = {}
+    parts = ["val", *(["test"] if test else [])]
+    output.mkdir(parents=True, exist_ok=True)
+    for part in parts:
+        said = judge.said(network, part)
+        found, other = said.figures(), judge.said(compared.opened.module, part).figures()
+        metrics.update({f"{part}/{name}": value for name, value in found.items()})
+        paths = tuple(sample.path for sample in judge.table.part(part))
+        predictions.append(
+            Predictions(part=part, paths=paths, truth=said.truth, answers_NK=said.answers_NK, task=said.task)
+        )
+        shown = (*FIGURES[said.task][:2], LOSS)
+        say(
+            f"{part}: {', '.join(f'{figure.title} {measured(found[figure.name], 4)}' for figure in shown)}; "
+            f"{compared.name} alone {', '.join(f'{measured(other[figure.name], 4)}' for figure in shown)}"
+        )
+        record[f"{part} of {compared.name}"] = other
+        out.update(left_out(part, said.truth, judge.table.classes, said.task))
+    write_predictions(output, predictions, classes=judge.table.classes)
+    drawn = written_intervals(predictions)
+    told = {
+        "metrics": metrics,
+        "intervals": drawn,
+        "left_out": out,
+        "command": command,
+        "combined": record,
+    }
+    _write_model(output / "model", network, members, weights, base, told)
+    write_json(output / "metrics.json", {**metrics, "left_out": out, "intervals": drawn})
+    for line in in_words(out, members[base].opened.task.kind):
+        say(line)
+    say(f"written: {output}")
+
+
+def _write_model(
+    folder: Path,
+    network: nn.Module,
+    members: Sequence[Member],
+    weights: Sequence[float],
+    base: int,
+    told: dict[str, Any],
+) -> None:
+    taken = [member for member, weight in zip(members, weights, strict=True) if weight]
+    certificates = [dict(member.opened.record.get("tensors", {})) for member in taken]
+    record = {
+        **members[base].opened.record,
+        "made_by": made_by(),
+        **told,
+        "tensors": merged_certificate(certificates),
+    }
+    write_folder(folder, separate_tensors(network), record)
+
+
+def merged_certificate(certificates: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Of tensors averaged over several members: trained where any member trained it, of an origin where all agree."""
+    first = certificates[0].get("each", {})
+    each: dict[str, dict[str, Any]] = {}
+    counts: dict[str, int] = {}
+    for name in first:
+        entries = [certificate.get("each", {}).get(name, {}) for certificate in certificates]
+        origins, sources = {entry.get("origin") for entry in entries}, {entry.get("source") for entry in entries}
+        each[name] = {
+            "origin": origins.pop() if len(origins) == 1 else "several",
+            "source": sources.pop() if len(sources) == 1 else None,
+            "trained": any(entry.get("trained", True) for entry in entries),
+        }
+        pair = f"{each[name]['origin']}, {'trained' if each[name]['trained'] else 'untouched'}"
+        counts[pair] = counts.get(pair, 0) + 1
+    return {"summary": counts, "each": each}

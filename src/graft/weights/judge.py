@@ -1,0 +1,131 @@
+"""What a network is worth on a part of the images; choices are made on the validation part alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from graft.config.choices import TaskKind
+from graft.config.faults import InputError
+from graft.config.schema import AUTO, AugmentConfig, DataConfig
+from graft.data.datamodule import DataModule
+from graft.data.datasets import load_table
+from graft.data.loader import label_tensor
+from graft.results.left_out import Truth
+from graft.results.model import OpenedModel
+from graft.results.resampling import figures
+from graft.system.machine import full_float32
+from graft.tasks.evaluate import Floats
+
+BATCH = 32
+"""Images computed at once where the run found its batch size by the memory of its device."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """Of each image of a part, in its order."""
+
+    answers_NK: Floats
+    truth: Truth
+    """[N] classes, or [N, K] labels or numbers."""
+    loss: float
+    """The task's, against the truth."""
+    task: TaskKind
+
+    def figures(self) -> dict[str, float]:
+        """The task's figures, and its loss."""
+        return {**figures(self.answers_NK, self.truth, self.task), "loss": self.loss}
+
+
+class Judge:
+    """Evaluates networks of one preprocessing and task on one division of images.
+
+    Args:
+        opened: one of them.
+        head: module path behind which alone the networks differ, if there is one: what enters it is then computed once
+            for all of them.
+        bn_images: so many training images give the batch-norm statistics; None: all of them.
+    """
+
+    def __init__(
+        self,
+        data: DataConfig,
+        opened: OpenedModel,
+        *,
+        seed: int,
+        device: torch.device,
+        head: str | None = None,
+        bn_images: int | None = None,
+    ) -> None:
+        self.table = load_table(data)
+        data = replace(
+            data,
+            num_workers=0 if data.num_workers is None else data.num_workers,
+            batch_size=BATCH if data.batch_size == AUTO else max(2, data.batch_size),  # one image has no statistics
+        )
+        self.module = DataModule(
+            self.table, data, AugmentConfig(name="none"), opened.preprocess.settings, seed=seed,
+            fewest=min(2, len(self.table.train)),
+        )  # fmt: skip
+        self.task = opened.task
+        self.device, self.head, self.bn_images = device, head, bn_images
+        self._entering: dict[str, list[Tensor]] = {}
+        """Part to what enters the head, batch by batch."""
+
+    def check_part(self, part: str, option: str) -> None:
+        """Raises InputError where an option asks for a part that the data do not have."""
+        if not self.table.part(part):
+            raise InputError(f"{option}: expected data with a {part} part, received data without one; try without it")
+
+    def said(self, network: nn.Module, part: str = "val") -> Said:
+        """What the network says of each image, in the part's order."""
+        network.to(self.device).eval()
+        truth = label_tensor(self.table.labels_of(part))
+        if self.head is not None and part in self._entering:
+            with torch.inference_mode(), full_float32(self.device):
+                head = network.get_submodule(self.head)
+                logits = torch.cat([head(batch) for batch in self._entering[part]])
+        else:
+            logits = self._whole(network, part)
+        outputs = logits.float().cpu()
+        return Said(
+            answers_NK=self.task.answers(outputs).double().numpy(),
+            truth=truth.numpy(),
+            loss=float(self.task.loss(outputs, truth)),
+            task=self.task.kind,
+        )
+
+    @torch.inference_mode()
+    def _whole(self, network: nn.Module, part: str) -> Tensor:
+        """Logits by the whole network; what entered the head is kept where nothing follows the head."""
+        entering: list[Tensor] = []
+        left: list[Tensor] = []
+
+        def keep(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            entering.append(inputs[0])
+            left.append(output)
+
+        hook = network.get_submodule(self.head).register_forward_hook(keep) if self.head else None
+        try:
+            with full_float32(self.device):
+                logits = [network(batch["image"].to(self.device)) for batch in self.module.loader(part)]
+        finally:
+            if hook:
+                hook.remove()
+        if self.head and len(left) == len(logits) and all(map(torch.equal, left, logits)):
+            self._entering[part] = entering
+        else:
+            self.head = None
+        return torch.cat(logits)
+
+    def training_images(self) -> Iterator[Tensor]:
+        """Batches in mixed order, as evaluation sees images."""
+        loader = self.module.loader("train", train=True)
+        size = loader.batch_size
+        batches = len(loader) if self.bn_images is None else max(1, self.bn_images // size)
+        for batch in islice(loader, batches):
+            yield batch["image"].to(self.device)

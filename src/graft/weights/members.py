@@ -1,0 +1,114 @@
+"""The networks that are combined: opened, and seen to be of one architecture over one division of the images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from graft.config.compose import PLACE, stored_config
+from graft.config.faults import InputError
+from graft.config.schema import DataConfig
+from graft.inference.load import open_model
+from graft.models.stages import covers
+from graft.results.export import RECORD
+from graft.results.model import OpenedModel
+
+ALIKE = ("build", "head", "classes", "task", "preprocess")
+DIVISION = (
+    "kind", "task", "root", "train", "val", "test", "separator", "columns", "val_fraction", "test_fraction",
+    "split_seed", "channels",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One of the networks."""
+
+    name: str
+    opened: OpenedModel
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        return {name: value.detach() for name, value in self.opened.module.state_dict().items()}
+
+    @property
+    def run(self) -> Path | None:
+        """The run's folder, where the model lies in one."""
+        folder = self.opened.folder
+        runs = (folder, folder.parent)
+        return next((run for run in runs if (run / PLACE).is_file()), None)
+
+
+def open_members(paths: Iterable[str]) -> list[Member]:
+    """The networks of runs, exported models, and of every run below the folder of a sweep.
+
+    Raises:
+        InputError: nothing there, or networks that differ in architecture, head, classes or preprocessing.
+    """
+    members = [Member(name=str(path), opened=open_model(path)) for path in _runs(paths)]
+    first = members[0]
+    for other in members[1:]:
+        differing = [key for key in ALIKE if first.opened.record.get(key) != other.opened.record.get(key)]
+        if differing:
+            raise InputError(
+                f"{other.name}: expected the same {', '.join(differing)} as {first.name}, received "
+                f"{_shown(other, differing[0])} instead of {_shown(first, differing[0])}; "
+                "weights can be averaged only within one architecture"
+            )
+    return members
+
+
+def shared_data(members: Sequence[Member]) -> tuple[DataConfig, int]:
+    """The data config and the seed of the first run among them, once all are known to divide the images alike.
+
+    Raises:
+        InputError: no run among them, or two whose validation images differ: one's may be the other's training images.
+    """
+    found = [(member, member.run) for member in members]
+    runs = [(member, run) for member, run in found if run is not None]
+    if not runs:
+        raise InputError(
+            f"{members[0].name}: expected at least one run's folder, whose config names the images to validate on, "
+            "received exported models alone; try the runs that they came from"
+        )
+    configs = [(member, stored_config(run, needed=("data",))) for member, run in runs]
+    first, config = configs[0]
+    for other, another in configs[1:]:
+        differing = [key for key in DIVISION if getattr(config.data, key) != getattr(another.data, key)]
+        if differing:
+            raise InputError(
+                f"{other.name}: expected the same data.{differing[0]} as {first.name} "
+                f"({getattr(config.data, differing[0])}), received {getattr(another.data, differing[0])}: images that "
+                "one validates on may be images that the other was trained on"
+            )
+    return config.data, config.seed
+
+
+def shared_trunk(members: Sequence[Member]) -> str | None:
+    """The head's module path, where the members differ in nothing else (a sweep over a frozen backbone)."""
+    head = members[0].opened.record["head"]["at"]
+    first, *others = [member.state for member in members]
+    if not isinstance(head, str):
+        return None
+    trunk = [name for name in first if not covers(head, name)]
+    return head if all(torch.equal(first[name], other[name]) for name in trunk for other in others) else None
+
+
+def _runs(paths: Iterable[str]) -> list[Path]:
+    found: list[Path] = []
+    for path in map(Path, paths):
+        below = sorted(record.parents[1] for record in path.glob(f"*/model/{RECORD}"))
+        is_one = (path / RECORD).is_file() or (path / "model" / RECORD).is_file() or not below
+        found += [path] if is_one else below
+    repeated = [path for path in found if sum(path.resolve() == other.resolve() for other in found) > 1]
+    if repeated:
+        raise InputError(f"{repeated[0]}: expected each network once, received it twice")
+    return found
+
+
+def _shown(member: Member, key: str) -> str:
+    return str(member.opened.record.get(key))[:120]
