@@ -118,6 +118,21 @@ def test_a_deferred_signal_is_noted_and_a_second_interrupt_ends_the_process_at_o
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGINT
 
 
+@pytest.mark.parametrize(
+    ("second", "code"), [(signal.SIGUSR2, 7), (signal.SIGTERM, 7), (signal.SIGINT, -signal.SIGINT)]
+)
+def test_a_signal_that_comes_twice_lets_the_stopped_process_say_its_word(second, code):
+    child = os.fork()
+    if child == 0:
+        try:
+            with StopSignals():
+                os.kill(os.getpid(), signal.SIGUSR2)
+        except Stopped:
+            os.kill(os.getpid(), second)  # by whoever started it, while it says where it stands
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
+
+
 def test_a_forked_worker_passes_over_the_first_signal():
     with StopSignals():
         child = os.fork()

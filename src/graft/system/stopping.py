@@ -37,8 +37,10 @@ class Stopped(BaseException):
 class StopSignals:
     """Within it, the first of SIGNALS raises Stopped, or within `deferred` is only noted, to be asked for.
 
-    A SIGINT that comes after the first signal ends the process at once. Processes forked within (loader workers) pass
-    over the first signal, which a terminal or a cluster sends to all of them while this one still needs their batches.
+    A SIGINT that comes after the first signal ends the process at once. Others are passed over from then on, also once
+    Stopped has left this: SLURM signals a run and its parent, which passes the signal on, and the second must not end
+    the process before it has said where it stands. Processes forked within (loader workers) pass over the first
+    signal, which a terminal or a cluster sends to all of them while this one still needs their batches.
     """
 
     def __init__(self) -> None:
@@ -57,7 +59,7 @@ class StopSignals:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread() and not isinstance(error, Stopped):
             for number, handler in self.before.items():
                 signal.signal(number, handler)
         self.before = {}
