@@ -24,7 +24,8 @@ HELD = 2**30  # bytes of scaled features that may be held at once
 STEPS = 300  # evaluations for a penalty
 ROUGH, FINE = 1e-3, 1e-6
 """Largest derivative, in coordinates of curvature 1, at which a point of the path, and the chosen one, are found: the
-loss is then within some 1e-6, or 1e-11, of the minimum."""
+loss is then within some 1e-6, or 1e-11, of the minimum. FINE is computed in float64: in float32 rounding alone is more,
+and which point the search then stalls at differs by processor."""
 TOO_WEAK = 3  # penalties in a row whose validation loss rises, before the path ends
 
 
@@ -146,7 +147,7 @@ def solve(
     path: list[Point] = []
     best: tuple[float, int, Tensor, Tensor] | None = None
     for penalty in penalties:
-        train_loss, steps = _minimise(rows, loss, penalty, weight_RK, bias_K, ROUGH)
+        train_loss, steps = _minimise(rows, loss, penalty, weight_RK, bias_K, exact=False)
         head = rows.unscaled(weight_RK, bias_K)
         held_out = validation(head) if validation else train_loss
         path.append(Point(penalty=penalty, loss=held_out, train_loss=train_loss, steps=steps))
@@ -158,13 +159,14 @@ def solve(
             break
     assert best is not None, "there is a penalty"
     _, chosen, weight_RK, bias_K = best
-    _minimise(rows, loss, path[chosen].penalty, weight_RK, bias_K, FINE)
+    _minimise(rows, loss, path[chosen].penalty, weight_RK, bias_K, exact=True)
     head = rows.unscaled(weight_RK, bias_K)
     return Solution(head=head, path=tuple(path), chosen=chosen, complete=len(path) == len(penalties))
 
 
 class _Rows:
-    """Scaled features, rotated to where their covariance is diagonal if that can be afforded; float32."""
+    """Scaled features, rotated to where their covariance is diagonal if that can be afforded; float32 for a path,
+    float64 for its end."""
 
     def __init__(self, features_ND: Tensor, scaling: Scaling) -> None:
         self.features_ND, self.scaling = features_ND, scaling
@@ -175,9 +177,11 @@ class _Rows:
         if min(count, width) <= ROTATED and (scaled_ND is not None or width <= count):
             self.rotation_DR, self.spread_R = self._principal(scaled_ND)
         self.width = len(self.spread_R)
+        self.exact_NR: Tensor | None = None
         self.held: tuple[Tensor, Tensor] | None = None
         if scaled_ND is not None:
-            held_NR = (scaled_ND if self.rotation_DR is None else scaled_ND @ self.rotation_DR).float()
+            self.exact_NR = scaled_ND if self.rotation_DR is None else scaled_ND @ self.rotation_DR
+            held_NR = self.exact_NR.float()
             self.held = held_NR, held_NR.T.contiguous()
 
     def _principal(self, scaled_ND: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -196,16 +200,16 @@ class _Rows:
         variance, rotation = torch.linalg.eigh(gram_DD.float())  # any orthogonal rotation will do
         return rotation.double(), variance.double().clamp_min(0) / count
 
-    def blocks(self) -> Generator[tuple[slice, Tensor, Tensor]]:
+    def blocks(self, dtype: torch.dtype) -> Generator[tuple[slice, Tensor, Tensor]]:
         """Rows [n, R] a block at a time, with the block transposed."""
         count = len(self.features_ND)
-        if self.held is not None:
-            yield slice(0, count), *self.held
+        if self.exact_NR is not None and self.held is not None:
+            yield slice(0, count), *(self.held if dtype == torch.float32 else (self.exact_NR, self.exact_NR.T))
             return
         for start in range(0, count, BLOCK):
             part = slice(start, min(start + BLOCK, count))
             scaled = self.scaling(self.features_ND[part])
-            block = (scaled if self.rotation_DR is None else scaled @ self.rotation_DR).float()
+            block = (scaled if self.rotation_DR is None else scaled @ self.rotation_DR).to(dtype)
             yield part, block, block.T
 
     def unscaled(self, weight_RK: Tensor, bias_K: Tensor) -> Head:
@@ -216,9 +220,10 @@ class _Rows:
 
 
 def _minimise(
-    rows: _Rows, loss: ConvexLoss, penalty: float, weight_RK: Tensor, bias_K: Tensor, tolerance: float
+    rows: _Rows, loss: ConvexLoss, penalty: float, weight_RK: Tensor, bias_K: Tensor, *, exact: bool
 ) -> tuple[float, int]:
     """The minimum for one penalty, from the given weights on, which are set to it; its training loss, and the steps."""
+    tolerance, dtype = (FINE, torch.float64) if exact else (ROUGH, torch.float32)
     curvature = loss.curvature
     scale_R1 = (curvature * rows.spread_R + penalty).rsqrt()[:, None]
     scale_bias = curvature**-0.5
@@ -236,12 +241,12 @@ def _minimise(
             weight, bias = free[:-1] * scale_R1, free[-1] * scale_bias
             value, slope_RK = torch.zeros((), dtype=torch.float64), torch.zeros_like(weight)
             slope_K = torch.zeros_like(bias)
-            for part, block_NR, block_RN in rows.blocks():
+            for part, block_NR, block_RN in rows.blocks(dtype):
                 share = loss.rows(part)
-                logits = (block_NR @ weight.float()).double() + bias
+                logits = (block_NR @ weight.to(dtype)).double() + bias
                 value += share.value(logits)
                 slope = share.gradient(logits)
-                slope_RK += block_RN @ slope.float()
+                slope_RK += block_RN @ slope.to(dtype)
                 slope_K += slope.sum(0)
             data_loss = float(value)
             free.grad = torch.cat([(slope_RK + penalty * weight) * scale_R1, slope_K[None] * scale_bias])
