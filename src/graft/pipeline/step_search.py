@@ -21,7 +21,7 @@ from graft.finetune.module import FineTuning
 from graft.finetune.resume import find_checkpoint
 from graft.finetune.step_search import Way, longest_phase, tune
 from graft.models.fingerprint import structure_hash
-from graft.plan.describe import columns
+from graft.plan.describe import columns, precisions_in_words
 from graft.plan.plan import Plan
 from graft.report.record import read_json
 from graft.system.files import write_json
@@ -52,9 +52,10 @@ def with_fastest_step(
     else:
         found, how = _remembered_or_measured(plan, copy.deepcopy(tuning), data)
     write_json(folder / FILE, found)
-    say(f"step      {how}\n{table(found)}")
-    trainer, optimizer = Way(**found["chosen"]).applied(config.trainer, config.optimizer)
-    return plan.with_step(trainer, optimizer)
+    plan = plan.with_step(*Way(**found["chosen"]).applied(config.trainer, config.optimizer))
+    train, evaluation = precisions_in_words(plan)
+    say(f"step      {how}\n{table(found)}\n          for training steps only, in {train}; {evaluation}")
+    return plan
 
 
 def table(found: Mapping[str, Any]) -> str:

@@ -161,5 +161,11 @@ def _prefix(plan: Plan) -> str:
 
 def _trainer(plan: Plan) -> str:
     trainer = plan.config.trainer
+    train, evaluation = precisions_in_words(plan)
+    return f"{trainer.accelerator}, {trainer.max_epochs} epochs in {train}; {evaluation}"
+
+
+def precisions_in_words(plan: Plan) -> tuple[str, str]:
+    """Of training, and of evaluation, which is another where a faster step was chosen."""
     train, evaluation = (precision_name(plan.precision[purpose]) for purpose in ("train", "evaluation"))
-    return f"{trainer.accelerator}, {trainer.max_epochs} epochs in {train}; evaluation in {evaluation}, as exported"
+    return train, f"evaluation in {evaluation}, as exported"
