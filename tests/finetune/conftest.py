@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from graft.config.schema import (
     CheckpointConfig,
+    MethodConfig,
     OptimizerConfig,
     SchedulerConfig,
     SchedulerKind,
@@ -19,7 +20,11 @@ from graft.config.schema import (
 )
 from graft.data.loader import KeyedLoader
 from graft.data.sampling import KeyedBatchSampler
+from graft.finetune import fit as finetune
+from graft.finetune.methods import Methods
 from graft.finetune.module import FineTuning
+from graft.finetune.route import Route
+from graft.finetune.training_plan import Timeline, plan_training
 from graft.finetune.unfreeze import make_schedule
 from graft.models.stages import Stage, Stages, tensor_names
 from graft.tasks.single_label import SingleLabel
@@ -122,21 +127,55 @@ def schedule(module, freeze="none", kind=UnfreezeKind.never, **changes):
     return make_schedule(UnfreezeConfig(kind=kind, **changes), freeze, STAGES, tensor_names(module))
 
 
-def tuning(module=None, freeze="none", kind=UnfreezeKind.never, unfreeze=None, seed=0, **changes):
+PLANNED = {"schedule", "optimizer", "scheduler", "anchored", "freeze_bn", "on_nan", "seed"}
+
+
+def tuning(module=None, freeze="none", kind=UnfreezeKind.never, unfreeze=None, **changes):
+    """Of a training of two epochs over Data(); `fit` makes its plan again for the data and the trainer it is given."""
     module = network() if module is None else module
-    settings = {
+    planned = {
         "schedule": schedule(module, freeze, kind, **(unfreeze or {})),
         "optimizer": optimizer(),
         "scheduler": SchedulerConfig(kind=SchedulerKind.cosine),
-        "task": SingleLabel(["a", "b", "c"]),
-        "seed": seed,
-        **changes,
+        **{name: changes.pop(name) for name in PLANNED & changes.keys()},
     }
-    return FineTuning(module, STAGES, **settings)
+    made = FineTuning(
+        module,
+        plan_training(module, STAGES, Timeline(images=26, epochs=2, batch_size=4), **planned),
+        changes.pop("task", SingleLabel(["a", "b", "c"])),
+        loss=changes.pop("loss", None),
+        methods=Methods(
+            changes.pop("method", None) or MethodConfig(), module, anchored=planned.get("anchored", ()),
+            teacher=changes.pop("teacher", None), head=STAGES.head,
+        ),
+        route=Route(
+            module, STAGES, changes.pop("behind", None), fast=changes.pop("engine", False),
+            precision=changes.pop("precision", "32-true"),
+        ),
+        shared=changes.pop("shared", None),
+    )  # fmt: skip
+    assert not changes, changes
+    made.planned = planned
+    return made
 
 
 def trainer(**changes):
     return TrainerConfig(**{"max_epochs": 2, "accelerator": "cpu", "progress": False, **changes})
+
+
+def plan_for(tuning, data, trainer):
+    """The plan of this training with other data or another trainer."""
+    timeline = Timeline(
+        images=len(data.parts["train"]), epochs=trainer.max_epochs, batch_size=data.batch_size,
+        accumulate=trainer.accumulate, processes=trainer.devices * trainer.num_nodes,
+    )  # fmt: skip
+    return plan_training(tuning.network, STAGES, timeline, **tuning.planned)
+
+
+def fit(tuning, data, folder, *, trainer, **settings):
+    """As a run does it: by a plan that was made for this data and this trainer."""
+    tuning.plan = plan_for(tuning, data, trainer)
+    return finetune.fit(tuning, data, folder, trainer=trainer, **settings)
 
 
 @pytest.fixture(scope="session")
@@ -149,6 +188,8 @@ def tiny():
         optimizer=optimizer,
         schedule=schedule,
         tuning=tuning,
+        fit=fit,
+        plan_for=plan_for,
         trainer=trainer,
         checkpoint=CheckpointConfig,
     )

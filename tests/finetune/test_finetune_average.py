@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from graft.config.schema import MethodConfig, UnfreezeKind
-from graft.finetune.fit import fit
 from graft.finetune.methods.average import Average
 from graft.finetune.route import Route
 
@@ -62,9 +61,9 @@ def test_what_never_moves_is_shared_and_stays(tiny):
 
 def test_a_run_is_judged_by_the_mean_and_ends_with_it(tiny, tmp_path):
     plain = tiny.tuning(freeze="stem")
-    result = fit(plain, tiny.Data(), tmp_path / "plain", trainer=tiny.trainer())
+    result = tiny.fit(plain, tiny.Data(), tmp_path / "plain", trainer=tiny.trainer())
     tuning = tiny.tuning(freeze="stem", method=MethodConfig(ema=0.9))
-    averaged = fit(tuning, tiny.Data(), tmp_path / "mean", trainer=tiny.trainer())
+    averaged = tiny.fit(tuning, tiny.Data(), tmp_path / "mean", trainer=tiny.trainer())
     best = torch.load(averaged.best_path, weights_only=True)
     mean = best["graft"]["average"]["tensors"]
     final = dict(tuning.network.named_parameters())
@@ -93,6 +92,6 @@ def test_the_mean_of_a_part_behind_a_cut_uses_the_means_own_tensors(tiny):
 
 def test_its_decay_is_part_of_what_a_resumed_run_must_share(tiny, tmp_path):
     settings = {"freeze": "backbone", "kind": UnfreezeKind.never}
-    fit(tiny.tuning(**settings, method=MethodConfig(ema=0.9)), tiny.Data(), tmp_path, trainer=tiny.trainer())
+    tiny.fit(tiny.tuning(**settings, method=MethodConfig(ema=0.9)), tiny.Data(), tmp_path, trainer=tiny.trainer())
     with pytest.raises(ValueError, match=r"method\.ema: 0\.9 in the checkpoint, 0\.5 now"):
-        fit(tiny.tuning(**settings, method=MethodConfig(ema=0.5)), tiny.Data(), tmp_path, trainer=tiny.trainer())
+        tiny.fit(tiny.tuning(**settings, method=MethodConfig(ema=0.5)), tiny.Data(), tmp_path, trainer=tiny.trainer())

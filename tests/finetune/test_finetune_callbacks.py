@@ -7,7 +7,6 @@ from rich.console import Console
 from graft.config.faults import RunFailed
 from graft.config.schema import CheckpointConfig, LoggerConfig
 from graft.finetune.callbacks import as_csv, best_row, make_loggers
-from graft.finetune.fit import fit
 from graft.finetune.module import FineTuning
 
 NAN = math.nan
@@ -16,7 +15,7 @@ NAN = math.nan
 def said(tiny, folder, **console):
     file = io.StringIO()
     trainer = tiny.trainer(progress=True)
-    fit(
+    tiny.fit(
         tiny.tuning(freeze="stem"),
         tiny.Data(),
         folder,
@@ -40,7 +39,7 @@ def test_a_bar_counts_the_batches_on_a_terminal(tiny, tmp_path):
 
 
 def test_no_progress_says_nothing_and_warns_of_nothing(tiny, tmp_path, capfd):
-    fit(tiny.tuning(freeze="stem"), tiny.Data(), tmp_path, trainer=tiny.trainer())
+    tiny.fit(tiny.tuning(freeze="stem"), tiny.Data(), tmp_path, trainer=tiny.trainer())
     assert capfd.readouterr() == ("", "")
 
 
@@ -81,7 +80,7 @@ def test_a_run_whose_figure_is_nan_after_every_epoch_has_failed(tiny, tmp_path):
         r"checkpoint\.monitor: expected an epoch after which val/loss is a number, received nan after each of 2 epochs"
     )
     with pytest.raises(RunFailed, match=told):
-        fit(tiny.tuning(), data, tmp_path, trainer=tiny.trainer())
+        tiny.fit(tiny.tuning(), data, tmp_path, trainer=tiny.trainer())
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"last.ckpt", "previous.ckpt"}
 
 
@@ -97,7 +96,7 @@ def test_an_epoch_whose_figure_is_nan_is_not_kept(tiny, tmp_path, monkeypatch):
         return finish(self)
 
     monkeypatch.setattr(FineTuning, "finish_epoch", mended)
-    result = fit(tiny.tuning(), data, tmp_path, trainer=tiny.trainer())
+    result = tiny.fit(tiny.tuning(), data, tmp_path, trainer=tiny.trainer())
     assert [math.isnan(row["val/loss"]) for row in result.history] == [True, False]
     assert result.best_epoch == 2
     assert result.metrics["val/loss"] == pytest.approx(result.history[1]["val/loss"])
@@ -116,7 +115,7 @@ def test_weights_whose_figure_is_nan_when_they_are_evaluated_for_the_last_time_a
 
     monkeypatch.setattr(FineTuning, "finish_epoch", spoil)
     with pytest.raises(RunFailed, match="expected val/loss to be a number for the best epoch's weights, received nan"):
-        fit(tiny.tuning(), data, tmp_path, trainer=tiny.trainer(max_epochs=1))
+        tiny.fit(tiny.tuning(), data, tmp_path, trainer=tiny.trainer(max_epochs=1))
 
 
 def test_rows_become_csv():
@@ -128,7 +127,7 @@ def test_rows_become_csv():
 def test_tensorboard_holds_a_point_an_epoch(tiny, tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     loggers = make_loggers(LoggerConfig(tensorboard=True), tmp_path)
-    result = fit(tiny.tuning(), tiny.Data(), tmp_path, trainer=tiny.trainer(), loggers=loggers)
+    result = tiny.fit(tiny.tuning(), tiny.Data(), tmp_path, trainer=tiny.trainer(), loggers=loggers)
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     points = events.Scalars("val/loss")

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from graft.config.schema import MethodConfig
-from graft.finetune.fit import fit
 from graft.finetune.methods.distill import Distillation
 
 IMAGES = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -79,7 +78,7 @@ def test_it_keeps_the_donors_outputs_nearer_to_what_they_were(tiny, tmp_path):
         network = tiny.network()
         teacher = teacher_of(network, tiny)
         tuning = tiny.tuning(network, method=MethodConfig(distill=strength), teacher=teacher if strength else None)
-        fit(tuning, tiny.Data(), tmp_path / str(strength), trainer=tiny.trainer())
+        tiny.fit(tuning, tiny.Data(), tmp_path / str(strength), trainer=tiny.trainer())
         student = copy.deepcopy(network).eval()
         student.fc = teacher.fc
         images = torch.stack([tiny.Images(9, seed=2)[(0, index)]["image"] for index in range(9)])

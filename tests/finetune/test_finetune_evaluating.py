@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from graft.config.schema import MethodConfig, TrainerConfig
-from graft.finetune.fit import fit
 from graft.finetune.hardware import EXPORTED, FSDP, precisions, strategy
 
 
@@ -31,7 +30,7 @@ def test_the_row_of_the_best_epoch_and_the_final_figures_are_of_one_function(tin
     chosen = MethodConfig(ema=0.5) if method == "mean" else MethodConfig()
     tuning = tiny.tuning(method=chosen, precision="bf16-mixed", engine=True, freeze="layer1")
     trainer = tiny.trainer(max_epochs=3, precision="bf16-mixed")
-    result = fit(tuning, tiny.Data(), tmp_path, trainer=trainer)
+    result = tiny.fit(tuning, tiny.Data(), tmp_path, trainer=trainer)
     assert result.precision == {"train": "bf16-mixed", "evaluation": EXPORTED}
     row = min(result.history, key=lambda row: row["val/loss"])
     told = {name: row[name] for name in result.metrics if name.startswith("val/")}

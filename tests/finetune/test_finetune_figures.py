@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 
 from graft.config.schema import ClassWeights, LossConfig, MethodConfig, RegressionLoss, UnfreezeKind
-from graft.finetune.fit import fit
 from graft.tasks.multi_label import MultiLabel
 from graft.tasks.regression import Regression
 from graft.tasks.single_label import SingleLabel
@@ -26,7 +25,7 @@ def test_a_run_ends_with_the_weights_of_its_best_epoch_which_is_not_its_last(tin
     images = data.parts["train"]
     images.label = (images.label + 1) % 3  # what it learns is wrong, more so in each epoch
     tuning = tiny.tuning(optimizer=tiny.optimizer(lr=0.002), method=MethodConfig(**method))
-    result = fit(
+    result = tiny.fit(
         tuning, data, tmp_path, trainer=tiny.trainer(max_epochs=4),
         checkpoint=tiny.checkpoint(every_n_steps=every_n_steps),
     )  # fmt: skip
@@ -86,7 +85,7 @@ def test_a_loss_of_evaluation_knows_no_weights_and_no_smoothing(tiny, tmp_path, 
     images.label, images.image = images.label[keep], images.image[keep]
     task = make(data.parts)
     tuning = tiny.tuning(task=task, loss=loss)
-    result = fit(tuning, data, tmp_path, trainer=tiny.trainer(), checkpoint=tiny.checkpoint())
+    result = tiny.fit(tuning, data, tmp_path, trainer=tiny.trainer(), checkpoint=tiny.checkpoint())
     assert result.history[result.best_epoch - 1]["val/loss"] == pytest.approx(result.metrics["val/loss"], rel=1e-4)
     for part, outputs in result.outputs.items():
         expected = float(by_hand(task, outputs.answers, outputs.label))
@@ -103,10 +102,12 @@ def test_an_epochs_steps_count_its_last_incomplete_accumulation(tiny, tmp_path, 
         freeze="backbone", kind=UnfreezeKind.gradual, unfreeze={"start": "1 epoch", "every": "1 epoch"}
     )
     trainer = tiny.trainer(max_epochs=3, accumulate=accumulate)
-    result = fit(tuning, tiny.Data(), tmp_path, trainer=trainer, checkpoint=tiny.checkpoint())
-    assert (tuning.steps_per_epoch, tuning.total_steps) == (steps, 3 * steps)
+    result = tiny.fit(tuning, tiny.Data(), tmp_path, trainer=trainer, checkpoint=tiny.checkpoint())
+    assert (tuning.plan.steps_per_epoch, tuning.plan.total_steps) == (steps, 3 * steps)
     assert [row["step"] for row in result.history] == [steps, 2 * steps, 3 * steps]
     assert result.steps == 3 * steps
     assert [phase.start_step for phase in result.phases] == [0, steps, 2 * steps]
     assert [row["frozen"].count("layer") for row in result.history] == [3, 2, 1]
-    assert [row["lr"] for row in result.history] == [tuning.rate_at(step - 1) for step in (steps, 2 * steps, 3 * steps)]
+    assert [row["lr"] for row in result.history] == [
+        tuning.plan.rate_at(step - 1) for step in (steps, 2 * steps, 3 * steps)
+    ]

@@ -8,7 +8,6 @@ import torch
 
 from graft.config.choices import OnError
 from graft.config.faults import RunFailed
-from graft.finetune.fit import fit
 
 BAD = 5  # an image
 
@@ -17,7 +16,7 @@ def run(tiny, folder, data, hook=None, **changes):
     tuning = tiny.tuning(**changes)
     if hook:
         hook(tuning.network)
-    return tuning, fit(
+    return tuning, tiny.fit(
         tuning, data, folder, trainer=tiny.trainer(max_epochs=1), checkpoint=tiny.checkpoint(every_n_steps=1)
     )
 
@@ -86,7 +85,7 @@ def test_a_skipped_step_leaves_nothing_behind(tiny, tmp_path):
         original(batch, batch_idx)
 
     tuning.on_train_batch_start = watched
-    result = fit(tuning, data, tmp_path, trainer=tiny.trainer(max_epochs=1), checkpoint=tiny.checkpoint())
+    result = tiny.fit(tuning, data, tmp_path, trainer=tiny.trainer(max_epochs=1), checkpoint=tiny.checkpoint())
     assert result.steps_skipped == 1
     assert result.steps == 7
     assert all(value.equal(before[step + 1][name]) for name, value in before[step].items())
@@ -107,7 +106,7 @@ def test_an_epoch_of_nothing_but_skipped_steps_is_an_end(tiny, tmp_path):
 def test_weights_may_be_large_and_must_be_finite(tiny, value, fine):
     """The squares of some finite numbers are not finite."""
     tuning = tiny.tuning()
-    tuning.lay_out(steps_per_epoch=7, max_epochs=1)
+    tuning.adopt(tuning.plan)
     with torch.no_grad():
         tuning.network.layer2.conv.weight[0, 0, 0, 0] = value
     with nullcontext() if fine else pytest.raises(RunFailed, match="layer2"):

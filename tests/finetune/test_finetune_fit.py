@@ -5,12 +5,11 @@ import torch
 
 from graft.config.faults import InputError
 from graft.config.schema import FreezeBatchNorm, UnfreezeKind
-from graft.finetune.fit import fit
 
 
 def run(tiny, folder, *, workers=0, trainer=None, checkpoint=None, resume="auto", module=None, **changes):
     tuning = tiny.tuning(module, **changes)
-    result = fit(
+    result = tiny.fit(
         tuning,
         tiny.Data(workers=workers),
         folder,
@@ -91,7 +90,7 @@ def test_a_frozen_tensor_that_moves_is_found_out(tiny, tmp_path, monkeypatch):
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(type(tuning), "training_step", leaking)
-    result = fit(tuning, tiny.Data(), tmp_path, trainer=tiny.trainer())
+    result = tiny.fit(tuning, tiny.Data(), tmp_path, trainer=tiny.trainer())
     assert result.frozen_verified is False
     assert result.moved == ("layer1.bn.running_mean",)
 
@@ -122,7 +121,7 @@ def test_with_freeze_bn_all_no_statistics_move_where_nothing_else_is_frozen(tiny
 
 def result_watch(tiny, policy):
     tuning = tiny.tuning(freeze_bn=policy)
-    tuning.lay_out(steps_per_epoch=7, max_epochs=1)
+    tuning.adopt(tuning.plan)
     return tuning.watch.injected
 
 
@@ -166,7 +165,7 @@ def test_gradients_are_clipped_in_every_precision(tiny, tmp_path, precision, nam
     tuning = tiny.tuning(optimizer=tiny.optimizer(name=name))
     watched(tuning)
     trainer = tiny.trainer(max_epochs=1, precision=precision, clip_norm=1e-3)
-    fit(tuning, tiny.Data(), tmp_path, trainer=trainer, checkpoint=tiny.checkpoint())
+    tiny.fit(tuning, tiny.Data(), tmp_path, trainer=trainer, checkpoint=tiny.checkpoint())
     assert norms == pytest.approx([1e-3] * len(norms), rel=1e-2)
     assert len(norms) > 1
 
@@ -178,7 +177,7 @@ def test_numbers_that_slow_a_processor_down_count_as_zero_while_it_trains_and_ev
     seen = []
     tuning = tiny.tuning()
     tuning.network.register_forward_hook(lambda *_: seen.append(halved()))
-    fit(tuning, tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=1), checkpoint=tiny.checkpoint())
+    tiny.fit(tuning, tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=1), checkpoint=tiny.checkpoint())
     assert set(seen) == {0.0}
     assert halved() > 0
 
@@ -217,7 +216,7 @@ def test_features_enter_at_the_cut(tiny, tmp_path):
 
     before = module.layer3.conv.weight.clone(), module.layer2.conv.weight.clone()
     tuning = tiny.tuning(module, freeze="layer1-2", behind={"layer2": behind})
-    result = fit(tuning, Features(), tmp_path, trainer=tiny.trainer())
+    result = tiny.fit(tuning, Features(), tmp_path, trainer=tiny.trainer())
     assert not module.layer3.conv.weight.equal(before[0])
     assert module.layer2.conv.weight.equal(before[1])
     assert result.frozen_verified is True

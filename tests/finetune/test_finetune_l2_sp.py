@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from graft.config.schema import MethodConfig, SchedulerConfig, SchedulerKind
-from graft.finetune.fit import fit
 from graft.finetune.groups import group_parameters
 from graft.finetune.methods.l2_sp import Anchors, anchored
 from graft.models.stages import tensor_names
@@ -60,7 +59,7 @@ def test_it_holds_the_weights_nearer_to_where_they_were(tiny, tmp_path):
             optimizer=tiny.optimizer(name="sgd", lr=0.05),
             scheduler=SchedulerConfig(kind=SchedulerKind.constant),
         )
-        result = fit(tuning, tiny.Data(), tmp_path / str(strength), trainer=tiny.trainer())
+        result = tiny.fit(tuning, tiny.Data(), tmp_path / str(strength), trainer=tiny.trainer())
         last = torch.load(result.last_path, weights_only=True)["state_dict"]["network.layer2.conv.weight"]
         return float((last - start).norm())
 

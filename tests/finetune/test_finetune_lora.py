@@ -9,7 +9,6 @@ from torch import nn
 
 from graft.config.faults import InputError, RunFailed
 from graft.config.schema import MethodConfig, UnfreezeKind
-from graft.finetune.fit import fit
 from graft.finetune.methods.lora import add_lora, lora_layers, lora_names, merge, plain_name
 from graft.finetune.methods.selective import holding
 from graft.models.stages import Stage, Stages, tensor_names
@@ -129,9 +128,11 @@ def test_the_donors_weights_stay_and_the_rest_trains(tiny, tmp_path):
 
     first = tuning()
     before = {name: value.clone() for name, value in first.network.state_dict().items()}
-    result = fit(first, tiny.Data(), tmp_path, trainer=tiny.trainer())
+    result = tiny.fit(first, tiny.Data(), tmp_path, trainer=tiny.trainer())
     last = torch.load(result.last_path, weights_only=True)
     moved = {name for name, value in before.items() if not value.equal(last["state_dict"][f"network.{name}"])}
     assert moved == lora_names(first.network) | {"fc.weight", "fc.bias"}
     assert result.frozen_verified is True
-    assert fit(tuning(), tiny.Data(), tmp_path, trainer=tiny.trainer()).metrics == result.metrics  # resumed at its end
+    assert (
+        tiny.fit(tuning(), tiny.Data(), tmp_path, trainer=tiny.trainer()).metrics == result.metrics
+    )  # resumed at its end

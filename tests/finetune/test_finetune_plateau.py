@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from graft.config.schema import CheckpointConfig, SchedulerConfig, SchedulerKind, UnfreezeConfig, UnfreezeKind
-from graft.finetune.fit import fit
 from graft.finetune.module import FineTuning
 from graft.finetune.plateau import Plateau
 from graft.finetune.unfreeze import make_schedule
@@ -109,7 +108,7 @@ def tune(tiny, folder, resume="auto"):
         scheduler=SchedulerConfig(kind=SchedulerKind.constant),
     )
     checkpoint = tiny.checkpoint(every_n_steps=2)
-    return tuning, fit(
+    return tuning, tiny.fit(
         tuning, tiny.Data(), folder, trainer=tiny.trainer(max_epochs=5), checkpoint=checkpoint, resume=resume
     )
 
@@ -141,7 +140,7 @@ def test_a_stage_thaws_at_each_stall_and_the_run_says_when(undisturbed):
     assert saved[-1] == [14, 21, 28, 35]
     assert [(phase.start_step, phase.factor) for phase in result.phases] == [(0, 1.0), (14, 0.5), (21, 0.5), (28, 0.5)]
     assert result.frozen_verified is True
-    assert {group.stage for group in tuning.groups} == {"layer1", "layer2", "layer3", "head"}
+    assert {group.stage for group in tuning.plan.groups} == {"layer1", "layer2", "layer3", "head"}
     assert result.history[2]["lr/layer3"] == pytest.approx(0.005)
     assert result.history[1]["lr/layer3"] is None
 

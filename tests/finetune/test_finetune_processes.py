@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from graft.config.schema import MethodConfig, SchedulerConfig, SchedulerKind, UnfreezeKind
-from graft.finetune.fit import fit
 from graft.finetune.methods.l2_sp import anchored
 from graft.finetune.module import FineTuning
 from graft.models.stages import tensor_names
@@ -54,7 +53,7 @@ def train(tiny, folder, count, schedule, **changes):
         plain_network(tiny), **SCHEDULES[schedule], scheduler=SchedulerConfig(kind=SchedulerKind.constant)
     )
     settings = {"devices": count, "strategy": "ddp" if count > 1 else "auto", "max_epochs": 2}
-    result = fit(
+    result = tiny.fit(
         tuning, Shared(tiny, 4 // count), folder, trainer=tiny.trainer(**settings),
         checkpoint=tiny.checkpoint(every_n_steps=1), **changes,
     )  # fmt: skip
@@ -81,7 +80,7 @@ def test_two_processes_train_as_one_does(tiny, tmp_path, schedule):
     expected = torch.load(result.last_path, weights_only=True)["state_dict"]
     for name, value in first["last"].items():
         torch.testing.assert_close(value, expected[name], atol=1e-5, rtol=1e-4)
-    never = one.schedule.never_trained(7, 14)
+    never = one.plan.never_trained
     start = plain_network(tiny).state_dict()
     assert all(first["last"][f"network.{name}"].equal(start[name]) for name in never)
     for row, other in zip(first["history"], result.history, strict=True):
@@ -107,7 +106,9 @@ def train_with_methods(tiny, folder, count):
     )
     settings = {"devices": count, "strategy": "ddp" if count > 1 else "auto", "max_epochs": 4}
     data = Shared(tiny, 4 // count)
-    result = fit(tuning, data, folder, trainer=tiny.trainer(**settings), checkpoint=tiny.checkpoint(every_n_steps=3))
+    result = tiny.fit(
+        tuning, data, folder, trainer=tiny.trainer(**settings), checkpoint=tiny.checkpoint(every_n_steps=3)
+    )
     return tuning, result
 
 
@@ -118,7 +119,7 @@ def test_methods_and_decisions_are_those_of_one_process(tiny, tmp_path):
         tuning, result = train_with_methods(tiny, tmp_path / "two", 2)
         state = {"weights": tuning.network.state_dict(), "mean": tuning.methods.state()["average"]["tensors"]}
         phases = [phase.start_step for phase in result.phases]
-        torch.save({**state, "decisions": tuning.decisions, "phases": phases, "history": result.history,
+        torch.save({**state, "decisions": list(tuning.plan.decisions), "phases": phases, "history": result.history,
                     "verified": result.frozen_verified}, tmp_path / f"{rank}.pt")  # fmt: skip
 
     assert processes(2, work) == [0, 0]

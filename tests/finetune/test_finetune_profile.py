@@ -7,7 +7,6 @@ from contextlib import suppress
 
 import pytest
 
-from graft.finetune.fit import fit
 from graft.finetune.metrics import Shares
 
 
@@ -86,7 +85,7 @@ def test_an_action_ends_with_its_block_however_that_ends():
 
 
 def fitted(tiny, folder, **settings):
-    return fit(tiny.tuning(), tiny.Data(), folder, trainer=tiny.trainer(**settings), checkpoint=tiny.checkpoint())
+    return tiny.fit(tiny.tuning(), tiny.Data(), folder, trainer=tiny.trainer(**settings), checkpoint=tiny.checkpoint())
 
 
 def test_a_training_says_where_its_time_went(tiny, tmp_path):

@@ -13,7 +13,6 @@ from types import SimpleNamespace
 import pytest
 
 from graft.finetune.checkpoint import FOLDER, LAST
-from graft.finetune.fit import fit
 from graft.finetune.pruning import Pruned, Pruning
 
 
@@ -32,15 +31,15 @@ class Patience:
 def test_it_is_asked_after_each_epoch_until_it_says_stop(tiny, tmp_path):
     watcher = Patience(2)
     with pytest.raises(Pruned, match="stopped early, after epoch 2") as pruned:
-        fit(tiny.tuning(), tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=4), watcher=watcher)
+        tiny.fit(tiny.tuning(), tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=4), watcher=watcher)
     assert [row["epoch"] for row in pruned.value.history] == [1, 2]
     assert watcher.told == [(row["epoch"] - 1, row["val/loss"]) for row in pruned.value.history]
 
 
 def test_one_that_never_says_stop_changes_nothing(tiny, tmp_path):
     watcher = Patience(0)
-    watched = fit(tiny.tuning(), tiny.Data(), tmp_path / "a", trainer=tiny.trainer(), watcher=watcher)
-    alone = fit(tiny.tuning(), tiny.Data(), tmp_path / "b", trainer=tiny.trainer())
+    watched = tiny.fit(tiny.tuning(), tiny.Data(), tmp_path / "a", trainer=tiny.trainer(), watcher=watcher)
+    alone = tiny.fit(tiny.tuning(), tiny.Data(), tmp_path / "b", trainer=tiny.trainer())
     assert watched.metrics == alone.metrics
     assert (tmp_path / "a" / FOLDER / LAST).exists()
     assert len(watcher.told) == watched.epochs
@@ -69,7 +68,6 @@ from types import SimpleNamespace
 import torch
 sys.path.insert(0, sys.argv[1])
 import conftest
-from graft.finetune.fit import fit
 from graft.finetune.module import FineTuning
 from graft.finetune.pruning import Pruned
 from test_finetune_pruning import Patience
@@ -77,7 +75,7 @@ from test_finetune_pruning import Patience
 tuning, data = conftest.tuning(), conftest.Data()
 watcher = Patience(2)
 try:
-    fit(tuning, data, Path(sys.argv[2]), trainer=conftest.trainer(devices=2, max_epochs=4), watcher=watcher)
+    conftest.fit(tuning, data, Path(sys.argv[2]), trainer=conftest.trainer(devices=2, max_epochs=4), watcher=watcher)
 except Pruned as pruned:
     print(len(watcher.told), len(pruned.history))
 """

@@ -10,7 +10,6 @@ import torch
 
 from graft.config.faults import RunFailed
 from graft.config.schema import SchedulerConfig, SchedulerKind, UnfreezeKind
-from graft.finetune.fit import fit
 from graft.finetune.rate_search import HIGHEST, LOWEST, STEPS, range_test, rate_at, smooth, steepest
 from graft.models.fingerprint import digests
 from graft.models.stages import tensor_names
@@ -44,8 +43,8 @@ def test_nothing_of_the_run_changes(tiny, tmp_path):
     found = range_test(probed, tiny.Data().train_dataloader(), tiny.trainer())
     assert state_of(probed.network) == before
     assert found == range_test(make(tiny), tiny.Data().train_dataloader(), tiny.trainer())
-    first = fit(plain, tiny.Data(), tmp_path / "plain", trainer=tiny.trainer(max_epochs=1))
-    second = fit(probed, tiny.Data(), tmp_path / "probed", trainer=tiny.trainer(max_epochs=1))
+    first = tiny.fit(plain, tiny.Data(), tmp_path / "plain", trainer=tiny.trainer(max_epochs=1))
+    second = tiny.fit(probed, tiny.Data(), tmp_path / "probed", trainer=tiny.trainer(max_epochs=1))
     assert first.history[0]["train/loss"] == second.history[0]["train/loss"]
     names = tensor_names(plain.network)
     assert digests(plain.network, names) == digests(probed.network, names)
@@ -68,6 +67,13 @@ def test_it_trains_in_the_first_phase_alone_at_the_rates_it_says(tiny, monkeypat
     assert all(set(held) == {"head", "head/no_decay"} for held in seen)
     assert len(found.rates) == len(found.losses) == len(found.smoothed) > 50
     assert found.rates[0] == LOWEST
+    assert LOWEST < found.suggestion < HIGHEST
+
+
+def test_a_scale_of_what_thaws_later_is_no_mistake(tiny):
+    """The test has the run's own groups, of which the first phase trains some."""
+    tuning = make(tiny, optimizer=tiny.optimizer(lr_scale={"layer3": 0.1}))
+    found = range_test(tuning, tiny.Data().train_dataloader(), tiny.trainer())
     assert LOWEST < found.suggestion < HIGHEST
 
 

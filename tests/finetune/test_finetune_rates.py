@@ -5,7 +5,6 @@ import csv
 import pytest
 
 from graft.config.schema import SchedulerConfig, SchedulerKind, UnfreezeKind
-from graft.finetune.fit import fit
 from graft.finetune.groups import group_parameters
 from graft.finetune.rates import Rates
 
@@ -88,10 +87,10 @@ def test_the_optimizer_has_the_rates_of_the_step_that_it_takes(tiny, tmp_path):
         return step_of(batch, batch_idx)
 
     tuning.training_step = watched
-    result = fit(tuning, tiny.Data(), tmp_path, trainer=tiny.trainer())
+    result = tiny.fit(tuning, tiny.Data(), tmp_path, trainer=tiny.trainer())
     assert len(seen) == 14
     for step, held in enumerate(seen):
-        assert held == {group.name: tuning.rates.of(group, step) for group in tuning.groups}
+        assert held == {group.name: tuning.plan.rates.of(group, step) for group in tuning.plan.groups}
     assert seen[3]["layer3"] == pytest.approx(seen[3]["head"] / 4)
     row = result.history[0]
     assert row["lr/head"] == seen[6]["head"]
@@ -117,7 +116,7 @@ def test_groups_are_there_from_the_first_step_and_stay(tiny, tmp_path):
         return step_of(batch, batch_idx)
 
     tuning.training_step = watched
-    fit(tuning, tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=3))
+    tiny.fit(tuning, tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=3))
     assert len(groups) == 21
     assert all(found == groups[0] for found in groups)
     assert {name for ids in groups[0] for name in ids} == {id(p) for p in tuning.network.parameters()}

@@ -6,7 +6,6 @@ from torch import nn
 
 from graft.config.faults import InputError
 from graft.config.schema import UnfreezeKind
-from graft.finetune.fit import fit
 from graft.finetune.methods.recompute import recomputed
 from graft.models.stages import Stage, Stages
 
@@ -22,7 +21,7 @@ def test_the_bits_are_those_without_it(tiny, tmp_path, changes):
     ends = []
     for recompute in (False, True):
         tuning = tiny.tuning(**changes)
-        result = fit(tuning, tiny.Data(), tmp_path / str(recompute), trainer=tiny.trainer(recompute=recompute))
+        result = tiny.fit(tuning, tiny.Data(), tmp_path / str(recompute), trainer=tiny.trainer(recompute=recompute))
         ends.append(torch.load(result.last_path, weights_only=True))
         assert all("forward" not in vars(module) for module in tuning.network.modules())
     plain, again = ends
@@ -70,4 +69,4 @@ def test_it_is_refused_where_the_network_is_cut(tiny, tmp_path):
     module = tiny.network()
     tuning = tiny.tuning(module, freeze="backbone", behind={"layer3": nn.Sequential(nn.Flatten(), module.fc)})
     with pytest.raises(InputError, match=r"trainer\.recompute: expected cache=none"):
-        fit(tuning, tiny.Data(), tmp_path, trainer=tiny.trainer(recompute=True))
+        tiny.fit(tuning, tiny.Data(), tmp_path, trainer=tiny.trainer(recompute=True))

@@ -9,7 +9,6 @@ import torch
 from graft.config.faults import InputError, RunFailed
 from graft.config.schema import MethodConfig, SchedulerConfig, SchedulerKind, UnfreezeKind
 from graft.finetune import checkpoint as checkpoint_file
-from graft.finetune.fit import fit
 from graft.finetune.module import FineTuning
 from tests.finetune.endings import ending
 
@@ -31,7 +30,7 @@ def settings(**changes):
 
 
 def run(tiny, folder, *, tuning=None, workers=0, resume="auto", accumulate=1, **changes):
-    return fit(
+    return tiny.fit(
         tuning or tiny.tuning(**settings(**changes)),
         tiny.Data(workers=workers),
         folder,
@@ -169,7 +168,7 @@ def test_where_epochs_are_short_the_best_waits_in_memory(tiny, tmp_path, monkeyp
         checkpoint = tiny.checkpoint(monitor=monitor, direction=direction)
         thawing = settings(unfreeze={"start": "14 steps", "every": "6 steps"}, optimizer=tiny.optimizer(lr=1.0))
         tuning = tiny.tuning(**thawing)
-        fit(tuning, tiny.Data(), folder, trainer=tiny.trainer(max_epochs=6), checkpoint=checkpoint)
+        tiny.fit(tuning, tiny.Data(), folder, trainer=tiny.trainer(max_epochs=6), checkpoint=checkpoint)
         best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["graft"]["history"]
         return ending(folder), len(best), list(written)
 
@@ -187,7 +186,7 @@ def test_where_epochs_are_short_the_best_waits_in_memory(tiny, tmp_path, monkeyp
 def test_stopped_behind_epochs_that_left_no_file_it_is_the_same_run(tiny, tmp_path, monkeypatch, reference, moment):
     def train():
         config = tiny.checkpoint()
-        return fit(
+        return tiny.fit(
             tiny.tuning(**settings()), tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=3), checkpoint=config
         )
 
@@ -264,10 +263,10 @@ def test_a_run_goes_on_in_another_folder(tiny, tmp_path, monkeypatch, reference)
 )
 def test_a_run_does_not_go_on_by_another_figure(tiny, tmp_path, monitor, direction):
     """best.ckpt is the best epoch by the first one, of which only the figures are left."""
-    fit(tiny.tuning(), tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=1))
+    tiny.fit(tiny.tuning(), tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=1))
     told = rf"checkpoint\.direction: val/loss min in the checkpoint, {monitor} {direction} now\ntry"
     with pytest.raises(InputError, match=told):
-        fit(
+        tiny.fit(
             tiny.tuning(), tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=1),
             checkpoint=tiny.checkpoint(monitor=monitor, direction=direction),
         )  # fmt: skip
@@ -398,6 +397,6 @@ def test_what_would_change_the_bits_is_refused_with_both_values(tiny, tmp_path):
 def test_the_phase_of_a_step_needs_none_of_the_steps_before_it(tiny):
     """Asked backwards and of a network that has seen no step: freeze state is a function of progress alone."""
     tuning = tiny.tuning(**settings())
-    tuning.lay_out(steps_per_epoch=EPOCH, max_epochs=3)
+    tuning.adopt(tiny.plan_for(tuning, tiny.Data(), tiny.trainer(max_epochs=3)))
     starts = [tuning.watch.phase_at(step).start_step for step in reversed(range(3 * EPOCH))]
     assert starts == [max(s for s in (0, 4, 10, 16) if s <= step) for step in reversed(range(3 * EPOCH))]

@@ -12,7 +12,6 @@ from torch.utils.data import Dataset
 from graft.config.schema import MethodConfig, SchedulerConfig, SchedulerKind, UnfreezeKind
 from graft.data.loader import KeyedLoader
 from graft.data.sampling import KeyedBatchSampler
-from graft.finetune.fit import fit
 from graft.finetune.module import FineTuning
 from graft.finetune.rate_search import range_test
 from graft.finetune.route import EVALUATION, TRAIN, WHOLE, Route
@@ -61,8 +60,8 @@ def losses(result):
 def test_the_engine_gives_the_losses_of_the_network(tiny, tmp_path, settings, cuts, channels_last):
     trainer = tiny.trainer(max_epochs=3, channels_last=channels_last)
     plain, fast = make(tiny, **settings), make(tiny, **settings, engine=True)
-    expected = fit(plain, tiny.Data(), tmp_path / "plain", trainer=trainer)
-    received = fit(fast, tiny.Data(), tmp_path / "fast", trainer=trainer)
+    expected = tiny.fit(plain, tiny.Data(), tmp_path / "plain", trainer=trainer)
+    received = tiny.fit(fast, tiny.Data(), tmp_path / "fast", trainer=trainer)
     judged = {"evaluation": WHOLE} if "method" in settings else {}  # the mean is another network
     ways = {cut: {**FLOAT32, **judged} for cut in cuts}
     if settings is THAWING:
@@ -86,7 +85,7 @@ def test_training_goes_through_the_copy_and_the_last_word_is_the_network_s(tiny,
 
     tuning.network.layer2.bn.register_forward_hook(count)
     tuning.network.layer3.bn.register_forward_hook(lambda *_: passes.update(["behind"]))
-    fit(tuning, tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=2))
+    tiny.fit(tuning, tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=2))
     proven = 3  # on two images: the whole network once, the prefix with what lies behind it, the prefix with its fold
     assert passes["fit"] <= proven
     assert passes["validate"] == math.ceil(9 / 4)
@@ -96,7 +95,7 @@ def test_training_goes_through_the_copy_and_the_last_word_is_the_network_s(tiny,
 
 def test_frozen_activations_are_not_kept_for_a_backward_pass(tiny):
     tuning = make(tiny, freeze="layer1-2", engine=True)
-    tuning.lay_out(steps_per_epoch=EPOCH, max_epochs=1)
+    tuning.adopt(tuning.plan)
     tuning.enter_phase(0)
     shapes = []
     with torch.autograd.graph.saved_tensors_hooks(lambda kept: shapes.append(kept.shape) or kept, lambda kept: kept):
@@ -112,7 +111,7 @@ def test_stopped_and_resumed_with_the_engine_is_the_same_run(tiny, tmp_path, mon
     def run(folder):
         data, trainer = tiny.Data(), tiny.trainer(max_epochs=3)
         tuning = make(tiny, **THAWING, engine=True)
-        result = fit(tuning, data, folder, trainer=trainer, checkpoint=tiny.checkpoint(every_n_steps=2))
+        result = tiny.fit(tuning, data, folder, trainer=trainer, checkpoint=tiny.checkpoint(every_n_steps=2))
         return losses(result), {name: value.clone() for name, value in tuning.network.state_dict().items()}
 
     expected, weights = run(tmp_path / "whole")
@@ -147,7 +146,7 @@ def test_an_evaluation_behind_a_phase_s_last_step_belongs_to_that_phase(tiny, tm
 
     monkeypatch.setattr(FineTuning, "on_validation_epoch_start", begins_late)
     monkeypatch.setattr(FineTuning, "validation_step", evaluates)
-    fit(tuning, tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=2))
+    tiny.fit(tuning, tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=2))
     in_training = seen[: 2 * math.ceil(9 / 4)]
     assert in_training == ["layer3"] * math.ceil(9 / 4) + [None] * math.ceil(9 / 4)
 
@@ -167,7 +166,7 @@ class Contrary(nn.Module):
 
 
 def test_a_network_that_cannot_be_cut_runs_as_it_is_and_says_so(tiny, tmp_path):
-    result = fit(
+    result = tiny.fit(
         make(tiny, module=Contrary(tiny.network()), freeze="layer1-2", engine=True),
         tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=1),
     )  # fmt: skip
@@ -180,7 +179,7 @@ def test_a_network_that_cannot_be_cut_runs_as_it_is_and_says_so(tiny, tmp_path):
 def test_a_run_that_goes_on_knows_how_the_phases_before_were_computed(tiny, tmp_path):
     def again():
         tuning = make(tiny, freeze="layer1-2", engine=True)
-        return fit(tuning, tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=1))
+        return tiny.fit(tuning, tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=1))
 
     first = again()
     assert first.prefix == {"layer2": FLOAT32}
@@ -276,8 +275,8 @@ def test_each_epoch_trains_on_the_deepest_features_that_hold(tiny, tmp_path):
     trainer = tiny.trainer(max_epochs=5)
     data = kept(tiny, fast)
     before = copy.deepcopy(fast.network.state_dict())
-    expected = fit(plain, tiny.Data(), tmp_path / "plain", trainer=trainer)
-    received = fit(fast, data, tmp_path / "kept", trainer=trainer)
+    expected = tiny.fit(plain, tiny.Data(), tmp_path / "plain", trainer=trainer)
+    received = tiny.fit(fast, data, tmp_path / "kept", trainer=trainer)
     assert losses(received) == pytest.approx(losses(expected), abs=1e-5)
     # Two epochs behind layer3, one behind layer1; the fourth thaws at its fourth step; what is judged last are images.
     by_epoch = ["layer3", "layer3", "layer1", None, None]
@@ -292,15 +291,15 @@ def test_each_epoch_trains_on_the_deepest_features_that_hold(tiny, tmp_path):
 def test_features_that_no_phase_moves_serve_the_last_evaluation_too(tiny, tmp_path):
     tuning = make(tiny, freeze="layer1-2")
     data = kept(tiny, tuning)
-    fit(tuning, data, tmp_path, trainer=tiny.trainer(max_epochs=1))
+    tiny.fit(tuning, data, tmp_path, trainer=tiny.trainer(max_epochs=1))
     assert {cut for _, _, cut in data.served} == {"layer1"}
 
 
 def test_a_mean_of_the_weights_is_judged_by_its_own_part_behind_the_cut(tiny, tmp_path):
     settings = {"freeze": "layer1", "method": MethodConfig(ema=0.5)}
     plain, fast = make(tiny, **settings), make(tiny, **settings)
-    expected = fit(plain, tiny.Data(), tmp_path / "plain", trainer=tiny.trainer())
-    received = fit(fast, kept(tiny, fast), tmp_path / "kept", trainer=tiny.trainer())
+    expected = tiny.fit(plain, tiny.Data(), tmp_path / "plain", trainer=tiny.trainer())
+    received = tiny.fit(fast, kept(tiny, fast), tmp_path / "kept", trainer=tiny.trainer())
     assert losses(received) == pytest.approx(losses(expected), abs=1e-5)
 
 
@@ -328,6 +327,6 @@ def test_a_head_on_kept_features_trains_on_one_thread(tiny, tmp_path, settings, 
     seen = set()
     tuning.network.fc.register_forward_hook(lambda *_: seen.add(torch.get_num_threads()))
     with threads(2):
-        fit(tuning, data, tmp_path, trainer=tiny.trainer(max_epochs=2, **trainer))
+        tiny.fit(tuning, data, tmp_path, trainer=tiny.trainer(max_epochs=2, **trainer))
         assert torch.get_num_threads() == 2
     assert seen == expected

@@ -7,7 +7,6 @@ import torch
 
 from graft.config.faults import InputError
 from graft.config.schema import UnfreezeKind
-from graft.finetune.fit import fit
 from graft.finetune.methods.selective import biases_and_norms_only
 
 BIASES_AND_NORMS = {
@@ -50,7 +49,7 @@ def test_after_training_all_else_has_every_bit_it_had(tiny, tmp_path):
     network = tiny.network()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     tuning = tiny.tuning(network, schedule=bitfit(tiny, network))
-    result = fit(tuning, tiny.Data(), tmp_path, trainer=tiny.trainer())
+    result = tiny.fit(tuning, tiny.Data(), tmp_path, trainer=tiny.trainer())
     after = torch.load(result.last_path, weights_only=True)["state_dict"]
     moved = {name for name, value in before.items() if not value.equal(after[f"network.{name}"])}
     statistics = {name for name in before if "running" in name or "tracked" in name}

@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from graft.config.faults import RunFailed
-from graft.finetune.fit import fit
 from graft.finetune.shrink import resize_progress, shrink, with_smaller_batches
 
 
@@ -42,7 +41,7 @@ def run(tiny, folder, images=None, after=0, batch_size=4, accumulate=1, every=2,
         tuning.route._whole = Small(network, images, after)
     data = tiny.Data(batch_size=batch_size, train=train)
     trainer = tiny.trainer(accumulate=accumulate, **changes)
-    result = fit(tuning, data, folder, trainer=trainer, checkpoint=tiny.checkpoint(every_n_steps=every))
+    result = tiny.fit(tuning, data, folder, trainer=trainer, checkpoint=tiny.checkpoint(every_n_steps=every))
     return result, torch.load(result.last_path, weights_only=True)["state_dict"]
 
 
@@ -116,7 +115,8 @@ def test_progress_is_counted_anew():
 
 
 def test_several_processes_are_told_what_to_type(tiny):
-    data = tiny.Data(batch_size=8)
+    data, tuning = tiny.Data(batch_size=8), tiny.tuning()
+    plan = tiny.plan_for(tuning, data, tiny.trainer(devices=2))
     with pytest.raises(RunFailed, match=r"try data\.batch_size=4 trainer\.accumulate=2 in the same folder"):
-        with_smaller_batches(tiny.trainer(devices=2), data, "CUDA out of memory", print)
+        with_smaller_batches(plan, data, "CUDA out of memory", print)
     assert data.batch_size == 8

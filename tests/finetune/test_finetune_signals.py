@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from graft.config.faults import InputError
-from graft.finetune.fit import fit
 from graft.finetune.module import FineTuning
 from graft.system.stopping import Stopped, StopSignals, outlive_signals
 
@@ -16,7 +15,7 @@ EPOCH = 7  # steps
 
 
 def run(tiny, folder, signals=None):
-    return fit(
+    return tiny.fit(
         tiny.tuning(freeze="layer1-2"), tiny.Data(), folder, trainer=tiny.trainer(), checkpoint=tiny.checkpoint(),
         signals=signals,
     )  # fmt: skip

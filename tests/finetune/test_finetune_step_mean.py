@@ -8,7 +8,6 @@ from torch import nn
 
 from graft.config.choices import ClassWeights, OnError
 from graft.config.schema import LossConfig, MethodConfig, SchedulerConfig, SchedulerKind
-from graft.finetune.fit import fit
 from graft.finetune.methods.l2_sp import anchored
 from graft.finetune.rate_search import range_test
 from graft.finetune.step_mean import StepMean
@@ -67,7 +66,7 @@ def train(tiny, folder, *, batch_size, accumulate=1, images=18, devices=1, clip_
         accumulate=accumulate, devices=devices, strategy="ddp" if devices > 1 else "auto", clip_norm=clip_norm,
         precision="32-true",
     )  # fmt: skip
-    result = fit(trained, data, folder, trainer=config, checkpoint=tiny.checkpoint())
+    result = tiny.fit(trained, data, folder, trainer=config, checkpoint=tiny.checkpoint())
     weights = torch.load(result.last_path, weights_only=True)["state_dict"]
     return weights, result.history
 

@@ -7,7 +7,6 @@ from graft.config.choices import OnError
 from graft.config.schema import MethodConfig, SchedulerConfig, SchedulerKind, UnfreezeKind
 from graft.finetune import fit as fitting
 from graft.finetune.checkpoint import CheckpointFile
-from graft.finetune.fit import fit
 from graft.finetune.module import FineTuning
 from graft.finetune.steps import Steps, take_own_steps
 from tests.finetune.endings import whole
@@ -24,7 +23,7 @@ def run(tiny, folder, trainer=None, **settings):
     }  # fmt: skip
     tuning = tiny.tuning(**{**gradual, **settings})
     config = tiny.trainer(**{"max_epochs": 3, **(trainer or {})})
-    return fit(tuning, tiny.Data(), folder, trainer=config, checkpoint=tiny.checkpoint(every_n_steps=3))
+    return tiny.fit(tuning, tiny.Data(), folder, trainer=config, checkpoint=tiny.checkpoint(every_n_steps=3))
 
 
 @pytest.fixture

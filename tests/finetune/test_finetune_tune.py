@@ -11,7 +11,6 @@ from torch.utils.data import default_collate
 
 from graft.config.faults import InputError
 from graft.config.schema import SchedulerConfig, SchedulerKind, UnfreezeKind
-from graft.finetune.fit import fit
 from graft.finetune.freeze import apply_freeze
 from graft.finetune.module import FineTuning
 from graft.finetune.step_search import (
@@ -24,7 +23,6 @@ from graft.finetune.step_search import (
     Tuned,
     Way,
     choose,
-    longest_phase,
     measure,
     tune,
     ways,
@@ -44,9 +42,7 @@ def make(tiny, **changes):
         "kind": UnfreezeKind.gradual,
         "unfreeze": {"start": "2 steps", "every": "9 steps"},
     }
-    tuning = tiny.tuning(scheduler=SchedulerConfig(kind=SchedulerKind.constant), **{**settings, **changes})
-    tuning.lay_out(steps_per_epoch=7, max_epochs=2)
-    return tuning
+    return tiny.tuning(scheduler=SchedulerConfig(kind=SchedulerKind.constant), **{**settings, **changes})
 
 
 def batches(tiny):
@@ -122,9 +118,8 @@ def test_weights_stay_so_that_losses_compare_and_gradients_are_the_first_steps(t
     first, second = found.losses[:2]
     assert first != second
     assert found.losses == pytest.approx([first, second, first, second, first], rel=1e-6)
-    place = longest_phase(tuning)
     network = copy.deepcopy(tuning.network)
-    apply_freeze(network, tuning.phases[place].frozen, tuning.freeze_bn, heads=tuning.stages.heads)
+    apply_freeze(network, tuning.plan.longest_phase.frozen, tuning.plan.freeze_bn, heads=tiny.stages.heads)
     for part in network.modules():
         part.training = part.training and not isinstance(part, torch.nn.Dropout)
     loss = torch.nn.functional.cross_entropy(network(given[0]["image"]), given[0]["target"])
@@ -168,18 +163,18 @@ def test_nothing_of_the_run_changes(tiny, tmp_path):
     assert (digests(tuned.network, names), torch.get_rng_state().tolist()) == before
     assert [parameter.requires_grad for parameter in tuned.network.parameters()] == wanted
     assert all(parameter.grad is None for parameter in tuned.network.parameters())
-    trainer, optimizer = chosen.applied(tiny.trainer(), tuned.optimizer_config)
+    trainer, optimizer = chosen.applied(tiny.trainer(), tuned.plan.optimizer)
     for each, folder in ((plain, "plain"), (tuned, "tuned")):
-        each.optimizer_config = optimizer
-        fit(each, tiny.Data(), tmp_path / folder, trainer=trainer)
+        each.planned["optimizer"] = optimizer
+        tiny.fit(each, tiny.Data(), tmp_path / folder, trainer=trainer)
     assert [row["train/loss"] for row in plain.history] == [row["train/loss"] for row in tuned.history]
     assert digests(plain.network, names) == digests(tuned.network, names)
 
 
 def test_the_longest_phase_is_measured(tiny, monkeypatch):
     tuning, seen, step = make(tiny), [], type(make(tiny)).training_step
-    assert [phase.stop_step - phase.start_step for phase in tuning.phases] == [2, 9, 3]
-    assert longest_phase(tuning) == 1
+    assert [phase.stop_step - phase.start_step for phase in tuning.plan.phases] == [2, 9, 3]
+    assert tuning.plan.longest_phase is tuning.plan.phases[1]
 
     def watched(self, batch, batch_idx):
         seen.append({name.split(".")[0] for name, value in self.network.named_parameters() if value.requires_grad})
@@ -227,5 +222,5 @@ def test_a_step_waits_for_the_device_no_more_than_its_judgement_does(tiny, tmp_p
     monkeypatch.setattr(FineTuning, "on_train_batch_start", noted)
     tuning = tiny.tuning(freeze="layer1-2", engine=True, optimizer=tiny.optimizer(name=name))
     with reads:
-        fit(tuning, tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=1))
+        tiny.fit(tuning, tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=1))
     assert [after - before for before, after in pairwise(counts[1:])] == [2] * 5

@@ -93,7 +93,7 @@ def test_the_range_says_that_the_stem_is_implied():
 
 def test_the_steps_follow_batches_and_accumulation():
     plan = plan_of("trainer.max_epochs=3", "trainer.accumulate=2")
-    assert (plan.steps_per_epoch, plan.total_steps) == (2, 6)  # 12 images in 3 batches of 4
+    assert (plan.training.steps_per_epoch, plan.training.total_steps) == (2, 6)  # 12 images in 3 batches of 4
 
 
 def test_rates_say_first_highest_and_last_of_each_phase():
@@ -101,7 +101,7 @@ def test_rates_say_first_highest_and_last_of_each_phase():
         "freeze=backbone", "unfreeze=lp_ft", "unfreeze.start=1 epoch", "trainer.max_epochs=3", "scheduler=constant",
         "optimizer.lr=0.01", "optimizer.lr_scale={head: 10}",
     )  # fmt: skip
-    rates = {group.name: plan.rates(group) for group in plan.groups}
+    rates = {group.name: plan.rates(group) for group in plan.training.groups}
     assert rates["layer4"] == [None, (0.01, 0.01, 0.01)]
     assert rates["head"] == [pytest.approx((0.1, 0.1, 0.1)), pytest.approx((0.1, 0.1, 0.1))]
 
@@ -111,13 +111,13 @@ def test_what_the_training_decides_is_said_so_with_the_most_that_may_train():
     text = describe(plan)
     assert "then decided by train/loss, each time it has not improved for 3 epochs, one after the other:" in text
     assert "trainable at most" in text
-    assert {group.stage for group in plan.groups} == {"layer3", "layer4", "head"}
+    assert {group.stage for group in plan.training.groups} == {"layer3", "layer4", "head"}
     layer4 = [line for line in text.splitlines() if line.startswith("layer4 ")][-1]
     assert layer4.endswith("decided by train/loss")
     decided = plan.to_dict()["decided"]
     assert decided["by"] == "train/loss"
     assert [state["frozen_stages"][-1] for state in decided["states"]] == ["layer3", "layer2"]
-    assert len(plan.phases) == 1
+    assert len(plan.training.phases) == 1
     assert "leave no time for the last 3 states" in text
 
 
@@ -126,7 +126,7 @@ def test_the_rates_show_each_phases_factor_and_what_thaws_warming_up():
         "unfreeze=lp_ft", "unfreeze.start=1 epoch", "trainer.max_epochs=3", "scheduler=constant", "optimizer.lr=0.01",
         "unfreeze.phase_factors=[1,0.1]", "unfreeze.warmup=2 steps",
     )  # fmt: skip
-    rates = {group.name: plan.rates(group) for group in plan.groups}
+    rates = {group.name: plan.rates(group) for group in plan.training.groups}
     assert rates["layer4"] == [None, pytest.approx((0.0005, 0.001, 0.001))]
     assert rates["head"] == [(0.01, 0.01, 0.01), pytest.approx((0.001, 0.001, 0.001))]
     text = describe(plan)
@@ -165,7 +165,7 @@ def test_a_rate_to_be_found_is_said_so_and_then_put_in():
 
 def test_one_cycle_shows_its_peak():
     plan = plan_of("freeze=none", "scheduler=one_cycle", "optimizer.lr=0.01", "trainer.max_epochs=10")
-    group = next(group for group in plan.groups if group.name == "layer4")
+    group = next(group for group in plan.training.groups if group.name == "layer4")
     first, highest, last = plan.rates(group)[0] or (0, 0, 0)
     assert first == pytest.approx(0.0004)
     assert highest == pytest.approx(0.01, rel=0.02)
@@ -241,7 +241,7 @@ def test_methods_are_listed_and_what_they_keep_is_counted():
     assert [line.split(" ")[0] for line in plan.methods] == ["L2-SP", "running", "distillation", "mixup,"]
     assert all(line in shown for line in plan.methods)
     assert {name.split(".")[0] for name in plan.anchored} == {"layer4"}  # of what trains
-    decayed = {name for group in plan.groups if group.weight_decay for name in group.names}
+    decayed = {name for group in plan.training.groups if group.weight_decay for name in group.names}
     assert decayed == {"fc.weight"}
     weights = {name: value.numel() for name, value in plan.network.module.named_parameters()}
     teacher = 11_689_512  # the donor, with its head of 1000 classes
@@ -258,7 +258,7 @@ def test_l2_sp_with_nothing_that_moves_is_refused():
 def test_lora_trains_beside_what_is_frozen():
     plan = plan_of("method.lora=2")
     assert len(plan.lora) == 20  # every convolution of a ResNet-18
-    names = {name for group in plan.groups for name in group.names}
+    names = {name for group in plan.training.groups for name in group.names}
     assert all("lora" in name or name.startswith("fc.") for name in names)
     assert len(names) == 2 * 20 + 2
     assert plan.cache.cut is None
@@ -267,7 +267,7 @@ def test_lora_trains_beside_what_is_frozen():
 
 def test_bitfit_trains_biases_and_norms_of_what_is_thawed():
     plan = plan_of("method.bitfit=true", "freeze=layer1-3")
-    names = {name for group in plan.groups for name in group.names}
+    names = {name for group in plan.training.groups for name in group.names}
     assert names == {
         *(f"layer4.{block}.bn{number}.{part}" for block in (0, 1) for number in (1, 2) for part in ("weight", "bias")),
         "layer4.0.downsample.1.weight", "layer4.0.downsample.1.bias", "fc.weight", "fc.bias",

@@ -60,7 +60,7 @@ SCRATCH = ("donor=none", "freeze=none")
 def test_a_batch_norm_that_trains_on_single_values_needs_two_images(overrides, fewest):
     plan = plan_of(65, "data.batch_size=32", *overrides)
     assert plan.fewest == fewest
-    assert plan.steps_per_epoch == 3
+    assert plan.training.steps_per_epoch == 3
 
 
 def test_a_batch_size_of_one_is_answered_where_it_cannot_train():
@@ -68,7 +68,7 @@ def test_a_batch_size_of_one_is_answered_where_it_cannot_train():
         InputError, match=r"data\.batch_size: .*as fc\.norm1 is a batch-norm .*; try data\.batch_size=3"
     ):
         plan_of(65, "data.batch_size=1", *MLP)
-    assert plan_of(65, "data.batch_size=1", *SCRATCH).steps_per_epoch == 65
+    assert plan_of(65, "data.batch_size=1", *SCRATCH).training.steps_per_epoch == 65
 
 
 @pytest.mark.parametrize(

@@ -51,9 +51,14 @@ def drawn_from(seed: int) -> Generator[None]:
         torch.default_generator.set_state(before)
 
 
+def batches_of(length: int, batch_size: int, *, world: int = 1) -> int:
+    """How many batches of up to `batch_size` samples each of `world` processes gets of an epoch."""
+    return math.ceil(length / (batch_size * world))
+
+
 def can_share_out(length: int, batch_size: int, *, world: int = 1, fewest: int = 1) -> bool:
     """Whether steps of `batch_size` samples a process leave no process with fewer than `fewest` of any."""
-    return length >= math.ceil(length / (batch_size * world)) * fewest * world
+    return length >= batches_of(length, batch_size, world=world) * fewest * world
 
 
 def check_batches(length: int, batch_size: int, *, world: int = 1, fewest: int = 1, why: str = "") -> None:
@@ -135,7 +140,7 @@ class KeyedBatchSampler:
 
     def __len__(self) -> int:
         """Batches of a whole epoch, the same for every process."""
-        batches = math.ceil(self.length / (self.batch_size * self.world))
+        batches = batches_of(self.length, self.batch_size, world=self.world)
         return min(batches, self.length // (self.fewest * self.world))
 
     def __iter__(self) -> Iterator[list[Key]]:

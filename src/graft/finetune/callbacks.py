@@ -175,7 +175,7 @@ class Checkpoints(Checkpoint):
 
     def _stop(self, number: int, tuning: FineTuning) -> None:
         if number:
-            raise Stopped(number, f"after step {tuning.global_step} of {tuning.total_steps}")
+            raise Stopped(number, f"after step {tuning.global_step} of {tuning.plan.total_steps}")
 
 
 def evaluate_anew(loops: dict[str, Any]) -> None:

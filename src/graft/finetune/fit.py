@@ -32,6 +32,7 @@ from graft.finetune.route import EVALUATION, WHOLE
 from graft.finetune.shrink import Beginning, free_memory, with_smaller_batches
 from graft.finetune.state import STATE
 from graft.finetune.steps import take_own_steps
+from graft.finetune.training_plan import Timeline, TrainingPlan
 from graft.finetune.unfreeze import Phase
 from graft.system.machine import denormals_as_zero, keep_freed_memory, threads
 from graft.system.processes import is_first
@@ -146,9 +147,10 @@ def fit(
     def say(line: str) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
-    _check(tuning, trainer, checkpoint)
+    _check(tuning, checkpoint)
     tuning.shared["checkpoint.monitor and checkpoint.direction"] = f"{checkpoint.monitor} {checkpoint.direction}"
-    _lay_out(tuning, datamodule, trainer)
+    _check_timeline(tuning.plan.timeline, datamodule, trainer)
+    tuning.adopt(tuning.plan)
     path = find_checkpoint(resume, folder, say)
     if is_first():
         prepare(path, folder / FOLDER, checkpoint)
@@ -166,9 +168,8 @@ def fit(
         start = path
         while True:
             lightning = make_trainer(
-                trainer, checkpoint, loggers, folder, console=console, signals=signals,
-                profiler=profiler, watcher=watcher,
-                states=len(tuning.schedule.states(tuning.steps_per_epoch, tuning.total_steps)),
+                trainer, tuning.plan, checkpoint, loggers, folder,
+                console=console, signals=signals, profiler=profiler, watcher=watcher,
             )  # fmt: skip
             try:
                 with signals.deferred():
@@ -176,14 +177,14 @@ def fit(
                 break
             except torch.OutOfMemoryError as error:
                 reason = said(error)
-            trainer = with_smaller_batches(trainer, datamodule, reason, say)
+            plan = with_smaller_batches(tuning.plan, datamodule, reason, say)
             del lightning
             free_memory()
             start = last if (last := folder / FOLDER / LAST).exists() else path
             if start is None:
                 beginning.restore()
             tuning.forget()
-            _lay_out(tuning, datamodule, trainer)
+            tuning.adopt(plan.derived(decisions=()))
         tuning.clock.go(None)
         lightning.strategy.barrier()  # the first process has given best.ckpt its name
         chosen = _best_epoch(tuning.history, checkpoint)
@@ -202,8 +203,8 @@ def fit(
         images_per_second=tuning.clock.images / spent["training"] if spent["training"] else 0.0,
         epochs=len(tuning.history),
         steps=tuning.history[-1]["step"],
-        batch_size=datamodule.batch_size,
-        accumulate=trainer.accumulate,
+        batch_size=tuning.plan.timeline.batch_size,
+        accumulate=tuning.plan.timeline.accumulate,
         steps_skipped=tuning.finite.skipped,
         best_epoch=chosen["epoch"],
         best_path=best,
@@ -212,7 +213,7 @@ def fit(
         frozen_verified=verified,
         moved=tuple(sorted(tuning.watch.moved)),
         moved_statistics=tuple(sorted(tuning.watch.moved_statistics())),
-        phases=tuple(tuning.phases),
+        phases=tuning.plan.phases,
         profile=profiler.shares() if isinstance(profiler, Shares) else {},
         precision=precisions(trainer),
         prefix=_ways(tuning),
@@ -225,11 +226,14 @@ def _ways(tuning: FineTuning) -> dict[str, dict[str, str]]:
     return {cut: {**ways, **mean} for cut, ways in tuning.route.taken.items()}
 
 
-def _lay_out(tuning: FineTuning, datamodule: Batches, trainer: TrainerConfig) -> None:
-    """Called once, or again where an epoch is made of other batches."""
-    batches = -(-len(datamodule.train_dataloader()) // (trainer.devices * trainer.num_nodes))
-    tuning.lay_out(steps_per_epoch=-(-batches // trainer.accumulate), max_epochs=trainer.max_epochs)
-    tuning.batches_per_epoch = batches
+def _check_timeline(timeline: Timeline, datamodule: Batches, trainer: TrainerConfig) -> None:
+    """That the plan is of this training and this data."""
+    processes = trainer.devices * trainer.num_nodes
+    settings = (trainer.max_epochs, trainer.accumulate, processes, datamodule.batch_size)
+    planned = (timeline.epochs, timeline.accumulate, timeline.processes, timeline.batch_size)
+    assert settings == planned, f"a plan for {planned} cannot be carried out with {settings}"
+    batches = math.ceil(len(datamodule.train_dataloader()) / processes)  # of all processes, until a trainer has it
+    assert batches == timeline.batches_per_epoch, f"{timeline.batches_per_epoch} planned, the data has {batches}"
 
 
 def _recomputing(tuning: FineTuning, trainer: TrainerConfig) -> AbstractContextManager[None]:
@@ -240,18 +244,18 @@ def _recomputing(tuning: FineTuning, trainer: TrainerConfig) -> AbstractContextM
             "trainer.recompute: expected cache=none, as what lies behind kept features is another graph, received"
             " cache=features; try cache=none, or trainer.recompute=false"
         )
-    return recomputed(tuning.network, tuning.stages)
+    return recomputed(tuning.network, tuning.plan.stages)
 
 
 def make_trainer(
     config: TrainerConfig,
+    plan: TrainingPlan,
     checkpoint: CheckpointConfig,
     loggers: Sequence[Logger],
     folder: Path,
     *,
     console: Console,
     signals: StopSignals,
-    states: int,
     profiler: Profiler,
     watcher: Watcher | None = None,
 ) -> L.Trainer:
@@ -263,9 +267,9 @@ def make_trainer(
         callbacks.append(Pruning(watcher))
     trainer = L.Trainer(
         **hardware(config),
-        max_epochs=config.max_epochs,
-        strategy=strategy(config, states),
-        accumulate_grad_batches=config.accumulate,
+        max_epochs=plan.timeline.epochs,
+        strategy=strategy(config, len(plan.states)),
+        accumulate_grad_batches=plan.timeline.accumulate,
         gradient_clip_val=config.clip_norm,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
@@ -288,13 +292,10 @@ def _surroundings() -> list[SLURMEnvironment]:
     return [SLURMEnvironment(auto_requeue=False)] if alone else []
 
 
-def _check(tuning: FineTuning, trainer: TrainerConfig, checkpoint: CheckpointConfig) -> None:
+def _check(tuning: FineTuning, checkpoint: CheckpointConfig) -> None:
     fault = monitor_fault(tuning.task.kind, checkpoint.monitor, checkpoint.direction)
     if fault is not None:
         raise ConfigError([fault])
-    for key, value in {"max_epochs": trainer.max_epochs, "accumulate": trainer.accumulate}.items():
-        if value < 1:
-            raise InputError(f"trainer.{key}: expected 1 or more, received {value!r}")
     if checkpoint.every_n_steps is not None and checkpoint.every_n_steps < 1:
         raise InputError(f"checkpoint.every_n_steps: expected 1 or more, received {checkpoint.every_n_steps!r}")
 

@@ -11,22 +11,20 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from typing_extensions import override
 
-from graft.config.schema import FreezeBatchNorm, LossConfig, MethodConfig, OnError, OptimizerConfig, SchedulerConfig
+from graft.config.schema import LossConfig, MethodConfig, OnError
 from graft.data.sampling import derive
 from graft.finetune.finite import Finite
 from graft.finetune.freeze import Frozen, apply_freeze, check_tied, unmoving
-from graft.finetune.groups import Group, group_parameters
 from graft.finetune.methods import Methods
 from graft.finetune.metrics import Batch, Evaluating, Sums, trained_figures
 from graft.finetune.noise import seed_noise
-from graft.finetune.optimizer import build_optimizer, rate_factor
+from graft.finetune.optimizer import build_optimizer
 from graft.finetune.progress import Clock, Watch
-from graft.finetune.rates import Rates
 from graft.finetune.route import EVALUATION, Route
 from graft.finetune.state import add_state, take_up
 from graft.finetune.step_mean import StepMean
-from graft.finetune.unfreeze import Phase, Schedule
-from graft.models.stages import Stages
+from graft.finetune.training_plan import TrainingPlan
+from graft.finetune.unfreeze import Phase
 from graft.tasks.task import Task
 
 SMALL = 1_000_000  # weights of a head that one thread trains as fast as several
@@ -39,90 +37,57 @@ class FineTuning(Evaluating):
     A batch holds "image" [B, C, H, W], or "features", which enter at the cut; the rest as `Evaluating` says.
 
     Args:
-        behind: by the stage that ends a prefix whose features are kept, the part of the network behind it, which shares
-            its parameters; takes "features" batches.
-        engine: run the prefix that a phase freezes as an engine.
-        precision: in which training goes on, as Lightning names it; evaluation is in float32.
-        anchored: the parameters that method.l2_sp draws back to where they are now.
-        teacher: the donor's own network, for method.distill.
+        plan: carried out as it stands, from `adopt` on.
+        loss: what is trained by; evaluation is by the task's own loss.
+        methods: what takes part in a step beside the loss; none by default.
+        route: how a batch goes through the network; whole by default.
         shared: what else a resumed run must have in common with the one that wrote its checkpoint, as plain values.
     """
 
     def __init__(
         self,
         network: nn.Module,
-        stages: Stages,
-        *,
-        schedule: Schedule,
-        optimizer: OptimizerConfig,
-        scheduler: SchedulerConfig,
+        plan: TrainingPlan,
         task: Task,
+        *,
         loss: LossConfig | None = None,
-        freeze_bn: FreezeBatchNorm = FreezeBatchNorm.frozen,
-        method: MethodConfig | None = None,
-        anchored: frozenset[str] = frozenset(),
-        teacher: nn.Module | None = None,
-        behind: Mapping[str, nn.Module] | None = None,
-        engine: bool = False,
-        precision: str = "32-true",
-        on_nan: OnError = OnError.stop,
+        methods: Methods | None = None,
+        route: Route | None = None,
         shared: Mapping[str, Any] | None = None,
-        seed: int = 0,
     ) -> None:
         super().__init__(task)
         self.network = network
-        self.stages = stages
-        self.schedule = schedule
-        self.optimizer_config = optimizer
-        self.scheduler_config = scheduler
-        self.freeze_bn = freeze_bn
-        self.on_nan = on_nan
-        self.shared = dict(shared or {})
-        self.seed = seed
+        self.plan = plan
         self.loss_config = loss or LossConfig()
         self.criterion = task.criterion(self.loss_config)
+        self.methods = methods or Methods(MethodConfig(), network)
+        self.route = route or Route(network, plan.stages)
+        self.shared = dict(shared or {})
         self.sums = Sums()
         self._sums_before = self.sums.values
         self.step_mean = StepMean()
         self.clock = Clock()
         self.history: list[dict[str, Any]] = []
-        self.phases: list[Phase] = []
-        self.decisions: list[int] = []
-        self.groups: list[Group] = []
-        self.steps_per_epoch = self.total_steps = self.batches_per_epoch = 0
-        self.methods = Methods(method or MethodConfig(), network, anchored=anchored, teacher=teacher, head=stages.head)
-        self.anchored = anchored
-        self.route = Route(network, stages, behind, fast=engine, precision=precision)
 
-    def lay_out(self, *, steps_per_epoch: int, max_epochs: int) -> None:
-        """Fixes the timeline: phases, groups and what never trains. Called once, before training."""
-        self.steps_per_epoch, self.total_steps = steps_per_epoch, steps_per_epoch * max_epochs
-        states = self.schedule.states(self.steps_per_epoch, self.total_steps)
-        self.groups = group_parameters(
-            self.network, self.stages, self.optimizer_config, [state.names for state in states], self.anchored
-        )
-        self.curve = rate_factor(
-            self.scheduler_config, steps_per_epoch=self.steps_per_epoch, total_steps=self.total_steps
-        )
-        self.watch = Watch(self.network, states, self.freeze_bn, heads=self.stages.heads)
-        self.finite = Finite(self.network, self.groups, self.on_nan, patience=steps_per_epoch)
-        self.follow([])
+    def adopt(self, plan: TrainingPlan) -> None:
+        """Trains by this plan from now on. Called before training; mutates what of the network requires gradients."""
+        self.plan = plan
+        self.watch = Watch(self.network, plan.states, plan.freeze_bn, heads=plan.stages.heads)
+        self.watch.phases = list(plan.phases)
+        self.finite = Finite(self.network, plan.groups, plan.on_nan, patience=plan.steps_per_epoch)
         # Everything that ever trains requires gradients now, so that a distributed wrapper knows it; the first phase
         # takes hold when training starts.
-        for state in states:
+        for state in plan.states:
             check_tied(self.network, state)
-        never = self.schedule.never_trained(self.steps_per_epoch, self.total_steps)
-        always = Frozen(expression="", names=never, stages=())
-        apply_freeze(self.network, always, self.freeze_bn, heads=self.stages.heads)
+        always = Frozen(expression="", names=plan.never_trained, stages=())
+        apply_freeze(self.network, always, plan.freeze_bn, heads=plan.stages.heads)
         self.methods.lay_out(self.route, self.watch.injected.keys())
 
-    def follow(self, decisions: Sequence[int]) -> None:
+    def decide(self, decisions: Sequence[int]) -> None:
         """Phases and rates as the schedule's decisions so far make them."""
-        self.decisions = list(decisions)
-        self.phases = self.schedule.phases(self.steps_per_epoch, self.total_steps, decisions)
-        self.watch.phases = self.phases
-        warmup = self.schedule.warmup.steps(self.steps_per_epoch, self.total_steps)
-        self.rates = Rates(self.curve, self.phases, warmup)
+        if tuple(decisions) != self.plan.decisions:
+            self.plan = self.plan.derived(decisions=decisions)
+            self.watch.phases = list(self.plan.phases)
 
     @property
     def is_cut(self) -> bool:
@@ -134,8 +99,8 @@ class FineTuning(Evaluating):
 
         For an epoch behind the last one: that no phase has moved, so that its features hold for any epoch's weights.
         """
-        stop = (epoch + 1) * self.steps_per_epoch
-        states = [phase.frozen for phase in self.phases if phase.start_step < stop]
+        stop = (epoch + 1) * self.plan.steps_per_epoch
+        states = [phase.frozen for phase in self.plan.phases if phase.start_step < stop]
         return self.route.kept_within(frozenset.intersection(*(self._unmoving(state) for state in states)))
 
     @property
@@ -144,14 +109,14 @@ class FineTuning(Evaluating):
 
         On a machine that is busy elsewhere, waiting for each other multiplies such steps' time.
         """
-        states = self.schedule.states(self.steps_per_epoch, self.total_steps)
-        kept = self.route.kept_within(frozenset.intersection(*(self._unmoving(state) for state in states)))
+        unmoved = frozenset.intersection(*(self._unmoving(state) for state in self.plan.states))
+        kept = self.route.kept_within(unmoved)
         weights = list(self.route.behind[kept].parameters()) if kept else []
         matrices = all(weight.ndim <= 2 for weight in weights)
         return bool(weights) and matrices and sum(weight.numel() for weight in weights) <= SMALL
 
     def _unmoving(self, frozen: Frozen) -> frozenset[str]:
-        return unmoving(self.network, frozen, self.freeze_bn, heads=self.stages.heads)
+        return unmoving(self.network, frozen, self.plan.freeze_bn, heads=self.plan.stages.heads)
 
     def forget(self) -> None:
         """Back to before training, but for the network's weights."""
@@ -175,11 +140,7 @@ class FineTuning(Evaluating):
     @override
     def configure_optimizers(self) -> Optimizer:
         scaled_and_clipped = self.trainer.precision == "16-mixed" and bool(self.trainer.gradient_clip_val)
-        return build_optimizer(self.groups, self.network, self.optimizer_config, fused=not scaled_and_clipped)
-
-    def rate_at(self, step: int) -> float:
-        """The learning rate, before any group's factor, in optimizer step `step`."""
-        return self.optimizer_config.lr * self.rates.base(step)
+        return build_optimizer(self.plan.groups, self.network, self.plan.optimizer, fused=not scaled_and_clipped)
 
     @override
     def on_fit_start(self) -> None:
@@ -202,19 +163,20 @@ class FineTuning(Evaluating):
     @override
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         self.clock.step()
-        seed_noise(derive("step", self.seed, self.current_epoch, batch_idx, self.global_rank), self.device)
+        seed_noise(derive("step", self.plan.seed, self.current_epoch, batch_idx, self.global_rank), self.device)
         self.enter_phase(self.global_step)
-        self.rates.apply(cast(Optimizer, self.optimizers(use_pl_optimizer=False)), self.groups, self.global_step)
+        optimizer = cast(Optimizer, self.optimizers(use_pl_optimizer=False))
+        self.plan.rates.apply(optimizer, self.plan.groups, self.global_step)
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
             self.step_mean.start(self.trainer.accumulate_grad_batches, self.trainer.world_size)
             self.finite.before_step()
-            if self.on_nan is OnError.skip:
+            if self.plan.on_nan is OnError.skip:
                 self._sums_before = self.sums.values.clone()
 
     def enter_phase(self, step: int) -> None:
         phase = self.watch.phase_at(step)
         if self.watch.enter(phase):
-            apply_freeze(self.network, phase.frozen, self.freeze_bn, heads=self.stages.heads)
+            apply_freeze(self.network, phase.frozen, self.plan.freeze_bn, heads=self.plan.stages.heads)
         self._take_route(phase)
 
     def _take_route(self, phase: Phase) -> None:
@@ -308,8 +270,8 @@ class FineTuning(Evaluating):
         row: dict[str, Any] = {
             "epoch": self.current_epoch + 1,
             "step": self.global_step,
-            "lr": self.rate_at(self.global_step - 1),
-            **self.rates.by_stage(self.groups, self.global_step - 1),
+            "lr": self.plan.rate_at(self.global_step - 1),
+            **self.plan.rates.by_stage(self.plan.groups, self.global_step - 1),
             "frozen": str(self.watch.phase_at(self.global_step - 1).frozen),
             **trained_figures(self.task, self.over_ranks(self.sums.values)),
             **self.row,
@@ -317,7 +279,7 @@ class FineTuning(Evaluating):
             "images_per_second": images / seconds if seconds else 0.0,
         }
         self.history.append(row)
-        self.follow(self.schedule.decide(self.history, self.steps_per_epoch))
+        self.decide(self.plan.schedule.decide(self.history, self.plan.steps_per_epoch))
         return row
 
     @override

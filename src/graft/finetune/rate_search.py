@@ -21,11 +21,10 @@ from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
 from graft.config.faults import RunFailed
-from graft.config.schema import OnError, TrainerConfig, UnfreezeKind
+from graft.config.schema import OnError, TrainerConfig
 from graft.finetune.finite import Finite
 from graft.finetune.hardware import quiet_lightning, short_trainer
 from graft.finetune.module import FineTuning
-from graft.finetune.unfreeze import START, Moment, Schedule
 
 STEPS = 100
 LOWEST, HIGHEST = 1e-6, 10.0
@@ -108,18 +107,10 @@ def steepest(rates: Sequence[float], smoothed: Sequence[float]) -> float:
 
 def _probe(tuning: FineTuning, trainer: TrainerConfig) -> FineTuning:
     """A copy that stays in the first phase and follows the rising rates."""
-    probe = copy.deepcopy(tuning)
-    probe.schedule = Schedule(
-        kind=UnfreezeKind.never,
-        moments=(Moment(at=START, frozen=tuning.schedule.frozen_at(0, steps_per_epoch=1, total_steps=1)),),
-        factors=tuning.schedule.factors[:1],
-    )
-    probe.optimizer_config = replace(tuning.optimizer_config, lr=1.0)
-    probe.lay_out(steps_per_epoch=STEPS, max_epochs=1)
-    probe.curve = rate_at
-    probe.follow([])
-    probe.on_nan = OnError.skip  # the sweep ends itself where the loss breaks down
-    probe.finite = Finite(probe.network, [], probe.on_nan, patience=STEPS)
+    probe, plan = copy.deepcopy(tuning), tuning.plan
+    plan = plan.derived(phase=plan.phases[0], optimizer=replace(plan.optimizer, lr=1.0), curve=rate_at)
+    probe.adopt(replace(plan, on_nan=OnError.skip))  # the sweep ends itself where the loss breaks down
+    probe.finite = Finite(probe.network, [], OnError.skip, patience=STEPS)
     probe.route.channels_last = trainer.channels_last
     if trainer.channels_last:
         probe.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

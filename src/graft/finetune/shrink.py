@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from graft.config.faults import RunFailed
-from graft.config.schema import TrainerConfig
+from graft.finetune.training_plan import TrainingPlan
 
 COUNTS = ("ready", "started", "processed", "completed")
 
@@ -45,22 +44,21 @@ class Batched(Protocol):
     def can_train_by(self, batch_size: int) -> bool: ...
 
 
-def with_smaller_batches(
-    trainer: TrainerConfig, data: Batched, reason: str, say: Callable[[str], None]
-) -> TrainerConfig:
+def with_smaller_batches(plan: TrainingPlan, data: Batched, reason: str, say: Callable[[str], None]) -> TrainingPlan:
     """The same steps in less memory; sets the data's batch size.
 
     Raises:
         RunFailed: several processes, which cannot all know that one of them is out of memory; or nothing is smaller.
     """
-    before = data.batch_size
-    smaller, accumulate = shrink(before, trainer.accumulate, can_train_by=data.can_train_by)
+    timeline = plan.timeline
+    before = timeline.batch_size
+    smaller, accumulate = shrink(before, timeline.accumulate, can_train_by=data.can_train_by)
     remedy = f"data.batch_size={smaller} trainer.accumulate={accumulate}"
-    if trainer.devices * trainer.num_nodes > 1:
+    if timeline.processes > 1:
         raise RunFailed(f"out of memory ({reason}); try {remedy} in the same folder, which goes on with the same steps")
     data.batch_size = smaller
     say(f"out of memory with batches of {before} ({reason}): going on as with {remedy}, from the last checkpoint")
-    return replace(trainer, accumulate=accumulate)
+    return plan.derived(batches=(smaller, accumulate))
 
 
 class Beginning:

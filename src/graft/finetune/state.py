@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from graft.config.faults import InputError
 from graft.finetune.checkpoint import check_weights, state_by_name, state_by_position
 from graft.finetune.shrink import resize_progress
+from graft.finetune.training_plan import TrainingPlan
 
 if TYPE_CHECKING:
     from graft.finetune.module import FineTuning
@@ -18,19 +19,19 @@ STATE = "graft"
 
 def add_state(checkpoint: dict[str, Any], tuning: FineTuning) -> None:
     """Mutates what Lightning is about to save: optimizers by parameters' names, and the training's own state."""
-    groups = tuning.groups
+    groups = tuning.plan.groups
     checkpoint["optimizer_states"] = [state_by_name(state, groups) for state in checkpoint["optimizer_states"]]
     checkpoint[STATE] = {
         "settings": settings(tuning),
         "history": [dict(row) for row in tuning.history],
         "sums": tuning.sums.values.cpu(),
-        "decisions": list(tuning.decisions),
+        "decisions": list(tuning.plan.decisions),
         "watch": tuning.watch.state(),
         "clock": tuning.clock.state(),
         "finite": tuning.finite.state(),
         "prefix": {cut: dict(ways) for cut, ways in tuning.route.taken.items()},
         "position": list(_position(tuning)),
-        "batches": [tuning.batches_per_epoch, tuning.trainer.accumulate_grad_batches],
+        "batches": [tuning.plan.timeline.batches_per_epoch, tuning.trainer.accumulate_grad_batches],
         **tuning.methods.state(),
     }
 
@@ -47,17 +48,17 @@ def take_up(checkpoint: dict[str, Any], tuning: FineTuning) -> None:
     check_weights(checkpoint["state_dict"], tuning.state_dict())
     check_settings(state["settings"], settings(tuning))
     checkpoint["optimizer_states"] = [
-        state_by_position(saved, tuning.groups, tuning.network) for saved in checkpoint["optimizer_states"]
+        state_by_position(saved, tuning.plan.groups, tuning.network) for saved in checkpoint["optimizer_states"]
     ]
     batches, accumulate = state["batches"]
     resize_progress(
         checkpoint,
-        batches=(batches, tuning.batches_per_epoch),
+        batches=(batches, tuning.plan.timeline.batches_per_epoch),
         accumulate=(accumulate, tuning.trainer.accumulate_grad_batches),
     )
     tuning.history = [dict(row) for row in state["history"]]
     tuning.sums.values = state["sums"]
-    tuning.follow(state["decisions"])
+    tuning.decide(state["decisions"])
     tuning.watch.restore(state["watch"])
     tuning.finite.restore(state["finite"])
     tuning.clock.restore(state["clock"])
@@ -76,17 +77,18 @@ def _position(tuning: FineTuning) -> tuple[int, int]:
 
 def settings(tuning: FineTuning) -> dict[str, Any]:
     """Plain values, each named as a person would look for it."""
-    some_steps = range(0, tuning.total_steps, max(tuning.total_steps // 16, 1))
-    optimizer, loss, schedule = tuning.optimizer_config, tuning.loss_config, tuning.schedule
+    plan, loss = tuning.plan, tuning.loss_config
+    optimizer, schedule = plan.optimizer, plan.schedule
+    some_steps = range(0, plan.total_steps, max(plan.total_steps // 16, 1))
     return {
-        "seed": tuning.seed,
-        "steps per epoch": tuning.steps_per_epoch,
-        "steps": tuning.total_steps,
-        "phases": _phases(tuning),
-        "freeze_bn": tuning.freeze_bn.value,
-        "groups": [[group.name, group.lr, group.weight_decay] for group in tuning.groups],
+        "seed": plan.seed,
+        "steps per epoch": plan.steps_per_epoch,
+        "steps": plan.total_steps,
+        "phases": _phases(plan),
+        "freeze_bn": plan.freeze_bn.value,
+        "groups": [[group.name, group.lr, group.weight_decay] for group in plan.groups],
         "optimizer.no_decay": list(optimizer.no_decay),
-        "learning-rate factors": [round(tuning.curve(step), 9) for step in some_steps],
+        "learning-rate factors": [round(plan.rates.curve(step), 9) for step in some_steps],
         "unfreeze.phase_factors and unfreeze.warmup": [*schedule.factors, str(schedule.warmup)],
         "optimizer": f"{optimizer.name} {sorted(optimizer.kwargs.items())}",
         "task": [list(tuning.task.names), tuning.task.record()],
@@ -96,10 +98,10 @@ def settings(tuning: FineTuning) -> dict[str, Any]:
     }
 
 
-def _phases(tuning: FineTuning) -> list[list[Any]]:
+def _phases(plan: TrainingPlan) -> list[list[Any]]:
     """The schedule before any decision, and what is to be decided."""
-    schedule = tuning.schedule
-    known = schedule.phases(tuning.steps_per_epoch, tuning.total_steps)
+    schedule = plan.schedule
+    known = plan.derived(decisions=()).phases
     phases: list[list[Any]] = [[phase.start_step, str(phase.frozen)] for phase in known]
     if schedule.plateau is not None:
         phases += [[str(schedule.plateau), str(frozen)] for frozen in schedule.plateau.releases]

@@ -23,13 +23,12 @@ from torch.nn.utils import get_total_norm
 from typing_extensions import override
 
 from graft.config.faults import RunFailed
-from graft.config.schema import OptimizerConfig, TrainerConfig, UnfreezeKind
+from graft.config.schema import OptimizerConfig, TrainerConfig
 from graft.features.engine import fast_precision
 from graft.finetune.hardware import hardware, quiet_lightning, short_trainer
 from graft.finetune.module import FineTuning
 from graft.finetune.optimizer import OWN
 from graft.finetune.rate_search import same_random_numbers
-from graft.finetune.unfreeze import START, Moment, Schedule
 from graft.models.cut_graph import CHANCE
 
 WARMING, TIMED = 2, 3  # steps; the first ones allocate, choose kernels and compile
@@ -128,10 +127,10 @@ def tune(tuning: FineTuning, batches: Sequence[Mapping[str, Any]], trainer: Trai
     random numbers that come after.
 
     Args:
-        tuning: laid out.
+        tuning: the run's, but of which only copies train.
         batches: a few of the real ones.
     """
-    optimizer = tuning.optimizer_config
+    optimizer = tuning.plan.optimizer
     arguments = hardware(trainer)
     device = "cuda" if arguments["accelerator"] == "gpu" else "cpu"
     on_images = "image" in batches[0]
@@ -160,7 +159,7 @@ def choose(tried: Sequence[Measured]) -> Way:
 
 def measure(tuning: FineTuning, batches: Sequence[Mapping[str, Any]], trainer: TrainerConfig, way: Way) -> Measured:
     """A few steps of a copy."""
-    trainer, optimizer = way.applied(trainer, tuning.optimizer_config)
+    trainer, optimizer = way.applied(trainer, tuning.plan.optimizer)
     probe = _probe(tuning, trainer, optimizer)
     steps = _Steps(WARMING + TIMED)
     with quiet_lightning(), same_random_numbers():
@@ -176,22 +175,10 @@ def measure(tuning: FineTuning, batches: Sequence[Mapping[str, Any]], trainer: T
     )
 
 
-def longest_phase(tuning: FineTuning) -> int:
-    """Its place, by steps; of equals the first."""
-    spans = [phase.stop_step - phase.start_step for phase in tuning.phases]
-    return spans.index(max(spans))
-
-
 def _probe(tuning: FineTuning, trainer: TrainerConfig, optimizer: OptimizerConfig) -> FineTuning:
     """A copy that stays in the longest phase, with the weights that it has."""
-    place = longest_phase(tuning)
-    probe = copy.deepcopy(tuning)
-    probe.optimizer_config = replace(optimizer, lr=STANDING)
-    probe.schedule = Schedule(
-        kind=UnfreezeKind.never, moments=(Moment(at=START, frozen=tuning.phases[place].frozen),),
-        factors=(tuning.schedule.factor_of(place),),
-    )  # fmt: skip
-    probe.lay_out(steps_per_epoch=tuning.steps_per_epoch, max_epochs=trainer.max_epochs)
+    probe, plan = copy.deepcopy(tuning), tuning.plan
+    probe.adopt(plan.derived(phase=plan.longest_phase, optimizer=replace(optimizer, lr=STANDING)))
     probe.route.channels_last, probe.route.precision = trainer.channels_last, trainer.precision
     order = torch.channels_last if trainer.channels_last else torch.contiguous_format
     probe.network.to(memory_format=order)  # pyright: ignore[reportCallIssue]

@@ -145,6 +145,12 @@ class Schedule:
         return sorted(starts, key=lambda start: start[0])  # stable: of two at one step, the later in the table holds
 
 
+def thawed(stages: Stages, tensor_names: Sequence[str]) -> Schedule:
+    """The schedule under which everything trains from the start."""
+    everything = nothing_frozen(stages, tensor_names)
+    return Schedule(kind=UnfreezeKind.never, moments=(Moment(at=START, frozen=everything),))
+
+
 def make_schedule(
     unfreeze: UnfreezeConfig,
     freeze: str | Sequence[str],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from graft.config.faults import InputError
 from graft.data.datamodule import DataModule
 from graft.finetune.module import FineTuning
 from graft.finetune.resume import find_checkpoint
-from graft.finetune.step_search import Way, longest_phase, tune
+from graft.finetune.step_search import Way, tune
 from graft.models.fingerprint import structure_hash
 from graft.plan.describe import columns, precisions_in_words
 from graft.plan.plan import Plan
@@ -50,7 +49,7 @@ def with_fastest_step(
     if checkpoint is not None:
         found, how = _recorded(checkpoint.resolve().parent.parent / FILE), "chosen before the run was interrupted"
     else:
-        found, how = _remembered_or_measured(plan, copy.deepcopy(tuning), data)
+        found, how = _remembered_or_measured(plan, tuning, data)
     write_json(folder / FILE, found)
     plan = plan.with_step(*Way(**found["chosen"]).applied(config.trainer, config.optimizer))
     train, evaluation = precisions_in_words(plan)
@@ -85,10 +84,9 @@ def _recorded(path: Path) -> dict[str, Any]:
 
 def _remembered_or_measured(plan: Plan, tuning: FineTuning, data: DataModule) -> tuple[dict[str, Any], str]:
     config = plan.config
-    tuning.lay_out(steps_per_epoch=plan.steps_per_epoch, max_epochs=config.trainer.max_epochs)
     data.serve(tuning.kept_at)
     loader = data.train_dataloader()
-    loader.sampler.set_epoch(ceil(tuning.phases[longest_phase(tuning)].start_epoch))
+    loader.sampler.set_epoch(ceil(plan.training.longest_phase.start_epoch))
     batches = list(islice(loader, BATCHES))
     data.serve(None)
     circumstances = _circumstances(plan, tuning, batches)
@@ -108,11 +106,10 @@ def _circumstances(plan: Plan, tuning: FineTuning, batches: Sequence[Mapping[str
     config = plan.config
     trainer = asdict(config.trainer)
     kept = {name: trainer[name] for name in STEP}
-    phase = tuning.phases[longest_phase(tuning)]
     return {
         "machine": machine(config.trainer.accelerator),
         "network": structure_hash(tuning.network),
-        "frozen": hashlib.sha256("\n".join(sorted(phase.frozen.names)).encode()).hexdigest(),
+        "frozen": hashlib.sha256("\n".join(sorted(plan.training.longest_phase.frozen.names)).encode()).hexdigest(),
         "shapes": {
             name: [str(value.dtype), *value.shape]
             for name, value in batches[0].items() if isinstance(value, torch.Tensor)

@@ -11,10 +11,12 @@ from lightning.pytorch.loggers import Logger
 from graft.data.datamodule import DataModule
 from graft.finetune.fit import FitResult, fit
 from graft.finetune.hardware import training_precision
+from graft.finetune.methods import Methods
 from graft.finetune.module import FineTuning
 from graft.finetune.pruning import Watcher
 from graft.finetune.rate_search import range_test
 from graft.finetune.resume import find_checkpoint
+from graft.finetune.route import Route
 from graft.models.network import Network
 from graft.pipeline.step_search import with_fastest_step
 from graft.plan.features import runs_engine
@@ -29,7 +31,9 @@ from graft.system.stopping import StopSignals
 
 def before_training(plan: Plan, network: Network) -> dict[str, torch.Tensor]:
     """What drift is measured from. What no phase trains is not copied: that it has not moved, a hash proves."""
-    trained = {name for group in plan.groups for name in group.names} | {f"{path}.weight" for path in plan.lora}
+    trained = {name for group in plan.training.groups for name in group.names} | {
+        f"{path}.weight" for path in plan.lora
+    }
     values = {name: value.detach() for name, value in network.module.named_parameters()}
     return {name: value.clone() if name in trained else value for name, value in values.items()}
 
@@ -54,12 +58,14 @@ def fine_tune(
 def tuning_of(
     plan: Plan, network: Network, behind: Mapping[str, torch.nn.Module], teacher: torch.nn.Module | None
 ) -> FineTuning:
-    config = plan.config
+    config, module, stages = plan.config, network.module, network.stages
     return FineTuning(
-        network.module, network.stages, schedule=plan.schedule, optimizer=config.optimizer, scheduler=config.scheduler,
-        task=plan.task, loss=config.loss, freeze_bn=config.freeze_bn, method=config.method, anchored=plan.anchored,
-        teacher=teacher, behind=behind, on_nan=config.trainer.on_nan, engine=runs_engine(config),
-        precision=training_precision(config.trainer), shared=shared(plan), seed=config.seed,
+        module, plan.training, plan.task, loss=config.loss,
+        methods=Methods(config.method, module, anchored=plan.anchored, teacher=teacher, head=stages.head),
+        route=Route(
+            module, stages, behind, fast=runs_engine(config), precision=training_precision(config.trainer)
+        ),
+        shared=shared(plan),
     )  # fmt: skip
 
 

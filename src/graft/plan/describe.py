@@ -76,7 +76,7 @@ def _stages(plan: Plan) -> str:
         (row.name, f"{row.parameters:,}", f"{row.buffers:,}", "frozen" if row.frozen else "trains")
         for row in plan.stages
     ]
-    frozen, most = plan.total - plan.trainable, " at most" if plan.decided else ""
+    frozen, most = plan.total - plan.trainable, " at most" if plan.training.undecided else ""
     return (
         f"network   {plan.config.backbone.name}, head {plan.config.head.kind.value}: {plan.total:,} parameters,"
         f" {plan.trainable:,} trainable{most}, {frozen:,} frozen for good\n{columns(rows)}"
@@ -84,9 +84,9 @@ def _stages(plan: Plan) -> str:
 
 
 def _phases(plan: Plan) -> str:
-    steps = f"{plan.config.trainer.max_epochs} epochs of {plan.steps_per_epoch} steps"
-    heads = [f"lr {moment(phase.start_epoch)}" for phase in plan.phases]
-    rows = [("group", "parameters", "decay", *heads), *(_group_row(plan, group) for group in plan.groups)]
+    steps = f"{plan.config.trainer.max_epochs} epochs of {plan.training.steps_per_epoch} steps"
+    heads = [f"lr {moment(phase.start_epoch)}" for phase in plan.training.phases]
+    rows = [("group", "parameters", "decay", *heads), *(_group_row(plan, group) for group in plan.training.groups)]
     rate = "rate      optimizer.lr is to be found by a range test; below, multiples of it\n" if plan.finds_rate else ""
     return f"frozen    over {steps}\n{_timeline(plan)}\n\n{rate}{columns(rows)}{_undecayed(plan)}"
 
@@ -105,15 +105,16 @@ def _first(names: Sequence[str]) -> str:
 
 
 def _timeline(plan: Plan) -> str:
-    lines = [f"  {moment(phase.start_epoch)}: {phase.frozen}" + _times(phase.factor) for phase in plan.phases]
-    if plan.schedule.plateau and plan.decided:
-        lines.append(f"  then {plan.schedule.plateau}, one after the other:")
+    lines = [f"  {moment(phase.start_epoch)}: {phase.frozen}" + _times(phase.factor) for phase in plan.training.phases]
+    schedule = plan.training.schedule
+    if schedule.plateau and plan.training.undecided:
+        lines.append(f"  then {schedule.plateau}, one after the other:")
         lines += [
-            f"    {state}" + _times(plan.schedule.factor_of(place))
-            for place, state in enumerate(plan.decided, len(plan.phases))
+            f"    {state}" + _times(schedule.factor_of(place))
+            for place, state in enumerate(plan.training.undecided, len(plan.training.phases))
         ]
-    if plan.timetable.warmup:
-        lines.append(f"  what thaws comes to its rate in {plan.timetable.warmup} steps")
+    if warmup := plan.training.rates.warmup:
+        lines.append(f"  what thaws comes to its rate in {warmup} steps")
     return "\n".join(lines)
 
 
@@ -122,7 +123,7 @@ def _times(factor: float) -> str:
 
 
 def _group_row(plan: Plan, group: Group) -> tuple[str, ...]:
-    later = f"decided by {plan.schedule.plateau.monitor}" if plan.schedule.plateau else "frozen"
+    later = f"decided by {plan.training.schedule.plateau.monitor}" if plan.training.schedule.plateau else "frozen"
     rates = [later if rate is None else _rates(*rate) for rate in plan.rates(group)]
     return (group.name, f"{group.parameters:,}", f"{group.weight_decay:g}", *rates)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import ceil
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,13 @@ from graft.config.faults import Faults, InputError
 from graft.config.schema import Config, OptimizerConfig, TrainerConfig
 from graft.data.table import Table
 from graft.finetune.freeze import Frozen, statistics
-from graft.finetune.groups import Group, group_parameters, without_decay
+from graft.finetune.groups import Group, without_decay
 from graft.finetune.hardware import precisions
 from graft.finetune.methods import methods_in_words
 from graft.finetune.methods.lora import plain_name
-from graft.finetune.optimizer import rate_factor, state_numbers
-from graft.finetune.rates import Rates
-from graft.finetune.unfreeze import Phase, Schedule
+from graft.finetune.optimizer import state_numbers
+from graft.finetune.training_plan import Timeline, TrainingPlan, plan_training
+from graft.finetune.unfreeze import Phase, thawed
 from graft.models.memo import known
 from graft.models.network import Network, network_for, with_donor_preprocess
 from graft.models.stages import HEAD, tensor_names
@@ -61,12 +60,8 @@ class Plan:
     network: Network
     """On the meta device: names and shapes without values."""
     ledger: Ledger
-    schedule: Schedule
-    phases: tuple[Phase, ...]
-    """Those whose moments are known."""
-    decided: tuple[Frozen, ...]
-    """The states that follow, when the training decides."""
-    groups: tuple[Group, ...]
+    training: TrainingPlan
+    """Steps, phases, groups and rates, as they are carried out."""
     undecayed: Mapping[str, str]
     """What trains without weight decay, and why."""
     anchored: frozenset[str]
@@ -75,15 +70,12 @@ class Plan:
     """Paths of the layers that method.lora adds to."""
     teacher: TeacherPlan | None
     """The donor's own network, which method.distill holds the network to."""
-    timetable: Rates
     stages: tuple[StageRow, ...]
     trainable: int
     """Parameters that train in some phase, or may."""
     total: int
     memory: Memory
     cache: CachePlan
-    steps_per_epoch: int
-    total_steps: int
     fewest: int
     """Images that a training batch must hold: 2 where a batch-norm trains on one value a channel of an image."""
     remarks: tuple[str, ...]
@@ -98,18 +90,15 @@ class Plan:
     def with_rate(self, rate: float) -> Plan:
         """The plan as it is once the rate has been found."""
         optimizer = replace(self.config.optimizer, lr=rate)
-        return replace(
-            self,
-            config=replace(self.config, optimizer=optimizer),
-            groups=tuple(replace(group, lr=rate * group.factor) for group in self.groups),
-            rate_found=True,
-        )
+        config, training = replace(self.config, optimizer=optimizer), self.training.derived(optimizer=optimizer)
+        return replace(self, config=config, training=training, rate_found=True)
 
     def with_step(self, trainer: TrainerConfig, optimizer: OptimizerConfig) -> Plan:
         """The plan as it is once the way to compute a step has been chosen."""
         config = replace(self.config, trainer=trainer, optimizer=optimizer)
         prefix = prefix_in_words(config) if self.cache.prefix else ""
-        return replace(self, config=config, cache=replace(self.cache, prefix=prefix))
+        training = self.training.derived(optimizer=replace(optimizer, lr=self.training.optimizer.lr))
+        return replace(self, config=config, training=training, cache=replace(self.cache, prefix=prefix))
 
     @property
     def precision(self) -> dict[str, str]:
@@ -123,11 +112,11 @@ class Plan:
 
     def rates(self, group: Group) -> list[tuple[float, float, float] | None]:
         """The group's first, highest and last learning rate in each phase; None where it is frozen."""
-        return [self.timetable.span(group, phase) for phase in self.phases]
+        return [self.training.rates.span(group, phase) for phase in self.training.phases]
 
     def to_dict(self) -> dict[str, Any]:
         """plan.json."""
-        config = self.config
+        config, training = self.config, self.training
         return {
             "backbone": config.backbone.name,
             "head": {"kind": config.head.kind.value, "at": list(self.network.stages.heads)},
@@ -143,12 +132,12 @@ class Plan:
             "lr_source": "to be found" if self.finds_rate else "found" if self.rate_found else "given",
             "epochs": config.trainer.max_epochs,
             "batch_size": config.data.batch_size,
-            "steps_per_epoch": self.steps_per_epoch,
-            "steps": self.total_steps,
+            "steps_per_epoch": training.steps_per_epoch,
+            "steps": training.total_steps,
             "stages": [asdict(row) for row in self.stages],
-            "phases": [phase.to_dict() for phase in self.phases],
+            "phases": [phase.to_dict() for phase in training.phases],
             "decided": self._decided(),
-            "thaw_warmup_steps": self.timetable.warmup,
+            "thaw_warmup_steps": training.rates.warmup,
             "groups": [
                 {
                     "name": group.name,
@@ -158,7 +147,7 @@ class Plan:
                     "weight_decay": group.weight_decay,
                     "rates": None if self.finds_rate else self.rates(group),
                 }
-                for group in self.groups
+                for group in training.groups
             ],
             "no_decay": dict(self.undecayed),
             "parameters": {
@@ -174,13 +163,15 @@ class Plan:
         }
 
     def _decided(self) -> dict[str, Any] | None:
-        plateau = self.schedule.plateau
+        plateau = self.training.schedule.plateau
         if plateau is None:
             return None
         return {
             "by": plateau.monitor,
             "rule": str(plateau),
-            "states": [{"frozen": state.expression, "frozen_stages": list(state.stages)} for state in self.decided],
+            "states": [
+                {"frozen": state.expression, "frozen_stages": list(state.stages)} for state in self.training.undecided
+            ],
         }
 
 
@@ -194,10 +185,10 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
         InputError: everything that is wrong between config, data and donor, together.
     """
     network = network_for(config, len(table.classes), device="meta")
-    processes = config.trainer.devices * config.trainer.num_nodes
-    batches = ceil(len(table.train) / (config.data.batch_size * processes))
-    steps_per_epoch = ceil(batches / config.trainer.accumulate)
-    total_steps = steps_per_epoch * config.trainer.max_epochs
+    timeline = Timeline(
+        images=len(table.train), epochs=config.trainer.max_epochs, batch_size=config.data.batch_size,
+        accumulate=config.trainer.accumulate, processes=config.trainer.devices * config.trainer.num_nodes,
+    )  # fmt: skip
     faults = Faults()
     task = task_of(config.data.task, table.classes, table.labels_of("train"))
     faults.attempt(lambda: task.criterion(config.loss))
@@ -206,31 +197,31 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
     teacher = faults.attempt(lambda: teacher_of(config, network, ledger, open_donor)) if ledger else None
     lora = faults.attempt(lambda: lora_of(config, network)) if config.method.lora else ()
     schedule = faults.attempt(lambda: schedule_of(config, network))
-    curve = faults.attempt(
-        lambda: rate_factor(config.scheduler, steps_per_epoch=steps_per_epoch, total_steps=total_steps)
-    )
-    states = schedule.states(steps_per_epoch, total_steps) if schedule else []
-    frozen = [state.names for state in states]
-    never = frozenset[str].intersection(*frozen) if frozen else frozenset[str]()
+    states = schedule.states(timeline.steps_per_epoch, timeline.total_steps) if schedule else []
+    never = frozenset[str].intersection(*(state.names for state in states)) if states else frozenset[str]()
     anchors = faults.attempt(lambda: anchors_of(config, network, ledger, never)) if ledger and schedule else None
     anchors = anchors or frozenset[str]()
     fewest = faults.attempt(lambda: fewest_images(config, table, network, states))
     optimizer = replace(config.optimizer, lr=1.0) if config.optimizer.lr == FIND else config.optimizer
-    groups = faults.attempt(lambda: group_parameters(network.module, network.stages, optimizer, frozen, anchors))
-    trained = frozenset(name for group in groups for name in group.names) if groups else frozenset[str]()
+    training = faults.attempt(
+        lambda: plan_training(
+            network.module, network.stages, timeline, schedule or thawed(network.stages, network.names),
+            optimizer=optimizer, scheduler=config.scheduler, anchored=anchors,
+            freeze_bn=config.freeze_bn, on_nan=config.trainer.on_nan, seed=config.seed,
+        )
+    )  # fmt: skip
+    trained = frozenset(name for group in training.groups for name in group.names) if training else frozenset[str]()
     state = faults.attempt(lambda: _optimizer_state(network, trained, config)) or 0
     if ledger and schedule:
         faults.attempt(lambda: _check_not_random(ledger, frozenset(plain_name(name) for name in never)))
     faults.settle()
     assert ledger is not None
-    assert schedule is not None
-    assert curve is not None
-    assert groups is not None
+    assert training is not None
     assert fewest is not None
     network = with_donor_preprocess(network, config, ledger.preprocess)
-    phases = schedule.phases(steps_per_epoch, total_steps)
-    decided = tuple(states[len(phases) :])
-    cache = plan_cache(config, table, network, phases, decided, steps_per_epoch=steps_per_epoch)
+    cache = plan_cache(
+        config, table, network, training.phases, training.undecided, steps_per_epoch=training.steps_per_epoch
+    )
     side = network.preprocess.image_size
     image_CHW = (config.data.channels, side, side)
     return Plan(
@@ -239,17 +230,13 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
         task=task,
         network=network,
         ledger=ledger,
-        schedule=schedule,
-        phases=tuple(phases),
-        decided=decided,
-        groups=tuple(groups),
-        undecayed=without_decay(network.module, groups, config.optimizer),
+        training=training,
+        undecayed=without_decay(network.module, training.groups, config.optimizer),
         anchored=anchors,
         lora=lora or (),
         teacher=teacher,
-        timetable=Rates(curve, phases, schedule.warmup.steps(steps_per_epoch, total_steps)),
-        stages=_stage_rows(network, phases[0]),
-        trainable=sum(group.parameters for group in groups),
+        stages=_stage_rows(network, training.phases[0]),
+        trainable=sum(group.parameters for group in training.groups),
         total=sum(parameter.numel() for parameter in network.module.parameters()),
         memory=estimate_memory(
             network.module, activations=_activations(network, image_CHW, trained),
@@ -257,13 +244,11 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
             beside=kept_beside(config, network, trained, anchors, teacher),
         ),
         cache=cache,
-        steps_per_epoch=steps_per_epoch,
-        total_steps=total_steps,
         fewest=fewest,
         remarks=(
             *ledger.remarks,
             *_altered(network),
-            *schedule.unreached(steps_per_epoch, total_steps),
+            *training.schedule.unreached(training.steps_per_epoch, training.total_steps),
             *_policy(config, network, states),
         ),
     )  # fmt: skip
