@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 import graft
 from benchmarks.composed import composed
 from graft.pipeline.run import run
-from graft.results.predictions import read_predictions
+from graft.results.predictions import Predictions, read_predictions
+from tests.finetune.processes import processes
 
 CLOSE = 1e-3  # of a probability; of a regression's standard deviation
 BACKBONE = "test_efficientnet"
@@ -49,6 +51,7 @@ WAYS: dict[str, tuple[str, ...]] = {
     "mixed images": ("freeze=none", "augment.mixup=0.2", *IN_BF16),
     "additions of low rank": ("method.lora=2", *IN_BF16),
     "additions of low rank in float32": ("method.lora=2",),
+    "the recipe of low rank, trained in bf16": ("experiment=lora", *IN_BF16),
     "the fastest step": ("freeze=stage1-3", "cache=none", "trainer.tune=auto"),
 }  # fmt: skip
 
@@ -86,8 +89,8 @@ def bfloat16_units(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
 
 
-def trained(folder: Path, place: Path, *words: str, task: str = "single_label") -> dict[str, Any]:
-    """A run's metrics.json."""
+def train(folder: Path, place: Path, *words: str, task: str = "single_label") -> None:
+    """A run of three short epochs, in place/run."""
     kept = () if "cache=none" in words else (f"cache.dir={place / 'cache'}",)
     given = [
         "backbone=timm", f"backbone.name={BACKBONE}", "donor=file", f"donor.path={folder / 'donor.pth'}", "data=csv",
@@ -96,20 +99,43 @@ def trained(folder: Path, place: Path, *words: str, task: str = "single_label") 
         "trainer.progress=false", "optimizer.lr=0.02", *kept, *words,
     ]  # fmt: skip
     run(composed(*given), place / "run", given)
+
+
+def trained(folder: Path, place: Path, *words: str, task: str = "single_label") -> dict[str, Any]:
+    """Such a run's metrics.json."""
+    train(folder, place, *words, task=task)
     return json.loads((place / "run" / "metrics.json").read_text())
 
 
+def loss_and_accuracy(said: Predictions, outputs: torch.Tensor) -> tuple[float, float | None]:
+    """As the libraries compute them, of what the exported network says."""
+    truth = torch.from_numpy(said.truth)
+    match said.task.value:
+        case "single_label":
+            right = (outputs.argmax(1) == truth).double().mean()
+            return float(F.cross_entropy(outputs, truth.long())), float(right)
+        case "multi_label":
+            return float(F.binary_cross_entropy_with_logits(outputs, truth.float())), None
+    return float("nan"), None  # of standardised numbers
+
+
 def agree_with_the_export(run_folder: Path, metrics: dict[str, Any]) -> None:
-    """predictions.csv is what the exported network says of the files; the best epoch's row is metrics.json's."""
+    """predictions.csv and the test figures are what the exported network says of the files; the best epoch's row is
+    metrics.json's.
+    """
     model: Any = graft.load(run_folder)
     for said in read_predictions(run_folder / "predictions.csv").values():
         with torch.inference_mode():
-            images = torch.stack([model.preprocess(path) for path in said.paths])
-            expected = model.answers(model(images)).double().numpy()
+            outputs = model(torch.stack([model.preprocess(path) for path in said.paths]))
+            expected = model.answers(outputs).double().numpy()
         scale = said.truth.std() if said.task.value == "regression" else 1.0
         assert np.abs(said.answers_NK - expected).max() < CLOSE * scale
         if said.truth.ndim == 1:
             assert (said.answers_NK.argmax(1) == expected.argmax(1)).all()
+        loss, accuracy = loss_and_accuracy(said, outputs)
+        figures = {f"{said.part}/loss": loss, f"{said.part}/accuracy": accuracy}
+        figures = {name: value for name, value in figures.items() if value is not None and not np.isnan(value)}
+        assert {name: metrics[name] for name in figures} == pytest.approx(figures, rel=1e-3, abs=1e-4)
     with open(run_folder / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     losses = [float(row["val/loss"]) for row in rows]
@@ -135,4 +161,13 @@ def test_the_same_of_several_labels_and_of_numbers(
 ) -> None:
     columns = ("data.columns=[label]",) if task == "regression" else ()
     metrics = trained(folder, tmp_path, *columns, *words, task=task)
+    agree_with_the_export(tmp_path / "run", metrics)
+
+
+@pytest.mark.parametrize("words", [(), ("freeze=none",), ("freeze=stage1-3", "cache=none")], ids=" ".join)
+def test_the_same_of_two_processes(folder: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
+    several = ("trainer=ddp", "trainer.devices=2", *IN_BF16, *words)
+    assert processes(2, lambda rank: train(folder, tmp_path, *several)) == [0, 0]
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert metrics["precision"] == {"train": "bf16-mixed", "evaluation": "32-true"}
     agree_with_the_export(tmp_path / "run", metrics)
