@@ -56,6 +56,16 @@ def test_it_says_what_the_record_says():
         assert expected in card, expected
 
 
+def test_altered_layers_are_told_by_what_they_are_set_to():
+    assert "Altered" not in model_card(RECORD)
+    altered = {f"block{number}.conv": {"stride": 2, "padding": "same"} for number in range(1, 6)}
+    build = {**RECORD["build"], "altered": {**altered, "pool_1": {"border": "left_out"}}}
+    card = model_card({**RECORD, "build": build})
+    assert "not set as timm's model of that name has them" in card
+    assert "| stride: 2, padding: same | 5 | block1.conv, block2.conv, block3.conv, … |" in card
+    assert r"| border: left\_out | 1 | pool\_1 |" in card
+
+
 def test_names_stay_text_and_keep_the_tables_whole():
     card = model_card(RECORD)
     assert r"&lt;b>\*bad\*&lt;/b> \| x" in card

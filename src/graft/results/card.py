@@ -78,6 +78,7 @@ def model_card(record: Mapping[str, Any]) -> str:
         f"# {build['name']}: {_listed(classes) if len(classes) <= 4 else f'{len(classes)} {purpose.names}'}",
         f"{purpose.does.format(count=len(classes))} The network is {build['library']}'s `{build['name']}` with a "
         f"`{record['head']['kind']}` head.",
+        _altered(build),
         _section(purpose.names.capitalize(), _outputs(classes, task)),
         _section("Use", f"```python\n{USE.format(said=purpose.said)}```" if record["weights"]["file"] == WHOLE else ""),
         _section("Preprocessing", _table(("setting", "value"), _preprocessing(record["preprocess"]))),
@@ -101,6 +102,24 @@ def _front_matter(build: Mapping[str, Any], purpose: Purpose) -> str:
     if build["library"] == "timm":  # the hub knows no such entry for torchvision
         lines.insert(0, "library_name: timm")
     return "\n".join(["---", *lines, "---"])
+
+
+def _altered(build: Mapping[str, Any]) -> str:
+    """What the library's own model of this name would compute otherwise."""
+    alike: dict[str, list[str]] = {}
+    for layer, settings in build.get("altered", {}).items():
+        alike.setdefault(", ".join(f"{name}: {value}" for name, value in settings.items()), []).append(layer)
+    if not alike:
+        return ""
+    rows = [
+        (_text(settings), f"{len(layers):,}", _listed(layers[:3]) + ", …" * (len(layers) > 3))
+        for settings, layers in alike.items()
+    ]
+    told = (
+        f"By `backbone.alter`, some layers are not set as {build['library']}'s model of that name has them: with the "
+    )
+    told += "same weights that model computes something else. `graft.load` sets them as below."
+    return _section("Altered layers", f"{told}\n\n{_table(('set to', 'layers', 'which'), rows)}")
 
 
 def _outputs(names: Sequence[str], task: Mapping[str, Any]) -> str:
