@@ -29,6 +29,9 @@ def shaken(model: Any, images: np.ndarray) -> Any:
     """
     generator = np.random.default_rng(0)
     layers = list(model._flatten_layers())
+    normed = any(
+        isinstance(layer, keras.layers.BatchNormalization | keras.layers.LayerNormalization) for layer in layers
+    )
     for layer in layers:
         for weight in layer.weights if not getattr(layer, "layers", ()) else ():
             name = weight.path.rpartition("/")[2]
@@ -36,6 +39,8 @@ def shaken(model: Any, images: np.ndarray) -> Any:
                 weight.assign(generator.uniform(0.8, 1.2, weight.shape))
             elif name in ("beta", "bias"):
                 weight.assign(generator.uniform(-0.1, 0.1, weight.shape))
+            elif name == "kernel" and not normed:  # half of what passes a rectifier is gone
+                weight.assign(weight * 2**0.5)
             elif isinstance(layer, keras.layers.Normalization) and name in ("mean", "variance"):
                 weight.assign(generator.uniform(0.2, 0.3, weight.shape))
         if isinstance(layer, keras.layers.Normalization):

@@ -1,7 +1,5 @@
 """Keras' own applications into their twins, by the names that each backbone's YAML gives: the same function."""
 
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,10 +16,8 @@ from graft.config.faults import InputError
 from graft.config.schema import BackboneConfig, KerasConfig
 from graft.transfer import Ledger, Rules, account_donor, inject, target_of_module
 from graft.transfer.donors import open_donor
-
-os.environ["KERAS_BACKEND"] = "torch"
-os.environ["KERAS_HOME"] = tempfile.mkdtemp(prefix="keras-home-")  # where it writes its settings when it is imported
-import keras
+from tests.transfer.keras_models import assert_same_answers, keras, patches, shaken
+from tests.transfer.keras_models import written as write
 
 # Keras' Variable.__array__ has no `copy` keyword yet, which NumPy 2 wants: keras-team/keras#21319.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
@@ -36,17 +32,12 @@ def backbone(name: str) -> BackboneConfig:
     return found
 
 
+def images(size: int) -> np.ndarray:
+    return patches(8, size) / 127.5 - 1
+
+
 def written(model, folder: Path, file: str = "donor.weights.h5") -> Path:
-    """The model's file, once its norms' and biases' values are none that a mistake could hide behind."""
-    generator = np.random.default_rng(0)
-    for weight in model.weights:
-        if weight.path.endswith(("gamma", "moving_variance")):
-            weight.assign(generator.uniform(0.8, 1.2, weight.shape))
-        elif weight.path.endswith(("beta", "bias", "moving_mean")):
-            weight.assign(generator.uniform(-0.1, 0.1, weight.shape))
-    path = folder / file
-    model.save_weights(path) if file.endswith("weights.h5") else model.save(path)
-    return path
+    return write(shaken(model, images(model.input_shape[1])), folder, file)
 
 
 def grafted(path: Path, name: str, module: nn.Module, **options) -> Ledger:
@@ -60,14 +51,11 @@ def grafted(path: Path, name: str, module: nn.Module, **options) -> Ledger:
     return ledger
 
 
-@torch.no_grad()
 def assert_same_function(model, module: nn.Module, size: int, *, bgr: bool = False) -> None:
-    image = np.random.default_rng(1).uniform(-1, 1, (2, size, size, 3)).astype("float32")
-    fed = np.ascontiguousarray(image[..., ::-1]) if bgr else image
-    expected = np.asarray(model(torch.from_numpy(fed), training=False).detach())
-    received = module(torch.from_numpy(np.moveaxis(image, -1, 1).copy())).numpy()
-    assert np.ptp(expected) > 1e-4
-    np.testing.assert_allclose(received, expected, atol=1e-4 * max(1, np.abs(expected).max()))
+    given = images(size)
+    with torch.no_grad():
+        received = module(torch.from_numpy(given).movedim(-1, 1))
+    assert_same_answers(received, model, given[..., ::-1] if bgr else given)
 
 
 def pad_as_tensorflow(module: nn.Module) -> None:
