@@ -23,6 +23,7 @@ from graft.config.schema import CheckpointConfig, TrainerConfig
 from graft.finetune.callbacks import Checkpoints, EpochLines, EpochRows, best_row, told_when_lost
 from graft.finetune.checkpoint import BEST, FOLDER, LAST, CheckpointFile, read_checkpoint
 from graft.finetune.hardware import hardware, known_to_be_none, precisions, quiet_lightning, strategy
+from graft.finetune.head_loop import HeadLoop, trains_head_alone
 from graft.finetune.methods.recompute import recomputed
 from graft.finetune.metrics import Outputs, Shares
 from graft.finetune.module import FineTuning
@@ -31,8 +32,7 @@ from graft.finetune.resume import find_checkpoint, prepare
 from graft.finetune.route import EVALUATION, WHOLE
 from graft.finetune.shrink import Beginning, free_memory, with_smaller_batches
 from graft.finetune.state import STATE
-from graft.finetune.steps import take_own_steps
-from graft.finetune.training_plan import Timeline, TrainingPlan
+from graft.finetune.training_plan import Timeline
 from graft.finetune.unfreeze import Phase
 from graft.system.machine import denormals_as_zero, keep_freed_memory, threads
 from graft.system.processes import is_first
@@ -168,7 +168,7 @@ def fit(
         start = path
         while True:
             lightning = make_trainer(
-                trainer, tuning.plan, checkpoint, loggers, folder,
+                trainer, tuning, checkpoint, loggers, folder,
                 console=console, signals=signals, profiler=profiler, watcher=watcher,
             )  # fmt: skip
             try:
@@ -249,7 +249,7 @@ def _recomputing(tuning: FineTuning, trainer: TrainerConfig) -> AbstractContextM
 
 def make_trainer(
     config: TrainerConfig,
-    plan: TrainingPlan,
+    tuning: FineTuning,
     checkpoint: CheckpointConfig,
     loggers: Sequence[Logger],
     folder: Path,
@@ -258,14 +258,17 @@ def make_trainer(
     signals: StopSignals,
     profiler: Profiler,
     watcher: Watcher | None = None,
-) -> L.Trainer:
-    file = CheckpointFile()
+) -> L.Trainer | HeadLoop:
+    """Lightning's Trainer; a loop of graft's own where a head trains on kept features."""
+    file, plan = CheckpointFile(), tuning.plan
     callbacks: list[L.Callback] = [EpochRows(folder), Checkpoints(folder, checkpoint, file, signals)]
     if config.progress:
         callbacks.insert(1, EpochLines(console))
     if watcher is not None:
         callbacks.append(Pruning(watcher))
-    trainer = L.Trainer(
+    if trains_head_alone(tuning, config):
+        return HeadLoop(config, callbacks, loggers, file, profiler)
+    return L.Trainer(
         **hardware(config),
         max_epochs=plan.timeline.epochs,
         strategy=strategy(config, len(plan.states)),
@@ -282,8 +285,6 @@ def make_trainer(
         profiler=profiler,
         default_root_dir=folder,
     )
-    take_own_steps(trainer)
-    return trainer
 
 
 def _surroundings() -> list[SLURMEnvironment]:
@@ -338,7 +339,7 @@ def _take_best(tuning: FineTuning, folder: Path) -> Path:
 
 
 def _evaluate(
-    lightning: L.Trainer, tuning: FineTuning, data: L.LightningDataModule, datamodule: Batches
+    lightning: L.Trainer | HeadLoop, tuning: FineTuning, data: L.LightningDataModule, datamodule: Batches
 ) -> dict[str, Any]:
     metrics: dict[str, float] = {}
     confusion: dict[str, list[list[int]]] = {}

@@ -104,13 +104,17 @@ class FineTuning(Evaluating):
         return self.route.kept_within(frozenset.intersection(*(self._unmoving(state) for state in states)))
 
     @property
+    def kept_throughout(self) -> str | None:
+        """The deepest stage with kept features that no step of the training can move; None: none."""
+        return self.route.kept_within(frozenset.intersection(*(self._unmoving(state) for state in self.plan.states)))
+
+    @property
     def is_small(self) -> bool:
         """Whether a step is no more than a head on kept features: less work than sharing it out among threads would be.
 
         On a machine that is busy elsewhere, waiting for each other multiplies such steps' time.
         """
-        unmoved = frozenset.intersection(*(self._unmoving(state) for state in self.plan.states))
-        kept = self.route.kept_within(unmoved)
+        kept = self.kept_throughout
         weights = list(self.route.behind[kept].parameters()) if kept else []
         matrices = all(weight.ndim <= 2 for weight in weights)
         return bool(weights) and matrices and sum(weight.numel() for weight in weights) <= SMALL

@@ -79,6 +79,18 @@ def _tensors(network: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in network.state_dict().items()}
 
 
+def resized(count: int, *, batches: tuple[int, int], accumulate: tuple[int, int]) -> int:
+    """So many batches of an epoch, counted in batches of another size.
+
+    Args:
+        batches: of an epoch, before and now.
+        accumulate: batches a step, before and now.
+    """
+    (before, now), (each, wanted) = batches, accumulate
+    # Steps are saved whole, so a count is a multiple of a step's batches, or the whole epoch.
+    return now if count == before else min(count // each * wanted, now)
+
+
 def resize_progress(checkpoint: dict[str, Any], *, batches: tuple[int, int], accumulate: tuple[int, int]) -> None:
     """Counts a checkpoint's batches anew, for an epoch of the same steps made of other batches.
 
@@ -86,11 +98,10 @@ def resize_progress(checkpoint: dict[str, Any], *, batches: tuple[int, int], acc
         batches: of an epoch, when it was saved and now.
         accumulate: batches a step, when it was saved and now.
     """
-    (before, now), (each, wanted) = batches, accumulate
+    before, now = batches
 
     def within(count: int) -> int:
-        """Steps are saved whole, so a count is a multiple of a step's batches, or the whole epoch."""
-        return now if count == before else min(count // each * wanted, now)
+        return resized(count, batches=batches, accumulate=accumulate)
 
     def counted(count: int) -> int:
         epochs, rest = divmod(count, before)

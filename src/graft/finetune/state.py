@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+import lightning as L
+
 from graft.config.faults import InputError
 from graft.finetune.checkpoint import check_weights, state_by_name, state_by_position
-from graft.finetune.shrink import resize_progress
-from graft.finetune.training_plan import TrainingPlan
+from graft.finetune.shrink import resize_progress, resized
+from graft.finetune.training_plan import Timeline, TrainingPlan
 
 if TYPE_CHECKING:
+    from graft.finetune.head_loop import HeadLoop
     from graft.finetune.module import FineTuning
 
 STATE = "graft"
@@ -50,12 +53,13 @@ def take_up(checkpoint: dict[str, Any], tuning: FineTuning) -> None:
     checkpoint["optimizer_states"] = [
         state_by_position(saved, tuning.plan.groups, tuning.network) for saved in checkpoint["optimizer_states"]
     ]
-    batches, accumulate = state["batches"]
-    resize_progress(
-        checkpoint,
-        batches=(batches, tuning.plan.timeline.batches_per_epoch),
-        accumulate=(accumulate, tuning.trainer.accumulate_grad_batches),
-    )
+    if isinstance(cast("L.Trainer | HeadLoop", tuning.trainer), L.Trainer):
+        if "loops" not in checkpoint:
+            raise InputError(
+                "resume: expected a checkpoint of a training with the same trainer settings, received one of a head on"
+                " kept features in one process; try the trainer and cache settings that wrote it, or resume=never"
+            )
+        resize_progress(checkpoint, **_sizes(state, tuning.plan.timeline))
     tuning.history = [dict(row) for row in state["history"]]
     tuning.sums.values = state["sums"]
     tuning.decide(state["decisions"])
@@ -66,9 +70,23 @@ def take_up(checkpoint: dict[str, Any], tuning: FineTuning) -> None:
     tuning.methods.restore(state)
 
 
+def resized_position(state: Mapping[str, Any], timeline: Timeline) -> tuple[int, int]:
+    """The saved epoch, and batches done in it, where an epoch may be made of other batches now."""
+    epoch, batches = state["position"]
+    return epoch, resized(batches, **_sizes(state, timeline)) if batches else 0
+
+
+def _sizes(state: Mapping[str, Any], timeline: Timeline) -> dict[str, tuple[int, int]]:
+    batches, accumulate = state["batches"]
+    return {"batches": (batches, timeline.batches_per_epoch), "accumulate": (accumulate, timeline.accumulate)}
+
+
 def _position(tuning: FineTuning) -> tuple[int, int]:
     """Epoch, and batches done in it, at which training goes on from here."""
-    loop = tuning.trainer.fit_loop
+    trainer = cast("L.Trainer | HeadLoop", tuning.trainer)
+    if not isinstance(trainer, L.Trainer):
+        return trainer.position
+    loop = trainer.fit_loop
     epoch = loop.epoch_progress.state_dict()["current"]
     if epoch["processed"] == epoch["ready"]:
         return epoch["processed"], 0
