@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
@@ -216,6 +216,20 @@ def test_the_key_changes_with_every_ingredient(prefix: nn.Module) -> None:
     ]  # fmt: skip
     keys = [ingredients.key("images") for ingredients in (about(prefix), *changed)] + [about(prefix).key("others")]
     assert len(set(keys)) == len(keys)
+
+
+def test_the_key_sees_how_a_traced_prefix_calls_its_modules(prefix: nn.Module) -> None:
+    """Two graphs on the same modules print alike."""
+    mean, greatest = fx.symbolic_trace(prefix), fx.symbolic_trace(prefix)
+    for traced, pooling in ((mean, torch.mean), (greatest, torch.amax)):
+        (output,) = (node for node in traced.graph.nodes if node.op == "output")
+        with traced.graph.inserting_before(output):
+            output.args = (traced.graph.call_function(pooling, (output.args[0], [2, 3])),)
+        traced.recompile()
+    assert repr(mean) == repr(greatest)
+    assert fingerprint(mean) == fingerprint(greatest)
+    assert structure_hash(mean) != structure_hash(greatest)
+    assert structure_hash(nn.Sequential(mean)) != structure_hash(nn.Sequential(greatest))
 
 
 def test_the_key_stays_where_nothing_depends_on_the_change(prefix: nn.Module) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from graft.models.stages import tensors
 
@@ -40,5 +40,6 @@ def digest(tensor: torch.Tensor) -> str:
 
 
 def structure_hash(module: nn.Module) -> str:
-    """SHA-256 over what the module prints of itself: kinds, strides, epsilons, a traced graph's code."""
-    return hashlib.sha256(_ADDRESS.sub("", repr(module)).encode()).hexdigest()
+    """SHA-256 over what the module prints of itself (kinds, strides, epsilons) and the code of traced graphs."""
+    codes = [part.code for part in module.modules() if isinstance(part, fx.GraphModule)]
+    return hashlib.sha256(_ADDRESS.sub("", "\n".join([repr(module), *codes])).encode()).hexdigest()
