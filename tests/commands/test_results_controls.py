@@ -63,6 +63,13 @@ def test_methods_that_hold_to_the_donor_or_train_beside_it_are_taken_back():
         ]  # fmt: skip
 
 
+def test_random_weights_have_no_head_on_frozen_blocks():
+    given, settings = ["head=stages", "head.taps=stage", "seed=3"], {"head.kind": "stages", "head.taps": "stage"}
+    assert control_overrides(given, settings, "random_init") == [
+        "seed=3", "donor=none", "freeze=none", "unfreeze=never", "head=linear", "head.taps=block",
+    ]  # fmt: skip
+
+
 def test_a_linear_probe_is_known_as_one():
     probe = {"head.kind": "linear", "freeze": "backbone", "unfreeze.kind": "never"}
     assert is_linear_probe(probe)

@@ -96,6 +96,22 @@ def test_another_library_and_another_head_are_refused(
         export_as(folder, "timm")
 
 
+def test_blocks_pooled_under_one_layer_go_where_no_library_is_needed(tmp_path, build_small, export_network, export_as):
+    """head=stages: the program gives the same logits; a plain model and Keras cannot hold it, which is said."""
+    built = build_small(Library.timm, "test_efficientnet", HeadConfig(kind=HeadKind.stages))
+    folder = export_network(tmp_path / "stages", built)
+    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(4))
+    expected = logits(built.module, images)
+    assert torch.equal(logits(load(folder), images), expected)
+    program = torch.export.load(export_as(folder, "torch-export")).module()
+    torch.testing.assert_close(program(images), expected, atol=1e-4, rtol=0)
+    assert "No plain test_efficientnet loads these weights" in (folder / "README.md").read_text()
+    with pytest.raises(InputError, match="received head=stages, which no plain test_efficientnet has"):
+        export_as(folder, "timm")
+    with pytest.raises(InputError, match=r"expected a network of layers that Keras has.*try --format onnx"):
+        export_as(folder, "keras")
+
+
 def test_a_file_where_a_folder_would_stand(timm_model, tmp_path):
     parser = argparse.ArgumentParser()
     formats.configure(parser)
@@ -105,9 +121,12 @@ def test_a_file_where_a_folder_would_stand(timm_model, tmp_path):
 
 
 @pytest.mark.slow
-def test_onnx_runs_at_any_batch_size(timm_model, tmp_path, images):
+@pytest.mark.parametrize("kind", [HeadKind.linear, HeadKind.stages])
+def test_onnx_runs_at_any_batch_size(kind, build_small, export_network, tmp_path, images):
     import onnxruntime
 
+    built = build_small(Library.timm, "test_efficientnet", HeadConfig(kind=kind))
+    timm_model = export_network(tmp_path / "model", built)
     path = tmp_path / "model.onnx"
     # a process of its own: the exporter warns a lot
     code = "import sys; from graft.commands.cli import main; sys.exit(main())"

@@ -4,11 +4,13 @@ import json
 import math
 
 import pytest
+import timm
 import torch
 from PIL import Image
 
 from graft.commands.cli import dispatch
 from graft.config.faults import InputError
+from graft.config.schema import HeadConfig, HeadKind, Library
 from graft.inference.load import open_model
 from graft.weights import activations
 from graft.weights.activations import Capture, grams, stages_of
@@ -91,6 +93,20 @@ def test_a_stage_is_what_its_last_module_gives(timm_model):
         last = opened.module.forward_features(images)
     assert torch.equal(found[stages.names[-1]], last.flatten(1))
     assert not any(module._forward_hooks for module in opened.module.modules())
+
+
+def test_a_stage_is_its_last_block_where_the_network_calls_its_blocks_alone(build_small, export_network, tmp_path):
+    built = build_small(Library.timm, "test_efficientnet", HeadConfig(kind=HeadKind.stages))
+    opened = open_model(export_network(tmp_path / "model", built))
+    stages, images = stages_of(opened), torch.randn(2, 3, 64, 64)
+    found = Capture(opened.module, stages, torch.device("cpu"))(images)
+    assert list(found) == [*stages.names, "head"]
+    plain = timm.create_model("test_efficientnet", num_classes=3).eval()
+    trunk = {name: value for name, value in opened.module.state_dict().items() if not name.startswith("classifier")}
+    plain.load_state_dict({**plain.state_dict(), **trunk}, strict=True)
+    expected = Capture(plain, stages, torch.device("cpu"))(images)
+    for stage in stages.names:
+        torch.testing.assert_close(found[stage], expected[stage], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

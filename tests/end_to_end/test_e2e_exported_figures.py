@@ -35,6 +35,8 @@ WAYS: dict[str, tuple[str, ...]] = {
     "head on kept features": (),
     "head on kept features, trained in bf16": IN_BF16,
     "head on features stored in float16": ("cache=features", "cache.dtype=float16"),
+    "blocks pooled under one layer, kept": ("head=stages",),
+    "blocks pooled under one layer, on images in bf16": ("head=stages", "head.pool=[mean,max]", "cache=none", *IN_BF16),
     "tail behind kept features": ("freeze=stage1-3",),
     "tail behind kept features, trained in bf16": ("freeze=stage1-3", *IN_BF16),
     "tail behind kept views, trained in bf16": (

@@ -100,6 +100,9 @@ def control_overrides(overrides: Sequence[str], settings: Settings, name: str) -
     added += [word for key in REPLACED[name] if "." in key for word in _taken_back(settings, key, whole=True)]
     if name == "random_init":
         added += _taken_back(settings, "donor.")
+        if settings.get("head.kind") == "stages":  # it stands on frozen blocks alone
+            kept = [word for word in kept if not _is_of(_key(word), ("head",))]
+            added += ["head=linear", *_taken_back(settings, "head.")]
         if settings.get("cache.kind") == "features":  # nothing is frozen, so nothing can be computed once
             kept = [word for word in kept if not _is_of(_key(word), ("cache",))]
             added.append("cache=none")

@@ -30,6 +30,12 @@ class HeadKind(Enum):
     mlp = "mlp"
     none = "none"
     custom = "custom"
+    stages = "stages"
+
+
+class Taps(Enum):
+    block = "block"
+    stage = "stage"
 
 
 class FreezeBatchNorm(Enum):

@@ -15,6 +15,7 @@ from graft.config.faults import Fault, InputError, nearest
 from graft.config.keys import schema_keys
 from graft.config.rules_logger import WANDB
 
+POOLS = {"mean", "std", "max"}
 LOCAL_FOLDER = "a folder of this machine (that of a mounted bucket, say)"
 
 
@@ -146,6 +147,10 @@ LIMITS: dict[str, Limit] = {
     "head.dropout": share_below_one,
     "head.activation": one_of("relu", "gelu", "silu", "tanh", "hardswish"),
     "head.norm": one_of("none", "batch", "layer"),
+    "head.pool": Limit(
+        "one or more of mean, std, max, each once",
+        lambda value: bool(value) and set(value) <= POOLS and len(set(value)) == len(value),
+    ),
     "freeze": freeze,
     "unfreeze.every": positive_duration,
     "unfreeze.start": positive_duration,

@@ -23,6 +23,7 @@ from graft.config.keys import schema_keys
 from graft.config.rules_cache import cache_faults
 from graft.config.rules_logger import logger_faults
 from graft.config.rules_methods import METHOD_RULES
+from graft.config.rules_stages import STAGES_RULES
 from graft.config.rules_tasks import TASK_RULES
 from graft.config.rules_trainer import TRAINER_RULES
 from graft.config.schema import AugmentConfig, CacheConfig, LoggerConfig
@@ -76,6 +77,7 @@ MATTERS = (
     Matters(("head.hidden", "head.activation", "head.norm"), "head.kind", (HeadKind.mlp,)),
     Matters(("head.dropout",), "head.kind", (HeadKind.linear, HeadKind.mlp)),
     Matters(("head.target", "head.kwargs"), "head.kind", (HeadKind.custom,)),
+    Matters(("head.pool", "head.taps"), "head.kind", (HeadKind.stages,)),
     Matters(("unfreeze.every",), "unfreeze.kind", (UnfreezeKind.gradual,)),
     Matters(("unfreeze.start",), "unfreeze.kind", (UnfreezeKind.gradual, UnfreezeKind.lp_ft)),
     Matters(("unfreeze.table",), "unfreeze.kind", (UnfreezeKind.at,)),
@@ -273,6 +275,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], ...] =
     (tuple(key for key in schema_keys() if key.startswith(("cache.", "augment."))), _caching),
     (tuple(key for key in schema_keys() if key.startswith("logger.")), _loggers),
     *METHOD_RULES,
+    *STAGES_RULES,
     *TASK_RULES,
     *TRAINER_RULES,
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from graft.config.choices import DonorKind, HeadKind, Library
+from graft.config.choices import DonorKind, HeadKind, Library, Taps
 
 
 @dataclass(slots=True, kw_only=True)
@@ -170,3 +170,7 @@ class HeadConfig:
     """Import path of a module class called as target(in_features, num_classes, **kwargs) (head=custom)."""
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Further arguments of target (head=custom)."""
+    pool: list[str] = field(default_factory=lambda: ["mean", "std"])
+    """What is taken of each map or of the tokens: mean, std, max (head=stages)."""
+    taps: Taps = Taps.block
+    """block: the output of every block; stage: that of every stage's last one (head=stages)."""

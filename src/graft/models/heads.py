@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from graft.config.faults import InputError, nearest
 from graft.config.schema import BackboneConfig, HeadConfig, HeadKind
+from graft.models.stage_head import describe_taps, tap
+from graft.models.stages import Stages
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -64,6 +66,8 @@ def describe_head(backbone: BackboneConfig, head: HeadConfig, heads: Sequence[st
             f"head={head.kind.value}: expected a backbone with one last layer, received {backbone.name} with "
             f"{', '.join(heads)}; try head=linear"
         )
+    if head.kind is HeadKind.stages:
+        return {**described, "statistics": list(head.pool), "taps": head.taps.value}
     described |= {"at": backbone.classifier or heads[0], "pool": backbone.pool}
     if head.kind is HeadKind.mlp:
         return described | {
@@ -80,29 +84,40 @@ def install_head(
     described: Mapping[str, Any],
     *,
     num_classes: int,
+    stages: Stages | None = None,
     image_shape: tuple[int, int, int] | None = None,
-) -> dict[str, Any]:
+) -> tuple[nn.Module, dict[str, Any]]:
     """Mutates the library's model: puts the described head in place. A linear head is the library's own last layer.
 
     Args:
-        image_shape: channels, height, width that enter; needed while `described` does not say what reaches the head.
+        stages: the model's; needed, as the next, while `described` does not say what reaches the head.
+        image_shape: channels, height, width that enter.
 
     Returns:
-        `described`, with what reaches the head (`width`, and `map` for [B, C, H, W] rather than [B, C]).
+        The model with the head (of head=stages another module, with the same tensors), and `described`, with what
+        reaches the head (`width`, and `map` for [B, C, H, W] rather than [B, C]).
     """
     kind, path = HeadKind(described["kind"]), described["at"]
     if kind is HeadKind.none:
-        return dict(described)
+        return module, dict(described)
     if kind is HeadKind.linear:
         _start_small(module.get_submodule(path))
         if described["dropout"]:
             module.set_submodule(path, _with_dropout(module.get_submodule(path), path, described["dropout"]))
-        return dict(described)
+        return module, dict(described)
+    if kind is HeadKind.stages:
+        if "width" not in described:
+            assert stages is not None, FIRST
+            assert image_shape is not None, FIRST
+            described = describe_taps(module, stages, described, image_shape)
+        network = tap(module, described, num_classes=num_classes)
+        _start_small(network.get_submodule(path))
+        return network, dict(described)
     if described["pool"]:
         module.set_submodule(described["pool"], nn.AdaptiveAvgPool2d(1))
     described = dict(described)
     if "width" not in described:
-        assert image_shape is not None, "a head's first installation finds its width by a forward pass"
+        assert image_shape is not None, FIRST
         described["width"], described["map"] = _entering(module, path, image_shape)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     if described["map"]:
@@ -114,9 +129,10 @@ def install_head(
     new = layers["head"] if list(layers) == ["head"] else nn.Sequential(layers)
     on_meta = next(module.parameters()).is_meta
     module.set_submodule(path, new.to("meta") if on_meta else new)
-    return described
+    return module, described
 
 
+FIRST = "a head's first installation finds its width by a forward pass"
 MLP_KEYS = ("hidden", "dropout", "activation", "norm")
 
 

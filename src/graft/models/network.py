@@ -88,7 +88,7 @@ def build_network(
     stages = _stages(backbone, heads, bare, image_shape)
     described = describe_head(backbone, head, heads)
     with seeded(seed + 1):
-        described = install_head(bare, described, num_classes=num_classes, image_shape=image_shape)
+        bare, described = install_head(bare, described, num_classes=num_classes, stages=stages, image_shape=image_shape)
     if head.kind in (HeadKind.mlp, HeadKind.custom):
         stages = Stages(stages.without([described["at"]]).trunk, (described["at"],))
     check_partition(stages, tensor_names(bare))
@@ -116,7 +116,7 @@ def with_values(network: Network, seed: int) -> Network:
     with seeded(seed):
         module = plain_model(network.build)
     with seeded(seed + 1):
-        install_head(module, network.head, num_classes=network.classes)
+        module, _ = install_head(module, network.head, num_classes=network.classes)
     return replace(network, module=module)
 
 
@@ -172,8 +172,7 @@ def rebuild(build: Mapping[str, Any], head: Mapping[str, Any], *, import_code: b
             f"model: expected a head of graft's own, received head=custom with {head['target']}, which loading would "
             "import and run; try import_code=True (--import-code) if you trust this file"
         )
-    module = plain_model(build)
-    install_head(module, head, num_classes=build["num_classes"])
+    module, _ = install_head(plain_model(build), head, num_classes=build["num_classes"])
     return module
 
 

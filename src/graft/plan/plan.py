@@ -22,6 +22,7 @@ from graft.finetune.training_plan import Timeline, TrainingPlan, plan_training
 from graft.finetune.unfreeze import Phase, thawed
 from graft.models.memo import known
 from graft.models.network import Network, network_for, with_donor_preprocess
+from graft.models.stage_head import head_in_words
 from graft.models.stages import HEAD, tensor_names
 from graft.plan.batches import fewest_images
 from graft.plan.features import CachePlan, plan_cache, prefix_in_words
@@ -119,7 +120,7 @@ class Plan:
         config, training = self.config, self.training
         return {
             "backbone": config.backbone.name,
-            "head": {"kind": config.head.kind.value, "at": list(self.network.stages.heads)},
+            "head": {**self.network.head, "at": list(self.network.stages.heads)},
             "classes": list(self.table.classes),
             "task": self.task.record(),
             "data": {"kind": config.data.kind.value, **self.table.summary()},
@@ -248,6 +249,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
         remarks=(
             *ledger.remarks,
             *_altered(network),
+            *filter(None, [head_in_words(network.head, network.build)]),
             *training.schedule.unreached(training.steps_per_epoch, training.total_steps),
             *_policy(config, network, states),
         ),

@@ -10,6 +10,7 @@ import numpy as np
 
 from graft.config.choices import TaskKind
 from graft.config.figures import FIGURES, headline
+from graft.models.stage_head import head_in_words
 from graft.page.elements import Html, cell, document, element, join, section, table, tile
 from graft.page.words import count, duration, for_each_purpose, measured, percent, precision_name, span, stretches
 from graft.report import quality, quality_labels, quality_numbers
@@ -71,7 +72,15 @@ def lead(record: RunRecord) -> Html:
     """What was grafted onto what, what was frozen, how long it took; and the command."""
     told = " ".join(filter(None, (_donor(record), _frozen(record), _length(record))))
     shown = element("pre", element("code", record.command)) if record.command else ""
-    return join((element("p", told, class_="lead") if told else "", _methods(record), _precision(record), shown))
+    parts = (element("p", told, class_="lead") if told else "", _head(record), _methods(record), _precision(record))
+    return join((*parts, shown))
+
+
+def _head(record: RunRecord) -> Html:
+    """Of a head whose weights fit no plain model: that they do not."""
+    head, build = record.plan.get("head"), record.model.get("build")
+    told = head_in_words(head, build) if isinstance(head, Mapping) and isinstance(build, Mapping) else ""
+    return element("p", told, class_="muted") if told else Html("")
 
 
 def _methods(record: RunRecord) -> Html:

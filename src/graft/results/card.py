@@ -8,6 +8,7 @@ from typing import Any
 
 from graft.config.choices import TaskKind
 from graft.config.figures import FIGURES
+from graft.models.stage_head import head_in_words
 from graft.page.words import measured
 from graft.results.left_out import in_words
 from graft.results.resampling import BOOTSTRAP
@@ -77,7 +78,7 @@ def model_card(record: Mapping[str, Any]) -> str:
         _front_matter(build, purpose),
         f"# {build['name']}: {_listed(classes) if len(classes) <= 4 else f'{len(classes)} {purpose.names}'}",
         f"{purpose.does.format(count=len(classes))} The network is {build['library']}'s `{build['name']}` with a "
-        f"`{record['head']['kind']}` head.",
+        f"`{record['head']['kind']}` head. {head_in_words(record['head'], build)}".rstrip(),
         _altered(build),
         _section(purpose.names.capitalize(), _outputs(classes, task)),
         _section("Use", f"```python\n{USE.format(said=purpose.said)}```" if record["weights"]["file"] == WHOLE else ""),

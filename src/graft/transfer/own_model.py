@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class OwnModel:
     module: nn.Module
     ends: tuple[str, ...] = ()
     """Modules at which its trunk ends, where it is known."""
+    head: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """The record of its head, where a run's record has one."""
     exact: bool = False
     """Its operations are others than the network's, so that only float64 tells rounding from another function."""
 
@@ -116,7 +118,7 @@ def _of_record(record: Mapping[str, Any], donor: Donor) -> OwnModel:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _none(f"its model.json does not describe one ({type(error).__name__}: {error})") from error
     _fill(module, {name: name for name in donor.infos}, donor, "the model that its model.json describes")
-    return OwnModel(name=f"the model of {donor.source}", module=module, ends=ends)
+    return OwnModel(name=f"the model of {donor.source}", module=module, ends=ends, head=head)
 
 
 def _landed(donor: Donor, published: PublishedConfig, wanted: set[str]) -> dict[str, str]:

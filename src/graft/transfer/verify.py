@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from graft.config.faults import InputError, said
 from graft.config.schema import Config
 from graft.models.network import Network
+from graft.models.stage_head import alike
 from graft.models.stages import HEAD, Stages, is_counter
 from graft.system.machine import full_float32
 from graft.transfer.donor import Donor
@@ -70,10 +71,15 @@ def verify(config: Config, ledger: Ledger, donor: Donor, network: Network) -> Ve
         module, images = copy.deepcopy(module).double(), images.double()
         own.module.double()
     here = _entering(module, entrances, images, whose="the new network")
+    if not here:
+        raise InputError(
+            f"donor.verify: expected a network that calls {' or '.join(entrances)}, where the trunk of "
+            f"{own.name} ends, received one that does not; try donor.verify=false"
+        )
     there = _entering(own.module, [own.path_of(path) for path in here], images, whose=own.name)
     largest, scale = 0.0, 1.0
     for path in _compared(list(here), network.stages.heads):
-        ours, theirs = here[path], there[own.path_of(path)]
+        ours, theirs = alike(here[path], there[own.path_of(path)], network.head, own.head)
         largest, scale = max(largest, _difference(ours, theirs, path, own)), max(scale, float(theirs.abs().max()))
     found = Verified(
         probe=f"{IMAGES} images of {channels}×{side}×{side}, normal noise of seed {SEED}, through {own.name}",

@@ -12,7 +12,7 @@ from graft.config.faults import InputError
 from graft.config.schema import Library
 from graft.models.backbones import construct
 from graft.models.derive import call_order, derive_stages
-from graft.models.stages import HEAD, Stages, declared_stages
+from graft.models.stages import HEAD, Stages, covers, declared_stages
 from graft.results.model import OpenedModel
 from graft.system.machine import full_float32
 from graft.weights.alignment import gram
@@ -45,10 +45,13 @@ class Capture:
 
     def __init__(self, network: nn.Module, stages: Stages, device: torch.device) -> None:
         self.network, self.device = network.to(device).eval(), device
-        self.owners: dict[str, str] = {}
-        modules = dict(network.named_modules())
-        for stage in stages.trunk:
-            self.owners.update({prefix: stage.name for prefix in stage.prefixes if prefix in modules})
+        # A stage's module ends after all that is in it; a network with head=stages calls its blocks alone.
+        self.owners = {
+            path: stage.name
+            for stage in stages.trunk
+            for path, _ in network.named_modules()
+            if any(covers(prefix, path) for prefix in stage.prefixes)
+        }
         self.order = (*stages.names, HEAD)
 
     @torch.inference_mode()

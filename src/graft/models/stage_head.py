@@ -1,0 +1,248 @@
+"""head=stages: one linear layer on the pooled outputs of every block, beside what entered the library's last layer.
+
+The network is the library's model as torch.fx follows it in eval mode, its blocks called as they are, so that every
+tensor keeps the library's name. Pooling and joining have no weights: a cut after the last stage leaves a vector.
+[Evci et al. 2022, Head2Toe]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from graft.config.choices import HeadKind, Taps
+from graft.config.faults import InputError, said
+from graft.models.blocks import find_taps, pooled_axes
+from graft.models.stages import Stages, covers, tensor_names
+from graft.models.tracing import ROOT, UNTRACEABLE, Tracer, Whole, double, targets
+
+
+class StagesNetwork(fx.GraphModule):
+    """A library's model whose last layer takes the pooled outputs of its blocks; the trunk is in eval mode for good."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StagesNetwork:
+        """fx makes every buffer of a copy a persistent one."""
+        copied: Any = super().__deepcopy__(memo)
+        _match_buffers(copied, self)
+        return copied
+
+
+def describe_taps(
+    module: nn.Module, stages: Stages, head: Mapping[str, Any], image_shape: tuple[int, int, int]
+) -> dict[str, Any]:
+    """What `tap` needs, in values that JSON holds: each tapped module with the axes and statistics of its pooling.
+
+    Args:
+        module: on the meta device.
+        head: `statistics` (mean, std, max) and `taps` (block or stage), as the config has them.
+
+    Raises:
+        InputError: nothing to tap, or images that the network does not take.
+    """
+    statistics = list(head["statistics"])
+    try:
+        taps, entering = find_taps(module, stages, Taps(head["taps"]), image_shape)
+    except (RuntimeError, ValueError, TypeError, AssertionError, IndexError) as error:
+        raise _untappable(module, error) from error
+    if not taps:
+        raise _untappable(module, ValueError("no module of its stages gives a map or tokens"))
+    rows = [
+        {"module": tap.module, "axes": list(tap.axes), "statistics": _of_places(statistics, tap.places)} for tap in taps
+    ]
+    axes = pooled_axes(entering)
+    channels = entering[1] if len(entering) == 4 else entering[-1]
+    last: dict[str, Any] = {
+        "axes": list(axes),
+        "statistics": list(dict.fromkeys(["mean", *statistics])) if axes else ["mean"],
+    }
+    last["width"] = channels * len(last["statistics"])
+    width = sum(tap.channels * len(row["statistics"]) for tap, row in zip(taps, rows, strict=True))
+    return {
+        "kind": head["kind"],
+        "at": head["at"],
+        "statistics": statistics,
+        "taps": rows,
+        "last": last,
+        "width": width + last["width"],
+    }
+
+
+def tap(module: nn.Module, head: Mapping[str, Any], *, num_classes: int) -> StagesNetwork:
+    """The network of a library's model, whose tensors it takes over, with a new linear layer.
+
+    Raises:
+        InputError: torch.fx cannot follow the model so far.
+    """
+    at, rows = head["at"], head["taps"]
+    on_meta = next(module.parameters()).is_meta
+    layer = nn.Linear(head["width"], num_classes, device="meta" if on_meta else None)
+    if not 0 < head["last"]["width"] <= head["width"]:
+        raise ValueError(f"a last layer that takes {head['last']['width']} of {head['width']} values")
+    names = {name for name in tensor_names(module) if not covers(at, name)} | {f"{at}.weight", f"{at}.bias"}
+    paths = [*(row["module"] for row in rows), at]
+    try:
+        whole = Whole(double(module, training=False))
+        graph = Tracer(lambda _, path: _is_leaf(path.removeprefix(f"{ROOT}."), paths)).trace(whole)
+        _pool(graph, whole, rows, head["last"], at)
+        values = targets(graph, Whole(module), whole)
+    except UNTRACEABLE as error:
+        raise _untappable(module, error) from error
+    for node in graph.nodes:
+        if node.op in ("call_module", "get_attr"):
+            node.target = str(node.target).removeprefix(f"{ROOT}.")
+    module.set_submodule(at, layer)
+    named = {name.removeprefix(f"{ROOT}."): value for name, value in values.items()} | {at: layer}
+    network = StagesNetwork(named, graph, class_name=type(module).__name__)
+    _complete(network, module)
+    _match_buffers(network, module)
+    further = set(tensor_names(network)) ^ names
+    if further:
+        raise _untappable(module, ValueError(f"following it would lose or add {', '.join(sorted(further)[:3])}"))
+    network.train(module.training)
+    return network
+
+
+def head_in_words(head: Mapping[str, Any], build: Mapping[str, Any]) -> str:
+    """What stands in plan, card and report of a network with this head's record; "" of other heads."""
+    if head.get("kind") != HeadKind.stages.value:
+        return ""
+    pooled, name = ", ".join(map(str, head.get("statistics", []))), build.get("name")
+    return (
+        f"One linear layer takes {head.get('width')} values an image: what {len(head.get('taps', []))} modules of the "
+        f"trunk give, pooled ({pooled}), and what {build.get('library')}'s own last layer would take. No plain {name} "
+        "loads these weights; the trunk's tensors alone fit it, under its names."
+    )
+
+
+def alike(a: Tensor, b: Tensor, head_of_a: Mapping[str, Any], head_of_b: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """What enters the last layers of two networks of one trunk, so that they can be compared.
+
+    Of a network with head=stages that is what entered the library's own last layer, beside one with another head.
+    """
+    first, second = head_of_a.get("last"), head_of_b.get("last")
+    if dict(head_of_a) == dict(head_of_b) or not (first or second):
+        return a, b
+    return _last_entered(a, first, second), _last_entered(b, second, first)
+
+
+def _last_entered(entering: Tensor, own: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> Tensor:
+    """[B, C]: the mean of a map; the last columns of all that enters where the network has head=stages."""
+    if own:
+        return entering[:, entering.shape[1] - own["width"] :][:, : own["width"] // len(own["statistics"])]
+    return entering.mean(other["axes"]) if other and other["axes"] else entering
+
+
+def _of_places(statistics: Sequence[str], places: int) -> list[str]:
+    """One value is its own mean and greatest, and has no spread."""
+    return list(statistics) if places > 1 else ["mean"]
+
+
+def _is_leaf(path: str, paths: Sequence[str]) -> bool:
+    """Whether a module is called as it is: all but those around a tap."""
+    return path != ROOT and not any(path != inner and covers(path, inner) for inner in paths)
+
+
+def _pool(
+    graph: fx.Graph, whole: nn.Module, rows: Sequence[Mapping[str, Any]], last: Mapping[str, Any], at: str
+) -> None:
+    """Pools behind each tap at once, lest the map be kept, and has the head take all of it and give the answer."""
+    calls = {str(node.target).removeprefix(f"{ROOT}."): node for node in graph.nodes if node.op == "call_module"}
+    missing = [path for path in (*(row["module"] for row in rows), at) if path not in calls]
+    if missing:
+        raise ValueError(f"its forward does not call {', '.join(missing[:3])}")
+    vectors: list[fx.Node] = []
+    for row in rows:
+        node = calls[row["module"]]
+        with graph.inserting_before(node.next):
+            vectors += _statistics(graph, node, row)
+    head = calls[at]
+    for node in reversed(list(graph.nodes)):  # what the library does with its last layer's output
+        if node is head:
+            break
+        graph.erase_node(node)
+    (entering,) = head.all_input_nodes
+    while _is_dropout(whole, entering):  # which changes nothing in eval mode
+        (entering,) = entering.all_input_nodes
+    with graph.inserting_before(head):
+        vectors += _statistics(graph, entering, last) if last["axes"] else [entering]
+        head.args = (graph.call_function(torch.cat, (vectors, 1)),)
+    graph.output(head)
+    for node in reversed(list(graph.nodes)):
+        if not node.users and _is_dropout(whole, node):
+            graph.erase_node(node)
+    graph.lint()
+
+
+def _statistics(graph: fx.Graph, node: fx.Node, row: Mapping[str, Any]) -> list[fx.Node]:
+    """[B, C] of each statistic. The spread is squared in place: fresh memory would take longer than the arithmetic."""
+    axes = list(row["axes"])
+    mean = graph.call_function(torch.mean, (node, axes), {"keepdim": True})
+    made: list[fx.Node] = []
+    for statistic in row["statistics"]:
+        made.append(_STATISTICS[statistic](graph, node, mean, axes))
+    return made
+
+
+def _mean(graph: fx.Graph, _node: fx.Node, mean: fx.Node, _axes: list[int]) -> fx.Node:
+    return graph.call_function(torch.flatten, (mean, 1))
+
+
+def _std(graph: fx.Graph, node: fx.Node, mean: fx.Node, axes: list[int]) -> fx.Node:
+    """Over N, not N - 1. torch.std takes several times as long on a CPU."""
+    deviation = graph.call_function(torch.sub, (node, mean))
+    squared = graph.call_method("square_", (deviation,))
+    return graph.call_function(torch.sqrt, (graph.call_function(torch.mean, (squared, axes)),))
+
+
+def _max(graph: fx.Graph, node: fx.Node, _mean: fx.Node, axes: list[int]) -> fx.Node:
+    return graph.call_function(torch.amax, (node, axes))
+
+
+_STATISTICS: Mapping[str, Callable[[fx.Graph, fx.Node, fx.Node, list[int]], fx.Node]] = {
+    "mean": _mean,
+    "std": _std,
+    "max": _max,
+}
+
+
+def _is_dropout(whole: nn.Module, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return isinstance(whole.get_submodule(str(node.target)), nn.Dropout)
+    return node.op == "call_function" and node.target is nn.functional.dropout
+
+
+def _complete(own: nn.Module, library: nn.Module) -> None:
+    """Everything of the library's in its order, what the graph does not call (an auxiliary classifier) included."""
+    for name, child in library.named_children():
+        held = getattr(own, name, None)
+        if held is None:
+            held = child
+        elif held is not child:
+            _complete(held, child)
+        if name in dict(own.named_children()):
+            delattr(own, name)
+        own.add_module(name, held)
+    for name, parameter in library.named_parameters(recurse=False):
+        setattr(own, name, parameter)
+    for name, buffer in library.named_buffers(recurse=False):
+        own.register_buffer(name, buffer)
+
+
+def _match_buffers(own: nn.Module, like: nn.Module) -> None:
+    """Buffers that a state dict leaves out are left out here too."""
+    for path, part in like.named_modules():
+        saved = {name for name in part.state_dict() if "." not in name}
+        for name, _ in part.named_buffers(recurse=False):
+            if name not in saved:
+                twin = own.get_submodule(path)
+                twin.register_buffer(name, twin.get_buffer(name), persistent=False)
+
+
+def _untappable(module: nn.Module, error: Exception) -> InputError:
+    return InputError(
+        f"head=stages: expected a network whose blocks torch.fx can find, received {type(module).__name__}: "
+        f"{said(error)}; try head.taps=stage, or head=linear"
+    )
