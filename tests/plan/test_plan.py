@@ -305,3 +305,14 @@ def test_the_plan_lists_what_has_no_weight_decay():
     line = next(line for line in describe(plan).splitlines() if line.startswith("no decay"))
     assert "1 optimizer.no_decay (layer4.0.conv1.weight)" in line
     assert plan_of("freeze=layer1-3", "optimizer.weight_decay=0").to_dict()["no_decay"] == {}
+
+
+def test_a_head_that_no_plain_model_has_is_told():
+    plan = plan_of("head=stages")
+    told = plan.to_dict()["head"]
+    assert (told["kind"], told["width"], told["at"]) == ("stages", 4480, ["fc"])
+    assert told["taps"][0] == {"module": "bn1", "axes": [2, 3], "statistics": ["mean", "std"]}
+    assert "No plain resnet18 loads these weights" in describe(plan)
+    assert "No plain" not in describe(plan_of())
+    assert {row.name for row in plan.stages if not row.frozen} == {"head"}
+    assert plan.trainable == 4480 * 2 + 2

@@ -153,3 +153,15 @@ def test_what_is_judged_takes_its_room_in_float32():
     whole, halved = planned("cache=features"), planned("cache=features", "cache.dtype=float16")
     assert whole.size // 4096 == 9
     assert halved.size // 4096 == 1 + 3 + 1 + 2
+
+
+def test_blocks_pooled_under_one_layer_are_kept_as_one_vector_an_image() -> None:
+    config = of("head=stages")
+    network = network_for(config, 2, device="meta")
+    samples = tuple(Sample(path=f"{number}.png", label=number % 2) for number in range(12))
+    table = Table(classes=("a", "b"), train=samples, val=samples[:4], test=())
+    schedule = schedule_of(config, network)
+    phases = schedule.phases(EPOCH, EPOCH * EPOCHS)
+    plan = plan_cache(config, table, network, phases, [], steps_per_epoch=EPOCH)
+    assert [kept.cut for kept in plan.kept] == ["layer4"]
+    assert plan.size == pytest.approx(4480 * 4 * 16, abs=4096)

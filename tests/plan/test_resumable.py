@@ -44,6 +44,13 @@ def test_what_changes_the_bits_is_told_by_its_key(overrides: list[str], expected
     assert differing(*overrides) == expected
 
 
+def test_other_pooling_of_as_many_numbers_is_noticed() -> None:
+    """The linear layer has the same shape, and its features are others."""
+    words = ("head=stages", "head.taps=stage", "cache=none")
+    before, after = shared(plan_of(*words)), shared(plan_of(*words, "head.pool=[mean,max]"))
+    assert {name for name in before if before[name] != after[name]} == {"head.pool and head.taps"}
+
+
 def bitmaps(root: Path) -> Path:
     """Two classes of 8 pictures, all in files of one size."""
     for number in range(16):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from graft.config.choices import HeadKind
 from graft.data.table import PARTS
 from graft.plan.plan import Plan
 
@@ -31,5 +32,8 @@ def shared(plan: Plan) -> dict[str, Any]:
         "backbone.drop_path": config.backbone.drop_path,
         "backbone.drop_rate": config.backbone.drop_rate,
         "head.dropout": config.head.dropout,
+        "head.pool and head.taps": [config.head.pool, config.head.taps.value]
+        if config.head.kind is HeadKind.stages
+        else None,
         "trainer.clip_norm": config.trainer.clip_norm,
     }
