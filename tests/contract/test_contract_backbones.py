@@ -83,6 +83,7 @@ def test_the_issue_s_backbones_are_all_here() -> None:
         "vgg16_bn", "alexnet", "squeezenet1_1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large",
         "efficientnet_b0", "efficientnet_v2_s", "efficientnet_lite0", "convnext_tiny", "regnet_y_400mf", "googlenet",
         "inception_v3", "vit_b_16", "swin_t", "maxvit_t", "resnet152", "vgg19", "mobilenet_v1", "tf_efficientnet_b0",
+        "efficientnet_lite1", "efficientnet_lite2",
     }  # fmt: skip
 
 

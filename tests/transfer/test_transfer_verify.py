@@ -72,15 +72,15 @@ def verified(config, donor: Path) -> tuple[Config, Network, Ledger]:
     return chosen, *transferred(chosen)
 
 
-def test_there_is_a_packaged_donor() -> None:
-    assert PACKAGED == ["efficientnet_lite0"]
+def test_there_are_packaged_donors() -> None:
+    assert PACKAGED == ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
 
 
 @pytest.mark.parametrize("backbone", PACKAGED)
 def test_a_packaged_donor_computes_what_the_library_s_model_does(config, backbone: str) -> None:
     network, ledger = transferred(config(f"backbone={backbone}", "data.image_size=64", "donor.verify=true"))
     proof = ledger.to_dict()["donor"]["verified"]
-    assert proof["probe"].startswith("2 images of 3×64×64, normal noise of seed 0, through timm tf_efficientnet_lite0")
+    assert proof["probe"].startswith(f"2 images of 3×64×64, normal noise of seed 0, through timm tf_{backbone}")
     assert 0 <= proof["largest_difference"] <= 1e-5 <= proof["tolerance"]
     # the same by hand: the library's own model, strictly loaded with the renamed file
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(5))

