@@ -104,6 +104,13 @@ def test_r2_keeps_its_digits_where_the_numbers_are_large():
     assert float(metric.compute()) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1e-7, 1e7])
+def test_r2_is_the_same_in_any_unit(scale):
+    said, truth = random_case()
+    expected = figures(said, truth, TaskKind.regression)["r2"]
+    assert figures(said * scale, truth * scale, TaskKind.regression)["r2"] == pytest.approx(expected)
+
+
 def test_it_comes_back_from_a_record_with_its_units():
     record = {"classes": ["age", "share"], "task": TASK.record()}
     torch.testing.assert_close(task_of_record(record).answers(OUTPUTS), TASK.answers(OUTPUTS))
