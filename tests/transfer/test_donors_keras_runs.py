@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from benchmarks.composed import composed
+from graft.config.schema import KerasConfig
 from graft.models.network import Network, network_for, with_donor_preprocess
 from graft.transfer import account_donor, inject, target_of_module
 from graft.transfer.chosen import open_chosen, rules_for
+from graft.transfer.donors import open_donor
 from tests.transfer.keras_models import CLASSES, assert_same_answers, keras, patches, shaken, written
 
 L = keras.layers
@@ -134,3 +136,11 @@ def test_the_file_s_own_preparation_is_the_run_s(tmp_path: Path, file: str) -> N
     assert network.preprocess.mean == pytest.approx([0.4, 0.5, 0.6], abs=1e-6)
     assert network.preprocess.std == pytest.approx([0.2, 0.3, 0.4], abs=1e-6)
     assert_same_answers(answers(network, images), model, images)
+
+
+@pytest.mark.slow
+def test_xception_is_doubted_only_where_a_window_of_it_has_an_uneven_border(tmp_path: Path) -> None:
+    path = written(application("Xception", 71, include_top=False), tmp_path, "donor.keras")
+    for size, doubted in ((71, []), (None, []), (299, ["block3_pool: pads one side more than the other"])):
+        with open_donor(path, keras=KerasConfig(), image_size=size) as donor:
+            assert [doubt.reason.split(",")[0] for doubt in donor.doubts] == doubted
