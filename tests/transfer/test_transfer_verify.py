@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -227,3 +229,69 @@ def test_a_factory_that_gives_other_values_than_were_accounted_for_is_refused(co
         ledger = account_donor(donor, target_of_module(network.module), rules_for(chosen, network, ["a", "b"]))
     with open_chosen(chosen) as donor, pytest.raises(InputError, match="expected the values that were accounted for"):
         inject(ledger, donor, network.module)
+
+
+HUGGING_FACE: dict[str, tuple[tuple[str, ...], str, dict[str, Any]]] = {
+    "ViTForImageClassification": (
+        ("test_vit", "data.image_size=160"), "ViTConfig",
+        {"hidden_size": 64, "num_hidden_layers": 6, "num_attention_heads": 2, "intermediate_size": 192,
+         "image_size": 160, "patch_size": 16, "layer_norm_eps": 1e-6},
+    ),
+    "Dinov2WithRegistersModel": (
+        ("vit_small_patch14_reg4_dinov2", "data.image_size=28", "backbone.kwargs={depth:2,embed_dim:64,num_heads:2}"),
+        "Dinov2WithRegistersConfig",
+        {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28, "patch_size": 14},
+    ),
+    "SwinForImageClassification": (
+        ("swin_tiny_patch4_window7_224", "data.image_size=56",
+         "backbone.kwargs={embed_dim:16,depths:[1,2],num_heads:[2,4]}"),
+        "SwinConfig", {"embed_dim": 16, "depths": [1, 2], "num_heads": [2, 4], "image_size": 56},
+    ),
+    "ConvNextForImageClassification": (
+        ("convnext_atto", "data.image_size=64"), "ConvNextConfig",
+        {"depths": [2, 2, 6, 2], "hidden_sizes": [40, 80, 160, 320], "layer_norm_eps": 1e-6},
+    ),
+    "ResNetForImageClassification": (
+        ("resnet18", "data.image_size=64"), "ResNetConfig",
+        {"layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]},
+    ),
+}  # fmt: skip
+"""What is typed for each, and the sizes of a small one."""
+
+
+def of_transformers(network: str, folder: Path) -> tuple[str, ...]:
+    """A folder as transformers saves it, no weight of which is the default of another; and the command's words."""
+    import transformers
+
+    (name, *words), config, sizes = HUGGING_FACE[network]
+    model = getattr(transformers, network)(getattr(transformers, config)(**sizes, num_labels=5))
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            if value.is_floating_point():
+                value.add_(0.05 * torch.rand_like(value))
+    model.save_pretrained(folder)
+    typed = ("backbone=timm", f"backbone.name={name}", "donor=file", f"donor.path={folder}", "donor.verify=true")
+    return (*typed, *words)
+
+
+@pytest.mark.parametrize("network", HUGGING_FACE)
+def test_a_folder_of_transformers_is_run_by_transformers(config, network: str, tmp_path: Path) -> None:
+    _, ledger = transferred(config(*of_transformers(network, tmp_path)))
+    assert ledger.verified is not None
+    assert ledger.verified["probe"].endswith(f"through the model that {tmp_path} describes")
+    assert ledger.verified["largest_difference"] < 1e-6
+
+
+def test_a_wrong_order_of_a_joined_tensor_is_noticed(config, tmp_path: Path) -> None:
+    words = of_transformers("ViTForImageClassification", tmp_path)
+    swapped = "donor.adapt={blocks.3.attn.qkv.*:{name:join,order:[key,query,value]}}"
+    with pytest.raises(InputError, match=r"donor\.verify: expected features within .*, received a difference of"):
+        transferred(config(*words, swapped))
+
+
+def test_a_folder_that_transformers_cannot_build_is_answered(config, tmp_path: Path) -> None:
+    words = of_transformers("ViTForImageClassification", tmp_path)
+    told = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**told, "patch_size": 8}))
+    with pytest.raises(InputError, match=r"donor\.verify: expected a folder of which transformers builds its model"):
+        transferred(config(*words))

@@ -60,7 +60,7 @@ class OwnModel:
 def own_model(config: Config, donor: Donor, network: Network, ledger: Ledger) -> OwnModel:
     """The live module itself, the model that a run's record describes, or the library's own of the backbone's name.
 
-    Of a Keras file it is the trunk that its config describes, with the tensors as Keras has them.
+    Of a file that describes its model otherwise (Keras', Hugging Face's) it is that model's trunk.
 
     The weights go in under the donor's own names, without the renames, tables and adapters of the config: those are
     what is to be verified. Only renames that the backbone declares for its published weights are applied.
@@ -70,8 +70,8 @@ def own_model(config: Config, donor: Donor, network: Network, ledger: Ledger) ->
     """
     if donor.module is not None:
         return OwnModel(name=donor.source, module=donor.module)
-    if donor.format == "keras":
-        return _of_keras(donor, network, ledger)
+    if donor.own_trunk is not None or donor.format == "keras":
+        return _of_trunk(donor, network, ledger)
     record = record_of(Path(str(config.donor.path))) if config.donor.kind is not DonorKind.pretrained else None
     if record is not None:
         return _of_record(record, donor)
@@ -83,7 +83,7 @@ def own_model(config: Config, donor: Donor, network: Network, ledger: Ledger) ->
     return OwnModel(name=f"{build['library']} {build['name']} with all of {donor.source}", module=module)
 
 
-def _of_keras(donor: Donor, network: Network, ledger: Ledger) -> OwnModel:
+def _of_trunk(donor: Donor, network: Network, ledger: Ledger) -> OwnModel:
     if donor.own_trunk is None:
         raise _none("a Keras file of weights alone does not say how its model computes; model.save('….keras') does")
     trunk = [entry for entry in ledger.tensors if network.stages.stage_of(entry.target) != HEAD]

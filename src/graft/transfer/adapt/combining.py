@@ -20,6 +20,7 @@ class Join(Combining):
     """The word in each donor name that tells it from the others, in the order of the rows: [query, key, value]."""
 
     name: ClassVar[str] = "join"
+    keeps_function: ClassVar[bool] = True
     effect: ClassVar[str] = "the joined layer gives what its parts give, in this order"
 
     def __post_init__(self) -> None:
@@ -54,6 +55,7 @@ class ClassPosition(Combining):
     """The donor's position embeddings, by their own name or by the one on which they land."""
 
     name: ClassVar[str] = "class_position"
+    keeps_function: ClassVar[bool] = True
     effect: ClassVar[str] = "when the position embeddings take position_drop"
 
     def __post_init__(self) -> None:

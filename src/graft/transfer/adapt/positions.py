@@ -80,6 +80,7 @@ class PositionDrop(Adapter):
 
     name: ClassVar[str] = "position_drop"
     exact: ClassVar[bool] = True
+    keeps_function: ClassVar[bool] = True
     effect: ClassVar[str] = "when the class token takes {name: class_position, positions: …} and so has its own in it"
 
     def shape(self, donor: Shape, site: Site) -> Shape | None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
+
+from graft.config.faults import InputError, said
 from graft.config.processor_images import PROCESSOR, json_beside
 from graft.transfer.donor import Donor
 from graft.transfer.spellings import Reading, read
@@ -17,6 +21,8 @@ _EPSILONS = {
 }  # fmt: skip
 """What transformers takes for layer_norm_eps where config.json has none."""
 _ACTIVATIONS = {"resnet": "relu"}
+_BY_TOKEN = ("vit", "deit", "dinov2", "dinov2_with_registers")
+"""Networks whose classifier gets the class token; the others' gets the mean over places."""
 _OF_BLOCKS = ("norm1.weight", "norm2.weight")
 
 
@@ -40,7 +46,49 @@ def with_config(donor: Donor, path: str) -> Donor:
             infos[name] = replace(infos[name], epsilon=epsilon)
         donor.infos = infos
     donor.remarks += [*_differences(config, kind), *_squash(json_beside(path, PROCESSOR) or {})]
+    donor.own_trunk = lambda used: _own_trunk(path, kind)
     return donor
+
+
+class _Trunk(nn.Module):
+    """Normalised images to what transformers' own classifier of this kind gets."""
+
+    def __init__(self, model: nn.Module, *, token: bool) -> None:
+        super().__init__()
+        self.model, self._token = model, token
+
+    def forward(self, images: Tensor) -> Tensor:
+        answer = self.model(pixel_values=images)
+        return answer.last_hidden_state[:, 0] if self._token else answer.pooler_output.flatten(1)
+
+
+def _own_trunk(path: str, kind: str) -> nn.Module:
+    """The model as transformers builds it of the folder's config.json and weights; no code of the folder is run.
+
+    Raises:
+        InputError: transformers is not there, or cannot build it.
+    """
+    folder = Path(path).expanduser()
+    folder = folder if folder.is_dir() else folder.parent
+    try:
+        from transformers import AutoModel
+        from transformers.utils import logging
+    except ImportError as error:
+        raise InputError(
+            "donor.verify: expected the package transformers, which runs the donor's own model, received none; try "
+            "pip install transformers, or donor.verify=false"
+        ) from error
+    logging.set_verbosity_error()  # else a report of the weights that only its classifier has, and a bar
+    logging.disable_progress_bar()
+    plain = {"add_pooling_layer": False} if kind in ("vit", "deit") else {}
+    try:
+        model: nn.Module = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **plain)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise InputError(
+            f"donor.verify: expected a folder of which transformers builds its model, received {folder}: {said(error)};"
+            " try donor.verify=false"
+        ) from error
+    return _Trunk(model.eval(), token=kind in _BY_TOKEN)
 
 
 def _norms(reading: Reading, *, only_last: bool) -> Iterator[str]:
