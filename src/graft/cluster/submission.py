@@ -11,6 +11,7 @@ from typing import Any
 
 from graft.cluster.record import JobRecord, write_record
 from graft.cluster.settings import SlurmSettings
+from graft.cluster.submitit_text import text_for_sbatch
 from graft.cluster.task import Task
 from graft.config.faults import InputError, said
 from graft.sweep.children import Prepared
@@ -75,8 +76,7 @@ def sbatch_files(runs: Mapping[int, Prepared], settings: SlurmSettings, sweep: P
         executor = _executor(settings, next(iter(alike.values())), sweep)
         if len(alike) > 1:
             executor.parameters["map_count"] = len(alike)
-        # submitit has no public way to a file's text but to submit it; a test holds it against what is asked for.
-        yield executor._make_submission_file_text(executor._submitit_command_str, ""), list(alike)
+        yield text_for_sbatch(executor), list(alike)
 
 
 def _alike(runs: Mapping[int, Prepared]) -> Iterator[dict[int, Prepared]]:

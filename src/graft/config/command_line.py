@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
@@ -22,6 +21,7 @@ from yaml import YAMLError
 from graft.config.compose import examine, unknown_key
 from graft.config.examples import EXAMPLES, example
 from graft.config.faults import Fault, nearest
+from graft.config.hydra_flags import flags_parser
 from graft.config.keys import is_known, nearest_keys, schema_keys
 from graft.config.limits import LOCAL_FOLDER, is_url
 from graft.config.several import faults_of_several
@@ -45,7 +45,7 @@ def check_command_line(argv: Sequence[str], conf: Path) -> list[Fault]:
     if any(word.split("=", 1)[0] in QUESTIONS for word in argv):
         return []
     foreign, rest = _foreign_flags(argv)
-    arguments, misplaced = get_args_parser().parse_known_args(rest)
+    arguments, misplaced = flags_parser().parse_known_args(rest)
     if arguments.experimental_rerun is not None:
         return []
     foreign += [

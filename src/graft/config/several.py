@@ -10,8 +10,8 @@ from omegaconf import DictConfig
 from graft.config.faults import Fault
 from graft.config.schema import AUTO
 
-IN_PROCESS = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
-"""The launcher that runs a sweep's jobs one after the other in the process that was started."""
+IN_PROCESS = "basic"
+"""The choice of hydra/launcher that runs a sweep's jobs one after the other in the process that was started."""
 LEDGER = "hydra_plugins.graft_sweep."
 """Where the sweepers are that keep a ledger of trials."""
 
@@ -33,7 +33,7 @@ def faults_of_several(cfg: DictConfig, overrides: Sequence[str], *, multirun: bo
         )
     started = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else None
     if started is None:
-        if processes > 1 and multirun and cfg.hydra.launcher._target_ == IN_PROCESS:
+        if processes > 1 and multirun and cfg.hydra.runtime.choices["hydra/launcher"] == IN_PROCESS:
             yield Fault(
                 key="trainer.devices",
                 expected="1 with -m, where every further process would repeat the whole sweep",

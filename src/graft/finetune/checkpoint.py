@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
-from lightning.fabric.utilities.types import _PATH  # pyright: ignore[reportPrivateUsage]
 from torch import nn
 from typing_extensions import override
 
@@ -87,7 +86,7 @@ class CheckpointFile(CheckpointIO):
         self._kept = None
 
     @override
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         foreign = _foreign(checkpoint, "")
         assert foreign is None, f"a checkpoint holds tensors and primitives only, and {foreign}"
         if self._still is not None:
@@ -106,12 +105,12 @@ class CheckpointFile(CheckpointIO):
 
     @override
     def load_checkpoint(
-        self, path: _PATH, map_location: Callable[..., Any] | None = None, weights_only: bool | None = None
+        self, path: str | Path, map_location: Callable[..., Any] | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         return read_checkpoint(str(path))
 
     @override
-    def remove_checkpoint(self, path: _PATH) -> None:
+    def remove_checkpoint(self, path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
 
 

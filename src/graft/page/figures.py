@@ -252,7 +252,7 @@ def _set_margins(figure: Figure) -> None:
         bottom = max(bottom, highest + (LINE_HEIGHT if axes.get_xlabel() else 0) + GAP)
         right = max(right, _widest(xs[-1:]) / 2)
         if (legend := axes.get_legend()) is not None:
-            rows = math.ceil(len(legend.get_texts()) / legend._ncols)  # pyright: ignore[reportAttributeAccessIssue]
+            rows = math.ceil(len(legend.get_texts()) / int(str(legend.get_label())))
             top = max(top, LEGEND_ROW * rows + GAP)
     width, height = (72 * inches for inches in figure.get_size_inches())
     figure.subplots_adjust(left / width, bottom / height, 1 - right / width, 1 - top / height, hspace=0.12)
@@ -293,7 +293,9 @@ def _style(axes: Axes, x: str, y: str) -> None:
 
 
 def _legend(axes: Axes, columns: int) -> None:
-    axes.legend(
+    """Its label, which nobody sees, is the number of its columns: matplotlib does not tell it."""
+    legend = axes.legend(
         loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize=TEXT, labelcolor=INK,
         borderaxespad=0.2, columnspacing=1.4, handlelength=1.8,
     )  # fmt: skip
+    legend.set_label(str(columns))

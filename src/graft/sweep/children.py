@@ -15,6 +15,7 @@ from typing import Any
 
 from graft.config.examples import quoted
 from graft.config.faults import InputError
+from graft.config.hydra_flags import flags_parser
 from graft.sweep.attempt import Ended
 from graft.sweep.job import FAILURE_FILE, PARENT
 from graft.system.processes import RANKS
@@ -182,9 +183,7 @@ def this_program() -> list[str]:
 
 def config_flags(words: Sequence[str]) -> list[str]:
     """The flags among a command's words that say where its config is."""
-    from hydra._internal.utils import get_args_parser
-
-    known, _ = get_args_parser().parse_known_args(list(words))
+    known, _ = flags_parser().parse_known_args(list(words))
     named = {"--config-name": known.config_name, "--config-path": known.config_path, "--config-dir": known.config_dir}
     return [word for flag, value in named.items() if value is not None for word in (flag, value)]
 

@@ -17,6 +17,7 @@ from graft.system.processes import RANKS, is_first
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.storages import BaseStorage
 
 TRIAL = "GRAFT_TRIAL"
 """Environment variable: the sweep's folder, a colon, the trial's number."""
@@ -34,7 +35,7 @@ class SweepTrial:
         self.folder = folder
         self.number = number
         self.description = read_description(folder)
-        self._study: optuna.Study | None = None
+        self._opened: tuple[optuna.Study, BaseStorage] | None = None
 
     def should_stop(self, step: int, figures: Mapping[str, Any]) -> bool:
         """Enters the objective at this step, and asks the pruner. One process of a job asks, and tells the others."""
@@ -45,16 +46,17 @@ class SweepTrial:
                 f"hydra.sweeper.objectives: expected a metric of each epoch, which a pruner can watch, received"
                 f" {objective}; try {' or '.join(closest)}, or hydra.sweeper.pruner=none"
             )
-        study = self._open()
-        storage = study._storage  # pyright: ignore[reportPrivateUsage]
-        identifier = storage.get_trial_id_from_study_id_trial_number(study._study_id, self.number)  # pyright: ignore[reportPrivateUsage]
+        study, storage = self._open()
+        identifier = storage.get_trial_id_from_study_id_trial_number(
+            storage.get_study_id_from_name(study.study_name), self.number
+        )
         if step not in storage.get_trial(identifier).intermediate_values:  # a resumed run repeats steps
             storage.set_trial_intermediate_value(identifier, step, float(figures[objective]))
         return study.pruner.prune(study, storage.get_trial(identifier))
 
-    def _open(self) -> optuna.Study:
+    def _open(self) -> tuple[optuna.Study, BaseStorage]:
         """At the first question: a process that never asks never opens the store."""
-        if self._study is None:
+        if self._opened is None:
             import optuna
 
             from graft.sweep.samplers import make_pruner
@@ -62,12 +64,11 @@ class SweepTrial:
 
             quiet()
             told = self.description
-            self._study = optuna.load_study(
-                study_name=told["study"],
-                storage=open_store(self.folder, told["storage"]),
-                pruner=make_pruner(told["pruner"], told["pruner_options"]),
-            )
-        return self._study
+            storage = open_store(self.folder, told["storage"])
+            pruner = make_pruner(told["pruner"], told["pruner_options"])
+            study = optuna.load_study(study_name=told["study"], storage=storage, pruner=pruner)
+            self._opened = study, storage
+        return self._opened
 
 
 @contextmanager

@@ -61,8 +61,12 @@ class Source(Protocol):
         """A further trial, or None where no more are wanted."""
         ...
 
-    def choose(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, str]:
-        """The choices that a proposal left open: key to value, in the override grammar."""
+    def choose(self, study: optuna.Study, trial: FrozenTrial, identifier: int) -> dict[str, str]:
+        """The choices that a proposal left open: key to value, in the override grammar.
+
+        Args:
+            identifier: the trial's in the study's store.
+        """
         ...
 
 
@@ -204,10 +208,10 @@ class TrialLedger:
         choices: dict[str, str] | None = trial.user_attrs.get(CHOICES)
         if choices is None:
             assert source is not None, f"trial {trial.number} has no choices, and nobody to make them"
-            choices = source.choose(self.study, trial)
+            choices = source.choose(self.study, trial, self._identifier(trial.number))
             self._set(trial.number, OVERRIDES, source.space.overrides(choices))
             self._set(trial.number, CHOICES, choices)
-        record = record_of(self.store.get_trial(trial._trial_id), self.folder)  # pyright: ignore[reportPrivateUsage]
+        record = record_of(self.store.get_trial(self._identifier(trial.number)), self.folder)
         claim = Claim(
             number=record.number,
             choices=record.choices,

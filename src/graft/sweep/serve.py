@@ -21,13 +21,13 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.callbacks import Callbacks
 from hydra.core.utils import JobRuntime, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from graft.config.compose import register
 from graft.sweep.children import ERRORS, OUTPUT
+from graft.sweep.hydra_callbacks import callbacks_of
 from graft.sweep.job import PARENT, STAYS, end_with
 
 
@@ -86,7 +86,7 @@ def _task(program: Sequence[str], name: str) -> TaskFunction:
 def _do(task: TaskFunction, config: DictConfig) -> None:
     """Raises what the task raises."""
     JobRuntime.instance().set("name", config.hydra.job.name)
-    context = HydraContext(config_loader=None, callbacks=Callbacks(config))  # pyright: ignore[reportArgumentType]
+    context = HydraContext(config_loader=None, callbacks=callbacks_of(config))  # pyright: ignore[reportArgumentType]
     done = run_job(
         task_function=task, config=config, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context
     )

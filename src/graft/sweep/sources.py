@@ -57,7 +57,7 @@ class Grid:
                 return Proposal(choices=point, again_of=last.number)
         return None
 
-    def choose(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, str]:
+    def choose(self, study: optuna.Study, trial: FrozenTrial, identifier: int) -> dict[str, str]:
         raise AssertionError(f"a grid's trial has its choices from the start, and trial {trial.number} has none")
 
     @property
@@ -90,12 +90,12 @@ class Search:
                 return self._again(trial)
         return Proposal() if len(trials) - len(repeated - {None}) < self.n_trials else None
 
-    def choose(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, str]:
+    def choose(self, study: optuna.Study, trial: FrozenTrial, identifier: int) -> dict[str, str]:
         settings = self.settings
         study.sampler = make_sampler(
             settings.sampler, settings.sampler_options, seed=settings.seed, number=trial.number
         )
-        drawn = optuna.Trial(study, trial._trial_id)  # pyright: ignore[reportPrivateUsage]
+        drawn = optuna.Trial(study, identifier)
         return {key: as_text(_suggest(drawn, key, given)) for key, given in self.distributions.items()}
 
     @property

@@ -8,8 +8,7 @@ from typing import Any
 
 from optuna import logging
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import BaseJournalFileLock
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from graft.config.faults import InputError
 from graft.sweep.record import JOURNAL, LOCKS
@@ -18,7 +17,7 @@ from graft.system.locks import FileLock
 PATIENCE = 60  # seconds that a statement waits for another process's on one SQLite file
 
 
-class _JournalLock(BaseJournalFileLock):
+class _JournalLock(JournalFileOpenLock):
     """Held while a line is appended. Optuna's own locks are files, which SIGKILL leaves behind for half a minute.
 
     Whoever gets it takes a torn last line off first, which a process that was killed amid its append has left: the next

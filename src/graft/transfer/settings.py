@@ -57,9 +57,8 @@ def layers_of(module: nn.Module) -> dict[int, Layer]:
 
 
 def _carrier(module: nn.Module) -> Tensor | None:
-    own: dict[str, Any] = {**module.__dict__.get("_parameters", {}), **module.__dict__.get("_buffers", {})}
-    chosen = [own.get("running_var"), own.get("weight"), *own.values()]
-    return next((value for value in chosen if isinstance(value, Tensor)), None)
+    own: dict[str, Tensor] = dict((*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)))
+    return next((own[name] for name in ("running_var", "weight", *own) if name in own), None)
 
 
 def _add(found: dict[int, Layer], carrier: Tensor, settings: Settings, epsilon: float | None = None) -> None:

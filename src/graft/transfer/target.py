@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvTransposeNd  # pyright: ignore[reportPrivateUsage]
 from torch.nn.parameter import is_lazy
 
 from graft.transfer.donor import check_dense, dtype_name
 from graft.transfer.habits import Habit, Habits, habits_of
 from graft.transfer.ledger import TensorInfo, TransferError
 from graft.transfer.settings import UNKNOWN, layers_of
+
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ def _owned(modules: Sequence[nn.Module]) -> tuple[set[int], set[int], set[int]]:
     """Identities of the parameters, the buffers, and the weights of transposed convolutions."""
     parameters = {id(value) for child in modules for value in child.parameters(recurse=False)}
     buffers = {id(value) for child in modules for value in child.buffers(recurse=False)}
-    return parameters, buffers, {id(child.weight) for child in modules if isinstance(child, _ConvTransposeNd)}
+    return parameters, buffers, {id(child.weight) for child in modules if isinstance(child, _TRANSPOSED)}
 
 
 def _ties(tensors: dict[str, Tensor]) -> dict[str, str]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage] - torch's own update_bn asks it
 
+from graft.finetune.freeze import BATCH_NORMS
 from graft.system.machine import full_float32
 from graft.weights.average import State
 
@@ -22,7 +22,7 @@ def moved_norms(module: nn.Module, states: Sequence[State]) -> tuple[str, ...]:
     found: list[str] = []
     for path, layer in module.named_modules():
         names = [f"{path}.{name}" for name in ("running_mean", "running_var")]
-        if isinstance(layer, _BatchNorm) and all(name in states[0] for name in names):
+        if isinstance(layer, BATCH_NORMS) and all(name in states[0] for name in names):
             first, *others = states
             if not all(torch.equal(first[name], other[name]) for name in names for other in others):
                 found.append(path)

@@ -198,5 +198,5 @@ def _job_return(overrides: list[str], cfg: DictConfig, folder: Path, ended: Any)
     job = JobReturn(overrides=filter_overrides(overrides), cfg=cfg, working_dir=str(folder))
     job.status = JobStatus.FAILED if ended.reason or ended.interrupted else JobStatus.COMPLETED
     if job.status == JobStatus.FAILED:
-        job._return_value = Interrupted() if ended.interrupted else CompactHydraException(ended.reason)
+        job.return_value = Interrupted() if ended.interrupted else CompactHydraException(ended.reason)
     return job

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ def _ended(job: JobReturn) -> Any:
 
     if job.status == JobStatus.COMPLETED:
         return Ended()
-    error = job._return_value
+    error = replace(job, status=JobStatus.COMPLETED).return_value  # of a failed job it would be raised, and printed
     told = isinstance(error, CompactHydraException)  # by train.py or a launcher, in words already
     return Ended(reason=str(error) if told else reason_of(error), interrupted=isinstance(error, Interrupted))
 
