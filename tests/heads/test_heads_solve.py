@@ -9,9 +9,9 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
 from graft.heads import solve as solving
-from graft.heads.losses import Sigmoid, SmoothL1, Softmax, one_hot
 from graft.heads.ridge import solve_ridge
 from graft.heads.solve import Head, Scaling, solve
+from graft.tasks.convex import Sigmoid, SmoothL1, Softmax, one_hot
 
 
 def features(rows: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -76,7 +76,7 @@ def test_sigmoid_heads_answer_each_label_as_scikit_learns():
 LOSSES = {
     "softmax": lambda target: Softmax(7.0, target.softmax(1)),
     "sigmoid": lambda target: Sigmoid(7.0, 3 * target.sigmoid(), 1 - target.sigmoid()),
-    "smooth_l1": lambda target: SmoothL1(7.0, target, 0.5),
+    "smooth_l1": lambda target: SmoothL1(7.0, target, beta=0.5),
 }
 
 

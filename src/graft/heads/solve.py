@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from graft.heads.losses import ConvexLoss
+from graft.tasks.convex import ConvexLoss
 
 PENALTIES = tuple(10.0 ** (-exponent / 2) for exponent in range(2, 14))
 """λ from 0.1 down to 3e-7, for features whose rows have norm 1 on average."""
@@ -27,6 +28,15 @@ ROUGH, FINE = 1e-3, 1e-6
 loss is then within some 1e-6, or 1e-11, of the minimum. FINE is computed in float64: in float32 rounding alone is more,
 and which point the search then stalls at differs by processor."""
 TOO_WEAK = 3  # penalties in a row whose validation loss rises, before the path ends
+
+
+class Features(Protocol):
+    """Rows of features [N, D] in any floating type: a tensor, or what reads a block at a time from elsewhere."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: slice, /) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +96,7 @@ class Scaling:
     """1 / (deviation · √D); 0 for a feature that does not vary."""
 
     @classmethod
-    def of(cls, features_ND: Tensor) -> Scaling:
+    def of(cls, features_ND: Features) -> Scaling:
         count, width = features_ND.shape
         total_D = torch.zeros(width, dtype=torch.float64)
         square_D = torch.zeros(width, dtype=torch.float64)
@@ -106,7 +116,7 @@ class Scaling:
 
 
 def solve(
-    features_ND: Tensor,
+    features_ND: Features,
     loss: ConvexLoss,
     *,
     validation: Callable[[Head], float] | None = None,
@@ -117,7 +127,7 @@ def solve(
     The same bits for the same input, on one machine with one number of threads; no seed, no learning rate.
 
     Args:
-        features_ND: kept features, in any floating type; may be mapped from a file, of which a block at a time is read.
+        features_ND: kept features; where all of them do not fit, a block at a time is read.
         loss: of the rows' logits [N, K].
         validation: a head's loss on other images, by which the penalty is chosen; None: the weakest penalty is.
         penalties: from strong to weak.
@@ -130,7 +140,7 @@ def solve(
 
     Example:
         >>> import torch
-        >>> from graft.heads.losses import Softmax, one_hot
+        >>> from graft.tasks.convex import Softmax, one_hot
         >>> x = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
         >>> solution = solve(x, Softmax(4.0, one_hot(torch.tensor([0, 0, 1, 1]), 2)), penalties=[1e-3])
         >>> solution.head(x).argmax(1).tolist()
@@ -168,12 +178,12 @@ class _Rows:
     """Scaled features, rotated to where their covariance is diagonal if that can be afforded; float32 for a path,
     float64 for its end."""
 
-    def __init__(self, features_ND: Tensor, scaling: Scaling) -> None:
+    def __init__(self, features_ND: Features, scaling: Scaling) -> None:
         self.features_ND, self.scaling = features_ND, scaling
         count, width = features_ND.shape
         self.rotation_DR: Tensor | None = None
         self.spread_R = torch.full((width,), 1.0 / width, dtype=torch.float64)
-        scaled_ND = scaling(features_ND) if count * width * 8 <= HELD else None
+        scaled_ND = scaling(features_ND[:]) if count * width * 8 <= HELD else None
         if min(count, width) <= ROTATED and (scaled_ND is not None or width <= count):
             self.rotation_DR, self.spread_R = self._principal(scaled_ND)
         self.width = len(self.spread_R)
@@ -259,6 +269,6 @@ def _minimise(
     return data_loss, evaluations
 
 
-def _blocks(features_ND: Tensor) -> Iterable[Tensor]:
+def _blocks(features_ND: Features) -> Iterable[Tensor]:
     """In float64, made when they are asked for."""
-    return (part.double() for part in features_ND.split(BLOCK))
+    return (features_ND[start : start + BLOCK].double() for start in range(0, len(features_ND), BLOCK))

@@ -17,6 +17,7 @@ from graft.config.choices import ClassWeights, TaskKind
 from graft.config.faults import InputError
 from graft.config.schema import LossConfig
 from graft.tasks.averages import MacroLabelF1, MeanArea, MicroLabelF1
+from graft.tasks.convex import Sigmoid
 from graft.tasks.task import Criterion, Task, listed
 
 THRESHOLD = 0.5
@@ -90,10 +91,21 @@ class BinaryCrossEntropy(Criterion):
         weight = None if config.class_weights is ClassWeights.none else positive_weights(names, counts)
         self.register_buffer("weight", weight, persistent=False)
 
+    def _smoothed(self, target: Tensor) -> Tensor:
+        smoothing = self.config.label_smoothing
+        return target * (1 - smoothing) + smoothing / 2 if smoothing else target
+
+    @override
+    def convex(self, target: Tensor, outputs: int, weight_N: Tensor | None = None) -> Sigmoid:
+        """Labels [N, K]."""
+        yes_NK = self._smoothed(target.double())
+        image_N1 = (torch.ones(len(target), dtype=torch.float64) if weight_N is None else weight_N.double())[:, None]
+        positive_K = 1.0 if self.weight is None else self.weight.double().cpu()
+        return Sigmoid(float(image_N1.sum()) * outputs, yes_NK * image_N1 * positive_K, (1 - yes_NK) * image_N1)
+
     @override
     def forward(self, outputs_BK: Tensor, target: Tensor) -> Tensor:
-        smoothing = self.config.label_smoothing
-        smoothed = target * (1 - smoothing) + smoothing / 2 if smoothing else target
+        smoothed = self._smoothed(target)
         return F.binary_cross_entropy_with_logits(outputs_BK, smoothed, pos_weight=self.weight)
 
 

@@ -15,6 +15,7 @@ from typing_extensions import override
 from graft.config.choices import RegressionLoss, TaskKind
 from graft.config.schema import LossConfig
 from graft.tasks.averages import MeanR2
+from graft.tasks.convex import ConvexLoss, SmoothL1, Squared
 from graft.tasks.task import Criterion, Task, listed
 
 
@@ -103,6 +104,15 @@ class StandardisedError(Criterion):
         super().__init__()
         self._task = (task,)  # in a tuple: the module that holds this one holds the task too
         self.error = F.mse_loss if kind is RegressionLoss.mse else F.smooth_l1_loss
+
+    @override
+    def convex(self, target: Tensor, outputs: int, weight_N: Tensor | None = None) -> ConvexLoss:
+        """Numbers [N, K] in their units."""
+        image_N1 = None if weight_N is None else weight_N.double()[:, None]
+        standardised_NK = self._task[0].standardised(target).double()
+        total = float(len(target) if image_N1 is None else image_N1.sum()) * outputs
+        kind = Squared if self.error is F.mse_loss else SmoothL1
+        return kind(total, standardised_NK, image_N1)
 
     @override
     def forward(self, outputs_BK: Tensor, target: Tensor) -> Tensor:

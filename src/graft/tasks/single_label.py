@@ -17,6 +17,7 @@ from graft.config.choices import ClassWeights, TaskKind
 from graft.config.faults import InputError
 from graft.config.schema import LossConfig
 from graft.tasks.averages import MacroF1, MeanArea
+from graft.tasks.convex import Softmax, one_hot
 from graft.tasks.task import Criterion, Task, listed
 
 
@@ -98,6 +99,17 @@ class CrossEntropy(Criterion):
         if self.weight is None:
             return None
         return self.weight[target] if target.ndim == 1 else target @ self.weight
+
+    @override
+    def convex(self, target: Tensor, outputs: int, weight_N: Tensor | None = None) -> Softmax:
+        """Classes [N] or probabilities [N, K]."""
+        share_NK = target.double() if target.ndim == 2 else one_hot(target, outputs)
+        if weight_N is not None:
+            share_NK = share_NK * weight_N.double()[:, None]
+        weight_K = torch.ones(outputs, dtype=torch.float64) if self.weight is None else self.weight.double().cpu()
+        smoothing, image_N1 = self.config.label_smoothing, share_NK.sum(1, keepdim=True)
+        smoothed_NK = share_NK * (1 - smoothing) + image_N1 * smoothing / outputs
+        return Softmax(float((share_NK @ weight_K).sum()), smoothed_NK * weight_K)
 
     @override
     def forward(self, outputs_BK: Tensor, target: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from graft.config.choices import TaskKind
 from graft.config.schema import LossConfig
+from graft.tasks.convex import ConvexLoss
 
 
 class Task(nn.Module, ABC):
@@ -85,6 +86,15 @@ class Criterion(nn.Module, ABC):
         A step may be several batches, on several processes. Its loss is the mean over all their images together.
         """
         return None
+
+    @abstractmethod
+    def convex(self, target: Tensor, outputs: int, weight_N: Tensor | None = None) -> ConvexLoss:
+        """The same mean over all of these images at once, as a solver of linear heads takes it, in float64.
+
+        Args:
+            outputs: K, of the network.
+            weight_N: what each image weighs besides; None: all the same.
+        """
 
     @abstractmethod
     @override

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +31,7 @@ class ConvexLoss(ABC):
         """Its derivative by each logit [N, K]."""
 
     @abstractmethod
-    def rows(self, chosen: slice) -> ConvexLoss:
+    def rows(self, chosen: slice) -> Self:
         """The share of these rows: of all shares, values and gradients add up."""
 
     @property
@@ -63,8 +64,8 @@ class Softmax(ConvexLoss):
         return (logits_NK.softmax(1) * self.share_NK.sum(1, keepdim=True) - self.share_NK) / self.total
 
     @override
-    def rows(self, chosen: slice) -> Softmax:
-        return Softmax(self.total, self.share_NK[chosen])
+    def rows(self, chosen: slice) -> Self:
+        return replace(self, share_NK=self.share_NK[chosen])
 
     @property
     @override
@@ -98,8 +99,8 @@ class Sigmoid(ConvexLoss):
         return ((self.yes_NK + self.no_NK) * logits_NK.sigmoid() - self.yes_NK) / self.total
 
     @override
-    def rows(self, chosen: slice) -> Sigmoid:
-        return Sigmoid(self.total, self.yes_NK[chosen], self.no_NK[chosen])
+    def rows(self, chosen: slice) -> Self:
+        return replace(self, yes_NK=self.yes_NK[chosen], no_NK=self.no_NK[chosen])
 
     @property
     @override
@@ -113,27 +114,29 @@ class Sigmoid(ConvexLoss):
 
 
 @dataclass(frozen=True, slots=True)
-class SmoothL1(ConvexLoss):
-    """Huber's loss with its corner at `beta` [Huber 1964], summed over outputs.
+class Squared(ConvexLoss):
+    """The squared error, summed over outputs.
 
     Attributes:
         target_NK: what the outputs should be.
+        weight_N1: what each row weighs; None: 1.
     """
 
     target_NK: Tensor
-    beta: float = 1.0
+    weight_N1: Tensor | None = None
 
     @override
     def value(self, logits_NK: Tensor) -> Tensor:
-        return F.smooth_l1_loss(logits_NK, self.target_NK, beta=self.beta, reduction="sum") / self.total
+        return self._weighted((logits_NK - self.target_NK).square()).sum() / self.total
 
     @override
     def gradient(self, logits_NK: Tensor) -> Tensor:
-        return ((logits_NK - self.target_NK) / self.beta).clamp(-1, 1) / self.total
+        return self._weighted(2 * (logits_NK - self.target_NK)) / self.total
 
     @override
-    def rows(self, chosen: slice) -> SmoothL1:
-        return SmoothL1(self.total, self.target_NK[chosen], self.beta)
+    def rows(self, chosen: slice) -> Self:
+        weight_N1 = None if self.weight_N1 is None else self.weight_N1[chosen]
+        return replace(self, target_NK=self.target_NK[chosen], weight_N1=weight_N1)
 
     @property
     @override
@@ -143,7 +146,35 @@ class SmoothL1(ConvexLoss):
     @property
     @override
     def curvature(self) -> float:
-        return len(self.target_NK) / self.total / self.beta
+        return 2 * self._rows_weight / self.total
+
+    def _weighted(self, values_NK: Tensor) -> Tensor:
+        return values_NK if self.weight_N1 is None else values_NK * self.weight_N1
+
+    @property
+    def _rows_weight(self) -> float:
+        return float(len(self.target_NK) if self.weight_N1 is None else self.weight_N1.sum())
+
+
+@dataclass(frozen=True, slots=True)
+class SmoothL1(Squared):
+    """Huber's loss with its corner at `beta` [Huber 1964], summed over outputs: the squared error only near zero."""
+
+    beta: float = 1.0
+
+    @override
+    def value(self, logits_NK: Tensor) -> Tensor:
+        errors_NK = F.smooth_l1_loss(logits_NK, self.target_NK, beta=self.beta, reduction="none")
+        return self._weighted(errors_NK).sum() / self.total
+
+    @override
+    def gradient(self, logits_NK: Tensor) -> Tensor:
+        return self._weighted(((logits_NK - self.target_NK) / self.beta).clamp(-1, 1)) / self.total
+
+    @property
+    @override
+    def curvature(self) -> float:
+        return self._rows_weight / self.total / self.beta
 
 
 def one_hot(classes_N: Tensor, outputs: int, dtype: torch.dtype = torch.float64) -> Tensor:

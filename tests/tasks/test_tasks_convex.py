@@ -1,0 +1,67 @@
+"""A solver minimises what training by steps does: each criterion's value and gradient, on all images at once."""
+
+import pytest
+import torch
+
+from graft.config.choices import ClassWeights, RegressionLoss
+from graft.config.schema import LossConfig
+from graft.tasks.multi_label import MultiLabel
+from graft.tasks.regression import Regression
+from graft.tasks.single_label import SingleLabel
+from graft.tasks.task import Criterion
+
+OUTPUTS = torch.randn(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 2
+CLASSES = torch.tensor([0, 1, 2, 2, 2, 1])
+SHARES = torch.tensor([[0.2, 0.3, 0.5]] * 6, dtype=torch.float64)
+LABELS = torch.tensor([[1.0, 0, 0], [0, 1, 1], [1, 1, 0], [0, 0, 0], [1, 0, 1], [0, 1, 0]], dtype=torch.float64)
+NUMBERS = torch.tensor([[10.0, 1, 0], [20, 2, 5], [30, 9, 1], [12, 4, 4], [13, 2, 0], [50, 1, 9]], dtype=torch.float64)
+BALANCED = ClassWeights.balanced
+
+
+def single(**loss: object) -> Criterion:
+    return SingleLabel(("a", "b", "c"), [1, 2, 3]).criterion(LossConfig(**loss))
+
+
+def multi(**loss: object) -> Criterion:
+    return MultiLabel(("a", "b", "c"), ([3, 3, 2], 6)).criterion(LossConfig(**loss))
+
+
+def regression(kind: RegressionLoss) -> Criterion:
+    task = Regression(("x", "y", "z"), NUMBERS.mean(0).tolist(), NUMBERS.std(0, correction=0).tolist())
+    return task.criterion(LossConfig(regression=kind))
+
+
+CASES = {
+    "classes": (single(), CLASSES),
+    "smoothed": (single(label_smoothing=0.2), CLASSES),
+    "balanced": (single(class_weights=BALANCED), CLASSES),
+    "balanced and smoothed": (single(class_weights=BALANCED, label_smoothing=0.1), CLASSES),
+    "shares": (single(label_smoothing=0.1), SHARES),
+    "balanced shares": (single(class_weights=BALANCED), SHARES),
+    "labels": (multi(), LABELS),
+    "smoothed labels": (multi(label_smoothing=0.2), LABELS),
+    "balanced labels": (multi(class_weights=BALANCED), LABELS),
+    "squared error": (regression(RegressionLoss.mse), NUMBERS),
+    "smooth L1": (regression(RegressionLoss.smooth_l1), NUMBERS),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_value_and_gradient_are_the_criterions(name):
+    criterion, target = CASES[name]
+    criterion = criterion.double()
+    outputs = OUTPUTS.clone().requires_grad_()
+    expected = criterion(outputs, target)
+    expected.backward()
+    loss = criterion.convex(target, 3)
+    assert float(loss.value(OUTPUTS)) == pytest.approx(float(expected.detach()), rel=1e-6)
+    assert torch.allclose(loss.gradient(OUTPUTS), outputs.grad, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_image_that_weighs_twice_counts_as_two(name):
+    criterion, target = CASES[name]
+    criterion = criterion.double()
+    weighted = criterion.convex(target, 3, torch.tensor([2.0, 1, 1, 1, 1, 1]))
+    twice = criterion.convex(torch.cat([target[:1], target]), 3)
+    assert float(weighted.value(OUTPUTS)) == pytest.approx(float(twice.value(torch.cat([OUTPUTS[:1], OUTPUTS]))))
