@@ -21,6 +21,43 @@ def unpack(rows: torch.Tensor) -> torch.Tensor:
     return rows.permute(0, 3, 1, 2) if rows.ndim == 4 else rows
 
 
+class FeatureRows:
+    """Features [N, D], read a block at a time: they may be mapped from a file that memory would not hold.
+
+    Args:
+        stored: as the store has them, [rows, …].
+        rows_N: the store's row of each.
+        dtype: features are given in this type, whatever they are stored in.
+        columns: of the D features, those that count; None: all.
+    """
+
+    def __init__(
+        self, stored: torch.Tensor, rows_N: torch.Tensor, dtype: torch.dtype, columns: torch.Tensor | None = None
+    ) -> None:
+        self.stored, self.rows_N, self.dtype, self.columns = stored, rows_N, dtype, columns
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.rows_N), self.width if self.columns is None else len(self.columns)
+
+    @property
+    def width(self) -> int:
+        """Of what is stored of one image."""
+        return self.stored[:1].numel()
+
+    def __len__(self) -> int:
+        return len(self.rows_N)
+
+    def __getitem__(self, rows: slice) -> torch.Tensor:
+        """[n, D]."""
+        features = unpack(self.stored.index_select(0, self.rows_N[rows])).flatten(1).to(self.dtype)
+        return features if self.columns is None else features[:, self.columns]
+
+    def only(self, columns: torch.Tensor) -> FeatureRows:
+        """With these of the features alone."""
+        return FeatureRows(self.stored, self.rows_N, self.dtype, columns)
+
+
 class FeatureDataset(Dataset[dict[str, torch.Tensor]]):
     """Takes keys (epoch, index[, draw]); gives the image's features with its columns (target, label, index).
 
@@ -64,6 +101,10 @@ class FeatureDataset(Dataset[dict[str, torch.Tensor]]):
 
     def __len__(self) -> int:
         return self.rows.shape[1]
+
+    def whole(self) -> FeatureRows:
+        """Every view of every image as a vector, a view after the other."""
+        return FeatureRows(self.entry.tensor, self.rows.reshape(-1), self.dtype)
 
     def __getitem__(self, key: tuple[int, ...]) -> dict[str, Any]:
         return {name: column[0] for name, column in self.__getitems__([key]).items()}

@@ -1,0 +1,175 @@
+"""A linear head whose penalty is chosen by the validation images, or by folds of the training images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from graft.heads.solve import PENALTIES, Features, Head, Point, solve
+from graft.tasks.task import Criterion
+
+FEW = 50
+"""Validation images below which folds of the training images choose the penalty."""
+FOLDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Features and what they should give.
+
+    Attributes:
+        image_N: which image each row is a view of; None: each row is an image.
+        weight_N: what each row weighs; None: all the same.
+    """
+
+    features_ND: Features
+    target: Tensor
+    image_N: Tensor | None = None
+    weight_N: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    @property
+    def images(self) -> int:
+        return len(self) if self.image_N is None else len(self.image_N.unique())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """A solved head, and how its penalty was found."""
+
+    head: Head
+    path: tuple[Point, ...]
+    """From the strongest penalty to the weakest that was tried; `loss` is that of images the head was not solved on."""
+    chosen: int
+    """Its place on the path."""
+    complete: bool
+    """Whether every penalty was tried; else the weaker ones were getting worse."""
+    folds: int
+    """Of the training images, that chose the penalty; 0: the validation images did."""
+    refit: bool
+    """Whether the head was solved again on training and validation images."""
+
+    @property
+    def penalty(self) -> float:
+        return self.path[self.chosen].penalty
+
+    @property
+    def loss(self) -> float:
+        """Of images that the head was not solved on, with the chosen penalty."""
+        return self.path[self.chosen].loss
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the strongest or the weakest penalty of all was the best: beyond it there may be a better one."""
+        return self.chosen == 0 or (self.complete and self.chosen == len(self.path) - 1)
+
+
+def choose_head(
+    train: Examples,
+    val: Examples,
+    criterion: Criterion,
+    outputs: int,
+    *,
+    refit: bool = False,
+    penalties: Sequence[float] = PENALTIES,
+) -> Choice:
+    """The head whose penalty has the lowest loss on the validation images, or on folds where they are few.
+
+    Args:
+        criterion: what is minimised, and what penalties are judged by.
+        outputs: K, of the head.
+        refit: solve again on training and validation images together, under the penalty that was chosen: each image
+            is pulled at by the penalty as before.
+
+    Raises:
+        ValueError: there is nothing to solve, or numbers are not finite.
+    """
+    folds = 0 if val.images >= FEW else min(FOLDS, train.images)
+    if folds > 1:
+        path = _path_over_folds(train, criterion, outputs, penalties, folds)
+        chosen = min(range(len(path)), key=lambda place: (path[place].loss, -place))
+        head = _solved(train, criterion, outputs, penalties[: chosen + 1])
+        complete = len(path) == len(penalties)
+    else:
+        solution = solve(
+            train.features_ND,
+            criterion.convex(train.target, outputs, train.weight_N),
+            validation=lambda head: _loss(head, val, criterion),
+            penalties=penalties,
+        )
+        head, path, chosen, complete = solution.head, solution.path, solution.chosen, solution.complete
+    if refit:
+        both = _joined(train, val)
+        share = len(train) / len(both)
+        head = _solved(both, criterion, outputs, [penalty * share for penalty in penalties[: chosen + 1]])
+    return Choice(
+        head=head, path=tuple(path), chosen=chosen, complete=complete, folds=folds if folds > 1 else 0, refit=refit
+    )
+
+
+def _solved(examples: Examples, criterion: Criterion, outputs: int, penalties: Sequence[float]) -> Head:
+    """Of the weakest of these penalties, by way of the stronger ones."""
+    loss = criterion.convex(examples.target, outputs, examples.weight_N)
+    return solve(examples.features_ND, loss, penalties=penalties).head
+
+
+def _loss(head: Head, examples: Examples, criterion: Criterion) -> float:
+    return float(criterion(head(examples.features_ND[:]), _like(examples.target)))
+
+
+def _like(target: Tensor) -> Tensor:
+    """Probabilities and numbers in the logits' precision; classes as they are."""
+    return target.double() if target.is_floating_point() else target
+
+
+def _path_over_folds(
+    train: Examples, criterion: Criterion, outputs: int, penalties: Sequence[float], folds: int
+) -> list[Point]:
+    """Each penalty's mean loss over the images of every fold, of heads that were solved on the other folds."""
+    image_N = torch.arange(len(train)) if train.image_N is None else train.image_N
+    fold_N = torch.empty(int(image_N.max()) + 1, dtype=torch.int64)
+    classes_N = train.target if train.target.ndim == 1 else train.target.argmax(1)
+    order = torch.argsort(classes_N, stable=True)  # neighbours in it are of one class, and go to different folds
+    for place, row in enumerate(order.tolist()):
+        fold_N[image_N[row]] = place % folds
+    paths: list[list[Point]] = []
+    counts: list[int] = []
+    for fold in range(folds):
+        apart = fold_N[image_N] == fold
+        inside, outside = _chosen(train, ~apart), _chosen(train, apart)
+        loss = criterion.convex(inside.target, outputs, inside.weight_N)
+
+        def held_out(head: Head, outside: Examples = outside) -> float:
+            return _loss(head, outside, criterion)
+
+        paths.append(list(solve(inside.features_ND, loss, validation=held_out, penalties=penalties).path))
+        counts.append(len(outside))
+    length = min(len(path) for path in paths)
+    return [
+        Point(
+            penalty=penalties[place],
+            loss=sum(path[place].loss * count for path, count in zip(paths, counts, strict=True)) / sum(counts),
+            train_loss=sum(path[place].train_loss for path in paths) / folds,
+            steps=sum(path[place].steps for path in paths),
+        )
+        for place in range(length)
+    ]
+
+
+def _chosen(examples: Examples, rows_N: Tensor) -> Examples:
+    weight_N = None if examples.weight_N is None else examples.weight_N[rows_N]
+    return Examples(examples.features_ND[:][rows_N], examples.target[rows_N], None, weight_N)
+
+
+def _joined(train: Examples, val: Examples) -> Examples:
+    features_ND = torch.cat([train.features_ND[:], val.features_ND[:]])
+    weights = [
+        torch.ones(len(part), dtype=torch.float64) if part.weight_N is None else part.weight_N for part in (train, val)
+    ]
+    weight_N = None if train.weight_N is None and val.weight_N is None else torch.cat(weights)
+    return Examples(features_ND, torch.cat([train.target, val.target]), None, weight_N)
