@@ -32,8 +32,12 @@ FLOAT32 = "folded, float32"
 AS_IT_IS = "the network as it is"
 
 WAYS: dict[str, tuple[str, ...]] = {
-    "head on kept features": (),
-    "head on kept features, trained in bf16": IN_BF16,
+    "head solved on kept features": (),
+    "head solved on kept features, computed in bf16": IN_BF16,
+    "head on every block solved": ("head=stages",),
+    "the better of both heads": ("head=auto",),
+    "head on kept features": ("head.solver=sgd",),
+    "head on kept features, trained in bf16": ("head.solver=sgd", *IN_BF16),
     "head on features stored in float16": ("cache=features", "cache.dtype=float16"),
     "blocks pooled under one layer, kept": ("head=stages",),
     "blocks pooled under one layer, on images in bf16": ("head=stages", "head.pool=[mean,max]", "cache=none", *IN_BF16),

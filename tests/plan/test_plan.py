@@ -150,7 +150,7 @@ def test_a_norm_policy_that_surprises_is_remarked(words: tuple[str, ...], remark
 
 
 def test_a_rate_to_be_found_is_said_so_and_then_put_in():
-    plan = plan_of("optimizer.lr=find", "optimizer.lr_scale={head: 2}", "scheduler=constant")
+    plan = plan_of("head.solver=sgd", "optimizer.lr=find", "optimizer.lr_scale={head: 2}", "scheduler=constant")
     assert "optimizer.lr is to be found by a range test; below, multiples of it" in describe(plan)
     told = plan.to_dict()
     assert (told["lr"], told["lr_source"], told["groups"][0]["rates"]) == (None, "to be found", None)
@@ -292,7 +292,7 @@ def test_a_plan_is_the_same_whatever_was_planned_before(monkeypatch: pytest.Monk
     check = network._check_forward
     monkeypatch.setattr(network, "_check_forward", lambda *args: (asked.append(args[1]), check(*args)))
     assert [plan_of(*words).to_dict() for words in (*others, *others)] == alone * 2
-    assert (asked.count((3, 64, 64)), asked.count((3, 96, 96))) == (2, 1), "one for each head, one for the other size"
+    assert (asked.count((3, 64, 64)), asked.count((3, 96, 96))) == (3, 2), "each head, all blocks; the other size"
 
 
 def test_the_plan_lists_what_has_no_weight_decay():

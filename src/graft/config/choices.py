@@ -25,12 +25,21 @@ class DonorKind(Enum):
     none = "none"
 
 
+class HeadSolver(Enum):
+    """How a linear head on kept features is trained."""
+
+    auto = "auto"
+    convex = "convex"
+    sgd = "sgd"
+
+
 class HeadKind(Enum):
     linear = "linear"
     mlp = "mlp"
     none = "none"
     custom = "custom"
     stages = "stages"
+    auto = "auto"
 
 
 class Taps(Enum):

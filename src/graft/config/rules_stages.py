@@ -13,9 +13,10 @@ Values = Mapping[str, Any]
 
 def _frozen_trunk(values: Values) -> Iterator[Fault]:
     """Its network is the trunk in eval mode: nothing under the linear layer may train or move."""
-    if values["head.kind"] is not HeadKind.stages:
+    kind = values["head.kind"]
+    if kind not in (HeadKind.stages, HeadKind.auto):
         return
-    wanted = "with head=stages, whose linear layer stands on every block of the backbone"
+    wanted = f"with head={kind.value}, whose linear layer stands on every block of the backbone"
     moving = {
         "freeze": ("backbone", values["freeze"], values["freeze"] == "backbone"),
         "unfreeze": ("never", values["unfreeze.kind"].value, values["unfreeze.kind"] is UnfreezeKind.never),
@@ -36,7 +37,7 @@ def _frozen_trunk(values: Values) -> Iterator[Fault]:
 def _other_rows(values: Values) -> Iterator[Fault]:
     """The donor's rows are of its own last layer's features."""
     run = values["donor.kind"] is DonorKind.run
-    if values["head.kind"] is HeadKind.stages and values["donor.class_map"] is not None and not run:
+    if values["head.kind"] in (HeadKind.stages, HeadKind.auto) and values["donor.class_map"] is not None and not run:
         yield Fault(
             key="donor.class_map",
             expected="null with head=stages, for which the donor's last layer has no rows",

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from graft.config.choices import DonorKind, HeadKind, Library, Taps
+from graft.config.choices import DonorKind, HeadKind, HeadSolver, Library, Taps
 
 
 @dataclass(slots=True, kw_only=True)
@@ -158,6 +158,11 @@ class HeadConfig:
 
     kind: HeadKind = MISSING
     """What the new layers are; each option of the group sets it."""
+    solver: HeadSolver = HeadSolver.auto
+    """How a linear head on a frozen trunk is trained. convex: solved, over a path of penalties; sgd: by steps of the
+    optimizer; auto: solved where it can be."""
+    refit: bool = False
+    """Once the penalty is chosen, solve the head again on training and validation images together."""
     hidden: list[int] = field(default_factory=list)
     """Widths of the hidden layers (head=mlp)."""
     dropout: float = 0.0

@@ -89,10 +89,10 @@ class FitResult:
     """Batches a step: more than configured where the device's memory was too small."""
     steps_skipped: int
     """Of them: left out because loss or gradients were not finite."""
-    best_epoch: int
-    """Counted from 1, as in the history."""
-    best_path: Path
-    last_path: Path
+    best_epoch: int | None
+    """Counted from 1, as in the history; None where the head was solved."""
+    best_path: Path | None
+    last_path: Path | None
     resumed_from: Path | None
     frozen_verified: bool | None
     """Whether every frozen tensor kept every bit while it was frozen; None where nothing was frozen."""
@@ -108,6 +108,8 @@ class FitResult:
     """Of training and of evaluation, as Lightning names them."""
     prefix: dict[str, dict[str, str]]
     """How frozen prefixes were computed on images, for training and for evaluation, by the stage that ends them."""
+    head: dict[str, Any] | None = None
+    """How a solved head was found: its penalty, and the path of penalties with their losses."""
 
     @property
     def figures(self) -> dict[str, float]:

@@ -19,7 +19,7 @@ from graft.models.derive import call_order, derive_heads, derive_stages
 from graft.models.heads import describe_head, install_head
 from graft.models.memo import known
 from graft.models.preprocess import Preprocess, preprocess_for
-from graft.models.stages import Stages, check_partition, declared_stages, tensor_names
+from graft.models.stages import HEAD, Stages, check_partition, declared_stages, tensor_names
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,6 +69,8 @@ def build_network(
     preprocess = preprocess_for(
         backbone, channels=channels, image_size=image_size, crop_fraction=crop_fraction, reduced_jpeg=reduced_jpeg
     )
+    if head.kind is HeadKind.auto:  # of which a linear one can be made
+        head = replace(head, kind=HeadKind.stages)
     library, name = backbone.library, backbone.name
     kwargs = {**size_kwargs(library, name, preprocess.image_size), **backbone.kwargs}
     kwargs |= drop_kwargs(backbone, kwargs)
@@ -118,6 +120,14 @@ def with_values(network: Network, seed: int) -> Network:
     with seeded(seed + 1):
         module, _ = install_head(module, network.head, num_classes=network.classes)
     return replace(network, module=module)
+
+
+def take_trunk(network: Network, other: Network) -> None:
+    """Mutates a network: gives it copies of all tensors but the head's of another network with the same trunk."""
+    trunk = other.module.state_dict()
+    own = network.module.state_dict()
+    head = {name for name in own if network.stages.stage_of(name) == HEAD}
+    network.module.load_state_dict({name: own[name] if name in head else trunk[name] for name in own}, strict=True)
 
 
 def network_for(config: Config, classes: int, *, device: str = "cpu") -> Network:

@@ -105,6 +105,19 @@ def tap(module: nn.Module, head: Mapping[str, Any], *, num_classes: int) -> Stag
     return network
 
 
+def columns_of(head: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Of the values that reach a head=stages: `last`, which the library's own last layer would take; `blocks`, the
+    pooled ones; and `all`.
+    """
+    own, width = head["last"], head["width"]
+    start = width - own["width"]
+    return {
+        "last": torch.arange(start, start + own["width"] // len(own["statistics"])),
+        "blocks": torch.arange(start),
+        "all": torch.arange(width),
+    }
+
+
 def head_in_words(head: Mapping[str, Any], build: Mapping[str, Any]) -> str:
     """What stands in plan, card and report of a network with this head's record; "" of other heads."""
     if head.get("kind") != HeadKind.stages.value:

@@ -86,6 +86,22 @@ def range_test(lines: Sequence[Line], label: str, *, mark: float) -> str:
     return render(figure, label)
 
 
+def penalties(lines: Sequence[Line], label: str, *, mark: float) -> str:
+    """Losses over penalties, these on a logarithmic scale, the strongest to the left.
+
+    Args:
+        mark: the penalty that a vertical line marks.
+    """
+    figure, axes = blank_axes("penalty", "loss")
+    axes.set_xscale("log")
+    axes.invert_xaxis()
+    axes.axvline(mark, color=MUTED, linestyle=":", linewidth=1.2)
+    for place, (name, xs, ys) in enumerate(lines):
+        axes.plot(xs, ys, label=name, color=SERIES[place], marker="o", markersize=3, linewidth=1.8)
+    _legend(axes, columns=len(lines))
+    return render(figure, label)
+
+
 def overlay(lines: Sequence[Line], label: str, *, y: str, best: int | None = None) -> str:
     """The same metric of many runs over the epochs: up to 6 each in its colour, more in grey behind the best one.
 

@@ -22,7 +22,7 @@ from graft.finetune.hardware import device_type
 from graft.finetune.route import TRAIN
 from graft.models.cut import prove, split
 from graft.models.memo import known
-from graft.models.network import Network
+from graft.models.network import Network, take_trunk, with_values
 from graft.plan.describe import size
 from graft.plan.features import Kept, Rows, by_purpose, rows_of
 from graft.plan.plan import Plan
@@ -39,6 +39,12 @@ class Features:
 
     behind: dict[str, torch.nn.Module] = field(default_factory=dict[str, torch.nn.Module])
     """The part of the network behind it."""
+    stored: dict[str, dict[str, FeatureDataset]] = field(default_factory=dict[str, dict[str, FeatureDataset]])
+    """Its features, by part."""
+    prefixes: dict[str, torch.nn.Module] = field(default_factory=dict[str, torch.nn.Module])
+    """The part before it, as the network is."""
+    source: Network | None = None
+    """The network whose features they are, where that is another: the one with head=stages."""
     computed: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
     """How its features were computed and stored, for training and for evaluation."""
 
@@ -48,24 +54,33 @@ def compute_features(plan: Plan, network: Network, data: DataModule) -> Features
 
     The data serves the first phase's features until it is told otherwise (`DataModule.serve`).
     """
-    stored: dict[str, dict[str, FeatureDataset]] = {}
-    features = Features()
+    features = Features(source=_with_all_blocks(plan, network))
     for kept in plan.cache.kept:
         try:
-            stored[kept.cut], behind, computed = _features_after(kept, plan, network, data)
+            stored, prefix, behind, computed = _features_after(kept, plan, features.source or network, data)
         except InputError as reason:
             if plan.config.cache.kind is not CacheKind.auto:
                 raise
             say(f"cache     not of {kept.cut} after all: {reason}")
         else:
             features.behind[kept.cut], features.computed[kept.cut] = behind, computed
-    data.use_stored(stored, as_batched)
+            features.stored[kept.cut], features.prefixes[kept.cut] = stored, prefix
+    data.use_stored(features.stored, as_batched)
     return features
+
+
+def _with_all_blocks(plan: Plan, network: Network) -> Network | None:
+    """The network with head=stages and this one's trunk, where the plan keeps its features for another head."""
+    if plan.blocks is None or plan.blocks is plan.network:
+        return None
+    source = with_values(plan.blocks, plan.config.seed)
+    take_trunk(source, network)
+    return source
 
 
 def _features_after(
     kept: Kept, plan: Plan, network: Network, data: DataModule
-) -> tuple[dict[str, FeatureDataset], torch.nn.Module, dict[str, str]]:
+) -> tuple[dict[str, FeatureDataset], torch.nn.Module, torch.nn.Module, dict[str, str]]:
     config, cut = plan.config, kept.cut
     prefix, rest = split(network.module, network.stages, cut)
     known(network, lambda: prove(network.module, prefix, rest, example_of(network), cut), "its halves", cut)
@@ -90,7 +105,7 @@ def _features_after(
         found, how = _features_of(parts, rows, kept, plan, network, prefix, cache)
         stored |= found
         ways.append((rows, how))
-    return stored, rest, by_purpose(ways)
+    return stored, prefix, rest, by_purpose(ways)
 
 
 def _features_of(

@@ -112,7 +112,7 @@ def write_metrics(
         "parameters": sum(parameter.numel() for parameter in network.module.parameters()),
         **latency,
         "train/seconds": result.seconds,
-        "train/images_per_second": result.images_per_second,
+        "train/images_per_second": result.images_per_second if result.epochs else None,
         "frozen_verified": result.frozen_verified,
         "frozen_statistics_moved": len(result.moved_statistics),
         "phases": [phase.to_dict() for phase in result.phases],
@@ -127,6 +127,7 @@ def write_metrics(
         "left_out": _left_out(plan, result),
         "intervals": drawn,
         **({"confusion": result.confusion} if result.confusion else {}),
+        "head": result.head or {"solver": "sgd"},
         "profile": {name: round(share, 4) for name, share in result.profile.items()},
         "precision": result.precision,
         "features": computed,
@@ -174,9 +175,14 @@ def summary(metrics: dict[str, Any], task: TaskKind, folder: Path) -> str:
     )
     gaps = "".join(f"\n{line}" for line in in_words(metrics["left_out"], task))
     frozen = {True: "frozen tensors verified", False: "FROZEN TENSORS MOVED", None: "nothing was frozen"}
+    how = (
+        f"head solved in {metrics['train/seconds']:.1f} s, penalty {metrics['head']['penalty']:.2g} chosen by"
+        f" {metrics['head']['chosen_by']}"
+        if metrics["best_epoch"] is None
+        else f"best epoch {metrics['best_epoch']} of {metrics['epochs']}, {metrics['train/seconds']:.1f} s of training"
+    )
     return (
-        f"\n{part}: {figures}{gaps}\n"
-        f"best epoch {metrics['best_epoch']} of {metrics['epochs']}, {metrics['train/seconds']:.1f} s of training;"
+        f"\n{part}: {figures}{gaps}\n{how};"
         f" {frozen[metrics['frozen_verified']]}{_statistics(metrics['frozen_statistics_moved'])}\nrun: {folder}"
     )
 

@@ -20,6 +20,7 @@ from graft.models.network import with_values
 from graft.pipeline.features import compute_features, example_of
 from graft.pipeline.inputs import Inputs
 from graft.pipeline.outcome import summary, write_metrics, write_page, write_pruned, write_results
+from graft.pipeline.solving import solve_head
 from graft.pipeline.training import before_training, fine_tune, try_out, tuning_of
 from graft.plan.describe import describe
 from graft.plan.memory import with_batch_size
@@ -76,7 +77,7 @@ def _run(
         table = inputs.table(config)
     with clock("plan"):
         config = with_batch_size(config, table, folder, say)
-        plan = make_plan(config, table, lambda: inputs.donor(config))
+        plan = make_plan(config, table, lambda: inputs.donor(config), overrides)
     if is_first():
         write_json(folder / "plan.json", plan.to_dict())
     say(describe(plan))
@@ -97,15 +98,9 @@ def _run(
     if plan.lora:
         add_lora(network.module, plan.lora, config.method, seed=config.seed + 2)
     data = DataModule(
-        table,
-        config.data,
-        config.augment,
-        network.preprocess,
-        seed=config.seed,
-        cache=config.cache,
-        fewest=plan.fewest,
-        say=say,
-    )
+        table, config.data, config.augment, network.preprocess,
+        seed=config.seed, cache=config.cache, fewest=plan.fewest, say=say,
+    )  # fmt: skip
     with clock("cache"):
         features = compute_features(plan, network, data)
 
@@ -117,7 +112,10 @@ def _run(
     announce(loggers, plan.config, plan.ledger.summary)
     try:
         with clock("fit"), told_how_it_ends(loggers):
-            result = fine_tune(plan, tuning(plan), data, folder, signals, loggers, watcher)
+            if plan.solver.solves and features.stored:
+                network, result = solve_head(plan, network, features, folder)
+            else:
+                result = fine_tune(plan, tuning(plan), data, folder, signals, loggers, watcher)
     except Pruned as pruned:
         return write_pruned(pruned, config.checkpoint, clock, folder)
     if not is_first():

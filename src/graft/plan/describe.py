@@ -16,7 +16,8 @@ UNITS = ("", "k", "M", "G", "T")
 
 def describe(plan: Plan) -> str:
     """Several short tables: what is learnt from, the donor's account, stages, phases with their rates, memory."""
-    parts = [_data(plan), _donor(plan), _stages(plan), _phases(plan), _methods(plan), _cost(plan)]
+    trained = _solved(plan) if plan.solver.solves else _phases(plan)
+    parts = [_data(plan), _donor(plan), _stages(plan), trained, _methods(plan), _cost(plan)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -83,6 +84,14 @@ def _stages(plan: Plan) -> str:
     )
 
 
+def _solved(plan: Plan) -> str:
+    lines = [f"head      solved: {plan.solver.reason}"]
+    if plan.solver.without_effect:
+        words = ", ".join(plan.solver.without_effect)
+        lines.append(f"no effect {words}: a solved head takes no steps; head.solver=sgd trains it by steps")
+    return "\n".join(lines)
+
+
 def _phases(plan: Plan) -> str:
     steps = f"{plan.config.trainer.max_epochs} epochs of {plan.training.steps_per_epoch} steps"
     heads = [f"lr {moment(phase.start_epoch)}" for phase in plan.training.phases]
@@ -143,6 +152,8 @@ def _cost(plan: Plan) -> str:
     computed = f" ({for_each_purpose(cache.computed)})" if cache.computed else ""
     kept = f"{cache.kind.value}: {cache.reason}{computed}" + (f", {size(cache.size)} on disk" if cache.size else "")
     beside = f", methods {size(memory.methods)}" if memory.methods else ""
+    if plan.solver.solves:
+        return f"cache     {kept}\ntrainer   {plan.config.trainer.accelerator}; evaluation in float32, as exported"
     cut = " (less with the cache)" if cache.kind is CacheKind.features else ""
     return (
         f"memory    about {size(memory.total)} a step: weights {size(memory.weights)},"

@@ -7,7 +7,7 @@ was when the donor's weights went in.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import ceil
 from typing import Any
 
@@ -241,6 +241,13 @@ def _need(config: Config, table: Table, network: Network, cut: str) -> int:
         count = row_count(train=train, others=others, views=config.cache.views)
         need += estimate(shape, rows=count, dtype=rows.dtype)
     return need
+
+
+def keep_all_blocks(cache: CachePlan, config: Config, table: Table, blocks: Network) -> CachePlan:
+    """With what every block gives, pooled, beside what enters the last layer: the features of another network."""
+    (kept,) = cache.kept
+    size = _need(config, table, blocks, kept.cut)
+    return replace(cache, kept=(replace(kept, size=size),), reason=f"{cache.reason}, with every block's, pooled")
 
 
 def _shape_after(network: Network, cut: str, image_shape: tuple[int, int, int]) -> tuple[int, ...]:

@@ -25,9 +25,10 @@ from graft.models.network import Network, network_for, with_donor_preprocess
 from graft.models.stage_head import head_in_words
 from graft.models.stages import HEAD, tensor_names
 from graft.plan.batches import fewest_images
-from graft.plan.features import CachePlan, plan_cache, prefix_in_words
+from graft.plan.features import CachePlan, keep_all_blocks, plan_cache, prefix_in_words
 from graft.plan.memory import Memory, activation_numbers, estimate_memory
 from graft.plan.methods import anchors_of, kept_beside, lora_of, schedule_of, teacher_of
+from graft.plan.solver import SolverPlan, network_of_all_blocks, plan_solver
 from graft.results.left_out import in_words, left_out, undefined
 from graft.tasks.registry import task_of
 from graft.tasks.task import Task
@@ -77,6 +78,10 @@ class Plan:
     total: int
     memory: Memory
     cache: CachePlan
+    solver: SolverPlan
+    """How the head is trained."""
+    blocks: Network | None
+    """Where the head is solved: the network with head=stages, on whose features any linear head can be solved."""
     fewest: int
     """Images that a training batch must hold: 2 where a batch-norm trains on one value a channel of an image."""
     remarks: tuple[str, ...]
@@ -131,10 +136,11 @@ class Plan:
             "unfreeze": config.unfreeze.kind.value,
             "lr": None if self.finds_rate else config.optimizer.lr,
             "lr_source": "to be found" if self.finds_rate else "found" if self.rate_found else "given",
-            "epochs": config.trainer.max_epochs,
+            "solver": self.solver.to_dict(),
+            "epochs": 0 if self.solver.solves else config.trainer.max_epochs,
             "batch_size": config.data.batch_size,
             "steps_per_epoch": training.steps_per_epoch,
-            "steps": training.total_steps,
+            "steps": 0 if self.solver.solves else training.total_steps,
             "stages": [asdict(row) for row in self.stages],
             "phases": [phase.to_dict() for phase in training.phases],
             "decided": self._decided(),
@@ -176,11 +182,12 @@ class Plan:
         }
 
 
-def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> Plan:
+def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor], overrides: Sequence[str] = ()) -> Plan:
     """Computes the plan.
 
     Args:
         open_donor: opens the donor, of which names, shapes and dtypes are read.
+        overrides: what was typed; the plan names those words that have no effect.
 
     Raises:
         InputError: everything that is wrong between config, data and donor, together.
@@ -223,6 +230,10 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
     cache = plan_cache(
         config, table, network, training.phases, training.undecided, steps_per_epoch=training.steps_per_epoch
     )
+    solver = plan_solver(config, table, network, training, cache, overrides)
+    blocks = network_of_all_blocks(config, network) if solver.solves else None
+    if blocks is not None and blocks is not network:
+        cache = keep_all_blocks(cache, config, table, blocks)
     side = network.preprocess.image_size
     image_CHW = (config.data.channels, side, side)
     return Plan(
@@ -245,6 +256,8 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor]) -> 
             beside=kept_beside(config, network, trained, anchors, teacher),
         ),
         cache=cache,
+        solver=solver,
+        blocks=blocks,
         fewest=fewest,
         remarks=(
             *ledger.remarks,

@@ -17,6 +17,8 @@ RATE = "lr/"
 
 
 def learning(record: RunRecord) -> Html:
+    if record.metrics.get("head", {}).get("path"):
+        return section("Learning", element("div", join((_penalties(record), _freeze(record))), class_="pair"))
     drawn = join((
         _curves(record, "Loss", "loss", LOSSES, falls=True),
         *_figures(record),
@@ -25,6 +27,29 @@ def learning(record: RunRecord) -> Html:
         _freeze(record),
     ))  # fmt: skip
     return section("Learning", element("div", drawn, class_="pair")) if drawn else Html("")
+
+
+def _penalties(record: RunRecord) -> Html:
+    """What each penalty of a solved head came to, on images that it was solved on and on others."""
+    head = record.metrics["head"]
+    strengths = [float(point["penalty"]) for point in head["path"]]
+    others = (
+        "validation" if head.get("chosen_by") == "validation" else f"{head.get('chosen_by')} of the training images"
+    )
+    lines = [
+        (name, strengths, [float(point[key]) for point in head["path"]])
+        for name, key in ((others, "loss"), ("training", "train_loss"))
+    ]
+    chosen = float(head["penalty"])
+    drawn = figures.penalties(lines, f"Loss over the head's penalty; {chosen:.2g} was chosen.", mark=chosen)
+    told = (
+        f"The head was solved for {len(strengths)} penalties. Dotted: {chosen:.2g}, whose loss on {others} was lowest."
+    )
+    if head.get("at_end"):
+        told += " It is at the end of the path, so a better one may lie beyond."
+    if head.get("refit"):
+        told += " The head was then solved again on training and validation images together."
+    return figure("Penalty", drawn, told)
 
 
 def _figures(record: RunRecord) -> Iterator[Html]:

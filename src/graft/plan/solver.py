@@ -1,0 +1,126 @@
+"""Whether a run's head is solved on kept features, and which keys then have no effect."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from graft.config.choices import HeadKind, HeadSolver
+from graft.config.faults import InputError
+from graft.config.schema import Config, HeadConfig
+from graft.data.table import Table
+from graft.finetune.methods import methods_in_words
+from graft.finetune.training_plan import TrainingPlan
+from graft.heads.choice import FEW, FOLDS
+from graft.heads.solve import PENALTIES
+from graft.models.heads import DropoutLinear
+from graft.models.network import Network, network_for
+from graft.plan.features import CachePlan
+
+SOLVABLE = (HeadKind.linear, HeadKind.stages, HeadKind.auto)
+STEPS = (
+    "optimizer", "scheduler", "checkpoint.every_n_steps",
+    *(f"trainer.{name}" for name in ("max_epochs", "accumulate", "clip_norm", "on_nan", "profiler", "tune", "compile")),
+)  # fmt: skip
+"""Keys, and groups of keys, that only training by steps reads."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SolverPlan:
+    """How the head is trained."""
+
+    solves: bool
+    reason: str
+    """Why it is not solved, though head.solver=auto would have it; or by what the penalty is chosen."""
+    without_effect: tuple[str, ...] = ()
+    """Words of the command that a solved head does not read."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": (HeadSolver.convex if self.solves else HeadSolver.sgd).value, **asdict(self)}
+
+
+def plan_solver(
+    config: Config, table: Table, network: Network, training: TrainingPlan, cache: CachePlan, overrides: Sequence[str]
+) -> SolverPlan:
+    """Solved where nothing but a linear head trains, on kept features.
+
+    Raises:
+        InputError: head.solver=convex, or head.refit, where a head cannot be solved.
+    """
+    if config.head.kind not in SOLVABLE:
+        return SolverPlan(solves=False, reason=f"head={config.head.kind.value} is trained by steps")
+    if config.head.solver is HeadSolver.sgd:
+        obstacle = "head.solver=sgd"
+    else:
+        obstacle = next(_obstacles(config, network, training, cache), "")
+    if obstacle and config.head.kind is HeadKind.auto:
+        raise InputError(
+            f"head=auto: expected a head that is solved on kept features, received {obstacle}; try head=linear, which"
+            " can be trained by steps too"
+        )
+    if obstacle and config.head.solver is HeadSolver.convex:
+        raise InputError(
+            f"head.solver: expected a linear head on kept features with convex, received {obstacle}; try head.solver="
+            "auto, which trains by steps then"
+        )
+    if obstacle and config.head.refit:
+        raise InputError(
+            f"head.refit: expected a head that is solved, received {obstacle}; try head.refit=false, or take that back"
+        )
+    if obstacle:
+        return SolverPlan(solves=False, reason=obstacle)
+    few = len(table.val) < FEW
+    by = f"{FOLDS} folds of the training images, as {len(table.val)} validation images are few" if few else (
+        f"{len(table.val):,} validation images"
+    )  # fmt: skip
+    refit = "; solved again on training and validation images" if config.head.refit else ""
+    reason = f"one of {len(PENALTIES)} penalties, chosen by {by}{refit}"
+    return SolverPlan(solves=True, reason=reason, without_effect=tuple(_without_effect(overrides)))
+
+
+def _obstacles(config: Config, network: Network, training: TrainingPlan, cache: CachePlan) -> Iterator[str]:
+    """Why the head has to be trained by steps."""
+    trunk, last = network.stages.names, network.module.get_submodule(network.stages.head)
+    if len(network.stages.heads) > 1:
+        yield f"{len(network.stages.heads)} last layers"
+    if type(last) not in (torch.nn.Linear, DropoutLinear):
+        yield f"a {type(last).__name__} for the last layer"
+    if config.head.dropout or config.backbone.drop_rate:
+        yield "dropout before the last layer"
+    first = training.phases[0]
+    if len(training.phases) > 1 or training.undecided or set(first.frozen.stages) != set(trunk):
+        yield "a trunk that trains"
+    if not cache.kept:
+        yield f"no kept features ({cache.reason})"
+    elif cache.cut != trunk[-1] or cache.kept[0].epochs not in (None, (0, config.trainer.max_epochs)):
+        yield f"features kept after {cache.cut}, not before the last layer"
+    if config.trainer.devices * config.trainer.num_nodes > 1:
+        yield "several processes"
+    if config.donor.class_map:
+        yield "donor.class_map, whose rows the head begins with"
+    if methods := methods_in_words(config):
+        yield f"a method that takes steps ({methods[0]})"
+
+
+def _without_effect(overrides: Sequence[str]) -> Iterator[str]:
+    """Of the words that were typed."""
+    for word in overrides:
+        key = word.lstrip("+~").partition("=")[0]
+        if any(key == read or key.startswith(f"{read}.") for read in STEPS):
+            yield word
+
+
+def network_of_all_blocks(config: Config, network: Network) -> Network | None:
+    """On the meta device, the network with head=stages, of whose features those before the last layer are a part; None
+    where there is none. What a run with head=linear measures beside its own head.
+    """
+    if network.head["kind"] == HeadKind.stages.value:
+        return network
+    settings = replace(config, head=HeadConfig(kind=HeadKind.stages))
+    try:
+        return replace(network_for(settings, network.classes, device="meta"), preprocess=network.preprocess)
+    except InputError:
+        return None

@@ -1,0 +1,215 @@
+"""Runs whose head is solved: what is solved, what it is worth, what is said of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from sklearn.linear_model import LogisticRegression
+
+import graft
+from benchmarks.composed import composed
+from graft.config.faults import InputError
+from graft.heads.choice import choose_head
+from graft.pipeline import solving
+from graft.pipeline.run import run
+from graft.report.record import read_run
+from graft.results.predictions import read_predictions
+
+BACKBONE = "test_efficientnet"
+COLOURS = ("red", "green", "blue")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """180 images in which one channel is a little brighter, 60 of each for every part, and a donor."""
+    place, rng = tmp_path_factory.mktemp("coloured"), np.random.default_rng(0)
+    for part in ("train", "val", "test"):
+        for name in COLOURS:
+            (place / "images" / part / name).mkdir(parents=True)
+        for number in range(60):
+            pixels = rng.integers(0, 200, (36, 36, 3))
+            pixels[:, :, number % 3] += 25
+            target = place / "images" / part / COLOURS[number % 3] / f"{number}.png"
+            Image.fromarray(pixels.astype(np.uint8)).save(target)
+    torch.manual_seed(0)
+    donor = timm.create_model(BACKBONE, num_classes=5)
+    for layer in donor.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = None  # statistics of what it sees here
+    with torch.no_grad():
+        donor.train()(torch.randn(32, 3, 32, 32))
+    torch.save(donor.state_dict(), place / "donor.pth")
+    return place
+
+
+def words(folder: Path, place: Path, *more: str) -> list[str]:
+    return [
+        "backbone=timm", f"backbone.name={BACKBONE}", "donor=file", f"donor.path={folder / 'donor.pth'}",
+        "data=folder", f"data.root={folder / 'images'}", "data.image_size=32", "data.num_workers=0",
+        "trainer.accelerator=cpu", "trainer.progress=false", f"cache.dir={place / 'cache'}", *more,
+    ]  # fmt: skip
+
+
+def solved(folder: Path, place: Path, *more: str) -> dict[str, Any]:
+    given = words(folder, place, *more)
+    run(composed(*given), place / "run", given)
+    return json.loads((place / "run" / "metrics.json").read_text())
+
+
+def test_the_default_head_is_what_scikit_learn_finds_on_the_same_features(folder: Path, tmp_path: Path) -> None:
+    metrics = solved(folder, tmp_path)
+    model: Any = graft.load(tmp_path / "run")
+    trunk = model.network if hasattr(model, "network") else model
+    told = read_predictions(tmp_path / "run" / "predictions.csv")
+    assert set(told) == {"val", "test"}
+
+    def features(part: str) -> tuple[np.ndarray, np.ndarray]:
+        files = sorted((folder / "images" / part).rglob("*.png"))
+        with torch.inference_mode():
+            images = torch.stack([model.preprocess(path) for path in files])
+            maps = _timm_of(trunk).forward_features(images)
+            vectors = _timm_of(trunk).forward_head(maps, pre_logits=True)
+        return vectors.double().numpy(), np.array([COLOURS.index(path.parent.name) for path in files])
+
+    (x, y), (z, _) = features("train"), features("test")
+    mean, scale = x.mean(0), x.std(0) * x.shape[1] ** 0.5
+    strength = 1 / (metrics["head"]["penalty"] * len(x))
+    reference = LogisticRegression(C=strength, tol=1e-10, max_iter=20_000).fit((x - mean) / scale, y)
+    expected = reference.predict_proba((z - mean) / scale)
+    order = [model.classes.index(name) for name in COLOURS]
+    by_path = dict(zip(told["test"].paths, told["test"].answers_NK, strict=True))
+    files = sorted((folder / "images" / "test").rglob("*.png"))
+    received = np.stack(
+        [next(row for path, row in by_path.items() if path.endswith(str(file)[-20:])) for file in files]
+    )
+    assert np.abs(received[:, order] - expected).max() < 2e-3
+    assert metrics["frozen_verified"] is True
+    assert metrics["epochs"] == metrics["steps"] == 0
+
+
+def _timm_of(module: Any) -> Any:
+    return next(each for each in module.modules() if hasattr(each, "forward_features"))
+
+
+def test_the_same_command_gives_the_same_bits(folder: Path, tmp_path: Path) -> None:
+    solved(folder, tmp_path / "one")
+    solved(folder, tmp_path / "two", "seed=5")
+    read = [(tmp_path / name / "run/model/model.safetensors").read_bytes() for name in ("one", "two")]
+    assert read[0] == read[1]
+
+
+def test_metrics_and_report_have_the_path_of_penalties(folder: Path, tmp_path: Path) -> None:
+    head = solved(folder, tmp_path)["head"]
+    losses = [point["loss"] for point in head["path"]]
+    assert head["solver"] == "convex"
+    assert head["chosen_by"] == "validation"
+    assert head["penalty"] == head["path"][losses.index(min(losses))]["penalty"]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Penalty" in page
+    assert f"The head was solved for {len(losses)} penalties" in page
+    with open(tmp_path / "run" / "metrics.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["val/loss"]) == pytest.approx(min(losses), rel=1e-3)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_refit_uses_validation_images_too_and_says_so(folder: Path, tmp_path: Path, capsys) -> None:
+    metrics = solved(folder, tmp_path, "head.refit=true")
+    assert metrics["head"]["refit"] is True
+    assert metrics["val/loss"] < min(point["loss"] for point in metrics["head"]["path"])
+    assert "of images that the head was solved on" in capsys.readouterr().out
+
+
+def test_the_heads_that_one_pass_can_have_are_measured(folder: Path, tmp_path: Path, capsys) -> None:
+    head = solved(folder, tmp_path)["head"]
+    assert [(each["head"], each["features"]) for each in head["measured"]] == [
+        ("linear", "last layer"), ("stages", "all blocks"), ("stages", "all blocks and last layer"),
+    ]  # fmt: skip
+    told = capsys.readouterr().out
+    for each in head["measured"]:
+        assert f"{each['loss']:.4f}" in told
+    assert "last layer" in told
+    assert "head=linear  <- taken" in told
+    assert 0 <= head["neighbours"] <= 1
+
+
+@pytest.mark.parametrize("kind", ["linear", "stages", "auto"])
+def test_each_head_is_the_best_of_its_kind_and_answers_as_exported(folder: Path, tmp_path: Path, kind: str) -> None:
+    metrics = solved(folder, tmp_path, f"head={kind}")
+    head = metrics["head"]
+    allowed = [each["loss"] for each in head["measured"] if kind in (each["head"], "auto")]
+    taken = next(each for each in head["measured"] if each["features"] == head["features"])
+    assert taken["loss"] == min(allowed)
+    model: Any = graft.load(tmp_path / "run")
+    for part, told in read_predictions(tmp_path / "run" / "predictions.csv").items():
+        with torch.inference_mode():
+            answers = model.answers(model(torch.stack([model.preprocess(path) for path in told.paths])))
+        assert np.abs(told.answers_NK - answers.double().numpy()).max() < 1e-3, part
+    record = read_run(tmp_path / "run").model
+    assert record["head"]["kind"] == head["kind"]
+
+
+def test_auto_takes_the_last_layer_where_that_is_best(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    """Its export is then the library's own network, which loads its weights strictly."""
+    monkeypatch.setattr(solving, "choose_head", _worse_with_more_features)
+    assert solved(folder, tmp_path, "head=auto")["head"]["kind"] == "linear"
+    plain = timm.create_model(BACKBONE, num_classes=3)
+    plain.load_state_dict(load_file(tmp_path / "run" / "model" / "model.safetensors"), strict=True)
+    model: Any = graft.load(tmp_path / "run")
+    images = torch.randn(3, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.allclose(plain.eval()(images), model(images), atol=1e-5)
+
+
+def _worse_with_more_features(train: Any, *others: Any, **more: Any) -> Any:
+    choice = choose_head(train, *others, **more)
+    path = tuple(replace(point, loss=point.loss + train.features_ND.shape[1]) for point in choice.path)
+    return replace(choice, path=path)
+
+
+def test_words_without_effect_are_named(folder: Path, tmp_path: Path, capsys) -> None:
+    solved(folder, tmp_path, "optimizer.lr=0.1", "trainer.max_epochs=3")
+    assert "no effect optimizer.lr=0.1, trainer.max_epochs=3: a solved head takes no steps" in capsys.readouterr().out
+    plan = read_run(tmp_path / "run").plan
+    assert plan["solver"]["without_effect"] == ["optimizer.lr=0.1", "trainer.max_epochs=3"]
+    assert plan["steps"] == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (["head.solver=sgd"], "head.solver=sgd"),
+        (["freeze=stage1-3"], "a trunk that trains"),
+        (["cache=none"], "no kept features"),
+        (["head.dropout=0.1"], "dropout before the last layer"),
+        (["method.ema=0.9"], "a method that takes steps"),
+        (["unfreeze=lp_ft", "unfreeze.start=1 epoch"], "a trunk that trains"),
+        (["unfreeze=plateau"], "a trunk that trains"),
+    ],
+)
+def test_what_cannot_be_solved_trains_by_steps(folder: Path, tmp_path: Path, more: list[str], reason: str) -> None:
+    given = words(folder, tmp_path, "trainer.max_epochs=2", "mode=plan", *more)
+    given = [word for word in given if not (more == ["cache=none"] and word.startswith("cache.dir"))]
+    run(composed(*given), tmp_path / "run", given)
+    solver = read_run(tmp_path / "run").plan["solver"]
+    assert solver["kind"] == "sgd"
+    assert reason in solver["reason"]
+
+
+def test_a_solver_that_was_asked_for_is_not_replaced(folder: Path, tmp_path: Path) -> None:
+    given = words(folder, tmp_path, "head.solver=convex", "freeze=stage1-3")
+    with pytest.raises(InputError, match=r"head\.solver: expected .*, received a trunk that trains; try head\.solver"):
+        run(composed(*given), tmp_path / "run", given)
+    given = words(folder, tmp_path, "head.refit=true", "head.solver=sgd")
+    with pytest.raises(InputError, match=r"head\.refit: expected a head that is solved, received head\.solver=sgd"):
+        run(composed(*given), tmp_path / "run", given)
