@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from graft.config.command_line import check_command_line
 from graft.config.compose import parse, register
 from graft.config.examples import command_to_go_on
-from graft.config.faults import FORESEEN, InputError, reason_of
+from graft.config.faults import FORESEEN, InputError, reason_of, wants_traceback
 from graft.config.help import help_text
 from graft.sweep.job import STAYS, check_sweep, trial_of_this_job
 from graft.system.processes import is_first
@@ -43,7 +43,7 @@ def job(cfg: DictConfig) -> float | None:
     except Stopped as stopped:  # no error; it ends a sweep too
         code = _leave(stopped, folder, overrides)
     except FORESEEN as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        if wants_traceback(error):
             raise
         reason = reason_of(error)
         print(reason, file=sys.stderr)

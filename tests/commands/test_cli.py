@@ -7,9 +7,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
+import graft
 from graft.commands.cli import COMMANDS, dispatch, main, usage
 from graft.config.faults import InputError, RunFailed
 
@@ -83,6 +85,19 @@ def test_a_mistake_of_grafts_own_keeps_its_traceback(monkeypatch):
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     with pytest.raises(KeyError, match="x"):
         main()
+
+
+def test_a_file_of_grafts_own_that_is_missing_keeps_its_traceback(monkeypatch, tmp_path, capsys):
+    """A user's file that is missing does not: nothing in graft has to be mended for it."""
+    monkeypatch.setattr(sys, "argv", ["graft", "report", "run"])
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    own = Path(graft.__file__).parent / "models" / "no_such_table.csv"
+    monkeypatch.setattr("graft.commands.report.run", lambda args: own.stat())
+    with pytest.raises(FileNotFoundError, match="no_such_table"):
+        main()
+    monkeypatch.setattr("graft.commands.report.run", lambda args: (tmp_path / "mine.csv").stat())
+    assert main() == 1
+    assert capsys.readouterr().err.startswith("graft: FileNotFoundError: ")
 
 
 def test_the_traceback_is_there_for_who_asks_for_it(monkeypatch):

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
-from graft.config.faults import FORESEEN, InputError, nearest, reason_of
+from graft.config.faults import FORESEEN, InputError, nearest, reason_of, wants_traceback
 
 
 class Command(Protocol):
@@ -89,7 +89,7 @@ def exit_code(name: str, action: Callable[[], int]) -> int:
         print(f"{name}: stopped", file=sys.stderr)
         return 130
     except FORESEEN as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        if wants_traceback(error):
             raise
         print(f"{name}: {reason_of(error)}", file=sys.stderr)
         return 1

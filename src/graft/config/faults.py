@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -70,7 +72,17 @@ def said(error: BaseException) -> str:
 
 FORESEEN = (InputError, RunFailed, OSError, MemoryError)
 """What a command answers in words: the user's mistake, a run that failed, the machine's limits. Any other error is a
-mistake of graft's, whose traceback is wanted."""
+mistake of graft's, whose traceback is wanted, and so is one of these that `wants_traceback`."""
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def wants_traceback(error: BaseException) -> bool:
+    """Of a foreseen error: asked for by HYDRA_FULL_ERROR=1, or about a file of graft's own, which nobody else can
+    have misplaced.
+    """
+    names = (getattr(error, name, None) for name in ("filename", "filename2"))
+    own = any(isinstance(name, str | os.PathLike) and Path(name).resolve().is_relative_to(PACKAGE) for name in names)
+    return own or os.environ.get("HYDRA_FULL_ERROR") == "1"
 
 
 def reason_of(error: BaseException) -> str:
