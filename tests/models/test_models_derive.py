@@ -76,13 +76,27 @@ def test_what_runs_first_is_the_stem_wherever_it_is_defined() -> None:
         module = Interleaved(5)
     heads = derive_heads(Interleaved, "interleaved")
     assert heads == ("logits",)
-    stages = derive_stages(module, heads, call_order(module, 8, 3))
+    stages = derive_stages(module, heads, call_order(module, 8, 3, pytest.fail))
     assert {stage.name: stage.prefixes for stage in stages.trunk} == {
         "stem": ("token", "first"),
         "stage1": ("parts.0",),
         "stage2": ("parts.1",),
         "stage3": ("parts.2", "last", "norm"),
     }
+
+
+def test_an_order_that_is_a_guess_is_named() -> None:
+    class Asking(Interleaved):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) if x.mean().item() > 0 else self.logits(x.mean((2, 3)))
+
+    with torch.device("meta"):
+        module = Asking(5)
+    told: list[str] = []
+    assert call_order(module, 8, 3, told.append) == {}
+    assert len(told) == 1
+    assert told[0].startswith("the order of the stages is a guess: that in which Asking defines its layers, as its")
+    assert told[0].endswith("backbone.stages= declares them")
 
 
 def test_a_model_without_a_last_layer_is_answered() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from graft.config.faults import InputError
+from graft.config.faults import InputError, said
 from graft.models.stages import Stage, Stages, covers, tensor_names
 
 NUMBERED = re.compile(r"(.*\D)(\d+)")
@@ -19,6 +19,7 @@ PLAIN = re.compile(r"[a-z]+\d+")
 MAIN_SHARE = 0.05
 # Siblings numbered alike are the chain of stages when they hold at least this share together.
 FAMILY_SHARE = 0.3
+SHOWN = 120  # letters of why a forward pass failed
 
 
 def derive_heads(build: Callable[[int], nn.Module], name: str) -> tuple[str, ...]:
@@ -41,11 +42,14 @@ def derive_heads(build: Callable[[int], nn.Module], name: str) -> tuple[str, ...
     return heads
 
 
-def call_order(module: nn.Module, image_size: int, channels: int) -> dict[str, int]:
+def call_order(module: nn.Module, image_size: int, channels: int, say: Callable[[str], None]) -> dict[str, int]:
     """Module path to its place in the order of first calls, from a forward pass without storage.
 
     A module's tree says what belongs together, but not always in what order it runs. {} where an operation of the
     model has no form without storage; the order of definition is then the best there is.
+
+    Args:
+        say: is told so.
     """
     order: dict[str, int] = {}
 
@@ -60,7 +64,11 @@ def call_order(module: nn.Module, image_size: int, channels: int) -> dict[str, i
     try:
         with torch.no_grad():
             module.eval()(torch.empty(2, channels, image_size, image_size, device="meta"))
-    except (RuntimeError, ValueError, TypeError, AssertionError):
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        say(
+            f"the order of the stages is a guess: that in which {type(module).__name__} defines its layers, as its"
+            f" forward pass cannot be followed without images ({said(error)[:SHOWN]}); backbone.stages= declares them"
+        )
         return {}
     finally:
         module.train(training)

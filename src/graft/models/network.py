@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -35,6 +35,8 @@ class Network:
     """What `plain_model` needs to build the library's own model again; JSON holds it."""
     head: dict[str, Any]
     """What `rebuild` needs besides to put the head in place; JSON holds it."""
+    remarks: tuple[str, ...] = ()
+    """What of it is a guess."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -87,7 +89,8 @@ def build_network(
         build["altered"] = resolved(bare, backbone.alter)
         alter(bare, build["altered"])
     heads = _heads(backbone, bare, build)
-    stages = _stages(backbone, heads, bare, image_shape)
+    remarks: list[str] = []
+    stages = _stages(backbone, heads, bare, image_shape, remarks.append)
     described = describe_head(backbone, head, heads)
     with seeded(seed + 1):
         bare, described = install_head(bare, described, num_classes=num_classes, stages=stages, image_shape=image_shape)
@@ -101,6 +104,7 @@ def build_network(
         classes=num_classes,
         build=build,
         head=described,
+        remarks=tuple(remarks),
     )
     if device == "meta":
         known(network, lambda: _check_forward(network, image_shape), "goes through", image_shape)
@@ -214,11 +218,15 @@ def _heads(backbone: BackboneConfig, bare: nn.Module, build: Mapping[str, Any]) 
 
 
 def _stages(
-    backbone: BackboneConfig, heads: Sequence[str], bare: nn.Module, image_shape: tuple[int, int, int]
+    backbone: BackboneConfig,
+    heads: Sequence[str],
+    bare: nn.Module,
+    image_shape: tuple[int, int, int],
+    say: Callable[[str], None],
 ) -> Stages:
     if backbone.stages:
         return declared_stages(backbone.stages, heads)
-    return derive_stages(bare, heads, call_order(bare, image_shape[1], image_shape[0]))
+    return derive_stages(bare, heads, call_order(bare, image_shape[1], image_shape[0], say))
 
 
 def _check_forward(network: Network, image_shape: tuple[int, int, int]) -> None:

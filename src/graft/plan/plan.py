@@ -261,6 +261,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor], ove
         fewest=fewest,
         remarks=(
             *ledger.remarks,
+            *network.remarks,
             *_altered(network),
             *filter(None, [head_in_words(network.head, network.build)]),
             *training.schedule.unreached(training.steps_per_epoch, training.total_steps),

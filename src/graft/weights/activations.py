@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,7 +38,11 @@ def stages_of(opened: OpenedModel) -> Stages:
         channels=build["channels"], device="meta",
     )  # fmt: skip
     settings = opened.preprocess.settings
-    return derive_stages(bare, heads, call_order(bare, settings.image_size, settings.channels))
+    return derive_stages(bare, heads, call_order(bare, settings.image_size, settings.channels, _note))
+
+
+def _note(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 class Capture:
