@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graft.config.faults import InputError
-from graft.models.cut import split
+from graft.models.cut import _Sides, split
 from graft.models.stages import Stage, Stages
 
 STAGES = Stages((Stage("one", ("a", "position")), Stage("two", ("b",))), ("fc",))
@@ -240,6 +240,16 @@ def test_a_network_that_decides_by_values_is_answered() -> None:
     stages = Stages((Stage("one", ("a",)), Stage("two", ("b",))), ("fc",))
     with pytest.raises(InputError, match=r"cut after one, received Moody: .*control flow.*cache=none"):
         split(Moody(), stages, "one")
+
+
+@pytest.mark.parametrize("where", ["whole", "of"])
+def test_a_mistake_of_grafts_own_is_not_told_as_the_networks(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mistaken(self: object, *_: object) -> bool:
+        raise AttributeError("graft's own")
+
+    monkeypatch.setattr(_Sides, where, mistaken)
+    with pytest.raises(AttributeError, match="graft's own"):
+        split(Net(), STAGES, "one")
 
 
 def test_halves_that_differ_from_the_whole_are_answered() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from graft.config.faults import InputError, said
 from graft.models.cut_graph import Cut
 from graft.models.stages import HEAD, Stages, covers, tensor_names
-from graft.models.tracing import ROOT, UNTRACEABLE, Tracer, Whole, double, is_layer, targets
+from graft.models.tracing import ROOT, Tracer, Untraceable, Whole, double, is_layer, targets
 from graft.system.machine import full_float32
 
 TOLERANCE = 1e-5
@@ -65,7 +65,7 @@ def split(module: nn.Module, stages: Stages, after: str, *, example: Tensor | No
         halves = _fewest_crossings(module, sides)
         prefix = _to_layers(halves.prefix())
         rest = halves.rest(module)
-    except UNTRACEABLE as error:
+    except Untraceable as error:
         raise _uncuttable(module, after, error) from error
     if example is not None:
         prove(module, prefix, rest, example, after)
@@ -98,11 +98,11 @@ class _Halves:
 def _fewest_crossings(module: nn.Module, sides: _Sides) -> _Halves:
     """Traces as little as it can, and down to the layers where that fails or lets several values across the cut."""
     found: list[_Halves] = []
-    failure: Exception = ValueError()
+    failure = Untraceable()
     for whole in (sides.whole, sides.layer):
         try:
             found.append(_halves(module, sides, whole))
-        except UNTRACEABLE as error:
+        except Untraceable as error:
             failure = failure if str(failure) else error
         if found and len(found[-1].in_eval.crossing) == 1:
             break
@@ -119,7 +119,7 @@ def _halves(module: nn.Module, sides: _Sides, whole: Callable[[str], bool]) -> _
         Cut(graph, sides.of, lambda target: module.get_submodule(target.removeprefix(f"{ROOT}."))) for graph in graphs
     )
     if in_train.signature != in_eval.signature:
-        raise ValueError("other values cross the cut in training than in evaluation")
+        raise Untraceable("other values cross the cut in training than in evaluation")
     return _Halves(in_train, in_eval, doubles)
 
 
@@ -167,7 +167,7 @@ def _to_layers(coarse: fx.GraphModule) -> Prefix:
     copied = double(coarse, training=False)
     try:
         graph = Tracer(lambda child, _: is_layer(child)).trace(copied)
-    except UNTRACEABLE:
+    except Untraceable:
         graph = coarse.graph
     prefix = Prefix(copied, graph)
     prefix.training = False
@@ -189,7 +189,7 @@ def prove(module: nn.Module, prefix: nn.Module, rest: nn.Module, images: Tensor,
             part.training = training
     difference = float((expected - received).abs().max())
     if difference > TOLERANCE * max(1.0, float(expected.abs().max())):
-        raise _uncuttable(module, after, ValueError(f"its two halves give logits that differ by {difference:.2g}"))
+        raise _uncuttable(module, after, Untraceable(f"its two halves give logits that differ by {difference:.2g}"))
     return difference
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from torch import fx, nn
 
+from graft.models.tracing import Untraceable
+
 # Parts of the names of what is random in training, as modules and as functions.
 CHANCE = ("drop", "stochastic", "bernoulli", "rand")
 
@@ -33,7 +35,7 @@ class Cut:
             (self._divide(early, core, tail=tail) for tail in (True, False)), key=lambda division: len(division[1])
         )
         if not self.crossing:
-            raise ValueError("nothing that comes from the images crosses the cut")
+            raise Untraceable("nothing that comes from the images crosses the cut")
 
     @property
     def signature(self) -> tuple[str, ...]:

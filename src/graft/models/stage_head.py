@@ -17,7 +17,7 @@ from graft.config.choices import HeadKind, Taps
 from graft.config.faults import InputError, said
 from graft.models.blocks import find_taps, pooled_axes
 from graft.models.stages import Stages, covers, tensor_names
-from graft.models.tracing import ROOT, UNTRACEABLE, Tracer, Whole, double, targets
+from graft.models.tracing import ROOT, Tracer, Untraceable, Whole, double, targets
 
 
 class StagesNetwork(fx.GraphModule):
@@ -88,7 +88,7 @@ def tap(module: nn.Module, head: Mapping[str, Any], *, num_classes: int) -> Stag
         graph = Tracer(lambda _, path: _is_leaf(path.removeprefix(f"{ROOT}."), paths)).trace(whole)
         _pool(graph, whole, rows, head["last"], at)
         values = targets(graph, Whole(module), whole)
-    except UNTRACEABLE as error:
+    except Untraceable as error:
         raise _untappable(module, error) from error
     for node in graph.nodes:
         if node.op in ("call_module", "get_attr"):
@@ -165,7 +165,7 @@ def _pool(
     calls = {str(node.target).removeprefix(f"{ROOT}."): node for node in graph.nodes if node.op == "call_module"}
     missing = [path for path in (*(row["module"] for row in rows), at) if path not in calls]
     if missing:
-        raise ValueError(f"its forward does not call {', '.join(missing[:3])}")
+        raise Untraceable(f"its forward does not call {', '.join(missing[:3])}")
     vectors: list[fx.Node] = []
     for row in rows:
         node = calls[row["module"]]
@@ -176,6 +176,8 @@ def _pool(
         if node is head:
             break
         graph.erase_node(node)
+    if len(head.all_input_nodes) != 1:
+        raise Untraceable(f"its last layer takes {len(head.all_input_nodes)} values")
     (entering,) = head.all_input_nodes
     while _is_dropout(whole, entering):  # which changes nothing in eval mode
         (entering,) = entering.all_input_nodes

@@ -11,11 +11,16 @@ from typing import Any
 import torchvision
 from torch import Tensor, fx, nn
 
+from graft.config.faults import said
 from graft.models.stages import tensor_names
 
 ROOT = "network"
 # What following a forward symbolically may raise when it asks a value which way to go or hands one to foreign code.
-UNTRACEABLE = (TypeError, ValueError, RuntimeError, AttributeError, LookupError, AssertionError)
+_REASONS = (TypeError, ValueError, RuntimeError, AttributeError, LookupError, AssertionError)
+
+
+class Untraceable(Exception):
+    """The network does not let itself be followed, copied or divided. Any other error is a mistake of graft's."""
 
 
 class Whole(nn.Module):
@@ -37,9 +42,26 @@ class Tracer(fx.Tracer):
         modules: Any = (math, torchvision.ops)  # torch annotates a tuple of one
         super().__init__(autowrap_modules=modules, autowrap_functions=_opaque_functions(), param_shapes_constant=True)
         self.whole = whole
+        self._own_mistake = False
+
+    def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
+        """As `torch.fx.Tracer.trace`.
+
+        Raises:
+            Untraceable: the forward does what symbols cannot.
+        """
+        try:
+            return super().trace(root, concrete_args)
+        except _REASONS as error:
+            if self._own_mistake:
+                raise
+            raise Untraceable(said(error)) from error
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return self.whole(m, module_qualified_name)
+        self._own_mistake = True  # as long as `whole` is asked, which is graft's
+        whole = self.whole(m, module_qualified_name)
+        self._own_mistake = False
+        return whole
 
 
 def is_layer(module: nn.Module) -> bool:
@@ -50,9 +72,16 @@ def is_layer(module: nn.Module) -> bool:
 
 
 def double(module: nn.Module, training: bool) -> nn.Module:
-    """A copy in one mode that shares every parameter and buffer: tracing may leave its symbols in a module's caches."""
+    """A copy in one mode that shares every parameter and buffer: tracing may leave its symbols in a module's caches.
+
+    Raises:
+        Untraceable: something in the module does not let itself be copied.
+    """
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
-    copied = copy.deepcopy(module, shared)
+    try:
+        copied = copy.deepcopy(module, shared)
+    except _REASONS as error:
+        raise Untraceable(said(error)) from error
     for part in copied.modules():
         part.training = training
     return copied

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torchvision import ops
 
-from graft.models.tracing import ROOT, UNTRACEABLE, Tracer, Whole, double, is_layer
+from graft.models.tracing import ROOT, Tracer, Untraceable, Whole, double, is_layer
 from graft.results.keras.layers import Unmapped, Value, activation, batch_norm, convolution, dense, pair
 
 DOT = "__"
@@ -37,10 +37,10 @@ def keras_model(keras: Any, module: nn.Module, image_shape: tuple[int, int, int]
     Raises:
         Unmapped: the first thing that has no counterpart.
     """
-    whole = double(Whole(module), training=False)
     try:
+        whole = double(Whole(module), training=False)
         graph = Tracer(lambda child, _: is_layer(child)).trace(whole)
-    except UNTRACEABLE as error:
+    except Untraceable as error:
         raise Unmapped(f"a forward that cannot be traced ({' '.join(str(error).split())[:120]})") from error
     channels, height, width = image_shape
     images = keras.Input((height, width, channels), name="images")
