@@ -8,19 +8,23 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from graft.config.faults import InputError
-from graft.sweep.attempt import Claim, Ended, Interrupted
+from graft.sweep.attempt import Claim, Ended, Ending, Interrupted
 from graft.sweep.conduct import conduct
+from graft.sweep.engine import Sweep
 from graft.sweep.ledger import TrialLedger
-from graft.sweep.record import JOURNAL, Objective, StudyRecord, training_lock
+from graft.sweep.record import FAILED, JOURNAL, Objective, StudyRecord, training_lock
 from graft.sweep.settings import SweepSettings
 from graft.sweep.sources import Grid
 from graft.sweep.space import read_space
@@ -396,3 +400,28 @@ def test_two_workers_on_one_journal_lose_no_trial_and_double_none(tmp_path: Path
     assert len(logged(folder, "begin")) == trials
     assert sorted(logged(folder, "begin")) == sorted(logged(folder, "end"))
     assert {trial.attempts for trial in study.trials} == {1}
+
+
+def test_every_failure_counts_though_threads_fail_at_once(tmp_path: Path) -> None:
+    class Slow(int):
+        """Gives other threads the time to read the same number."""
+
+        def __add__(self, more: int) -> Slow:
+            time.sleep(0.01)
+            return Slow(int(self) + more)
+
+    def never(*_: object) -> Any:
+        raise AssertionError
+
+    ledger: Any = SimpleNamespace(finish=lambda *_: None, objectives=LOSS)
+    settings = SweepSettings(objectives=LOSS, max_failures=8)
+    sweep = Sweep(ledger, never, never, settings, lambda line: None, failures=Slow())  # pyright: ignore[reportArgumentType]
+    claim = Claim(number=0, choices={}, overrides=[], folder=tmp_path, attempts=1, failures=0, lock=FileLock(tmp_path))
+    ending = Ending(state=FAILED, reason="too large")
+    threads = [threading.Thread(target=sweep._enter, args=(claim, ending)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sweep.failures == 8
+    assert sweep.gave_up

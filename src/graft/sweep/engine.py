@@ -47,6 +47,8 @@ class Sweep:
     has_job: Callable[[Claim], bool] = lambda claim: False
     waits: bool = True
     failures: int = 0
+    """Trials that failed here; several threads count them."""
+    _counting: threading.Lock = field(default_factory=threading.Lock)
     _stopped: bool = False
     _elsewhere: set[int] = field(default_factory=set[int])
 
@@ -190,8 +192,9 @@ class Sweep:
     def _enter(self, claim: Claim, ending: Ending) -> None:
         self.ledger.finish(claim, ending)
         if ending.state == FAILED:
-            self.failures += 1
-            self._stopped = self._stopped or self.gave_up
+            with self._counting:
+                self.failures += 1
+                self._stopped = self._stopped or self.gave_up
         self.say(f"trial {claim.number} {outcome(ending, self.ledger.objectives)}")
 
 
