@@ -22,8 +22,10 @@ class Mutant:
 
     path: str
     """Of the file, from the repository's root."""
+    line: int
+    """Of what is changed, in the file as it stands."""
     lines: tuple[int, int]
-    """First and last line of what is changed, in the file as it stands."""
+    """First and last line of the statement around it: coverage knows no smaller part."""
     module: cst.Module
     old: cst.CSTNode
     new: cst.CSTNode
@@ -37,7 +39,7 @@ class Mutant:
 
     def __str__(self) -> str:
         before, after = (_one_line(self.module.code_for_node(node)) for node in (self.old, self.new))
-        return f"{self.path}:{self.lines[0]}  {before}  ->  {after}"
+        return f"{self.path}:{self.line}  {before}  ->  {after}"
 
 
 def mutants_of(root: Path, path: str) -> list[Mutant]:
@@ -45,7 +47,7 @@ def mutants_of(root: Path, path: str) -> list[Mutant]:
     visitor = _Points()
     wrapper = MetadataWrapper(cst.parse_module((root / path).read_text(encoding="utf-8")))
     wrapper.visit(visitor)
-    return [Mutant(path, lines, wrapper.module, old, new) for old, new, lines in visitor.found]
+    return [Mutant(path, line, lines, wrapper.module, old, new) for old, new, line, lines in visitor.found]
 
 
 class _Points(cst.CSTVisitor):
@@ -53,16 +55,24 @@ class _Points(cst.CSTVisitor):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[tuple[cst.CSTNode, cst.CSTNode, tuple[int, int]]] = []
+        self.found: list[tuple[cst.CSTNode, cst.CSTNode, int, tuple[int, int]]] = []
+        self._statement: tuple[int, int] | None = None
 
     def on_visit(self, node: cst.CSTNode) -> bool:
         if _is_unseen(node):
             return False
         place = self.get_metadata(PositionProvider, node, None)
         if place is not None:
+            own = (place.start.line, place.end.line)
+            if isinstance(node, cst.SimpleStatementLine):
+                self._statement = own
             for changed in _changed(node):
-                self.found.append((node, changed, (place.start.line, place.end.line)))
+                self.found.append((node, changed, own[0], self._statement or own))
         return True
+
+    def on_leave(self, original_node: cst.CSTNode) -> None:
+        if isinstance(original_node, cst.SimpleStatementLine):
+            self._statement = None
 
 
 def _changed(node: cst.CSTNode) -> Iterator[cst.CSTNode]:

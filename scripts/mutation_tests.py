@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-COPIED = ("src", "tests", "conf", "docs", "scripts", "train.py", "pyproject.toml", "constraints.txt")
+COPIED = ("src", "tests", "benchmarks", "conf", "docs", "scripts", "train.py", "pyproject.toml", "constraints.txt")
 SETUP = "setup of "
 TIMED_OUT = -1
 MEMORY = 12 << 30  # a change of a size may ask for more than the machine has
@@ -128,12 +128,14 @@ class Reach:
         """Those that go over the lines, the quickest first. Where only an import runs these: over any of the file."""
         held = self.lines.get(path, {})
         inside = [held[line] for line in range(lines[0], lines[1] + 1) if line in held]
-        named = {test for tests in inside for test in tests if test}
-        if not named:
-            named = {test for tests in held.values() for test in tests if test} if any(inside) else set()
+        named = self._usable(inside) or (self._usable(held.values()) if any(inside) else set())
         files = {test.removeprefix(SETUP) for test in named if test.startswith(SETUP)}
         tests = {test for test in self.seconds if test in named or test.partition("::")[0] in files}
         return sorted(tests, key=lambda test: (self.seconds[test], test))
+
+    def _usable(self, contexts: Iterable[Sequence[str]]) -> set[str]:
+        """The set-ups and tests among them that pass as it is."""
+        return {test for tests in contexts for test in tests if test in self.seconds or test.startswith(SETUP)}
 
     def within(self, tests: Sequence[str], seconds: float) -> list[str]:
         """As many as take so long together, one at least."""
