@@ -233,6 +233,16 @@ def test_zip_bombs_are_refused(tmp_path: Path) -> None:
         open_donor(tmp_path / "c.pt")
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
+def test_an_archive_that_names_an_entry_twice_is_refused(tmp_path: Path) -> None:
+    torch.save({"w": torch.zeros(3)}, tmp_path / "a.pt")
+    with zipfile.ZipFile(tmp_path / "a.pt", "a") as archive:
+        twice = archive.namelist()[0]
+        archive.writestr(twice, b"another")
+    with pytest.raises(InputError, match=rf"an archive that holds {re.escape(twice)} more than once"):
+        open_donor(tmp_path / "a.pt")
+
+
 def test_a_flipped_bit_in_a_tensor_of_a_zip_is_refused(tmp_path: Path) -> None:
     torch.save({"w": torch.zeros(1000)}, tmp_path / "a.pt")
     content = bytearray((tmp_path / "a.pt").read_bytes())

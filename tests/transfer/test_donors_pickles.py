@@ -109,6 +109,33 @@ def test_tensors_that_were_pickled_without_torch(tmp_path: Path, protocol: int) 
     assert_read(tmp_path / "a.pkl", "pickle")
 
 
+DTYPES = (
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8),
+    *(torch.uint8, torch.bool, torch.complex64, torch.complex128),
+)
+
+
+@pytest.mark.parametrize("form", [ZIP, LEGACY])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_storage_is_read_beside_what_is_not_made(
+    tmp_path: Path, dtype: torch.dtype, form: dict[str, Any]
+) -> None:
+    value = torch.tensor([0, 1, 3]).to(dtype)
+    torch.save({"w": value, "args": argparse.Namespace(lr=0.1)}, tmp_path / "a.pt", **form)
+    read = open_donor(tmp_path / "a.pt").read("w")
+    assert (read.dtype, read.tolist()) == (dtype, value.tolist())
+
+
+@pytest.mark.parametrize("form", [ZIP, LEGACY])
+def test_tensors_with_attributes_of_their_own_are_read(tmp_path: Path, form: dict[str, Any]) -> None:
+    tensors = {"plain": torch.arange(3.0), "parameter": nn.Parameter(torch.arange(2.0))}
+    for value in tensors.values():
+        value.is_shared_by = "two layers"
+    torch.save({**tensors, "args": argparse.Namespace(lr=0.1)}, tmp_path / "a.pt", **form)
+    with open_donor(tmp_path / "a.pt") as donor:
+        assert {name: donor.read(name).tolist() for name in donor.infos} == {"plain": [0, 1, 2], "parameter": [0, 1]}
+
+
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_arrays_in_a_plain_pickle(tmp_path: Path, protocol: int) -> None:
     """The form of detectron2's model zoo."""
