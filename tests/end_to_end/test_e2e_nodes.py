@@ -46,8 +46,9 @@ def agents(folder: Path, words: list[str], *, nodes: int, each: int) -> list[sub
 
 
 def start(command: list[str]) -> subprocess.Popen[str]:
+    """With one thread each, which torchrun sets of itself only where it starts several: bits depend on their number."""
     return subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, "HF_HUB_OFFLINE": "1"}, text=True,
+        command, cwd=ROOT, env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
 
