@@ -1,11 +1,19 @@
-"""The backbones that conf/backbone describes, for commands that do not compose a config."""
+"""What conf/ describes, for commands other than training: its backbones, and the config that words compose."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
+
+from graft.config.command_line import check_command_line
+from graft.config.compose import parse, register
+from graft.config.faults import ConfigError, InputError
+from graft.config.schema import Config
 
 _CONF = Path(__file__).resolve().parents[3] / "conf"
 
@@ -19,3 +27,41 @@ def keras_rules(library: str, name: str) -> dict[str, Any]:
                 rules = OmegaConf.to_container(preset.get("keras") or OmegaConf.create(), resolve=True)
                 return {str(key): value for key, value in rules.items()} if isinstance(rules, dict) else {}
     return {}
+
+
+def conf_folder() -> Path:
+    """conf/ here, or beside graft.
+
+    Raises:
+        InputError: neither is there.
+    """
+    for folder in (Path("conf"), _CONF):
+        if (folder / "config.yaml").is_file():
+            return folder.resolve()
+    raise InputError(
+        f"expected conf/config.yaml in {Path.cwd()}, received none; try `cd` to the graft repository first"
+    )
+
+
+def packaged_backbones() -> list[str]:
+    """Options of the group backbone whose weights an installed package ships."""
+    found: list[str] = []
+    for path in sorted((conf_folder() / "backbone").glob("*.yaml")):
+        package = OmegaConf.select(OmegaConf.load(path), "published.package")
+        if package and find_spec(package) is not None:
+            found.append(path.stem)
+    return found
+
+
+def composed(words: Sequence[str]) -> Config:
+    """What `python train.py WORDS…` would run.
+
+    Raises:
+        ConfigError: every mistake in them.
+    """
+    conf = conf_folder()
+    register()
+    if faults := check_command_line(words, conf):
+        raise ConfigError(faults)
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        return parse(compose("config", list(words)))
