@@ -105,6 +105,7 @@ def test_globs_name_more(tiny):
     ("globs", "message"),
     [
         (["layer9.*"], r"'layer9\.\*', which names no parameter; try layer"),
+        (["0000"], r"'0000', which names no parameter; try conv1\.weight$"),  # nothing is near: the first
         (["*.bias"], r"which names only parameters without weight decay \(conv1\.bias: bias\)"),
         (["layer1.conv.weight"], "which names only such as never do"),
     ],

@@ -1,5 +1,6 @@
 """A run that is stopped anywhere and goes on ends with the same bits as one that was not."""
 
+import re
 import resource
 import shutil
 
@@ -224,6 +225,17 @@ def test_a_file_that_may_grow_no_further_leaves_the_one_before(tiny, tmp_path, m
     torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     run(tiny, tmp_path)
     assert ending(tmp_path) == reference
+
+
+def test_what_could_not_be_written_is_told_with_what_there_still_is(tmp_path):
+    folder, full = tmp_path / "checkpoints", OSError(28, "No space left on device")
+    folder.mkdir()
+    told = rf"{folder}/last\.ckpt could not be written \(No space left on device; [\d,]+ MB are free there\)"
+    goes_on = "; make room, and the same command goes on"
+    assert re.fullmatch(told + goes_on, str(checkpoint_file.unwritten(folder / "last.ckpt", full)))
+    (folder / "previous.ckpt").touch()
+    kept = r"; previous\.ckpt, written before, is intact"
+    assert re.fullmatch(told + kept + goes_on, str(checkpoint_file.unwritten(folder / "last.ckpt", full)))
 
 
 def test_a_metrics_file_that_cannot_be_written_is_named(tiny, tmp_path, monkeypatch):
