@@ -18,6 +18,7 @@ import torch
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
+HANGS = 240  # seconds after which something hangs rather than waits for a core
 SMALL = (
     "backbone=timm", "backbone.name=test_resnet.r160_in1k", "donor=none", "freeze=none", "data=folder",
     "data.image_size=32", "data.batch_size=4", "data.num_workers=2", "trainer=cpu", "trainer.max_epochs=40",
@@ -34,7 +35,7 @@ class Started:
         )  # fmt: skip
 
     def until(self, there: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + HANGS
         while not there():
             assert self.process.poll() is None, self.process.communicate()[1]
             assert time.monotonic() < deadline
@@ -45,7 +46,7 @@ class Started:
         return [int(number) for number in found.split()]
 
     def end(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=60)
+        out, err = self.process.communicate(timeout=HANGS)
         return self.process.returncode, out, err
 
 
