@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from graft.config.choices import HeadKind, Library
+from graft.config.choices import HeadKind, Library, Taps
 from graft.config.faults import InputError
 from graft.config.schema import BackboneConfig, HeadConfig
+from graft.models.blocks import find_taps
 from graft.models.cut import split
 from graft.models.fingerprint import structure_hash
 from graft.models.network import Network, build_network, rebuild
 from graft.models.stage_head import alike, head_in_words, tap
+from graft.models.stages import declared_stages
 
 STAGES = HeadConfig(kind=HeadKind.stages)
 
@@ -91,6 +93,31 @@ def test_a_cache_key_tells_pooled_features_from_the_last_layer_s() -> None:
     assert all(isinstance(prefix, fx.GraphModule) for prefix in prefixes)
     assert len({structure_hash(prefix) for prefix in prefixes}) == 3
     assert len({structure_hash(nn.Sequential(prefix)) for prefix in prefixes}) == 3
+
+
+class Turned(nn.Module):
+    """Its second map has its channels last, those of the others come first; the first does not tell."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer1, self.layer3, self.layer4 = (nn.Conv2d(*sizes, 3, padding=1) for sizes in ((3, 8), (4, 6), (6, 5)))
+        self.layer2 = nn.Linear(8, 4)
+        self.fc = nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layer2(self.layer1(x).permute(0, 2, 3, 1))
+        return self.fc(self.layer4(self.layer3(x.permute(0, 3, 1, 2))).mean((2, 3)))
+
+
+def test_a_map_that_tells_its_layout_is_not_outvoted() -> None:
+    with torch.device("meta"):
+        module = Turned()
+    stages = declared_stages({f"stage{n}": [f"layer{n}"] for n in range(1, 5)}, ["fc"])
+    taps, entering = find_taps(module, stages, Taps.block, (3, 8, 8))
+    assert [(tap.module, tap.axes, tap.channels, tap.places) for tap in taps] == [
+        ("layer1", (2, 3), 8, 64), ("layer2", (1, 2), 4, 64), ("layer3", (2, 3), 6, 64), ("layer4", (2, 3), 5, 64),
+    ]  # fmt: skip
+    assert entering == (1, 5)
 
 
 class Winding(nn.Module):

@@ -49,8 +49,8 @@ def find_taps(
         inner = [path for path in own if path in blocks] or own[-1:]
         chosen += inner[-1:] if taps is Taps.stage else inner
     order = [path for path in pooled if path in chosen]
-    layout = _layout([pooled[path] for path in order])
-    return [_tap(path, pooled[path], layout) for path in order], entering
+    usual = _usual_layout([pooled[path] for path in order])
+    return [_tap(path, pooled[path], usual) for path in order], entering
 
 
 def pooled_axes(shape: Sequence[int]) -> tuple[int, ...]:
@@ -58,8 +58,8 @@ def pooled_axes(shape: Sequence[int]) -> tuple[int, ...]:
     return {2: (), 3: tuple(TOKENS), 4: tuple(MAP)}[len(shape)]
 
 
-def _tap(path: str, shape: tuple[int, ...], layout: list[int]) -> Tap:
-    axes = TOKENS if len(shape) == 3 else layout
+def _tap(path: str, shape: tuple[int, ...], usual: list[int]) -> Tap:
+    axes = TOKENS if len(shape) == 3 else _layout(shape) or usual
     (channels,) = (size for axis, size in enumerate(shape) if axis and axis not in axes)
     places = 1
     for axis in axes:
@@ -67,14 +67,15 @@ def _tap(path: str, shape: tuple[int, ...], layout: list[int]) -> Tap:
     return Tap(module=path, axes=tuple(axes), places=places, channels=channels)
 
 
-def _layout(shapes: Sequence[tuple[int, ...]]) -> list[int]:
-    """Axes of a network's maps. A map is square, which tells where its channels are unless there are as many of them as
-    pixels in a row; a network's maps are alike in this, so the others tell."""
-    told = Counter(
-        tuple(MAP if shape[2] == shape[3] else MAP_CHANNELS_LAST)
-        for shape in shapes
-        if len(shape) == 4 and (shape[2] == shape[3]) != (shape[1] == shape[2])
-    )
+def _layout(shape: tuple[int, ...]) -> list[int] | None:
+    """Axes of a map, which is square: that tells where its channels are, unless it has as many as pixels in a row."""
+    first, last = shape[2] == shape[3], shape[1] == shape[2]
+    return None if first == last else MAP if first else MAP_CHANNELS_LAST
+
+
+def _usual_layout(shapes: Sequence[tuple[int, ...]]) -> list[int]:
+    """That of most of a network's maps, for those that do not tell."""
+    told = Counter(tuple(layout) for shape in shapes if len(shape) == 4 and (layout := _layout(shape)))
     return list(told.most_common(1)[0][0]) if told else MAP
 
 
