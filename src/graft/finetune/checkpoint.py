@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
@@ -35,8 +35,10 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
         InputError: there is no such file, it is damaged, or it holds anything else.
     """
     try:
-        _check_sums(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as file:
+            _check_sums(file)
+            file.seek(0)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"resume: expected a checkpoint, received {path}, which does not exist") from error
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
@@ -46,18 +48,24 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
         ) from error
 
 
-def _check_sums(path: Path | str) -> None:
-    """Reads the file once against its checksums, which torch writes and does not look at."""
-    with zipfile.ZipFile(path) as archive:
+def _check_sums(file: IO[bytes]) -> None:
+    """Reads it once against its checksums, which torch writes and does not look at."""
+    with zipfile.ZipFile(file) as archive:
         damaged = archive.testzip()
     if damaged is not None:
         raise zipfile.BadZipFile(f"{damaged} in it does not match its checksum")
 
 
 class CheckpointFile(CheckpointIO):
-    """Lightning's way to the disk, or to memory until there is time to write."""
+    """Lightning's way to the disk, or to memory until there is time to write.
 
-    def __init__(self) -> None:
+    Args:
+        path: of the checkpoint that the run goes on from, which has been read for a look at it.
+        take: gives its contents.
+    """
+
+    def __init__(self, path: Path | None = None, take: Callable[[], dict[str, Any]] | None = None) -> None:
+        self._path, self._take = path, take
         self._still: Collection[str] | None = None
         self._kept: tuple[dict[str, Any], Path] | None = None
 
@@ -107,7 +115,9 @@ class CheckpointFile(CheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Callable[..., Any] | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        return read_checkpoint(str(path))
+        if self._take is not None and self._path == Path(path):
+            return self._take()
+        return read_checkpoint(path)
 
     @override
     def remove_checkpoint(self, path: str | Path) -> None:

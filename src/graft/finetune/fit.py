@@ -28,7 +28,7 @@ from graft.finetune.methods.recompute import recomputed
 from graft.finetune.metrics import Outputs, Shares
 from graft.finetune.module import FineTuning
 from graft.finetune.pruning import Pruning, Watcher
-from graft.finetune.resume import find_checkpoint, prepare
+from graft.finetune.resume import Resumption, prepare
 from graft.finetune.route import EVALUATION, WHOLE
 from graft.finetune.shrink import Beginning, free_memory, with_smaller_batches
 from graft.finetune.state import STATE
@@ -124,7 +124,7 @@ def fit(
     *,
     trainer: TrainerConfig,
     checkpoint: CheckpointConfig | None = None,
-    resume: str = "auto",
+    resume: str | Resumption = "auto",
     loggers: Sequence[Logger] = (),
     console: Console | None = None,
     signals: StopSignals | None = None,
@@ -153,9 +153,10 @@ def fit(
     tuning.shared["checkpoint.monitor and checkpoint.direction"] = f"{checkpoint.monitor} {checkpoint.direction}"
     _check_timeline(tuning.plan.timeline, datamodule, trainer)
     tuning.adopt(tuning.plan)
-    path = find_checkpoint(resume, folder, say)
+    resumption = resume if isinstance(resume, Resumption) else Resumption(resume, folder, say)
+    path = resumption.path
     if is_first():
-        prepare(path, folder / FOLDER, checkpoint)
+        prepare(resumption, folder / FOLDER, checkpoint)
     _lay_out_memory(tuning, trainer)
     profiler = _profiler(trainer, folder)
     beginning = Beginning(tuning.network, tuning.watch.injected)
@@ -170,7 +171,7 @@ def fit(
         start = path
         while True:
             lightning = make_trainer(
-                trainer, tuning, checkpoint, loggers, folder,
+                trainer, tuning, checkpoint, loggers, folder, CheckpointFile(path, resumption.take),
                 console=console, signals=signals, profiler=profiler, watcher=watcher,
             )  # fmt: skip
             try:
@@ -255,6 +256,7 @@ def make_trainer(
     checkpoint: CheckpointConfig,
     loggers: Sequence[Logger],
     folder: Path,
+    file: CheckpointFile,
     *,
     console: Console,
     signals: StopSignals,
@@ -262,7 +264,7 @@ def make_trainer(
     watcher: Watcher | None = None,
 ) -> L.Trainer | HeadLoop:
     """Lightning's Trainer; a loop of graft's own where a head trains on kept features."""
-    file, plan = CheckpointFile(), tuning.plan
+    plan = tuning.plan
     callbacks: list[L.Callback] = [EpochRows(folder), Checkpoints(folder, checkpoint, file, signals)]
     if config.progress:
         callbacks.insert(1, EpochLines(console))

@@ -24,7 +24,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from graft.config.schema import TrainerConfig
-from graft.finetune.checkpoint import CheckpointFile, read_checkpoint
+from graft.finetune.checkpoint import CheckpointFile
 from graft.finetune.hardware import device_type, hardware
 from graft.finetune.metrics import Batch
 from graft.finetune.module import FineTuning
@@ -159,7 +159,7 @@ class HeadLoop:
         tuning.trainer = cast(L.Trainer, self)
 
     def _restore(self, tuning: FineTuning, loader: Any, path: Path) -> Mapping[str, Any]:
-        saved = read_checkpoint(path)
+        saved = self.file.load_checkpoint(path)
         tuning.on_load_checkpoint(saved)
         tuning.load_state_dict(saved["state_dict"], strict=True)
         self.global_step = saved["global_step"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,45 +15,74 @@ from graft.finetune.checkpoint import BEST, FOLDER, LAST, PREVIOUS, give_name, r
 from graft.finetune.state import STATE
 
 
-def find_checkpoint(resume: str, folder: Path, say: Callable[[str], None]) -> Path | None:
-    """The checkpoint that a run in this folder goes on from; where the last one is damaged, the one before it.
+class Resumption:
+    """The checkpoint that a run goes on from: looked for when it is first asked about, and read once.
 
-    Raises:
-        InputError: the named one does not exist, or none of those that there are can be read.
+    Args:
+        resume: auto, never or a checkpoint's path.
+        say: takes a line for the person who waits.
     """
-    if resume == "never":
-        return None
-    if resume != "auto":
-        path = Path(resume)
-        if not path.is_file():
-            raise InputError(f"resume: expected auto, never or a checkpoint's path, received {resume!r}; try auto")
-        return path
-    last, previous = (folder / FOLDER / name for name in (LAST, PREVIOUS))
-    try:
-        if last.exists():
-            read_checkpoint(last)
-            return last
-        damage = f"{last} is missing"
-    except InputError as error:
+
+    def __init__(self, resume: str, folder: Path, say: Callable[[str], None]) -> None:
+        self.resume, self.folder, self.say = resume, folder, say
+        self._contents: dict[str, Any] | None = None
+
+    @cached_property
+    def path(self) -> Path | None:
+        """Where the last checkpoint is damaged, the one before it; None: the run begins anew.
+
+        Raises:
+            InputError: the named one does not exist, or none of those that there are can be read.
+        """
+        if self.resume == "never":
+            return None
+        if self.resume != "auto":
+            path = Path(self.resume)
+            if not path.is_file():
+                raise InputError(
+                    f"resume: expected auto, never or a checkpoint's path, received {self.resume!r}; try auto"
+                )
+            return path
+        last, previous = (self.folder / FOLDER / name for name in (LAST, PREVIOUS))
+        try:
+            if last.exists():
+                self._contents = read_checkpoint(last)
+                return last
+            damage = f"{last} is missing"
+        except InputError as error:
+            if not previous.exists():
+                raise
+            damage = str(error).split("; try")[0]
         if not previous.exists():
-            raise
-        damage = str(error).split("; try")[0]
-    if not previous.exists():
-        return None
-    read_checkpoint(previous)
-    give_name(previous, LAST)
-    say(f"{damage}: going on from {previous.name}, the checkpoint before it")
-    return last
+            return None
+        self._contents = read_checkpoint(previous)
+        give_name(previous, LAST)
+        self.say(f"{damage}: going on from {previous.name}, the checkpoint before it")
+        return last
+
+    def contents(self) -> Mapping[str, Any]:
+        """What the checkpoint holds, for a look at it."""
+        assert self.path is not None, "there is a checkpoint"
+        if self._contents is None:
+            self._contents = read_checkpoint(self.path)
+        return self._contents
+
+    def take(self) -> dict[str, Any]:
+        """What the checkpoint holds, for whoever goes on from it and may change it. Not held here any longer."""
+        taken = dict(self.contents())
+        self._contents = None
+        return taken
 
 
-def prepare(path: Path | None, folder: Path, checkpoint: CheckpointConfig) -> None:
+def prepare(resumption: Resumption, folder: Path, checkpoint: CheckpointConfig) -> None:
     """Brings the folder of checkpoints to where the run goes on."""
     folder.mkdir(parents=True, exist_ok=True)
+    path = resumption.path
     if path is None:
         remove_leftovers(folder, (LAST, PREVIOUS, BEST))
         return
     remove_leftovers(folder)
-    state = cast("Mapping[str, Any]", read_checkpoint(path).get(STATE, {}))
+    state = cast("Mapping[str, Any]", resumption.contents().get(STATE, {}))
     history = cast("list[dict[str, Any]]", state.get("history", []))
     if path.parent.resolve() != folder.resolve():
         _bring_best(path, folder, best_row(history, checkpoint) is not None)

@@ -107,7 +107,7 @@ def _run(
     def tuning(plan: Plan) -> FineTuning:
         return tuning_of(plan, network, features.behind, teacher)
 
-    plan = try_out(plan, tuning, data, folder, clock)
+    plan, resumption = try_out(plan, tuning, data, folder, clock)
     loggers = make_loggers(config.logger, folder)
     announce(loggers, plan.config, plan.ledger.summary)
     try:
@@ -115,7 +115,7 @@ def _run(
             if plan.solver.solves and features.stored:
                 network, result = solve_head(plan, network, features, folder)
             else:
-                result = fine_tune(plan, tuning(plan), data, folder, signals, loggers, watcher)
+                result = fine_tune(plan, tuning(plan), data, folder, signals, loggers, watcher, resumption)
     except Pruned as pruned:
         return write_pruned(pruned, config.checkpoint, clock, folder)
     if not is_first():

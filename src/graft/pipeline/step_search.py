@@ -17,7 +17,7 @@ from graft.config.choices import CacheKind
 from graft.config.faults import InputError
 from graft.data.datamodule import DataModule
 from graft.finetune.module import FineTuning
-from graft.finetune.resume import find_checkpoint
+from graft.finetune.resume import Resumption
 from graft.finetune.step_search import Way, tune
 from graft.models.fingerprint import structure_hash
 from graft.plan.describe import columns, precisions_in_words
@@ -34,7 +34,12 @@ BATCHES = 2  # real ones that the steps go over
 
 
 def with_fastest_step(
-    plan: Plan, tuning: FineTuning, data: DataModule, folder: Path, say: Callable[[str], None]
+    plan: Plan,
+    tuning: FineTuning,
+    data: DataModule,
+    folder: Path,
+    say: Callable[[str], None],
+    resumption: Resumption | None = None,
 ) -> Plan:
     """The plan with the memory order, precision, compilation and optimizer's implementation that are fastest here.
 
@@ -43,9 +48,10 @@ def with_fastest_step(
 
     Args:
         tuning: the run's, but of which only copies train.
+        resumption: of the run that this one goes on with.
     """
     config = plan.config
-    checkpoint = find_checkpoint(config.resume, folder, say)
+    checkpoint = resumption.path if resumption else None
     if checkpoint is not None:
         found, how = _recorded(checkpoint.resolve().parent.parent / FILE), "chosen before the run was interrupted"
     else:

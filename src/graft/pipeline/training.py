@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from graft.finetune.methods import Methods
 from graft.finetune.module import FineTuning
 from graft.finetune.pruning import Watcher
 from graft.finetune.rate_search import range_test
-from graft.finetune.resume import find_checkpoint
+from graft.finetune.resume import Resumption
 from graft.finetune.route import Route
 from graft.models.network import Network
 from graft.pipeline.step_search import with_fastest_step
@@ -46,12 +47,13 @@ def fine_tune(
     signals: StopSignals | None,
     loggers: Sequence[Logger],
     watcher: Watcher | None,
+    resumption: Resumption,
 ) -> FitResult:
     config = plan.config
     data.serve(tuning.kept_at)
     return fit(
         tuning, data, folder, trainer=config.trainer, checkpoint=config.checkpoint,
-        resume=config.resume, loggers=loggers, signals=signals, watcher=watcher,
+        resume=resumption, loggers=loggers, signals=signals, watcher=watcher,
     )  # fmt: skip
 
 
@@ -69,24 +71,34 @@ def tuning_of(
     )  # fmt: skip
 
 
-def try_out(plan: Plan, tuning: Callable[[Plan], FineTuning], data: DataModule, folder: Path, clock: Clock) -> Plan:
-    """The plan with what is to be found out on copies before training; a solved head asks for nothing."""
+def try_out(
+    plan: Plan, tuning: Callable[[Plan], FineTuning], data: DataModule, folder: Path, clock: Clock
+) -> tuple[Plan, Resumption]:
+    """The plan with what is to be found out on copies before training, and where the run goes on; a solved head asks
+    for nothing.
+    """
+    resumption = Resumption(plan.config.resume, folder, _warn)
     if plan.solver.solves:
-        return plan
+        return plan, resumption
     if plan.config.trainer.tune == "auto":
         with clock("tune"):
-            plan = with_fastest_step(plan, tuning(plan), data, folder, say)
+            plan = with_fastest_step(plan, tuning(plan), data, folder, say, resumption)
         if is_first():
             write_json(folder / "plan.json", plan.to_dict())
     if plan.finds_rate:
         with clock("lr_find"):
-            plan = _find_rate(plan, tuning, data, folder)
-    return plan
+            plan = _find_rate(plan, tuning, data, resumption)
+    return plan, resumption
 
 
-def _find_rate(plan: Plan, tuning: Callable[[Plan], FineTuning], data: DataModule, folder: Path) -> Plan:
+def _warn(line: str) -> None:
+    if is_first():
+        print(line, file=sys.stderr, flush=True)
+
+
+def _find_rate(plan: Plan, tuning: Callable[[Plan], FineTuning], data: DataModule, resumption: Resumption) -> Plan:
     """The plan with the rate that a range test suggests, or that the run to go on with found."""
-    trainer, checkpoint = plan.config.trainer, find_checkpoint(plan.config.resume, folder, say)
+    trainer, checkpoint, folder = plan.config.trainer, resumption.path, resumption.folder
     if checkpoint is not None:
         rate, how = recorded_rate(checkpoint, folder), "found before the run was interrupted"
     else:
