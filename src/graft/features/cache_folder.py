@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import socket
@@ -26,10 +25,10 @@ from graft.features.store import (
     open_entry,
     read_header,
 )
+from graft.system.locks import FileLock, holder_of, signature
 
 LOCK = ".lock"
 GB = 1e9
-_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,54 +204,16 @@ def exclusive(path: Path, *, waiting: Callable[[str], None] | None) -> Generator
     Yields:
         Whether the lock is held; False only where one must not wait.
     """
-    descriptor = _lock(path)
-    if descriptor is None and waiting is not None:
-        waiting(_holder(path))
-        while descriptor is None:
-            time.sleep(_POLL_SECONDS)
-            descriptor = _lock(path)
-    if descriptor is None:
+    lock = FileLock(path, setting="cache.dir")
+    taken = lock.try_acquire()
+    if not taken and waiting is not None:
+        waiting(signature(path))
+        taken = lock.acquire()
+    if not taken:
         yield False
         return
     try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+        lock.sign(f"process {os.getpid()} on {socket.gethostname()}")
         yield True
     finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-def _lock(path: Path) -> int | None:
-    """A descriptor that holds the lock, or None where another process has it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-            return descriptor
-    except (BlockingIOError, FileNotFoundError):  # held, or removed by its last holder since it was opened
-        pass
-    os.close(descriptor)
-    return None
-
-
-def holder_of(path: Path) -> str | None:
-    """Who holds that lock at this moment; None where nobody does."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _holder(path)
-    finally:
-        os.close(descriptor)
-    return None
-
-
-def _holder(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8") or "unnamed"
-    except FileNotFoundError:
-        return "just ended"
+        lock.release(remove=True)

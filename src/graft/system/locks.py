@@ -16,10 +16,14 @@ from graft.config.faults import InputError
 
 
 class FileLock:
-    """Held by one process (or thread) at a time, on every machine that shares the folder."""
+    """Held by one process (or thread) at a time, on every machine that shares the folder.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        setting: the key that says where the folder is, for where it has no locks.
+    """
+
+    def __init__(self, path: Path, setting: str = "hydra.sweep.dir") -> None:
+        self.path, self.setting = path, setting
         self._descriptor: int | None = None
 
     def acquire(self) -> bool:
@@ -30,17 +34,42 @@ class FileLock:
         """False where another has it."""
         return self._take(fcntl.LOCK_EX | fcntl.LOCK_NB)
 
-    def release(self) -> None:
+    def sign(self, holder: str) -> None:
+        """Says in the file who holds it."""
+        assert self._descriptor is not None, f"{self.path} is not held"
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, holder.encode(), 0)
+
+    def release(self, *, remove: bool = False) -> None:
+        """Gives it back.
+
+        Args:
+            remove: with its file; whoever has opened that by now finds out and makes a new one.
+        """
         assert self._descriptor is not None, f"{self.path} is not held"
         # Forgotten first: as soon as it is free, a thread that waits with this same object puts its own here.
         descriptor, self._descriptor = self._descriptor, None
+        if remove:
+            self.path.unlink(missing_ok=True)
         # Said explicitly, because a forked child (a loader's worker) has a copy of the descriptor.
         fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
     def _take(self, how: int) -> bool:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        while True:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            if not self._flock(descriptor, how):
+                return False
+            try:
+                if os.path.samestat(os.fstat(descriptor), os.stat(self.path)):
+                    self._descriptor = descriptor
+                    return True
+            except FileNotFoundError:
+                pass
+            os.close(descriptor)  # its last holder removed it since it was opened
+
+    def _flock(self, descriptor: int, how: int) -> bool:
         try:
             fcntl.flock(descriptor, how)
         except BlockingIOError:
@@ -50,12 +79,34 @@ class FileLock:
             os.close(descriptor)
             if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
                 raise InputError(
-                    f"hydra.sweep.dir: expected a file system that has locks, received {self.path.parent}, which has"
+                    f"{self.setting}: expected a file system that has locks, received {self.path.parent}, which has"
                     f" none ({error.strerror}); try a folder on another one"
                 ) from None
             raise
-        self._descriptor = descriptor
         return True
+
+
+def holder_of(path: Path) -> str | None:
+    """Who holds that lock at this moment, as they signed; None where nobody does."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return signature(path)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def signature(path: Path) -> str:
+    """Who signed the lock last."""
+    try:
+        return path.read_text(encoding="utf-8") or "unnamed"
+    except FileNotFoundError:
+        return "just ended"
 
 
 @contextmanager
