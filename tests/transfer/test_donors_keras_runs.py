@@ -3,6 +3,7 @@
 The backbone is altered as its YAML says, and gets its images as the file, or Keras' preprocess_input, prepares them.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,29 @@ def test_a_preparation_is_told_with_the_range_that_it_takes(
         assert donor.preprocess is not None
         assert (donor.preprocess.mean, donor.preprocess.std) == (pytest.approx(mean), pytest.approx(std))
         assert any(f"taken from 0 to {largest}," in remark for remark in donor.remarks)
+
+
+KNOWN = {
+    "VGG16": "Keras' published VGG ", "ResNet50": "Keras' ResNet;", "ResNet50V2": "Keras' ResNetV2;",
+    "DenseNet121": "Keras' DenseNet;", "MobileNet": "Keras' MobileNet;", "MobileNetV2": "Keras' MobileNetV2;",
+    "MobileNetV3Small": "Keras' MobileNetV3;", "EfficientNetB0": "Keras' EfficientNet;",
+    "EfficientNetV2B0": "Keras' EfficientNetV2;", "InceptionV3": "Keras' InceptionV3;", "Xception": "Keras' Xception;",
+    "ConvNeXtTiny": "layernorm: computed with epsilon 1e-06",
+}  # fmt: skip
+"""What is said of a file of each one's weights."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_file_of_weights_alone_is_known_by_its_structure_and_has_its_epsilons(tmp_path: Path, name: str) -> None:
+    model = application(name, 75, include_top=False)
+    path = written(model, tmp_path, "donor.weights.h5")
+    with open_donor(path, keras=KerasConfig(accept=["bgr", "padding", "strides", "averaging"])) as donor:
+        told = "\n".join([*donor.remarks, *(doubt.reason for doubt in donor.doubts)])
+        found = {info.epsilon for info in donor.infos.values()} - {None}
+    norms = (L.BatchNormalization, L.LayerNormalization)
+    assert found == {layer.epsilon for layer in model._flatten_layers() if isinstance(layer, norms)}
+    assert re.search(KNOWN[name], told), told
 
 
 @pytest.mark.slow
