@@ -39,6 +39,14 @@ def test_more_memory_holds_larger_batches_and_fewer_trained_stages_too():
     assert largest_batch(config, table_of(train=20), 100_000 * MB) == 16
 
 
+def test_what_a_stalled_figure_may_thaw_counts_as_what_thaws_at_its_time():
+    head, decided, timed = (
+        largest_batch(config_of("data.batch_size=auto", "freeze=backbone", *words), table_of(), 400 * MB)
+        for words in ((), ("unfreeze=plateau",), ("unfreeze=gradual",))
+    )
+    assert decided == timed < head
+
+
 def test_a_number_stays_and_a_run_that_goes_on_keeps_its_own(tmp_path):
     said = []
     config = config_of("data.batch_size=4")

@@ -64,6 +64,11 @@ class Schedule:
     warmup: Duration = START
     """How long what thaws takes to come to its full rate."""
 
+    @property
+    def table(self) -> tuple[Frozen, ...]:
+        """Every state that it names, of moments and of decisions, whether or not a training is long enough for it."""
+        return (*(moment.frozen for moment in self.moments), *(self.plateau.releases if self.plateau else ()))
+
     def frozen_at(self, step: int, steps_per_epoch: int, total_steps: int, decisions: Sequence[int] = ()) -> Frozen:
         """The freeze state in which optimizer step `step` (counted from 0) is taken.
 

@@ -133,7 +133,7 @@ def largest_batch(config: Config, table: Table, free: int) -> int:
     names = tensor_names(network.module)
     schedule = schedule_of(config, network)
     copies = sum(map(bool, (method.l2_sp, method.ema, method.distill)))  # each keeps a network at most
-    always = frozenset[str].intersection(*(moment.frozen.names for moment in schedule.moments))
+    always = frozenset[str].intersection(*(state.names for state in schedule.table))
     side = network.preprocess.image_size
     trainable = frozenset(names) - always
     need = estimate_memory(

@@ -24,10 +24,7 @@ def biases_and_norms_only(schedule: Schedule, module: nn.Module, stages: Stages)
         InputError: a schedule that thaws no bias or norm of the trunk.
     """
     held = {name for name in trunk_parameters(module, stages) if name not in biases_and_norms(module)}
-    states = [moment.frozen for moment in schedule.moments] + list(
-        schedule.plateau.releases if schedule.plateau else ()
-    )
-    if all(state.names >= trunk_parameters(module, stages) - held for state in states):
+    if all(state.names >= trunk_parameters(module, stages) - held for state in schedule.table):
         raise InputError(
             "method.bitfit: expected stages whose biases and norms train, received a freeze that holds them all for"
             " good; try freeze=none, or method.bitfit=false"
