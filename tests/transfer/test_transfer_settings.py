@@ -143,6 +143,10 @@ class Attention(nn.Module):
             r"conv.weight: beside is MaxPool2d\(.*kernel_size=2.*\) in the donor, MaxPool2d\(.*kernel_size=3",
         ),
         (
+            with_beside(nn.MaxPool2d((2, 3))), with_beside(nn.MaxPool2d([3, 2])),
+            r"conv.weight: beside is MaxPool2d\(.*kernel_size=\(2, 3\).*\) in the donor, .*kernel_size=\(3, 2\)",
+        ),
+        (
             with_beside(nn.AvgPool2d(3, 1, 1)), with_beside(nn.AvgPool2d(3, 1, 1, count_include_pad=False)),
             "conv.weight: beside is .*count_include_pad=True.* in the donor, .*count_include_pad=False",
         ),
