@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 
 from graft.features import store
 from graft.features.store import Damaged, Writer, array_bytes, entry_bytes, entry_path, open_entry, read_header
+from graft.system.stopping import Stopped
 
 KEY = "ab" * 32
 
@@ -115,3 +118,13 @@ def test_an_entry_under_anothers_name_is_found(tmp_path: Path) -> None:
     path.rename(entry_path(tmp_path, "cd" * 32))
     with pytest.raises(Damaged, match=KEY):
         open_entry(tmp_path, "cd" * 32)
+
+
+def test_a_signal_while_room_is_claimed_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object) -> None:
+        raise Stopped(signal.SIGUSR1)
+
+    monkeypatch.setattr(os, "posix_fallocate", stopped)
+    with pytest.raises(Stopped):
+        Writer(tmp_path, "0" * 64, (2, 3), "float32")
+    assert list(tmp_path.iterdir()) == []

@@ -119,7 +119,7 @@ class Writer:
         try:
             os.posix_fallocate(self._file.fileno(), 0, self._offset + self.header.data_bytes)
             self._file.seek(self._offset)
-        except OSError:
+        except BaseException:  # a signal's too, which comes while gigabytes are claimed
             self.discard()
             raise
 
