@@ -219,8 +219,16 @@ class _Rows:
         for start in range(0, count, BLOCK):
             part = slice(start, min(start + BLOCK, count))
             scaled = self.scaling(self.features_ND[part])
-            block = (scaled if self.rotation_DR is None else scaled @ self.rotation_DR).to(dtype)
+            block = scaled.to(dtype)
             yield part, block, block.T
+
+    def onto_blocks(self, weight_RK: Tensor) -> Tensor:
+        """Weights for what `blocks` gives: blocks that are read anew each time stay as they are, and weights turn."""
+        return weight_RK if self.held is not None or self.rotation_DR is None else self.rotation_DR @ weight_RK
+
+    def from_blocks(self, slope: Tensor) -> Tensor:
+        """A derivative by such weights, as one by the weights."""
+        return slope if self.held is not None or self.rotation_DR is None else self.rotation_DR.T @ slope
 
     def unscaled(self, weight_RK: Tensor, bias_K: Tensor) -> Head:
         """The layer for features as they are."""
@@ -249,16 +257,18 @@ def _minimise(
         evaluations += 1
         with torch.no_grad():
             weight, bias = free[:-1] * scale_R1, free[-1] * scale_bias
-            value, slope_RK = torch.zeros((), dtype=torch.float64), torch.zeros_like(weight)
+            turned = rows.onto_blocks(weight)
+            value, slope_turned = torch.zeros((), dtype=torch.float64), torch.zeros_like(turned)
             slope_K = torch.zeros_like(bias)
             for part, block_NR, block_RN in rows.blocks(dtype):
                 share = loss.rows(part)
-                logits = (block_NR @ weight.to(dtype)).double() + bias
+                logits = (block_NR @ turned.to(dtype)).double() + bias
                 value += share.value(logits)
                 slope = share.gradient(logits)
-                slope_RK += block_RN @ slope.to(dtype)
+                slope_turned += block_RN @ slope.to(dtype)
                 slope_K += slope.sum(0)
             data_loss = float(value)
+            slope_RK = rows.from_blocks(slope_turned)
             free.grad = torch.cat([(slope_RK + penalty * weight) * scale_R1, slope_K[None] * scale_bias])
             return value + penalty / 2 * weight.square().sum()
 
