@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from graft.config.faults import InputError
 from graft.features.cache_folder import CacheFolder, exclusive
 from graft.features.store import PARTIAL, Entry, Writer, entry_bytes, entry_path
+from graft.system.stopping import Stopped
 
 KEY, OTHER = "ab" * 32, "cd" * 32
 ROWS = torch.arange(2000.0).view(100, 20)
@@ -46,6 +48,19 @@ def test_a_failed_computation_leaves_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(KeyError):
         ask(folder(tmp_path), fill=fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_before_the_writer_is_in_charge_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(writer: Writer) -> Writer:
+        writer._file.close()
+        raise Stopped(signal.SIGUSR1)
+
+    monkeypatch.setattr(Writer, "__enter__", stopped)
+    with pytest.raises(Stopped):
+        ask(folder(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -92,9 +92,13 @@ class CacheFolder:
                 return entry
             if (self.path / f"{key}{PARTIAL}").exists():
                 self.say("the cache holds a half-written entry of a process that has ended: it is computed afresh")
-            with self._claim(key, shape, dtype, record) as writer:
-                fill(writer)
-                writer.seal()
+            try:
+                with self._claim(key, shape, dtype, record) as writer:
+                    fill(writer)
+                    writer.seal()
+            except BaseException:  # a signal may come when the file is made and the writer not yet in charge of it
+                (self.path / f"{key}{PARTIAL}").unlink(missing_ok=True)
+                raise
             entry = self.open(key)
         if entry is None:
             raise RunFailed(f"{self.path} gives back other bytes than were written to it; try another cache.dir")
