@@ -13,9 +13,11 @@ LIMIT = Limit(factor=2)
 RATES = "optimizer.lr=3e-4,1e-3,3e-3,1e-2,3e-2"
 SWEPT = {
     "linear,mlp": ("head=linear,mlp", RATES, "optimizer.weight_decay=0.01,0.1"),
+    "solved": ("head=linear,stages", "loss.label_smoothing=0,0.02,0.05,0.1,0.2", "loss.class_weights=none,balanced"),
     "linear": (RATES, "optimizer.weight_decay=0.001,0.01,0.03,0.1"),
 }
 TRIALS = 20
+STEPS = ("head.solver=", "trainer.max_epochs=", "optimizer.lr=")  # what a solved head does not read
 PRUNER = {"whole": (), "halving": ("hydra.sweeper.pruner=halving",)}
 SAID = {"whole": "each to its end", "halving": "the hopeless stopped early"}
 OWN = ("hydra.run.dir=", "trainer.threads=")  # of one run: its folder; and its threads, of which a head alone takes one
@@ -47,6 +49,8 @@ def make(args: argparse.Namespace, folder: Path) -> Iterator[Comparison]:
                 place = Path(temporary)
                 python, script, *words = command(task, place)
                 words = [word for word in words if not word.startswith(OWN)]
+                if args.heads == "solved":
+                    words = [word for word in words if not word.startswith(STEPS)]
                 if swept:
                     rest = [word for word in words if not word.startswith("optimizer.lr=")]
                     words = ["-m", *rest, *swept, f"hydra.sweep.dir={place / 'sweep'}"]
@@ -61,7 +65,7 @@ def make(args: argparse.Namespace, folder: Path) -> Iterator[Comparison]:
     for end in args.ends:
         swept = (*launcher, *SWEPT[args.heads], *PRUNER[end])
         yield Comparison(
-            what=f"{args.backbone} frozen, {args.epochs} epochs a trial, {SAID[end]}, the cache empty, whole commands",
+            what=f"{args.backbone} frozen, {args.heads}, {args.epochs} epochs a trial, {SAID[end]}, whole commands",
             ours=Way(name=f"{TRIALS} trials (-m {' '.join(swept)})", measure=trials(*swept)),
             others=[Against(way=Way(name="one trial", measure=trials()), limit=LIMIT)],
         )

@@ -48,6 +48,7 @@ def command(task: Task, folder: Path, *, cache: str = "auto") -> list[str]:
         "trainer.accelerator=cpu", f"trainer.threads={task.threads}", f"optimizer.lr={task.lr}", f"seed={task.seed}",
         f"data.image_size={task.image_size}", f"cache={cache}", *kept, f"hydra.run.dir={folder / RUN}",
         f"trainer.tune={'auto' if task.tune else 'off'}",
+        *(["head.solver=sgd"] if task.freeze == "backbone" else []),  # the epochs that the peers train
     ]  # fmt: skip
 
 

@@ -210,6 +210,9 @@ def test_a_solver_that_was_asked_for_is_not_replaced(folder: Path, tmp_path: Pat
     given = words(folder, tmp_path, "head.solver=convex", "freeze=stage1-3")
     with pytest.raises(InputError, match=r"head\.solver: expected .*, received a trunk that trains; try head\.solver"):
         run(composed(*given), tmp_path / "run", given)
+    given = words(folder, tmp_path, "head.solver=convex", "head=mlp")
+    with pytest.raises(InputError, match=r"head\.solver: expected a linear head .*, received head=mlp"):
+        run(composed(*given), tmp_path / "run", given)
     given = words(folder, tmp_path, "head.refit=true", "head.solver=sgd")
     with pytest.raises(InputError, match=r"head\.refit: expected a head that is solved, received head\.solver=sgd"):
         run(composed(*given), tmp_path / "run", given)

@@ -76,7 +76,10 @@ MATTERS = (
     Matters(tuple(key for key in schema_keys() if key.startswith("donor.keras.")), "donor.kind", (DonorKind.keras,)),
     Matters(("head.hidden", "head.activation", "head.norm"), "head.kind", (HeadKind.mlp,)),
     Matters(("head.dropout",), "head.kind", (HeadKind.linear, HeadKind.mlp)),
-    Matters(("head.solver", "head.refit"), "head.kind", (HeadKind.linear, HeadKind.stages, HeadKind.auto)),
+    Matters(
+        ("head.solver",), "head.kind", (HeadKind.linear, HeadKind.stages, HeadKind.auto, HeadKind.mlp, HeadKind.custom)
+    ),
+    Matters(("head.refit",), "head.kind", (HeadKind.linear, HeadKind.stages, HeadKind.auto)),
     Matters(("head.target", "head.kwargs"), "head.kind", (HeadKind.custom,)),
     Matters(("head.pool", "head.taps"), "head.kind", (HeadKind.stages, HeadKind.auto)),
     Matters(("unfreeze.every",), "unfreeze.kind", (UnfreezeKind.gradual,)),

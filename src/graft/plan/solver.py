@@ -51,8 +51,8 @@ def plan_solver(
         InputError: head.solver=convex, or head.refit, where a head cannot be solved.
     """
     if config.head.kind not in SOLVABLE:
-        return SolverPlan(solves=False, reason=f"head={config.head.kind.value} is trained by steps")
-    if config.head.solver is HeadSolver.sgd:
+        obstacle = f"head={config.head.kind.value}"
+    elif config.head.solver is HeadSolver.sgd:
         obstacle = "head.solver=sgd"
     else:
         obstacle = next(_obstacles(config, network, training, cache), "")
