@@ -11,6 +11,7 @@ from graft.config.compose import register
 from graft.config.faults import Fault
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+HEADS = "auto, custom, linear, mlp, none, stages"
 EXPERIMENTS = f"one of {', '.join(sorted(path.stem for path in CONF.glob('experiment/*.yaml')))}"
 
 
@@ -85,7 +86,7 @@ WRONG = [
     (["optimizer={lrr: 1}"], "optimizer.lrr", "a key of the config", "an unknown key", "optimizer.lr"),
     (["donor=fil"], "donor", "one of file, keras, none, pretrained, run", "fil", "donor=file"),
     (["backbone=resnet5"], "backbone", "resnet50", "resnet5", "backbone=resnet50"),
-    (["head=[linear,mlp]"], "head", "one of custom, linear, mlp, none", "['linear', 'mlp']", "head=linear"),
+    (["head=[linear,mlp]"], "head", f"one of {HEADS}", "['linear', 'mlp']", "head=linear"),
     (["experiment=solar"], "experiment", EXPERIMENTS, "solar", ""),
     (["+donor=file"], "+donor", "no + before a group", "+donor=file", "donor=file"),
     (["hydra/launcher=basik"], "hydra/launcher", "one of basic", "basik", "hydra/launcher=basic"),

@@ -107,5 +107,5 @@ def test_plan_prints_and_stops(train: Train, tmp_path: Path):
     plan = json.loads((tmp_path / "run" / "plan.json").read_text())
     assert plan["stages"][0]["name"] == "stem"
     assert plan["parameters"]["trainable"] == 1280 * 2 + 2
-    for word in ("stem", "head", "lr", "trainable", "memory"):
+    for word in ("stem", "head", "solved", "trainable", "cache"):
         assert word in done.stdout

@@ -194,7 +194,7 @@ def test_words_without_effect_are_named(folder: Path, tmp_path: Path, capsys) ->
         (["head.dropout=0.1"], "dropout before the last layer"),
         (["method.ema=0.9"], "a method that takes steps"),
         (["unfreeze=lp_ft", "unfreeze.start=1 epoch"], "a trunk that trains"),
-        (["unfreeze=plateau"], "a trunk that trains"),
+        (["unfreeze=plateau", "trainer.max_epochs=40"], "a trunk that trains"),
     ],
 )
 def test_what_cannot_be_solved_trains_by_steps(folder: Path, tmp_path: Path, more: list[str], reason: str) -> None:

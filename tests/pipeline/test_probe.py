@@ -106,7 +106,8 @@ def test_a_row_for_each_donor_and_size_is_planned() -> None:
     ]  # fmt: skip
 
 
-def test_the_table_says_on_how_many_images(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_says_on_how_many_images(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")  # of the terminal: no cell is wrapped
     row = Probe(
         backbone="resnet18", image_size=224, taps="all blocks", values=4480, ridge=0.5, ridge_left_out=0.25,
         neighbours=0.75, images=1200, solved_on=2000, seconds_of_pass=1.25,
