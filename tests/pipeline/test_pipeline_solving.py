@@ -117,6 +117,10 @@ def test_metrics_and_report_have_the_path_of_penalties(folder: Path, tmp_path: P
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Penalty" in page
     assert f"The head was solved for {len(losses)} penalties" in page
+    assert "The head was solved in" in page
+    assert "What one pass can give" in page
+    assert "last layer (taken)" in page
+    assert "Freeze timeline" not in page  # it is over epochs
     with open(tmp_path / "run" / "metrics.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert float(row["val/loss"]) == pytest.approx(min(losses), rel=1e-3)

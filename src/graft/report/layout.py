@@ -15,7 +15,7 @@ from graft.page.elements import Html, cell, document, element, join, section, ta
 from graft.page.words import count, duration, for_each_purpose, measured, percent, precision_name, span, stretches
 from graft.report import quality, quality_labels, quality_numbers
 from graft.report.helped import controls
-from graft.report.learning import learning
+from graft.report.learning import is_solved, learning
 from graft.report.origin import data, origin, settings, time_spent
 from graft.report.record import RunRecord
 from graft.results.intervals import told_intervals
@@ -99,7 +99,8 @@ def _precision(record: RunRecord) -> Html:
     if not isinstance(told, Mapping):
         return Html("")
     train, evaluation = (precision_name(str(told.get(purpose))) for purpose in ("train", "evaluation"))
-    sentences = [f"Trained in {train}; figures and predictions are of the exported network, in {evaluation}."]
+    trained = "" if is_solved(record) else f"Trained in {train}. "
+    sentences = [f"{trained}Figures and predictions are of the exported network, in {evaluation}."]
     for key, what in {"features": "Features after {} were computed once", "prefix": "Frozen stages to {} ran"}.items():
         for cut, ways in record.metrics.get(key, {}).items():
             if isinstance(ways, Mapping):
@@ -132,6 +133,8 @@ def _length(record: RunRecord) -> str:
     epochs, seconds = record.metrics.get("epochs"), record.metrics.get("train/seconds")
     if epochs is None:
         return ""
+    if is_solved(record):
+        return f"The head was solved{f' in {duration(seconds)}' if seconds is not None else ''}."
     return f"{count(epochs, 'epoch')}{f' in {duration(seconds)}' if seconds is not None else ''}."
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import nan
 
-from graft.config.figures import FIGURES, ranking
+from graft.config.figures import FIGURES, headline, ranking
 from graft.page import figures
-from graft.page.elements import Html, element, figure, join, section
+from graft.page.elements import Html, cell, element, figure, join, section, table
 from graft.page.words import measured, moment, stretches
 from graft.report.record import RunRecord
 
@@ -17,8 +17,8 @@ RATE = "lr/"
 
 
 def learning(record: RunRecord) -> Html:
-    if record.metrics.get("head", {}).get("path"):
-        return section("Learning", element("div", join((_penalties(record), _freeze(record))), class_="pair"))
+    if is_solved(record):
+        return section("Learning", element("div", join((_penalties(record), _measured(record))), class_="pair"))
     drawn = join((
         _curves(record, "Loss", "loss", LOSSES, falls=True),
         *_figures(record),
@@ -27,6 +27,29 @@ def learning(record: RunRecord) -> Html:
         _freeze(record),
     ))  # fmt: skip
     return section("Learning", element("div", drawn, class_="pair")) if drawn else Html("")
+
+
+def is_solved(record: RunRecord) -> bool:
+    """Whether the head was solved, over a path of penalties."""
+    head = record.metrics.get("head")
+    return isinstance(head, Mapping) and bool(head.get("path"))
+
+
+def _measured(record: RunRecord) -> Html:
+    """What each head that the same pass could have would give."""
+    head = record.metrics["head"]
+    known = headline(record.task)
+    rows = [
+        [
+            each["features"] + (" (taken)" if each["features"] == head.get("features") else ""),
+            cell(measured(each["loss"])), cell(measured(each.get(known.name))), f"head={each['head']}",
+        ]
+        for each in head.get("measured", [])
+    ]  # fmt: skip
+    if head.get("neighbours") is not None:
+        rows.append(["nearest training images", cell("–"), cell(measured(head["neighbours"])), ""])
+    shown = table(["features", "loss", f"val {known.title}", "take it by"], rows, caption="What one pass can give")
+    return element("div", shown, class_="card")
 
 
 def _penalties(record: RunRecord) -> Html:
