@@ -99,8 +99,8 @@ def _precision(record: RunRecord) -> Html:
     if not isinstance(told, Mapping):
         return Html("")
     train, evaluation = (precision_name(str(told.get(purpose))) for purpose in ("train", "evaluation"))
-    trained = "" if is_solved(record) else f"Trained in {train}. "
-    sentences = [f"{trained}Figures and predictions are of the exported network, in {evaluation}."]
+    exported = f"figures and predictions are of the exported network, in {evaluation}."
+    sentences = [exported.capitalize() if is_solved(record) else f"Trained in {train}; {exported}"]
     for key, what in {"features": "Features after {} were computed once", "prefix": "Frozen stages to {} ran"}.items():
         for cut, ways in record.metrics.get(key, {}).items():
             if isinstance(ways, Mapping):
