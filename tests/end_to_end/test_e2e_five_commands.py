@@ -86,7 +86,7 @@ def test_the_five_commands_lead_from_a_folder_of_images_to_a_model_elsewhere(tmp
     page = (tmp_path / "photos.html").read_text(encoding="utf-8")
     assert FETCHES.findall(page) == []
     assert f"{metrics['test/accuracy']:.3f}" in page
-    assert page.count("<svg") >= 4
+    assert page.count("<svg") >= 2  # the penalty's path, reliability
     assert page.count('src="data:image') > 8
 
     carry_out(predict, tmp_path, root)

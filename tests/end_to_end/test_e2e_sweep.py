@@ -31,7 +31,8 @@ def words(images: Path, place: Path, epochs: int) -> list[str]:
     torch.save(timm.create_model(BACKBONE, num_classes=2).state_dict(), place / "donor.pth")
     return [
         "backbone=timm", f"backbone.name={BACKBONE}", "donor=file", f"donor.path={place / 'donor.pth'}",
-        "freeze=backbone", "data=folder", f"data.root={images}", "data.image_size=32", "data.batch_size=2",
+        "freeze=backbone", "head.solver=sgd", "data=folder", f"data.root={images}", "data.image_size=32",
+        "data.batch_size=2",
         "trainer.accelerator=cpu", f"trainer.max_epochs={epochs}", f"cache.dir={place / 'cache'}",
     ]  # fmt: skip
 
