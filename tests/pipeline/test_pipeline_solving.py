@@ -22,6 +22,7 @@ from graft.config.faults import InputError
 from graft.heads.choice import choose_head
 from graft.pipeline import solving
 from graft.pipeline.run import run
+from graft.plan import features as features_plan
 from graft.report.record import read_run
 from graft.results.predictions import read_predictions
 
@@ -145,6 +146,14 @@ def test_the_heads_that_one_pass_can_have_are_measured(folder: Path, tmp_path: P
     assert "last layer" in told
     assert "head=linear  <- taken" in told
     assert 0 <= head["neighbours"] <= 1
+
+
+def test_many_images_keep_what_the_runs_own_head_takes(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(features_plan, "MEASURED", 1e4)
+    head = solved(folder, tmp_path)["head"]
+    assert [each["features"] for each in head["measured"]] == ["last layer"]
+    (kept,) = read_run(tmp_path / "run").plan["cache"]["kept"]
+    assert kept["size"] < 180 * 4 * 300  # 256 numbers an image
 
 
 @pytest.mark.parametrize("kind", ["linear", "stages", "auto"])

@@ -25,13 +25,13 @@ from graft.heads.neighbours import NEIGHBOURS, vote
 from graft.models.network import Network, network_for, take_trunk, with_values
 from graft.models.stage_head import columns_of
 from graft.pipeline.features import Features, example_of
+from graft.plan.features import MEASURED
 from graft.plan.plan import Plan
 from graft.system.files import write_text
 from graft.system.machine import full_float32, threads
 from graft.system.processes import is_first, say
 
 EVALUATED = 1024  # images at a time
-MEASURED = 3e8  # features of the training images up to which heads are solved that the run will not take
 SMALL = 3e7
 """Features of the training images up to which one thread is as fast as several; on a busy machine it is much faster."""
 TOLERANCE = 1e-3

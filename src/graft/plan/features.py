@@ -243,10 +243,19 @@ def _need(config: Config, table: Table, network: Network, cut: str) -> int:
     return need
 
 
-def keep_all_blocks(cache: CachePlan, config: Config, table: Table, blocks: Network) -> CachePlan:
-    """With what every block gives, pooled, beside what enters the last layer: the features of another network."""
+MEASURED = 1e8
+"""Features of the training images up to which other heads than the run's own are measured: 800 MB as float64."""
+
+
+def keep_all_blocks(cache: CachePlan, config: Config, table: Table, blocks: Network) -> CachePlan | None:
+    """With what every block gives, pooled, beside what enters the last layer: the features of another network. None
+    where that would take much more than the run's own head needs.
+    """
     (kept,) = cache.kept
     size = _need(config, table, blocks, kept.cut)
+    views = max(config.cache.views, 1)
+    if size > config.cache.max_gb * 1e9 or len(table.train) * views * blocks.head["width"] > MEASURED:
+        return None
     return replace(cache, kept=(replace(kept, size=size),), reason=f"{cache.reason}, with every block's, pooled")
 
 

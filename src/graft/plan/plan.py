@@ -233,7 +233,8 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor], ove
     solver = plan_solver(config, table, network, training, cache, overrides)
     blocks = network_of_all_blocks(config, network) if solver.solves else None
     if blocks is not None and blocks is not network:
-        cache = keep_all_blocks(cache, config, table, blocks)
+        wider = keep_all_blocks(cache, config, table, blocks)
+        cache, blocks = (cache, None) if wider is None else (wider, blocks)
     side = network.preprocess.image_size
     image_CHW = (config.data.channels, side, side)
     return Plan(
