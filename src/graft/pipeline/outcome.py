@@ -16,7 +16,7 @@ from graft.config.faults import InputError
 from graft.config.figures import FIGURES, LOSS
 from graft.config.schema import CheckpointConfig
 from graft.finetune.callbacks import best_row
-from graft.finetune.fit import FitResult
+from graft.finetune.fit_result import FitResult
 from graft.finetune.freeze import unmoving
 from graft.finetune.methods.lora import plain_name
 from graft.finetune.pruning import Pruned

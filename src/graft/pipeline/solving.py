@@ -17,7 +17,7 @@ from graft.config.figures import headline
 from graft.config.schema import HeadConfig
 from graft.features.dataset import FeatureDataset
 from graft.finetune.callbacks import METRICS_FILE, as_csv
-from graft.finetune.fit import FitResult
+from graft.finetune.fit_result import FitResult
 from graft.finetune.metrics import Evaluation, Outputs
 from graft.finetune.progress import Watch
 from graft.heads.choice import Choice, Examples, choose_head
@@ -292,10 +292,11 @@ def _table(plan: Plan, measured: list[Solved], taken: Solved, neighbours: float 
     if neighbours is not None:
         rows.append((f"{NEIGHBOURS} nearest training images", "", f"{neighbours:.4f}", ""))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    marks = ["", *("  <- taken" if each is taken else "" for each in measured), ""]
+    marks = ["", *("  <- taken" if each is taken else "" for each in measured)]
+    marks += [""] * (len(rows) - len(marks))
     lines = [
         "  ".join([row[0].ljust(widths[0]), row[1].rjust(widths[1]), row[2].rjust(widths[2]), row[3]]).rstrip() + mark
-        for row, mark in zip(rows, marks, strict=False)
+        for row, mark in zip(rows, marks, strict=True)
     ]
     by = f"loss: of {folds} folds of the training images" if folds else "loss: of the validation images"
     return "\n".join([*lines, f"({by})"])

@@ -10,7 +10,8 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from graft.data.datamodule import DataModule
-from graft.finetune.fit import FitResult, fit
+from graft.finetune.fit import fit
+from graft.finetune.fit_result import FitResult
 from graft.finetune.hardware import training_precision
 from graft.finetune.methods import Methods
 from graft.finetune.module import FineTuning

@@ -8,7 +8,8 @@ from graft.config.choices import CacheKind, DonorKind
 from graft.finetune.decay import CONFIG, LIBRARY, TABLE
 from graft.finetune.groups import Group
 from graft.page.words import for_each_purpose, moment, precision_name
-from graft.plan.plan import SHOWN_NAMES, Plan
+from graft.plan.checks import SHOWN_NAMES
+from graft.plan.plan import Plan
 
 NAMED = (TABLE, LIBRARY, CONFIG)  # reasons whose parameters the plan names
 UNITS = ("", "k", "M", "G", "T")

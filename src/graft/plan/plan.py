@@ -6,13 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from graft.config.choices import FIND, FreezeBatchNorm
-from graft.config.faults import Faults, InputError
+from graft.config.choices import FIND
+from graft.config.faults import Faults
 from graft.config.schema import Config, OptimizerConfig, TrainerConfig
 from graft.data.table import Table
-from graft.finetune.freeze import Frozen, statistics
 from graft.finetune.groups import Group, without_decay
 from graft.finetune.hardware import precisions
 from graft.finetune.methods import methods_in_words
@@ -25,19 +22,17 @@ from graft.models.network import Network, network_for, with_donor_preprocess
 from graft.models.stage_head import head_in_words
 from graft.models.stages import HEAD, tensor_names
 from graft.plan.batches import fewest_images
+from graft.plan.checks import altered_layers, check_monitor, check_not_random, norm_policy
 from graft.plan.features import CachePlan, keep_all_blocks, plan_cache, prefix_in_words
 from graft.plan.memory import Memory, activation_numbers, estimate_memory
 from graft.plan.methods import anchors_of, kept_beside, lora_of, schedule_of, teacher_of
 from graft.plan.solver import SolverPlan, network_of_all_blocks, plan_solver
-from graft.results.left_out import in_words, left_out, undefined
 from graft.tasks.registry import task_of
 from graft.tasks.task import Task
-from graft.transfer import Donor, Ledger, Verdict, account_donor, target_of_module
+from graft.transfer import Donor, Ledger, account_donor, target_of_module
 from graft.transfer.chosen import rules_for
 from graft.transfer.teacher import TeacherPlan
 from graft.transfer.verify import check_verifiable
-
-SHOWN_NAMES = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +195,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor], ove
     faults = Faults()
     task = task_of(config.data.task, table.classes, table.labels_of("train"))
     faults.attempt(lambda: task.criterion(config.loss))
-    faults.attempt(lambda: _check_monitor(config, table))
+    faults.attempt(lambda: check_monitor(config, table))
     ledger = faults.attempt(lambda: _account(config, network, table, open_donor))
     teacher = faults.attempt(lambda: teacher_of(config, network, ledger, open_donor)) if ledger else None
     lora = faults.attempt(lambda: lora_of(config, network)) if config.method.lora else ()
@@ -221,7 +216,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor], ove
     trained = frozenset(name for group in training.groups for name in group.names) if training else frozenset[str]()
     state = faults.attempt(lambda: _optimizer_state(network, trained, config)) or 0
     if ledger and schedule:
-        faults.attempt(lambda: _check_not_random(ledger, frozenset(plain_name(name) for name in never)))
+        faults.attempt(lambda: check_not_random(ledger, frozenset(plain_name(name) for name in never)))
     faults.settle()
     assert ledger is not None
     assert training is not None
@@ -263,10 +258,10 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor], ove
         remarks=(
             *ledger.remarks,
             *network.remarks,
-            *_altered(network),
+            *altered_layers(network),
             *filter(None, [head_in_words(network.head, network.build)]),
             *training.schedule.unreached(training.steps_per_epoch, training.total_steps),
-            *_policy(config, network, states),
+            *norm_policy(config, network, states),
         ),
     )  # fmt: skip
 
@@ -292,63 +287,6 @@ def _account(config: Config, network: Network, table: Table, open_donor: Callabl
     if config.donor.verify:
         check_verifiable(ledger, network.stages)
     return ledger
-
-
-def _check_monitor(config: Config, table: Table) -> None:
-    """A figure that the validation images cannot give chooses no epoch."""
-    monitor = config.checkpoint.monitor
-    truth = np.array(table.labels_of("val"))
-    if monitor in undefined("val", truth, table.classes, table.task):
-        gaps = "; ".join(in_words(left_out("val", truth, table.classes, table.task), table.task))
-        raise InputError(
-            f"checkpoint.monitor: expected a figure that the validation images define, received {monitor} of"
-            f" {len(truth)} images ({gaps}); try checkpoint.monitor=val/loss, or other validation images"
-        )
-
-
-def _check_not_random(ledger: Ledger, never_trained: frozenset[str]) -> None:
-    """Law 2: random weights that are frozen for ever would train without a word of complaint.
-
-    Integers (batch counters, index tables) are not drawn at random and are no reason to refuse.
-    """
-    random = [
-        entry.target
-        for entry in ledger.tensors
-        if entry.target in never_trained and entry.verdict is Verdict.initialized and entry.info.is_floating
-    ]
-    if random:
-        shown = ", ".join(random[:SHOWN_NAMES]) + (
-            f" and {len(random) - SHOWN_NAMES} more" if random[SHOWN_NAMES:] else ""
-        )
-        raise InputError(
-            f"freeze: expected frozen weights to come from a donor, received {len(random)} random tensors that no phase"
-            f" would train ({shown}); try freeze=none, or a donor that fills them"
-        )
-
-
-def _altered(network: Network) -> list[str]:
-    """That the library's own model of these weights would compute something else."""
-    altered = network.build.get("altered", {})
-    shown = ", ".join(f"{path} {settings}" for path, settings in list(altered.items())[:2])
-    return [
-        f"{len(altered)} layers are not set as {network.build['library']}'s {network.build['name']} has them ({shown}"
-        ", …), so that one would compute something else with these weights"
-    ] * bool(altered)
-
-
-def _policy(config: Config, network: Network, states: Sequence[Frozen]) -> list[str]:
-    """What freeze_bn does that a person might not expect, or that it does nothing here."""
-    norms = statistics(network.module, but=network.stages.heads)
-    held = norms & frozenset[str]().union(*(state.names for state in states))
-    match config.freeze_bn:
-        case FreezeBatchNorm.none if held:
-            return [f"freeze_bn=none: {len(held)} batch-norm statistics of frozen stages move with the batches"]
-        case FreezeBatchNorm.none:
-            return ["freeze_bn=none has no effect: what is frozen has no batch-norm"]
-        case FreezeBatchNorm.all if not norms:
-            return ["freeze_bn=all has no effect: the backbone has no batch-norm"]
-        case _:
-            return []
 
 
 def _stage_rows(network: Network, first: Phase) -> tuple[StageRow, ...]:

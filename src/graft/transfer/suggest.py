@@ -150,7 +150,8 @@ def _structure(donor: Infos, target: Infos) -> tuple[tuple[str, ...], tuple[str,
     if not is_ordered(donor) and is_ordered(target):
         return None
     sources, targets = list(donor), list(target)
-    pairs = list(zip(sources, targets, strict=False))
+    shorter = min(len(sources), len(targets))  # what is left of the longer list is skipped or ignored
+    pairs = list(zip(sources[:shorter], targets[:shorter], strict=True))
     agreed = next((i for i, (a, b) in enumerate(pairs) if disagreement(donor[a], target[b], a, b)), len(pairs))
     skip, ignore = targets[agreed:], sources[agreed:]
     if not agreed or max(len(skip), len(ignore)) > agreed // 2:

@@ -100,7 +100,7 @@ def _transposed(config: Mapping[str, Any]) -> Computation:
         convolve: Any = getattr(functional, f"conv_transpose{rank}d")
         weight = kernel.movedim((-1, -2), (0, 1))
         y = convolve(x.movedim(-1, 1), weight, stride=strides, dilation=dilations)
-        reaches = [step * (side - 1) + 1 for step, side in zip(dilations, kernel.shape, strict=False)]
+        reaches = [step * (side - 1) + 1 for step, side in zip(dilations, kernel.shape[:rank], strict=True)]
         y = _fitted(y, x.shape[1:-1], reaches, strides, same=config.get("padding") == "same")
         return _plus_bias(y.movedim(1, -1), variables)
 

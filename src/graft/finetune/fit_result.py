@@ -1,0 +1,65 @@
+"""What a finished training came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from graft.finetune.metrics import Outputs
+from graft.finetune.unfreeze import Phase
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitResult:
+    """A finished training; the FineTuning's network holds the best epoch's weights."""
+
+    metrics: dict[str, float]
+    """val/ and test/ figures of the best epoch's weights."""
+    trained: dict[str, float]
+    """train/ figures of the best epoch, as they were counted while it trained."""
+    confusion: dict[str, list[list[int]]]
+    """Part to counts: a row per true class, a column per predicted class; empty where an image has not one class."""
+    outputs: dict[str, Outputs]
+    """Part to what the network said of each image."""
+    history: list[dict[str, Any]]
+    """A row per epoch, as in metrics.csv."""
+    seconds: float
+    """Training and the evaluation after each epoch, interruptions left out."""
+    first_step: float | None
+    """When it began, by `time.perf_counter`; None where a finished run was only evaluated."""
+    images_per_second: float
+    """Of training alone."""
+    epochs: int
+    steps: int
+    batch_size: int
+    accumulate: int
+    """Batches a step: more than configured where the device's memory was too small."""
+    steps_skipped: int
+    """Of them: left out because loss or gradients were not finite."""
+    best_epoch: int | None
+    """Counted from 1, as in the history; None where the head was solved."""
+    best_path: Path | None
+    last_path: Path | None
+    resumed_from: Path | None
+    frozen_verified: bool | None
+    """Whether every frozen tensor kept every bit while it was frozen; None where nothing was frozen."""
+    moved: tuple[str, ...]
+    """Frozen tensors that did not."""
+    moved_statistics: tuple[str, ...]
+    """Batch-norm statistics that freeze_bn=none let move in stages that no phase trains."""
+    phases: tuple[Phase, ...]
+    """As they came about."""
+    profile: dict[str, float]
+    """Shares of the training epochs' wall clock: data, forward, backward, … ; empty where torch's profiler ran."""
+    precision: dict[str, str]
+    """Of training and of evaluation, as Lightning names them."""
+    prefix: dict[str, dict[str, str]]
+    """How frozen prefixes were computed on images, for training and for evaluation, by the stage that ends them."""
+    head: dict[str, Any] | None = None
+    """How a solved head was found: its penalty, and the path of penalties with their losses."""
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """All that was measured of the best epoch."""
+        return {**self.trained, **self.metrics}
