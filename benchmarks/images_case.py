@@ -54,7 +54,7 @@ def make(args: argparse.Namespace, folder: Path) -> Iterator[Comparison]:
         transforms.Normalize(preprocess.mean, preprocess.std),
     ])  # fmt: skip
     pillow = ImageFolder(str(root / "train"), steps)
-    batches = DataLoader(pillow, batch_size=config.data.batch_size)
+    batches = DataLoader(pillow, batch_size=config.data.images)
     stored = data.images("train").source
     paths = [path for path, _ in pillow.samples]
 

@@ -15,6 +15,7 @@ import torchvision
 from omegaconf import OmegaConf
 from torch import nn
 
+from graft.config.compose import section_of
 from graft.config.schema import BackboneConfig, FreezeBatchNorm, HeadConfig, HeadKind
 from graft.finetune.freeze import apply_freeze, parse_freeze
 from graft.finetune.route import halves_at
@@ -45,10 +46,7 @@ def one_thread() -> Any:
 
 @cache
 def backbone(name: str) -> BackboneConfig:
-    merged = OmegaConf.merge(OmegaConf.structured(BackboneConfig), OmegaConf.load(FILES[name]))
-    value = OmegaConf.to_object(merged)
-    assert isinstance(value, BackboneConfig)
-    return value
+    return section_of(BackboneConfig, OmegaConf.load(FILES[name]))
 
 
 def build(name: str, head: HeadConfig = LINEAR, device: str = "cpu", **kwargs: Any) -> Network:

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from graft.config.choices import HeadKind, Library, Taps
+from graft.config.compose import section_of
 from graft.config.schema import BackboneConfig, HeadConfig
 from graft.models.backbones import construct
 from graft.models.cut import split
@@ -51,9 +52,7 @@ def one_thread() -> Any:
 
 
 def backbone(name: str) -> BackboneConfig:
-    value = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(BackboneConfig), OmegaConf.load(FILES[name])))
-    assert isinstance(value, BackboneConfig)
-    return value
+    return section_of(BackboneConfig, OmegaConf.load(FILES[name]))
 
 
 def build(name: str, head: HeadConfig, device: str = "cpu", side: int | None = None) -> Network:

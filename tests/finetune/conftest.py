@@ -18,6 +18,7 @@ from graft.config.schema import (
     UnfreezeConfig,
     UnfreezeKind,
 )
+from graft.config.values import values_of
 from graft.data.loader import KeyedLoader
 from graft.data.sampling import KeyedBatchSampler
 from graft.finetune import fit as finetune
@@ -124,7 +125,9 @@ def optimizer(**changes):
 
 
 def schedule(module, freeze="none", kind=UnfreezeKind.never, **changes):
-    return make_schedule(UnfreezeConfig(kind=kind, **changes), freeze, STAGES, tensor_names(module))
+    return make_schedule(
+        values_of(UnfreezeConfig, {"kind": kind, **changes}, "unfreeze"), freeze, STAGES, tensor_names(module)
+    )
 
 
 PLANNED = {"schedule", "optimizer", "scheduler", "anchored", "freeze_bn", "on_nan", "seed"}

@@ -6,6 +6,7 @@ from torch import nn
 
 from graft.config.faults import InputError
 from graft.config.schema import OptimizerConfig, SchedulerConfig, SchedulerKind
+from graft.config.values import values_of
 from graft.finetune.groups import group_parameters
 from graft.finetune.optimizer import build_optimizer, optimizer_names, rate_factor, state_numbers
 
@@ -13,7 +14,9 @@ TOTAL, EPOCH = 100, 10
 
 
 def factors(kind, **changes):
-    of_step = rate_factor(SchedulerConfig(kind=kind, **changes), steps_per_epoch=EPOCH, total_steps=TOTAL)
+    of_step = rate_factor(
+        values_of(SchedulerConfig, {"kind": kind, **changes}, "scheduler"), steps_per_epoch=EPOCH, total_steps=TOTAL
+    )
     return [of_step(step) for step in range(TOTAL)]
 
 

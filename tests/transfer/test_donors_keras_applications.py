@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.nn import functional
 
+from graft.config.compose import section_of
 from graft.config.faults import InputError
 from graft.config.schema import BackboneConfig, KerasConfig
 from graft.transfer import Ledger, Rules, account_donor, inject, target_of_module
@@ -25,11 +26,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf" / "backbone"
 
 
 def backbone(name: str) -> BackboneConfig:
-    found = OmegaConf.to_object(
-        OmegaConf.merge(OmegaConf.structured(BackboneConfig), OmegaConf.load(CONF / f"{name}.yaml"))
-    )
-    assert isinstance(found, BackboneConfig)
-    return found
+    return section_of(BackboneConfig, OmegaConf.load(CONF / f"{name}.yaml"))
 
 
 def images(size: int) -> np.ndarray:

@@ -3,8 +3,28 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final, Literal
 
-FIND = "find"  # optimizer.lr's one word beside numbers
+AUTO: Final = "auto"
+FIND: Final = "find"
+
+Freeze = str | list[str]
+"""A stage expression (none, backbone, layer3, layer1-3, joined by +), or literal name prefixes."""
+Rate = float | Literal["find"]
+BatchSize = int | Literal["auto"]
+Accelerator = Literal["auto", "cpu", "gpu"]
+Activation = Literal["relu", "gelu", "silu", "tanh", "hardswish"]
+Direction = Literal["min", "max"]
+FeatureType = Literal["float32", "float16", "bfloat16"]
+HeadNorm = Literal["none", "batch", "layer"]
+Interpolation = Literal["bilinear", "bicubic", "nearest"]
+KerasDifference = Literal["padding", "strides", "bgr", "averaging", "activation", "layers"]
+Match = Literal["name", "structure", "table", "auto"]
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+Profiler = Literal["shares", "torch"]
+Strategy = Literal["auto", "ddp", "fsdp"]
+StepSearch = Literal["off", "auto"]
+Wandb = Literal["off", "offline", "online"]
 
 
 class Mode(Enum):

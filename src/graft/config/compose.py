@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import MISSING
 from enum import Enum
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
@@ -22,6 +22,9 @@ from graft.config.limits import LIMITS, beyond_limits
 from graft.config.processor_images import fill_from_processor
 from graft.config.rules import clashes
 from graft.config.schema import Config
+from graft.config.values import form_of, values_of
+
+T = TypeVar("T")
 
 
 def register() -> None:
@@ -61,8 +64,7 @@ def parse(cfg: DictConfig) -> Config:
     typed, faults = examine(cfg)
     if faults:
         raise ConfigError(faults)
-    config = OmegaConf.to_object(typed)
-    assert isinstance(config, Config)
+    config = _values(Config, typed)
     fill_from_processor(config)
     return config
 
@@ -73,7 +75,7 @@ def examine(cfg: DictConfig, doubtful: Collection[str] = ()) -> tuple[DictConfig
     Args:
         doubtful: groups and keys that are known to be wrong; what depends on them is not judged.
     """
-    typed = OmegaConf.structured(Config)
+    typed = OmegaConf.structured(form_of(Config))
     faults = list(_fill(typed, cfg, ""))
     faults += _unset(typed, {*doubtful, *(fault.key for fault in faults)})
     values = dict(_sound(typed, {*doubtful, *(fault.key for fault in faults)}))
@@ -208,9 +210,19 @@ def stored_config(run: Path, *, needed: tuple[str, ...] = ()) -> Config:
     if matter:
         raise ConfigError(matter)
     if not needed:
-        return cast(Config, OmegaConf.to_object(typed))
-    sections: dict[str, Any] = {name: OmegaConf.to_object(typed[name]) for name in needed}
+        return _values(Config, typed)
+    types = get_type_hints(Config)
+    sections: dict[str, Any] = {name: _values(types[name], typed[name], name) for name in needed}
     return Config(seed=typed.seed, **sections)
+
+
+def section_of(section: type[T], written: Any) -> T:
+    """One section's values, of what a file of conf/ has for it."""
+    return _values(section, cast(DictConfig, OmegaConf.merge(OmegaConf.structured(form_of(section)), written)))
+
+
+def _values(section: type[T], checked: DictConfig, key: str = "") -> T:
+    return values_of(section, cast(dict[str, Any], OmegaConf.to_container(checked, throw_on_missing=True)), key)
 
 
 LONGEST = 60

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
@@ -27,6 +27,12 @@ class Duration:
 
     amount: float
     unit: Unit
+    text: str | float | None = field(default=None, compare=False, repr=False)
+    """As its author wrote it."""
+
+    @property
+    def written(self) -> str | float:
+        return str(self) if self.text is None else self.text
 
     def steps(self, steps_per_epoch: int, total_steps: int) -> int:
         """Optimizer steps, to the nearest one; an amount above zero is at least one step."""
@@ -54,8 +60,6 @@ def parse_duration(value: Any, key: str = "duration") -> Duration:
     Raises:
         InputError: the value is none of these forms, is negative, or is a share above 100 %.
     """
-    if isinstance(value, Duration):
-        return value
     if isinstance(value, str):
         written = WRITTEN.fullmatch(value.strip())
         if written is None:
@@ -64,8 +68,9 @@ def parse_duration(value: Any, key: str = "duration") -> Duration:
         if not unit:
             return _bare(float(written["amount"]), value, key)
         if unit == "%":
-            return _checked(Duration(float(written["amount"]) / 100, Unit.fraction), value, key)
-        return _checked(Duration(float(written["amount"]), Unit.steps if unit[0] == "s" else Unit.epochs), value, key)
+            return _checked(Duration(float(written["amount"]) / 100, Unit.fraction, value), value, key)
+        counted = Unit.steps if unit[0] == "s" else Unit.epochs
+        return _checked(Duration(float(written["amount"]), counted, value), value, key)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _unreadable(value, key)
     return _bare(float(value), value, key)
@@ -73,8 +78,8 @@ def parse_duration(value: Any, key: str = "duration") -> Duration:
 
 def _bare(amount: float, value: Any, key: str) -> Duration:
     if amount.is_integer():
-        return _checked(Duration(amount, Unit.epochs), value, key)
-    return _checked(Duration(amount, Unit.fraction), value, key)
+        return _checked(Duration(amount, Unit.epochs, value), value, key)
+    return _checked(Duration(amount, Unit.fraction, value), value, key)
 
 
 def _checked(duration: Duration, value: Any, key: str) -> Duration:

@@ -13,10 +13,13 @@ from enum import Enum
 from functools import cache
 from itertools import pairwise
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
+from graft.config.choices import Freeze
+from graft.config.duration import Duration
 from graft.config.faults import nearest
 from graft.config.schema import Config
+from graft.config.values import as_written, is_section
 
 # What people who come from other tools type, and the key that it is here.
 ALIASES = {
@@ -41,11 +44,16 @@ class Key:
     """Its type in words."""
     doc: str
     default: Any
-    """dataclasses.MISSING where there is none."""
+    """As one writes it; dataclasses.MISSING where there is none."""
     is_group: bool
     """It holds further keys of the schema."""
     choices: tuple[str, ...]
-    """Where the words are closed."""
+    """Where an enum closes the words."""
+    words: tuple[str, ...]
+    """Where a Literal does, of the value or of each entry of a list or mapping."""
+    is_text: bool
+    """Text, whatever YAML would read in it."""
+    is_list: bool
     is_open: bool
     """It holds entries that the user names."""
     is_nullable: bool
@@ -98,19 +106,22 @@ _SINGULARS: dict[Any, str] = {
     bool: "true or false",
     str: "text",
     Any: "a value",
+    Duration: "a duration",
 }
-_PLURALS: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "texts", Any: "values"}
+_PLURALS: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "texts", Any: "values", Duration: "moments"}
 
 
 def _compound(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, UnionType):
-        return " or ".join(in_words(argument) for argument in arguments if argument is not NoneType) + " or null"
+        return " or ".join("null" if argument is NoneType else in_words(argument) for argument in arguments)
     if origin is list:
         return f"a list of {_plural(arguments[0])}"
     if origin is dict:
         return f"a mapping of {_plural(arguments[0])} to {_plural(arguments[1])}"
-    choices = _choices(annotation)
+    choices = _choices(annotation) or _words(annotation)
+    if len(choices) == 1:
+        return choices[0]
     return f"one of {', '.join(choices)}" if choices else "a group of keys"
 
 
@@ -121,16 +132,36 @@ def _choices(annotation: Any) -> tuple[str, ...]:
 
 
 def _plural(annotation: Any) -> str:
+    if annotation == Freeze:
+        return "stage expressions or lists of name prefixes"
     if get_origin(annotation) is list:
         return f"lists of {_plural(get_args(annotation)[0])}"
-    return _PLURALS[annotation]
+    words = _words(annotation)
+    return f"the words {', '.join(words)}" if words else _PLURALS[annotation]
+
+
+def _words(annotation: Any) -> tuple[str, ...]:
+    """Of a Literal, or of one that may be null; of the entries of a list or mapping."""
+    arguments = [argument for argument in get_args(annotation) if argument is not NoneType]
+    if get_origin(annotation) is Literal:
+        return cast(tuple[str, ...], tuple(arguments))
+    if get_origin(annotation) is list or (get_origin(annotation) in (Union, UnionType) and len(arguments) == 1):
+        return _words(arguments[0])
+    return _words(arguments[1]) if get_origin(annotation) is dict else ()
+
+
+def _is_text(annotation: Any) -> bool:
+    arguments = [argument for argument in get_args(annotation) if argument is not NoneType]
+    if get_origin(annotation) in (Union, UnionType) and len(arguments) == 1:
+        return _is_text(arguments[0])
+    return annotation is str or get_origin(annotation) is Literal
 
 
 def _keys_of(section: type, prefix: str) -> Iterator[Key]:
     types, docs = get_type_hints(section), _field_docs(section)
     for each in dataclasses.fields(section):
         name, annotation = prefix + each.name, types[each.name]
-        is_group = isinstance(annotation, type) and dataclasses.is_dataclass(annotation)
+        is_group = is_section(annotation)
         yield Key(
             name=name,
             expected=in_words(annotation),
@@ -138,6 +169,9 @@ def _keys_of(section: type, prefix: str) -> Iterator[Key]:
             default=_default(each),
             is_group=is_group,
             choices=_choices(annotation),
+            words=_words(annotation),
+            is_text=_is_text(annotation),
+            is_list=annotation != Freeze and list in [get_origin(each) for each in (annotation, *get_args(annotation))],
             is_open=get_origin(annotation) is dict,
             is_nullable=NoneType in get_args(annotation),
         )
@@ -148,7 +182,7 @@ def _keys_of(section: type, prefix: str) -> Iterator[Key]:
 def _default(each: dataclasses.Field[Any]) -> Any:
     if each.default_factory is not dataclasses.MISSING:
         return each.default_factory()
-    return dataclasses.MISSING if each.default == "???" else each.default
+    return dataclasses.MISSING if each.default == "???" else as_written(each.default)
 
 
 def _field_docs(section: type) -> dict[str, str]:

@@ -13,7 +13,6 @@ from graft.config.duration import FORMS, parse_duration
 from graft.config.examples import example
 from graft.config.faults import Fault, InputError, nearest
 from graft.config.keys import schema_keys
-from graft.config.rules_logger import WANDB
 
 POOLS = {"mean", "std", "max"}
 LOCAL_FOLDER = "a folder of this machine (that of a mounted bucket, say)"
@@ -125,28 +124,20 @@ freeze = Limit(
     "a stage expression (none, backbone, layer3, layer1-3, joined by +) or a list of name prefixes", is_freeze
 )
 
-LIMITS: dict[str, Limit] = {
+_OF_KEYS: dict[str, Limit] = {
     "seed": Limit("a whole number from 0 to 4294967295", lambda value: 0 <= value < 2**32),
     "backbone.published.rename": rename,
     "backbone.published.preprocess.image_size": at_least(16, "pixels"),
     "backbone.published.preprocess.crop_fraction": share_above_zero,
-    "backbone.published.preprocess.interpolation": one_of("bilinear", "bicubic", "nearest"),
     "backbone.published.preprocess.std": each(positive),
     "backbone.drop_path": share_below_one,
     "backbone.drop_rate": share_below_one,
     "donor.sha256": Limit("64 hexadecimal digits", lambda value: bool(re.fullmatch(r"[0-9a-fA-F]{64}", value))),
-    "donor.match": one_of("name", "structure", "table", "auto"),
     "donor.rename": rename,
-    "donor.class_map": one_of("names"),
-    "donor.keras.absent": each(one_of("gamma", "beta")),
-    "donor.keras.accept": each(one_of("padding", "strides", "bgr", "averaging", "activation", "layers")),
     "donor.keras.epsilon": positive,
     "donor.keras.flatten": each(at_least(0)),
-    "donor.keras.input": one_of("rgb", "bgr"),
     "head.hidden": each(at_least(1)),
     "head.dropout": share_below_one,
-    "head.activation": one_of("relu", "gelu", "silu", "tanh", "hardswish"),
-    "head.norm": one_of("none", "batch", "layer"),
     "head.pool": Limit(
         "one or more of mean, std, max, each once",
         lambda value: bool(value) and set(value) <= POOLS and len(set(value)) == len(value),
@@ -200,18 +191,11 @@ LIMITS: dict[str, Limit] = {
     "augment.erase": share,
     "augment.mixup": not_negative,
     "augment.cutmix": not_negative,
-    "augment.mix_per": one_of("batch", "sample"),
     "cache.dir": Limit(LOCAL_FOLDER, lambda value: not is_url(value)),
     "cache.max_gb": positive,
-    "cache.dtype": one_of("float32", "float16", "bfloat16"),
     "trainer.max_epochs": at_least(1),
-    "trainer.accelerator": one_of("auto", "cpu", "gpu"),
     "trainer.devices": at_least(1),
     "trainer.num_nodes": at_least(1),
-    "trainer.profiler": one_of("shares", "torch"),
-    "trainer.strategy": one_of("auto", "ddp", "fsdp"),
-    "trainer.precision": one_of("auto", "32-true", "bf16-mixed", "16-mixed"),
-    "trainer.tune": one_of("off", "auto"),
     "trainer.accumulate": at_least(1),
     "trainer.clip_norm": positive,
     "trainer.threads": at_least(1),
@@ -220,10 +204,23 @@ LIMITS: dict[str, Limit] = {
         "a metric of the validation or training part (val/loss, val/accuracy, train/loss, …)",
         lambda value: value.startswith(("val/", "train/")),
     ),
-    "checkpoint.direction": one_of("min", "max"),
-    "logger.wandb": one_of(*WANDB),
     "logger.project": Limit("a name", lambda value: bool(value.strip())),
 }
+
+
+def _limits() -> dict[str, Limit]:
+    """Those above, and closed words for every key whose type lists some, in the schema's order."""
+    limits: dict[str, Limit] = {}
+    for key in schema_keys().values():
+        if key.name in _OF_KEYS:
+            limits[key.name] = _OF_KEYS[key.name]
+        elif key.words:
+            words = one_of(*key.words)
+            limits[key.name] = each(words) if key.is_open or key.is_list else words
+    return limits
+
+
+LIMITS = _limits()
 
 
 def beyond_limits(values: Mapping[str, Any]) -> list[Fault]:

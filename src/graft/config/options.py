@@ -51,7 +51,7 @@ def add_options(parser: argparse.ArgumentParser, options: Sequence[Option]) -> N
         described = re.sub(r"\s+", " ", f"{key.doc} ({option.key})").replace("%", "%%")
         if key.expected == "true or false":
             parser.add_argument(option.flag, action="store_true", help=described)
-        elif key.is_open or key.is_group or key.expected.startswith("a list"):
+        elif key.is_open or key.is_group or key.is_list:
             parser.add_argument(option.flag, action="append", default=[], metavar=option.form, help=described)
         else:
             parser.add_argument(option.flag, metavar=option.form, help=described)
@@ -93,7 +93,7 @@ def in_options(error: InputError, options: Sequence[Option]) -> InputError:
 def _value(option: Option, given: Any) -> Any:
     key = schema_keys()[option.key]
     if not isinstance(given, list):
-        return given if isinstance(given, bool) or key.expected.startswith("text") else _read(option, given)
+        return given if isinstance(given, bool) or key.is_text else _read(option, given)
     if key.is_open or key.is_group:
         merged: dict[str, Any] = {}
         for each in given:

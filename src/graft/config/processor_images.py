@@ -9,14 +9,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from graft.config.choices import DonorKind
+from graft.config.choices import DonorKind, Interpolation
 from graft.config.faults import InputError
 from graft.config.schema import Config, PreprocessConfig
 
 PROCESSOR = "preprocessor_config.json"
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
 _MOST_BYTES = 2**20
-_INTERPOLATIONS = {0: "nearest", 2: "bilinear", 3: "bicubic"}
+_INTERPOLATIONS: dict[int, Interpolation] = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 """Pillow's numbers."""
 _WARPED_FROM = 384
 """ConvNeXt's processor crops smaller images out of larger ones, and takes these as they are."""
@@ -107,7 +107,7 @@ class _Processor:
         crop = self._side("crop_size") if self.record.get("do_center_crop") else None
         return (size, 1.0) if crop is None or crop >= size else (crop, crop / size)
 
-    def _interpolation(self) -> str | None:
+    def _interpolation(self) -> Interpolation | None:
         number = self.record.get("resample")
         if number is None:
             return None

@@ -8,8 +8,6 @@ from graft.config.choices import CacheKind
 from graft.config.faults import Fault
 from graft.config.schema_images import AugmentConfig, CacheConfig
 
-DTYPES = ("float32", "float16", "bfloat16")
-
 
 def is_random(augment: AugmentConfig) -> bool:
     """Whether any augmentation is on."""
@@ -27,8 +25,6 @@ def cache_faults(cache: CacheConfig, augment: AugmentConfig) -> list[Fault]:
     faults: list[Fault] = []
     if cache.max_gb <= 0:
         faults.append(_fault("cache.max_gb", "more than 0", f"{cache.max_gb:g}", "cache.max_gb=20, or cache=none"))
-    if cache.dtype not in DTYPES:
-        faults.append(_fault("cache.dtype", ", ".join(DTYPES), cache.dtype, "cache.dtype=float32"))
     if cache.views < 0:
         faults.append(_fault("cache.views", "0 or more", str(cache.views), "cache.views=8"))
     if cache.kind is not CacheKind.features:

@@ -8,7 +8,6 @@ from importlib.util import find_spec
 from graft.config.faults import Fault
 from graft.config.schema import LoggerConfig
 
-WANDB = ("off", "offline", "online")
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow-skinny"}
 """Module to the package that brings it."""
 

@@ -13,22 +13,34 @@ from typing import Any
 from omegaconf import MISSING
 
 from graft.config.choices import (
+    AUTO,
+    FIND,
+    Accelerator,
     CacheKind,
     ClassWeights,
     DataKind,
+    Direction,
     DonorKind,
+    Freeze,
     FreezeBatchNorm,
     HeadKind,
     Library,
     Mode,
     OnError,
+    Precision,
+    Profiler,
+    Rate,
     RegressionLoss,
     SchedulerKind,
+    StepSearch,
+    Strategy,
     Targets,
     TaskKind,
     UnfreezeKind,
+    Wandb,
 )
-from graft.config.schema_images import AUTO, AugmentConfig, CacheConfig, DataConfig
+from graft.config.duration import Duration, parse_duration
+from graft.config.schema_images import AugmentConfig, CacheConfig, DataConfig
 from graft.config.schema_network import (
     ApplicationConfig,
     BackboneConfig,
@@ -38,6 +50,9 @@ from graft.config.schema_network import (
     PreprocessConfig,
     PublishedConfig,
 )
+
+NOTHING = parse_duration(0)
+EPOCH, TEN_EPOCHS = parse_duration("1 epoch"), parse_duration("10 epochs")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -109,17 +124,17 @@ class UnfreezeConfig:
 
     kind: UnfreezeKind = MISSING
     """The schedule by which stages thaw; each option of the group sets it."""
-    every: Any = "1 epoch"
+    every: Duration = EPOCH
     """gradual: a further stage thaws each time this much has passed."""
-    start: Any = "1 epoch"
+    start: Duration = EPOCH
     """gradual: when the first stage thaws. lp_ft: when everything does."""
-    table: dict[str, Any] = field(default_factory=dict)
+    table: dict[Duration, Freeze] = field(default_factory=dict[Duration, Freeze])
     """at: moment ("3 epochs", "500 steps", "40%") to freeze expression."""
     patience: int = 2
     """plateau: a further stage thaws when checkpoint.monitor has not improved for so many epochs."""
     min_delta: float = 0.0
     """plateau: what an improvement must exceed."""
-    warmup: Any = 0
+    warmup: Duration = NOTHING
     """What thaws comes to its learning rate by a line of this length: "1 epoch", "100 steps" or "5%"."""
     phase_factors: list[float] = field(default_factory=list)
     """A factor on every learning rate in each phase, in order; the last holds for the phases after it."""
@@ -131,7 +146,7 @@ class OptimizerConfig:
 
     name: str = MISSING
     """adamw, sgd, or any optimizer of timm's by its name."""
-    lr: Any = MISSING
+    lr: Rate = MISSING
     """Learning rate of the trunk (and of the head, unless lr_scale says otherwise). find: by a range test."""
     weight_decay: float = 0.0
     """Not applied to biases, norms, scales, tokens, positions and what the model's no_weight_decay() names."""
@@ -144,6 +159,17 @@ class OptimizerConfig:
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the optimizer (momentum, betas, …)."""
 
+    @property
+    def rate(self) -> float:
+        """The learning rate, where it is a number.
+
+        Raises:
+            ValueError: it is still to be found.
+        """
+        if self.lr == FIND:
+            raise ValueError("optimizer.lr: expected a number, received find; try the rate of a range test")
+        return self.lr
+
 
 @dataclass(slots=True, kw_only=True)
 class SchedulerConfig:
@@ -151,7 +177,7 @@ class SchedulerConfig:
 
     kind: SchedulerKind = MISSING
     """The curve that the learning rate follows; each option of the group sets it."""
-    warmup: Any = 0
+    warmup: Duration = NOTHING
     """Linear warm-up: "2 epochs", "500 steps" or "10%"."""
     min_factor: float = 0.0
     """cosine: the rate at the end, over lr."""
@@ -161,7 +187,7 @@ class SchedulerConfig:
     """one_cycle: the rate at the start, over lr."""
     end_factor: float = 0.0001
     """one_cycle: the rate at the end, over lr."""
-    every: Any = "10 epochs"
+    every: Duration = TEN_EPOCHS
     """step: the rate is multiplied by gamma each time this much has passed."""
     gamma: float = 0.1
     """step: the factor of each drop."""
@@ -173,15 +199,15 @@ class TrainerConfig:
 
     max_epochs: int = MISSING
     """Passes over the training part."""
-    accelerator: str = "auto"
+    accelerator: Accelerator = "auto"
     """auto, cpu or gpu."""
     devices: int = 1
     """GPUs, or CPU processes, on each machine."""
     num_nodes: int = 1
     """Machines."""
-    strategy: str = "auto"
+    strategy: Strategy = "auto"
     """auto (one process a device as soon as there are several), ddp, or fsdp (weights shared out over GPUs)."""
-    precision: str = "auto"
+    precision: Precision = "auto"
     """auto (bf16-mixed on a GPU that has it, else 32-true), 32-true, bf16-mixed or 16-mixed. Of training, and of kept
     training features where a mixed one is asked for; every evaluation is in float32."""
     accumulate: int = 1
@@ -199,14 +225,14 @@ class TrainerConfig:
     """Activation checkpointing of the stages that train: less memory, about a third more time; needs cache=none."""
     compile: bool = False
     """Run the network through torch.compile."""
-    tune: str = "off"
+    tune: StepSearch = "off"
     """auto: a few steps of each sensible way (memory order, precision where it is auto, the optimizer's implementation,
     and compile where it is asked for) are measured, and the fastest whose loss holds is taken and remembered; off."""
     threads: int | None = None
     """CPU threads. Null: torch's choice, and one where only a small head trains on kept features."""
     progress: bool = True
     """Show progress bars."""
-    profiler: str = "shares"
+    profiler: Profiler = "shares"
     """shares: where the time went, in metrics.json. torch: a trace of each operation in the run's folder, slower."""
     latency: bool = False
     """metrics.json has latency_ms: what the exported network takes for one image on the device that trained it."""
@@ -220,7 +246,7 @@ class CheckpointConfig:
     """checkpoints/last.ckpt is written at the end of epochs, and every so many steps."""
     monitor: str = "val/loss"
     """checkpoints/best.ckpt is the epoch where this is best. Never a test/ metric."""
-    direction: str = "min"
+    direction: Direction = "min"
     """min or max, as the monitored figure has it: min of losses and errors, max of all else."""
 
 
@@ -230,7 +256,7 @@ class LoggerConfig:
 
     tensorboard: bool = False
     """Write TensorBoard files into the run's folder, beside metrics.csv."""
-    wandb: str = "off"
+    wandb: Wandb = "off"
     """Weights & Biases: off, offline (files in the run's folder, to be sent by `wandb sync`) or online."""
     mlflow: str | None = None
     """Where MLflow keeps its runs: a folder (plain files), a database (sqlite:///outputs/mlflow.db) or a server."""
@@ -265,7 +291,7 @@ class Config:
     """Where the weights come from."""
     head: HeadConfig = field(default_factory=HeadConfig)
     """The new layers."""
-    freeze: Any = "backbone"
+    freeze: Freeze = "backbone"
     """A stage expression (none, backbone, layer3, layer1-3, joined by +), or a list of literal name prefixes."""
     freeze_bn: FreezeBatchNorm = FreezeBatchNorm.frozen
     """frozen: batch-norm of frozen stages keeps its statistics; all: the whole trunk's; none: no stage's."""

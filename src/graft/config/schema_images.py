@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Literal
 
 from omegaconf import MISSING
 
-from graft.config.choices import CacheKind, DataKind, OnError, Targets, TaskKind
-
-AUTO = "auto"
+from graft.config.choices import AUTO, BatchSize, CacheKind, DataKind, FeatureType, OnError, Targets, TaskKind
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,7 +46,7 @@ class DataConfig:
     reduced_jpeg: bool = True
     """A JPEG whose shorter edge is four times what it is resized to, or longer, is decoded at a half, a quarter or an
     eighth of its size, at least twice what it is resized to; false: every JPEG whole, as the donor's images were."""
-    batch_size: Any = 32
+    batch_size: BatchSize = 32
     """Images per step and device; auto: as many as its free memory is estimated to hold, up to 256."""
     num_workers: int | None = None
     """Loader processes. Null: chosen for the machine."""
@@ -58,6 +56,17 @@ class DataConfig:
     """single_label: draw each class equally often."""
     on_error: OnError = OnError.stop
     """An unreadable image stops the run, or is left out, counted and listed."""
+
+    @property
+    def images(self) -> int:
+        """Images per step and device, where the batch size is a number.
+
+        Raises:
+            ValueError: it is still to be chosen.
+        """
+        if self.batch_size == AUTO:
+            raise ValueError("data.batch_size: expected a number, received auto; try plan.memory.with_batch_size first")
+        return self.batch_size
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,7 +94,7 @@ class AugmentConfig:
     cutmix: float = 0.0
     """Covers a box of each image with another's, and mixes the targets by area; α as for mixup (Yun et al. 2019).
     With both, each is as likely."""
-    mix_per: str = "batch"
+    mix_per: Literal["batch", "sample"] = "batch"
     """mixup and cutmix: one share and box for a whole batch, or one per sample (batch or sample)."""
 
 
@@ -99,7 +108,7 @@ class CacheConfig:
     """Shared by every run that names it."""
     max_gb: float = 20.0
     """Nothing is written beyond this."""
-    dtype: str = "float32"
+    dtype: FeatureType = "float32"
     """features of training images: float32, float16 or bfloat16; those of the others are float32."""
     views: int = 0
     """features: keep this many augmented views of each training image; epoch e trains on view e modulo views.

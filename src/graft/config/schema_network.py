@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import MISSING
 
-from graft.config.choices import DonorKind, HeadKind, HeadSolver, Library, Taps
+from graft.config.choices import (
+    Activation,
+    DonorKind,
+    HeadKind,
+    HeadNorm,
+    HeadSolver,
+    Interpolation,
+    KerasDifference,
+    Library,
+    Match,
+    Taps,
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -18,7 +29,7 @@ class PreprocessConfig:
     """Side of the square that enters the network, in pixels."""
     crop_fraction: float | None = None
     """Side of that square over the side the image's shorter edge is resized to."""
-    interpolation: str | None = None
+    interpolation: Interpolation | None = None
     """bilinear, bicubic or nearest."""
     mean: list[float] | None = None
     """Per channel, for values from 0 to 1."""
@@ -104,15 +115,15 @@ class KerasConfig:
     """Glob of layer names to their class (conv2d, depthwise_conv2d, dense, …), where the file has no model config."""
     flatten: dict[str, int] = field(default_factory=dict)
     """Layer behind a Flatten to the flattened map's channels (0: behind none), where the file has no model config."""
-    absent: dict[str, str] = field(default_factory=dict)
+    absent: dict[str, Literal["gamma", "beta"]] = field(default_factory=dict[str, Literal["gamma", "beta"]])
     """Glob of norm layers to the variable they lack (gamma or beta), where the file has no model config."""
     epsilon: float | None = None
     """The batch-norms' epsilon, where the file has no model config. Null: Keras' default, 0.001."""
     fold_bias: bool = False
     """Take a convolution's bias off the batch-norm behind it, for a backbone whose convolutions have none."""
-    input: str = "rgb"
+    input: Literal["rgb", "bgr"] = "rgb"
     """bgr: the donor read blue, green, red; its first convolution is turned round."""
-    accept: list[str] = field(default_factory=list)
+    accept: list[KerasDifference] = field(default_factory=list[KerasDifference])
     """Differences from Keras' function that may stay: padding, strides, bgr, averaging, activation, layers."""
 
 
@@ -128,7 +139,7 @@ class DonorConfig:
     """The donor file must have this hash."""
     verify: bool = False
     """Run a probe batch through the donor's own model and the new trunk; train only if they agree."""
-    match: str = "name"
+    match: Match = "name"
     """name, structure, table, or auto: print the rules that would explain the names, and stop."""
     rename: list[list[str]] = field(default_factory=list)
     """Ordered [pattern, replacement] pairs, applied with re.sub to donor names."""
@@ -148,7 +159,7 @@ class DonorConfig:
     """Take the averaged weights (state_dict_ema, model_ema) where the file has both."""
     keras: KerasConfig = field(default_factory=KerasConfig)
     """What a Keras file does not say of itself (donor=keras)."""
-    class_map: str | None = None
+    class_map: Literal["names"] | None = None
     """names: keep the head's rows of classes that donor and data share."""
 
 
@@ -167,9 +178,9 @@ class HeadConfig:
     """Widths of the hidden layers (head=mlp)."""
     dropout: float = 0.0
     """Before the last layer, and after each hidden one."""
-    activation: str = "relu"
+    activation: Activation = "relu"
     """relu, gelu, silu, tanh or hardswish (head=mlp)."""
-    norm: str = "none"
+    norm: HeadNorm = "none"
     """none, batch or layer (head=mlp)."""
     target: str | None = None
     """Import path of a module class called as target(in_features, num_classes, **kwargs) (head=custom)."""

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 from omegaconf import DictConfig
 
+from graft.config.choices import AUTO
 from graft.config.faults import Fault
-from graft.config.schema import AUTO
 
 IN_PROCESS = "basic"
 """The choice of hydra/launcher that runs a sweep's jobs one after the other in the process that was started."""

@@ -55,7 +55,7 @@ class DataModule(lightning.LightningDataModule):
         assert len(preprocess.mean) == data.channels, "mean and std follow the channels"
         self.table, self.data, self.augment, self.preprocess, self.seed = table, data, augment, preprocess, seed
         self.cache, self.fewest, self.say = cache, fewest, say
-        self.batch_size = data.batch_size
+        self.batch_size = data.images
         """Loaders made after it is set go by it."""
         self._sources: dict[tuple[str, bool], ImageSource] = {}
         self._stored: Mapping[str, Mapping[str, Dataset[Any]]] = {}

@@ -85,7 +85,7 @@ def group_parameters(
             stage=stage,
             names=tuple(name for name, _ in held),
             factor=factor,
-            lr=optimizer.lr * factor,
+            lr=optimizer.rate * factor,
             weight_decay=0.0 if spares else optimizer.weight_decay,
             parameters=sum(count for _, count in held),
         )
@@ -141,7 +141,7 @@ def _decay(stage: str, stages: Stages, layer_decay: float | None) -> float:
 
 
 def _check(optimizer: OptimizerConfig) -> None:
-    rates = {"optimizer.lr": optimizer.lr}
+    rates = {"optimizer.lr": optimizer.rate}
     rates.update({f"optimizer.lr_scale[{key}]": factor for key, factor in optimizer.lr_scale.items()})
     for key, value in rates.items():
         if not math.isfinite(value) or value <= 0:

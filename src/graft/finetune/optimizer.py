@@ -13,7 +13,6 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from graft.config.duration import parse_duration
 from graft.config.faults import InputError, nearest
 from graft.config.schema import OptimizerConfig, SchedulerConfig, SchedulerKind
 from graft.finetune.groups import Group
@@ -48,7 +47,7 @@ def build_optimizer(
     arguments = dict(config.kwargs)
     if config.name in OWN:
         arguments.setdefault("fused", fused and all(p.is_floating_point() for p in named.values()))
-    return _construct(parameters, config, arguments, lr=config.lr)
+    return _construct(parameters, config, arguments, lr=config.rate)
 
 
 def _construct(
@@ -134,18 +133,18 @@ def rate_factor(config: SchedulerConfig, *, steps_per_epoch: int, total_steps: i
         InputError: a setting out of range, or one that this kind of schedule has no use for.
     """
     _check(config)
-    warmup = parse_duration(config.warmup, "scheduler.warmup").steps(steps_per_epoch, total_steps)
+    warmup = config.warmup.steps(steps_per_epoch, total_steps)
     if config.kind is SchedulerKind.one_cycle:
         if warmup:
             raise InputError(
-                f"scheduler.warmup: expected 0, since one_cycle rises by itself, received {config.warmup!r};"
+                f"scheduler.warmup: expected 0, since one_cycle rises by itself, received {config.warmup.written!r};"
                 " try scheduler.peak_at"
             )
         return _one_cycle(config, total_steps)
     if warmup >= total_steps:
         raise InputError(
             f"scheduler.warmup: expected less than the whole training ({total_steps} steps), received"
-            f" {config.warmup!r}, which is {warmup} steps; try 5%"
+            f" {config.warmup.written!r}, which is {warmup} steps; try 5%"
         )
     shapes: Mapping[SchedulerKind, Callable[[], Factor]] = {
         SchedulerKind.constant: lambda: lambda step: 1.0,
@@ -184,9 +183,11 @@ def _between(start: float, end: float, progress: float) -> float:
 
 
 def _steps(config: SchedulerConfig, steps_per_epoch: int, total_steps: int) -> Factor:
-    every = parse_duration(config.every, "scheduler.every").steps(steps_per_epoch, total_steps)
+    every = config.every.steps(steps_per_epoch, total_steps)
     if every == 0:
-        raise InputError(f"scheduler.every: expected more than nothing, received {config.every!r}; try 10 epochs")
+        raise InputError(
+            f"scheduler.every: expected more than nothing, received {config.every.written!r}; try 10 epochs"
+        )
     return lambda step: config.gamma ** (step // every)
 
 

@@ -105,7 +105,7 @@ class TrainingPlan:
 
     def rate_at(self, step: int) -> float:
         """The learning rate, before any group's factor, in optimizer step `step`, counted from 0."""
-        return self.optimizer.lr * self.rates.base(step)
+        return self.optimizer.rate * self.rates.base(step)
 
     def derived(
         self,
@@ -127,7 +127,7 @@ class TrainingPlan:
         """
         plan = self
         if optimizer is not None:
-            groups = tuple(replace(group, lr=optimizer.lr * group.factor) for group in plan.groups)
+            groups = tuple(replace(group, lr=optimizer.rate * group.factor) for group in plan.groups)
             plan = replace(plan, optimizer=optimizer, groups=groups)
         if batches is not None:
             size, accumulate = batches

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graft.config.duration import Duration, Unit, parse_duration
+from graft.config.duration import Duration, Unit
 from graft.config.faults import InputError
 from graft.config.schema import CheckpointConfig, UnfreezeConfig, UnfreezeKind
 from graft.finetune.freeze import Frozen, nothing_frozen, parse_freeze, without_stage
@@ -188,7 +188,7 @@ def make_schedule(
         moments=(Moment(at=START, frozen=initial), *later),
         plateau=_plateau(unfreeze, initial, stages, names, checkpoint or CheckpointConfig()) if decided else None,
         factors=tuple(unfreeze.phase_factors),
-        warmup=parse_duration(unfreeze.warmup, "unfreeze.warmup"),
+        warmup=unfreeze.warmup,
     )
     _check_factors(schedule)
     for moment in schedule.moments:
@@ -237,9 +237,9 @@ def _plateau(
 def _gradual(unfreeze: UnfreezeConfig, initial: Frozen, stages: Stages, names: Sequence[str]) -> tuple[Moment, ...]:
     """ULMFiT's gradual unfreezing: from the head down, one more stage each time [Howard & Ruder 2018]."""
     states = _from_the_head_down(UnfreezeKind.gradual, initial, stages, names)
-    start, every = parse_duration(unfreeze.start, "unfreeze.start"), parse_duration(unfreeze.every, "unfreeze.every")
+    start, every = unfreeze.start, unfreeze.every
     if every.amount == 0:
-        raise InputError(f"unfreeze.every: expected more than nothing, received {unfreeze.every!r}; try 1 epoch")
+        raise InputError(f"unfreeze.every: expected more than nothing, received {every.written!r}; try 1 epoch")
     if start.unit is not every.unit and start.amount:
         raise InputError(
             f"unfreeze.start: expected the unit of unfreeze.every ({every}), received {start}; try {every}"
@@ -259,8 +259,7 @@ def _lp_ft(unfreeze: UnfreezeConfig, initial: Frozen, stages: Stages, names: Seq
             f"freeze: expected backbone, since unfreeze=lp_ft begins with the head alone, received"
             f" {initial.expression}; try freeze=backbone, or unfreeze=at for other spans"
         )
-    start = parse_duration(unfreeze.start, "unfreeze.start")
-    return (Moment(at=start, frozen=nothing_frozen(stages, names)),)
+    return (Moment(at=unfreeze.start, frozen=nothing_frozen(stages, names)),)
 
 
 def _at(unfreeze: UnfreezeConfig, stages: Stages, names: Sequence[str]) -> tuple[Moment, ...]:
@@ -270,8 +269,8 @@ def _at(unfreeze: UnfreezeConfig, stages: Stages, names: Sequence[str]) -> tuple
         )
     return tuple(
         Moment(
-            at=parse_duration(moment, "unfreeze.table"),
-            frozen=parse_freeze(expression, stages, names, f"unfreeze.table[{moment}]"),
+            at=moment,
+            frozen=parse_freeze(expression, stages, names, f"unfreeze.table[{moment.written}]"),
         )
         for moment, expression in unfreeze.table.items()
     )

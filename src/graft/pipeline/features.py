@@ -88,7 +88,7 @@ def _features_after(
         keep_freed_memory()
     cache = FeatureCache(
         CacheFolder(config.cache.dir, max_gb=config.cache.max_gb, say=say),
-        batch_size=config.data.batch_size,
+        batch_size=config.data.images,
         num_workers=data.workers(len(plan.table.train)),
         # Of trials that run at once, most wait for the one that computes what all of them train on.
         threads=all_cores() if at_once() > 1 and not config.trainer.threads else None,

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from graft.config.choices import TaskKind
+from graft.config.choices import AUTO, TaskKind
 from graft.config.faults import InputError
 from graft.config.keys import schema_keys
-from graft.config.schema import AUTO, Config
+from graft.config.schema import Config
 from graft.data.datamodule import DataModule
 from graft.heads.neighbours import vote
 from graft.heads.ridge import solve_ridge

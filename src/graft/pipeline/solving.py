@@ -97,7 +97,7 @@ def solve_head(plan: Plan, network: Network, features: Features, folder: Path) -
         say(f"head      {remark}")
     return network, FitResult(
         metrics=metrics, trained=trained, confusion=confusion, outputs=outputs, history=[row], seconds=seconds,
-        first_step=began, images_per_second=0.0, epochs=0, steps=0, batch_size=plan.config.data.batch_size,
+        first_step=began, images_per_second=0.0, epochs=0, steps=0, batch_size=plan.config.data.images,
         accumulate=1, steps_skipped=0, best_epoch=None, best_path=None, last_path=None, resumed_from=None,
         frozen_verified=watch.verified(), moved=tuple(sorted(watch.moved)), moved_statistics=(),
         phases=tuple(plan.training.phases), profile={}, precision=plan.precision, prefix={},

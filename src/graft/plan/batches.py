@@ -33,5 +33,5 @@ def fewest_images(config: Config, table: Table, network: Network, states: Sequen
     norm = norm_that_needs_two(network, states, config.freeze_bn)
     why = f"{norm} is a batch-norm that trains on one value a channel of an image" if norm else ""
     fewest = 2 if norm else 1
-    check_batches(len(table.train), config.data.batch_size, world=processes, fewest=fewest, why=why)
+    check_batches(len(table.train), config.data.images, world=processes, fewest=fewest, why=why)
     return fewest

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from graft.config.schema import AUTO, Config
+from graft.config.choices import AUTO
+from graft.config.schema import Config
 from graft.data.table import Table
 from graft.finetune.optimizer import state_numbers
 from graft.models.network import network_for

@@ -133,7 +133,7 @@ class Plan:
             "lr_source": "to be found" if self.finds_rate else "found" if self.rate_found else "given",
             "solver": self.solver.to_dict(),
             "epochs": 0 if self.solver.solves else config.trainer.max_epochs,
-            "batch_size": config.data.batch_size,
+            "batch_size": config.data.images,
             "steps_per_epoch": training.steps_per_epoch,
             "steps": 0 if self.solver.solves else training.total_steps,
             "stages": [asdict(row) for row in self.stages],
@@ -189,7 +189,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor], ove
     """
     network = network_for(config, len(table.classes), device="meta")
     timeline = Timeline(
-        images=len(table.train), epochs=config.trainer.max_epochs, batch_size=config.data.batch_size,
+        images=len(table.train), epochs=config.trainer.max_epochs, batch_size=config.data.images,
         accumulate=config.trainer.accumulate, processes=config.trainer.devices * config.trainer.num_nodes,
     )  # fmt: skip
     faults = Faults()
@@ -248,7 +248,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor], ove
         total=sum(parameter.numel() for parameter in network.module.parameters()),
         memory=estimate_memory(
             network.module, activations=_activations(network, image_CHW, trained),
-            batch_size=config.data.batch_size, trainable=trained, state=state,
+            batch_size=config.data.images, trainable=trained, state=state,
             beside=kept_beside(config, network, trained, anchors, teacher),
         ),
         cache=cache,

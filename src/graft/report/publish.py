@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, W
 from numpy.typing import NDArray
 
 from graft.config.schema import Config
+from graft.config.values import as_written
 from graft.data.pixels import Unreadable, read_pixels
 from graft.finetune.pruning import Pruned
 from graft.report.mistakes import MISTAKES
@@ -30,7 +30,7 @@ MLFLOW = {PRUNED: "KILLED", STOPPED: "KILLED", FAILED: "FAILED"}
 
 def announce(loggers: Sequence[Logger], config: Config, ledger: Mapping[str, Any]) -> None:
     """Before training: every key of the config, and how many tensors came from where."""
-    values = flat({**asdict(config), "ledger": dict(ledger)})
+    values = flat({**as_written(config), "ledger": dict(ledger)})
     for logger in loggers:
         logger.log_hyperparams(values)
 

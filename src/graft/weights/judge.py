@@ -9,9 +9,9 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
-from graft.config.choices import TaskKind
+from graft.config.choices import AUTO, TaskKind
 from graft.config.faults import InputError
-from graft.config.schema import AUTO, AugmentConfig, DataConfig
+from graft.config.schema import AugmentConfig, DataConfig
 from graft.data.datamodule import DataModule
 from graft.data.datasets import load_table
 from graft.data.loader import label_tensor
