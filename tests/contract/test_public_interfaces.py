@@ -14,7 +14,7 @@ SRC = Path(__file__).resolve().parents[2] / "src"
 OURS = ("graft", "hydra_plugins", "benchmarks")
 ALLOWED = {
     "graft/cluster/submitit_text.py": {"_make_submission_file_text", "_submitit_command_str"},
-    "graft/sweep/hydra_callbacks.py": {"hydra._internal.callbacks"},
+    "graft/config/hydra_callbacks.py": {"hydra._internal.callbacks"},
 }
 """Each falls back to something that it says where the name is gone, which its test tries."""
 SOURCES = {str(path.relative_to(SRC)): ast.parse(path.read_text(encoding="utf-8")) for path in SRC.rglob("*.py")}

@@ -131,3 +131,19 @@ def test_the_package_does_not_know_its_benchmarks() -> None:
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "benchmarks"
     ]
     assert named == []
+
+
+def test_only_config_knows_omegaconf() -> None:
+    named = {
+        room_of(name)
+        for name, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        and any(
+            module.split(".")[0] == "omegaconf"
+            for module in (
+                [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            )
+        )
+    }
+    assert named == {"config"}

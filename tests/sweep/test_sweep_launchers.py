@@ -3,25 +3,21 @@
 from types import SimpleNamespace
 
 import pytest
-from omegaconf import OmegaConf
 
-from hydra_plugins.graft_sweep import GridSweeper
+from hydra_plugins.graft_sweep import one_at_a_time
 
 
 @pytest.mark.parametrize(
-    ("chosen", "launcher", "told"),
+    ("chosen", "launcher", "note"),
     [
         ("joblib", SimpleNamespace(), "note      hydra/launcher=joblib runs these trials one after the other"),
         ("basic", SimpleNamespace(), ""),
         ("workers", SimpleNamespace(slots=2), ""),
-        ("slurm", SimpleNamespace(each=print), ""),
+        ("slurm", SimpleNamespace(each=print, queueing=print), ""),
     ],
 )
-def test_trials_in_turn_under_a_launcher_that_could_run_several_are_told(
-    chosen: str, launcher: SimpleNamespace, told: str
+def test_trials_in_turn_under_a_launcher_that_could_run_several_are_noted(
+    chosen: str, launcher: SimpleNamespace, note: str
 ) -> None:
-    sweeper = GridSweeper()
-    sweeper.config = OmegaConf.create({"hydra": {"runtime": {"choices": {"hydra/launcher": chosen}}}})
-    sweeper.launcher = launcher
-    assert sweeper._in_turn().startswith(told)
-    assert bool(sweeper._in_turn()) is bool(told)
+    assert one_at_a_time(launcher, chosen).startswith(note)
+    assert bool(one_at_a_time(launcher, chosen)) is bool(note)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from graft.config.hydra_job import packed
 from graft.sweep.attempt import Ended
 from graft.sweep.job import TRIAL
 from graft.sweep.workers import Job, Workers
@@ -62,7 +63,7 @@ def do(tmp_path: Path) -> Do:
         with composing, initialize_config_dir(str(conf), version_base="1.3"):
             overrides = [f"word={word}", f"hydra.run.dir={tmp_path / word}", "hydra.output_subdir=null"]
             config = compose("config", overrides, return_hydra_config=True)
-        job = Job(program=[str(program)], task="job", config=config)
+        job = Job(program=[str(program)], task="job", config=packed(config))
         return workers.run(job, tmp_path / word, env or {})
 
     composing = threading.Lock()

@@ -6,11 +6,9 @@ is done as Hydra's own launchers do theirs, by `run_job` with a config that is c
 
 from __future__ import annotations
 
-import base64
 import gc
 import json
 import os
-import pickle
 import sys
 import traceback
 from collections.abc import Generator, Mapping, Sequence
@@ -21,13 +19,12 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-from hydra.core.utils import JobRuntime, run_job, setup_globals
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from hydra.core.utils import setup_globals
+from hydra.types import TaskFunction
 
 from graft.config.compose import register
+from graft.config.hydra_job import run_packed
 from graft.sweep.children import ERRORS, OUTPUT
-from graft.sweep.hydra_callbacks import callbacks_of
 from graft.sweep.job import PARENT, STAYS, end_with
 
 
@@ -58,7 +55,7 @@ def run(asked: Mapping[str, Any], folder: Path) -> int:
     """The exit code that the job would have as a command; what it prints is added to two files in the folder."""
     with _printed_to(folder), _environment(asked["env"]):
         try:
-            _do(_task(tuple(asked["program"]), asked["task"]), pickle.loads(base64.b64decode(asked["config"])))
+            run_packed(_task(tuple(asked["program"]), asked["task"]), asked["config"])
             return 0
         except SystemExit as end:
             return _code(end)
@@ -81,16 +78,6 @@ def _task(program: Sequence[str], name: str) -> TaskFunction:
     sys.path[0] = str(Path(program[0]).absolute().parent)  # where Python puts it
     spec.loader.exec_module(module)
     return getattr(module, name)
-
-
-def _do(task: TaskFunction, config: DictConfig) -> None:
-    """Raises what the task raises."""
-    JobRuntime.instance().set("name", config.hydra.job.name)
-    context = HydraContext(config_loader=None, callbacks=callbacks_of(config))  # pyright: ignore[reportArgumentType]
-    done = run_job(
-        task_function=task, config=config, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context
-    )
-    _ = done.return_value
 
 
 def _code(end: SystemExit) -> int:

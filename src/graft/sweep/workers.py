@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import pickle
 import queue
 import select
 import subprocess
@@ -14,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from omegaconf import DictConfig
 
 from graft.sweep.attempt import Ended
 from graft.sweep.children import ended, environment, stop, too_long
@@ -33,14 +29,13 @@ class Job:
     """What stands behind `python` to run it: a file, or -m and a module's name."""
     task: str
     """The function's name in there."""
-    config: DictConfig
-    """With Hydra's own part."""
+    config: str
+    """As `graft.config.hydra_job.packed` writes it."""
 
     def asked(self, folder: Path, env: Mapping[str, str]) -> str:
         """A line for `graft.sweep.serve`."""
-        config = base64.b64encode(pickle.dumps(self.config)).decode()
-        told = {"program": list(self.program), "task": self.task, "config": config}
-        return json.dumps({**told, "folder": str(folder), "env": dict(env)})
+        job = {"program": list(self.program), "task": self.task, "config": self.config}
+        return json.dumps({**job, "folder": str(folder), "env": dict(env)})
 
 
 class Worker:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, JobStatus, filter_overrides
 from hydra.errors import CompactHydraException
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
+
+if TYPE_CHECKING:
+    from graft.sweep.attempt import Ended
+    from graft.sweep.children import Prepared
 
 
 class ProcessLauncher(Launcher):
@@ -51,11 +55,11 @@ class ProcessLauncher(Launcher):
         ended = self._ended(cfg, run, env)
         return _job_return(overrides, cfg, run.folder, ended)
 
-    def _ended(self, cfg: DictConfig, run: Any, env: dict[str, str]) -> Any:
+    def _ended(self, cfg: DictConfig, run: Prepared, env: dict[str, str]) -> Ended:
         """Runs the job to its end."""
         return self.children.run(run.command, run.folder, env)
 
-    def _prepared(self, overrides: list[str], number: int) -> tuple[DictConfig, Any]:
+    def _prepared(self, overrides: list[str], number: int) -> tuple[DictConfig, Prepared]:
         """The job's config, and its run as a command with a folder and an environment: a single run in either."""
         from graft.sweep.children import Prepared, repeated_command
 
@@ -65,10 +69,10 @@ class ProcessLauncher(Launcher):
                 cfg.hydra.job.num, cfg.hydra.job.id = number, str(number)
             sweep = Path(str(cfg.hydra.sweep.dir)).absolute()
             folder = sweep / str(cfg.hydra.sweep.subdir)
-            given = OmegaConf.to_container(cfg.hydra.overrides)
             env = {str(name): str(value) for name, value in cfg.hydra.job.env_set.items()}
             cfg.hydra.mode, cfg.hydra.run.dir, cfg.hydra.sweep.dir = RunMode.RUN, str(folder), str(sweep)
-        command = repeated_command([*given["hydra"], *given["task"]], folder=folder, sweep=sweep, number=number)
+        words = [*map(str, cfg.hydra.overrides.hydra), *map(str, cfg.hydra.overrides.task)]
+        command = repeated_command(words, folder=folder, sweep=sweep, number=number)
         run = Prepared(
             command=command, folder=folder, env=env, processes=cfg.trainer.devices, nodes=cfg.trainer.num_nodes
         )
@@ -90,13 +94,14 @@ class WorkersLauncher(ProcessLauncher):
     def close(self) -> None:
         self.workers.close()
 
-    def _ended(self, cfg: DictConfig, run: Any, env: dict[str, str]) -> Any:
+    def _ended(self, cfg: DictConfig, run: Prepared, env: dict[str, str]) -> Ended:
+        from graft.config.hydra_job import packed
         from graft.sweep.children import this_program
         from graft.sweep.workers import Job
 
         if run.processes * run.nodes > 1:  # it has its own
             return super()._ended(cfg, run, env)
-        return self.workers.run(Job(program=this_program(), task=self.task, config=cfg), run.folder, env)
+        return self.workers.run(Job(program=this_program(), task=self.task, config=packed(cfg)), run.folder, env)
 
 
 class GpusLauncher(WorkersLauncher):
@@ -115,21 +120,20 @@ class GpusLauncher(WorkersLauncher):
         from graft.sweep.workers import Workers
 
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        found = visible_devices(self.devices)
-        self.workers = Workers(timeout_min=self.timeout_min, devices=found)
-        self.children = Children(timeout_min=self.timeout_min, devices=found)
-        self.slots = len(found)
+        devices = visible_devices(self.devices)
+        self.workers = Workers(timeout_min=self.timeout_min, devices=devices)
+        self.children = Children(timeout_min=self.timeout_min, devices=devices)
+        self.slots = len(devices)
 
 
 class SlurmLauncher(ProcessLauncher):
     """Each job a job of SLURM's, all of them together an array; graft.cluster.settings says what the keys mean."""
 
     def __init__(self, **settings: Any) -> None:
+        from graft.config.hydra_job import plain_settings
+
         super().__init__()
-        self.given = {
-            name: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-            for name, value in settings.items()
-        }
+        self.slurm = plain_settings(settings)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from graft.cluster.settings import read_slurm_settings
@@ -137,7 +141,7 @@ class SlurmLauncher(ProcessLauncher):
 
         self.hydra_context = hydra_context
         self.config = config
-        self.settings = read_slurm_settings(self.given)
+        self.settings = read_slurm_settings(self.slurm)
         self.plans = OmegaConf.select(config, "mode") == "plan"
         check_installed(submits=not self.plans)
 
@@ -152,11 +156,11 @@ class SlurmLauncher(ProcessLauncher):
             "waits": not self.settings.detach,
         }
 
-    def each(self, jobs: Mapping[int, Sequence[str]]) -> Iterator[tuple[int, Any]]:
+    def each(self, jobs: Mapping[int, Sequence[str]]) -> Iterator[tuple[int, Ended]]:
         """Each job's number and end, as they come."""
         return self._follow({number: self._prepared(list(overrides), number)[1] for number, overrides in jobs.items()})
 
-    def _follow(self, runs: dict[int, Any]) -> Iterator[tuple[int, Any]]:
+    def _follow(self, runs: dict[int, Prepared]) -> Iterator[tuple[int, Ended]]:
         from graft.cluster.follow import follow
 
         return follow(runs, self.settings, self._sweep, lambda line: print(line, flush=True))
@@ -180,7 +184,7 @@ class SlurmLauncher(ProcessLauncher):
     def _sweep(self) -> Path:
         return Path(str(self.config.hydra.sweep.dir)).absolute()
 
-    def _show(self, runs: dict[int, Any]) -> None:
+    def _show(self, runs: dict[int, Prepared]) -> None:
         import shlex
 
         from graft.cluster.submission import sbatch_files
@@ -192,7 +196,7 @@ class SlurmLauncher(ProcessLauncher):
                 print(f"# trial {number}: {shlex.join(words)}")
 
 
-def _job_return(overrides: list[str], cfg: DictConfig, folder: Path, ended: Any) -> JobReturn:
+def _job_return(overrides: list[str], cfg: DictConfig, folder: Path, ended: Ended) -> JobReturn:
     from graft.sweep.attempt import Interrupted
 
     job = JobReturn(overrides=filter_overrides(overrides), cfg=cfg, working_dir=str(folder))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
@@ -18,15 +19,37 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+if TYPE_CHECKING:
+    from graft.sweep.attempt import Claim, Ended
+
+
+@runtime_checkable
+class Queue(Protocol):
+    """A launcher that takes several jobs together."""
+
+    def queueing(self, *, grid: bool) -> dict[str, Any]:
+        """Further arguments of `graft.sweep.conduct.conduct`."""
+        ...
+
+    def each(self, jobs: Mapping[int, Sequence[str]]) -> Iterator[tuple[int, Ended]]:
+        """Each job's number and end, as they come."""
+        ...
+
+
+@runtime_checkable
+class Closing(Protocol):
+    """A launcher of which something stays between jobs."""
+
+    def close(self) -> None: ...
+
 
 class _LedgerSweeper(Sweeper):
     """Both sweepers; they differ in where trials come from. Hydra passes over classes that are abstract, as this is."""
 
     def __init__(self, **settings: Any) -> None:
-        self.settings = {
-            name: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-            for name, value in settings.items()
-        }
+        from graft.config.hydra_job import plain_settings
+
+        self.settings = plain_settings(settings)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config = config
@@ -62,74 +85,41 @@ class _LedgerSweeper(Sweeper):
         from graft.sweep.study import failures, summary
 
         settings = read_settings(self.settings)
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        config, context = self.config, self.hydra_context
+        assert config is not None
+        assert context is not None
+        parser = OverridesParser.create(config_loader=context.config_loader)
         space = measuring(read_space(settings.params, arguments, parser), settings.objectives)
-        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=self.hydra_context, task_function=self.task_function, config=self.config
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=context, task_function=self.task_function, config=config
         )
-        if OmegaConf.select(self.config, "mode") == "plan":
-            return self._plan([space.overrides(point) for point in points(space)])
+        if OmegaConf.select(config, "mode") == "plan":
+            return _plan(launcher, [space.overrides(point) for point in points(space)])
         check_optuna()
-        subfolder = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)["subdir"]
+        sweep = cast(dict[str, Any], OmegaConf.to_container(config.hydra.sweep, resolve=False))
+        subfolder = sweep["subdir"]
         if subfolder != "${hydra.job.num}":
             raise InputError(
                 f"hydra.sweep.subdir: expected ${{hydra.job.num}}, since trials are found by their number, received"
                 f" {subfolder}; try hydra.sweep.dir, or hydra/sweeper=basic"
             )
-        folder = Path(str(self.config.hydra.sweep.dir)).absolute()
+        folder = Path(str(config.hydra.sweep.dir)).absolute()
         folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, folder / "multirun.yaml")
-        if note := self._in_turn():
+        OmegaConf.save(config, folder / "multirun.yaml")
+        if note := one_at_a_time(launcher, OmegaConf.select(config, "hydra.runtime.choices")["hydra/launcher"]):
             _say(note)
         grid = settings.n_trials is None
         try:
             study = conduct(
-                folder, settings, space, self._launch, slots=getattr(self.launcher, "slots", 1), say=_say,
-                **(self.launcher.queueing(grid=grid) if hasattr(self.launcher, "queueing") else {}),
+                folder, settings, space, partial(_launch, launcher), slots=getattr(launcher, "slots", 1), say=_say,
+                **(launcher.queueing(grid=grid) if isinstance(launcher, Queue) else {}),
             )  # fmt: skip
         finally:
-            if hasattr(self.launcher, "close"):
-                self.launcher.close()
+            if isinstance(launcher, Closing):
+                launcher.close()
         _say(summary(study))
         write_study_page(folder)
         return failures(study)
-
-    def _in_turn(self) -> str:
-        """Of a launcher of another's, which hands over all jobs at once: the ledger gives it one at a time."""
-        chosen = OmegaConf.select(self.config, "hydra.runtime.choices")["hydra/launcher"]
-        if chosen == "basic" or hasattr(self.launcher, "slots") or hasattr(self.launcher, "each"):
-            return ""
-        return (
-            f"note      hydra/launcher={chosen} runs these trials one after the other, as each is chosen when the one"
-            " before has ended; try hydra/launcher=workers hydra.launcher.n_jobs=N, or hydra/sweeper=basic"
-        )
-
-    def _launch(self, claims: Any) -> Iterator[tuple[Any, Any]]:
-        """One after the other, but for a launcher that submits several together."""
-        from graft.config.examples import quoted
-        from graft.sweep.job import TRIAL
-
-        jobs = {
-            claim.number: [
-                *claim.overrides,
-                f"hydra.sweep.subdir={claim.number}",
-                f"+hydra.job.env_set.{TRIAL}={quoted(f'{claim.folder.parent}:{claim.number}')}",
-            ]
-            for claim in claims
-        }
-        if hasattr(self.launcher, "each"):
-            numbered = {claim.number: claim for claim in claims}
-            for number, ended in self.launcher.each(jobs):
-                yield numbered[number], ended
-        else:
-            for claim in claims:
-                (job,) = self.launcher.launch([jobs[claim.number]], initial_job_idx=claim.number)
-                yield claim, _ended(job)
-
-    def _plan(self, jobs: list[list[str]]) -> str:
-        """Plans are printed, and are no trials."""
-        ends = [_ended(job) for job in self.launcher.launch(jobs, initial_job_idx=0)]
-        return "\n".join(ended.reason for ended in ends if ended.reason)
 
 
 class GridSweeper(_LedgerSweeper):
@@ -149,15 +139,54 @@ class BayesSweeper(_LedgerSweeper):
         self._sweep(arguments)
 
 
-def _ended(job: JobReturn) -> Any:
+def one_at_a_time(launcher: Launcher, chosen: str) -> str:
+    """Of a launcher of another's, which hands over all jobs at once: the ledger gives it one at a time."""
+    if chosen == "basic" or hasattr(launcher, "slots") or isinstance(launcher, Queue):
+        return ""
+    return (
+        f"note      hydra/launcher={chosen} runs these trials one after the other, as each is chosen when the one"
+        " before has ended; try hydra/launcher=workers hydra.launcher.n_jobs=N, or hydra/sweeper=basic"
+    )
+
+
+def _launch(launcher: Launcher, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Ended]]:
+    """One after the other, but for a launcher that submits several together."""
+    from graft.config.examples import quoted
+    from graft.sweep.job import TRIAL
+
+    jobs = {
+        claim.number: [
+            *claim.overrides,
+            f"hydra.sweep.subdir={claim.number}",
+            f"+hydra.job.env_set.{TRIAL}={quoted(f'{claim.folder.parent}:{claim.number}')}",
+        ]
+        for claim in claims
+    }
+    if isinstance(launcher, Queue):
+        numbered = {claim.number: claim for claim in claims}
+        for number, ended in launcher.each(jobs):
+            yield numbered[number], ended
+    else:
+        for claim in claims:
+            (job,) = launcher.launch([jobs[claim.number]], initial_job_idx=claim.number)
+            yield claim, _ended(job)
+
+
+def _plan(launcher: Launcher, jobs: Sequence[Sequence[str]]) -> str:
+    """Plans are printed, and are no trials."""
+    ends = [_ended(job) for job in launcher.launch(jobs, initial_job_idx=0)]
+    return "\n".join(ended.reason for ended in ends if ended.reason)
+
+
+def _ended(job: JobReturn) -> Ended:
     from graft.config.faults import reason_of
     from graft.sweep.attempt import Ended, Interrupted
 
     if job.status == JobStatus.COMPLETED:
         return Ended()
     error = replace(job, status=JobStatus.COMPLETED).return_value  # of a failed job it would be raised, and printed
-    told = isinstance(error, CompactHydraException)  # by train.py or a launcher, in words already
-    return Ended(reason=str(error) if told else reason_of(error), interrupted=isinstance(error, Interrupted))
+    in_words = isinstance(error, CompactHydraException)  # of train.py or a launcher
+    return Ended(reason=str(error) if in_words else reason_of(error), interrupted=isinstance(error, Interrupted))
 
 
 def _say(line: str) -> None:

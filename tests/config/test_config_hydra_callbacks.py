@@ -7,7 +7,7 @@ import pytest
 from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf
 
-from graft.sweep.hydra_callbacks import callbacks_of
+from graft.config.hydra_callbacks import callbacks_of
 
 
 class Noted(Callback):
