@@ -28,7 +28,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't
 Prepare = Callable[[np.ndarray], np.ndarray]
 
 FAMILIES: dict[str, tuple[str, str, int, tuple[str, ...]]] = {
+    "VGG19": ("vgg19", "vgg19", 224, ("donor.keras.input=bgr",)),
     "ResNet50": ("resnet50", "resnet", 64, ("donor.keras.input=bgr",)),
+    "ResNet152": ("resnet152", "resnet", 160, ("donor.keras.input=bgr",)),
     "MobileNet": ("mobilenet_v1", "mobilenet", 64, ()),
     "MobileNetV2": ("mobilenet_v2", "mobilenet_v2", 64, ()),
     "MobileNetV3Small": ("mobilenet_v3_small", "mobilenet_v3", 64, ()),
@@ -38,7 +40,13 @@ FAMILIES: dict[str, tuple[str, str, int, tuple[str, ...]]] = {
     "InceptionV3": ("inception_v3", "inception_v3", 75, ()),
     "ConvNeXtTiny": ("convnext_tiny", "convnext", 64, ()),
 }
-"""Each application's backbone here, its module in keras.applications, its side in pixels, and what the run is told."""
+"""Each application's backbone here, its module in keras.applications, its side in pixels, and what the run is told.
+
+At 64 pixels the norms of 152 layers make a difference of 1e-7 in the image one of 2e-3 in the answers, also in Keras.
+"""
+UNSTEADY = ("EfficientNetB0", "EfficientNetV2S", "ResNet152")
+"""Their norms, of a few images, make a difference in the last bit grow so much with noise, which donor.verify goes by,
+that no two ways of computing agree."""
 HEADS = {"MobileNet": "classifier.", "MobileNetV2": "classifier.1.", "EfficientNetB0": "classifier."}
 ACCEPTED = {"MobileNet": "padding", "MobileNetV2": "padding", "InceptionV3": "averaging", "ResNet50": "strides"}
 """What each backbone computes otherwise where it is not altered."""
@@ -88,9 +96,8 @@ def test_an_application_answers_as_keras_does(tmp_path: Path, name: str, file: s
     images = patches(8, size)
     fed = keras_s_own(module)(images.copy())
     model = shaken(whole(name, size), np.ascontiguousarray(fed))
-    # The other file has no config. EfficientNet's norms, of a few images, make a difference in the last bit grow so
-    # much with noise, which donor.verify goes by, that no two ways of computing agree.
-    proof = f"donor.verify={str(file == 'donor.keras' and not name.startswith('EfficientNet')).lower()}"
+    # The other file has no config.
+    proof = f"donor.verify={str(file == 'donor.keras' and name not in UNSTEADY).lower()}"
     network, account = grafted(written(model, tmp_path, file), backbone, size, *words, proof)
     assert account["summary"]["parameters_transferred_fraction"] == 1.0
     assert_same_answers(answers(network, images), model, fed)
