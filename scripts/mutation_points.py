@@ -24,8 +24,10 @@ class Mutant:
     """Of the file, from the repository's root."""
     line: int
     """Of what is changed, in the file as it stands."""
-    lines: tuple[int, int]
-    """First and last line of the statement around it: coverage knows no smaller part."""
+    lines: tuple[int, int] | None
+    """First and last line of the statement around it: coverage knows no smaller part. A function's own are those of a
+    value that it has by default; None for what runs once, when the file is imported, and counts for all of it.
+    """
     module: cst.Module
     old: cst.CSTNode
     new: cst.CSTNode
@@ -55,8 +57,10 @@ class _Points(cst.CSTVisitor):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[tuple[cst.CSTNode, cst.CSTNode, int, tuple[int, int]]] = []
+        self.found: list[tuple[cst.CSTNode, cst.CSTNode, int, tuple[int, int] | None]] = []
         self._statement: tuple[int, int] | None = None
+        self._functions: list[tuple[cst.FunctionDef, tuple[int, int]]] = []
+        self._bodies: list[cst.CSTNode] = []
 
     def on_visit(self, node: cst.CSTNode) -> bool:
         if _is_unseen(node):
@@ -66,13 +70,26 @@ class _Points(cst.CSTVisitor):
             own = (place.start.line, place.end.line)
             if isinstance(node, cst.SimpleStatementLine):
                 self._statement = own
+            if isinstance(node, cst.FunctionDef):
+                self._functions.append((node, own))
+            elif self._functions and node is self._functions[-1][0].body:
+                self._bodies.append(node)
             for changed in _changed(node):
-                self.found.append((node, changed, own[0], self._statement or own))
+                self.found.append((node, changed, own[0], self._lines(own)))
         return True
 
     def on_leave(self, original_node: cst.CSTNode) -> None:
         if isinstance(original_node, cst.SimpleStatementLine):
             self._statement = None
+        if self._functions and original_node is self._functions[-1][0]:
+            self._functions.pop()
+        if self._bodies and original_node is self._bodies[-1]:
+            self._bodies.pop()
+
+    def _lines(self, own: tuple[int, int]) -> tuple[int, int] | None:
+        if len(self._functions) > len(self._bodies):  # at a function's head
+            return self._functions[-1][1]
+        return (self._statement or own) if self._bodies else None
 
 
 def _changed(node: cst.CSTNode) -> Iterator[cst.CSTNode]:

@@ -34,6 +34,7 @@ def reach(root: Path) -> Any:
         # Where only a test that fails as it is goes over a line, those that go over the rest of the file.
         ((4, 4), ["tests/test_a.py::test_quick", "tests/test_b.py::test_it", "tests/test_a.py::test_slow"]),
         ((5, 9), []),
+        (None, ["tests/test_a.py::test_quick", "tests/test_b.py::test_it", "tests/test_a.py::test_slow"]),
     ],
 )
 def test_a_change_is_tried_on_the_tests_that_go_over_its_statement(reach, lines, expected) -> None:
@@ -46,3 +47,26 @@ def test_tests_are_taken_while_there_is_time_and_one_in_any_case(reach) -> None:
     assert reach.within(tests, 4.0) == tests
     assert reach.within(tests, 0.1) == tests[:1]
     assert reach.within([], 1.0) == []
+
+
+SOURCE = """\
+LIMIT = 3
+
+
+class Box:
+    size: int = 4
+
+    def grow(self, by: int = 5) -> int:
+        if by:
+            return 6
+        return by
+"""
+
+
+def test_what_an_import_runs_counts_for_the_whole_file_and_a_default_for_its_function(
+    root: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "x.py").write_text(SOURCE)
+    mutants = runpy.run_path(str(root / "scripts" / "mutation_points.py"))["mutants_of"](tmp_path, "x.py")
+    lines = {mutant.module.code_for_node(mutant.old): mutant.lines for mutant in mutants}
+    assert {number: lines[number] for number in "3456"} == {"3": None, "4": None, "5": (7, 10), "6": (9, 9)}
