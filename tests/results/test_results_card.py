@@ -107,18 +107,22 @@ def chosen(kind, **backbone):
     return config
 
 
+def licence(config):
+    return licence_of(config.donor, config.backbone)
+
+
 def test_licence_is_its_publisher_s_or_none(tmp_path):
     timm = {"library": Library.timm, "name": "resnet18"}
-    assert licence_of(chosen(DonorKind.pretrained, **timm)) == "apache-2.0"
+    assert licence(chosen(DonorKind.pretrained, **timm)) == "apache-2.0"
     packaged = PublishedConfig(package="safetensors", file="x")
-    assert "Apache" in str(licence_of(chosen(DonorKind.pretrained, **timm, published=packaged)))
-    assert licence_of(chosen(DonorKind.pretrained, library=Library.torchvision, name="resnet18")) is None
-    assert licence_of(chosen(DonorKind.file, **timm)) is None
+    assert "Apache" in str(licence(chosen(DonorKind.pretrained, **timm, published=packaged)))
+    assert licence(chosen(DonorKind.pretrained, library=Library.torchvision, name="resnet18")) is None
+    assert licence(chosen(DonorKind.file, **timm)) is None
     of_run = chosen(DonorKind.run, **timm)
     of_run.donor.path = str(tmp_path)
-    assert licence_of(of_run) is None
+    assert licence(of_run) is None
     write_json(tmp_path / "model.json", {"donor": {"licence": "mit"}})
-    assert licence_of(of_run) == "mit"
+    assert licence(of_run) == "mit"
     for damaged in ("{", "[]", '{"donor": "x"}'):
         (tmp_path / "model.json").write_text(damaged)
-        assert licence_of(of_run) is None
+        assert licence(of_run) is None

@@ -13,7 +13,7 @@ from graft.config.faults import InputError
 from graft.config.options import Option, add_options, config_of, in_options
 
 if TYPE_CHECKING:
-    from graft.config.schema import Config
+    from graft.config.schema import BackboneConfig, Config
     from graft.models.network import Network
     from graft.transfer import Ledger
 
@@ -111,7 +111,8 @@ def _transferred(config: Config, classes: int | None) -> tuple[Network, Ledger]:
 
     with open_chosen(config) as donor:
         network = build_network(
-            backbone_for_donor(config), config.head, num_classes=classes or _default_classes(config), seed=config.seed,
+            backbone_for_donor(config.backbone, config.donor), config.head,
+            num_classes=classes or _default_classes(config.backbone), seed=config.seed,
             channels=config.data.channels, image_size=config.data.image_size,
         )  # fmt: skip
         ledger = account_donor(donor, target_of_module(network.module), rules_for(config, network, ()))
@@ -119,12 +120,12 @@ def _transferred(config: Config, classes: int | None) -> tuple[Network, Ledger]:
     return with_donor_preprocess(network, config, ledger.preprocess), ledger
 
 
-def _default_classes(config: Config) -> int:
+def _default_classes(backbone: BackboneConfig) -> int:
     """As many as the library builds its model for when nobody says."""
     from graft.config.choices import Library
     from graft.models.backbones import timm_cfg
 
-    cfg = timm_cfg(config.backbone.name) if config.backbone.library is Library.timm else None
+    cfg = timm_cfg(backbone.name) if backbone.library is Library.timm else None
     return int(getattr(cfg, "num_classes", 0) or 1000)
 
 

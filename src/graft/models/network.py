@@ -138,7 +138,7 @@ def network_for(config: Config, classes: int, *, device: str = "cpu") -> Network
     """The network that a config describes, for so many classes. Raises InputError as `build_network` does."""
     data = config.data
     return build_network(
-        backbone_for_donor(config), config.head, num_classes=classes, channels=data.channels,
+        backbone_for_donor(config.backbone, config.donor), config.head, num_classes=classes, channels=data.channels,
         image_size=data.image_size, crop_fraction=data.crop_fraction, reduced_jpeg=data.reduced_jpeg, seed=config.seed,
         device=device,
     )  # fmt: skip
@@ -149,7 +149,8 @@ def with_donor_preprocess(network: Network, config: Config, own: PreprocessConfi
     if own is None:
         return network
     preprocess = preprocess_for(
-        backbone_for_donor(config, own), channels=config.data.channels, image_size=network.preprocess.image_size,
+        backbone_for_donor(config.backbone, config.donor, own),
+        channels=config.data.channels, image_size=network.preprocess.image_size,
         crop_fraction=config.data.crop_fraction, reduced_jpeg=config.data.reduced_jpeg,
     )  # fmt: skip
     return replace(network, preprocess=preprocess)

@@ -96,7 +96,7 @@ def _features_after(
     )
     stored: dict[str, FeatureDataset] = {}
     ways: list[tuple[Rows, str]] = []
-    for rows in rows_of(config):
+    for rows in rows_of(config.trainer, config.cache):
         parts = {
             name: data.images(name, augmented=name == TRAIN and config.cache.views > 0)
             for name in rows.parts

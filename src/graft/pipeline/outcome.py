@@ -68,7 +68,7 @@ def write_results(
         folder / "model",
         classes=table.classes,
         task=plan.task.record(),
-        donor={**plan.ledger.donor, "licence": licence_of(config)},
+        donor={**plan.ledger.donor, "licence": licence_of(config.donor, config.backbone)},
         freeze={
             "expression": config.freeze,
             "unfreeze": config.unfreeze.kind.value,

@@ -66,7 +66,8 @@ def tuning_of(
         module, plan.training, plan.task, loss=config.loss,
         methods=Methods(config.method, module, anchored=plan.anchored, teacher=teacher, head=stages.head),
         route=Route(
-            module, stages, behind, fast=runs_engine(config), precision=training_precision(config.trainer)
+            module, stages, behind,
+            fast=runs_engine(config.trainer, config.method), precision=training_precision(config.trainer),
         ),
         shared=shared(plan),
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graft.config.faults import InputError
-from graft.config.schema import Config
+from graft.config.schema import FreezeBatchNorm
 from graft.data.sampling import check_batches
 from graft.data.table import Table
 from graft.finetune.batch_norms import norm_that_needs_two
@@ -13,16 +13,18 @@ from graft.finetune.freeze import Frozen
 from graft.models.network import Network
 
 
-def fewest_images(config: Config, table: Table, network: Network, states: Sequence[Frozen]) -> int:
+def fewest_images(
+    table: Table, network: Network, states: Sequence[Frozen], freeze_bn: FreezeBatchNorm, *, batch: int, processes: int
+) -> int:
     """Images that each process must have of a training batch: 2 where a batch-norm has no variance in one.
 
     Args:
         states: that the training can come to.
+        batch: images of a batch on each process.
 
     Raises:
         InputError: there are too few images for that, or for the processes.
     """
-    processes = config.trainer.devices * config.trainer.num_nodes
     for part in ("val", "test"):
         images = len(table.part(part))
         if 0 < images < processes:
@@ -30,8 +32,8 @@ def fewest_images(config: Config, table: Table, network: Network, states: Sequen
                 f"trainer.devices: expected no more processes than any part has images, received {processes} processes"
                 f" for {images} {part} images; try trainer.devices=1"
             )
-    norm = norm_that_needs_two(network, states, config.freeze_bn)
+    norm = norm_that_needs_two(network, states, freeze_bn)
     why = f"{norm} is a batch-norm that trains on one value a channel of an image" if norm else ""
     fewest = 2 if norm else 1
-    check_batches(len(table.train), config.data.images, world=processes, fewest=fewest, why=why)
+    check_batches(len(table.train), batch, world=processes, fewest=fewest, why=why)
     return fewest

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from graft.config.faults import InputError
-from graft.config.schema import Config, FreezeBatchNorm
+from graft.config.schema import FreezeBatchNorm
 from graft.data.table import Table
 from graft.finetune.freeze import Frozen, statistics
 from graft.models.network import Network
@@ -17,9 +17,8 @@ from graft.transfer import Ledger, Verdict
 SHOWN_NAMES = 5
 
 
-def check_monitor(config: Config, table: Table) -> None:
+def check_monitor(monitor: str, table: Table) -> None:
     """A figure that the validation images cannot give chooses no epoch."""
-    monitor = config.checkpoint.monitor
     truth = np.array(table.labels_of("val"))
     if monitor in undefined("val", truth, table.classes, table.task):
         gaps = "; ".join(in_words(left_out("val", truth, table.classes, table.task), table.task))
@@ -59,11 +58,11 @@ def altered_layers(network: Network) -> list[str]:
     ] * bool(altered)
 
 
-def norm_policy(config: Config, network: Network, states: Sequence[Frozen]) -> list[str]:
+def norm_policy(freeze_bn: FreezeBatchNorm, network: Network, states: Sequence[Frozen]) -> list[str]:
     """What freeze_bn does that a person might not expect, or that it does nothing here."""
     norms = statistics(network.module, but=network.stages.heads)
     held = norms & frozenset[str]().union(*(state.names for state in states))
-    match config.freeze_bn:
+    match freeze_bn:
         case FreezeBatchNorm.none if held:
             return [f"freeze_bn=none: {len(held)} batch-norm statistics of frozen stages move with the batches"]
         case FreezeBatchNorm.none:

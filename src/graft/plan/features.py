@@ -16,7 +16,7 @@ import torch
 from graft.config.choices import CacheKind
 from graft.config.faults import InputError
 from graft.config.rules_cache import is_mixed, is_random
-from graft.config.schema import Config
+from graft.config.schema import CacheConfig, Config, FreezeBatchNorm, MethodConfig, TrainerConfig
 from graft.data.table import PARTS, Table
 from graft.features.cache import check_cut, estimate, feature_shape, row_count
 from graft.features.engine import description, frozen_prefix, training_dtype
@@ -64,19 +64,19 @@ class Rows:
         return how + ("" if self.dtype == "float32" else f", stored in {self.dtype}")
 
 
-def rows_of(config: Config) -> tuple[Rows, ...]:
+def rows_of(trainer: TrainerConfig, cache: CacheConfig) -> tuple[Rows, ...]:
     """All parts together where their features are computed alike, else the training part's by themselves.
 
     What is judged, and so the epoch that is chosen, is a figure of the exported network, which computes in float32. A
     head trains on float32 features too, unless trainer.precision asks for another or cache.dtype saves their digits.
     """
-    engine = config.trainer.engine
-    asked = training_dtype(config.trainer.precision, device_type(config.trainer)) if engine else torch.float32
-    if asked is torch.float32 and config.cache.dtype == "float32":
+    engine = trainer.engine
+    asked = training_dtype(trainer.precision, device_type(trainer)) if engine else torch.float32
+    if asked is torch.float32 and cache.dtype == "float32":
         return (Rows(parts=PARTS, precision=torch.float32, dtype="float32", engine=engine),)
     judged = tuple(part for part in PARTS if part != TRAIN)
     return (
-        Rows(parts=(TRAIN,), precision=asked, dtype=config.cache.dtype, engine=engine),
+        Rows(parts=(TRAIN,), precision=asked, dtype=cache.dtype, engine=engine),
         Rows(parts=judged, precision=torch.float32, dtype="float32", engine=engine),
     )
 
@@ -145,8 +145,8 @@ def plan_cache(
     Args:
         decided: the states that the training may come to after the phases.
     """
-    spans = _spans(config, network, phases, decided, steps_per_epoch)
-    prefix = prefix_in_words(config) if any(span.cut for span in spans) else ""
+    spans = _spans(config.freeze_bn, network, phases, decided, steps_per_epoch)
+    prefix = prefix_in_words(config.trainer, config.method) if any(span.cut for span in spans) else ""
     if config.cache.kind not in (CacheKind.features, CacheKind.auto):
         return CachePlan(kind=config.cache.kind, reason="as configured", prefix=prefix)
     try:
@@ -158,23 +158,27 @@ def plan_cache(
         return CachePlan(kind=CacheKind.none, reason=said, prefix=prefix)
     outputs = ", ".join(f"{each.cut}{_epochs(each.epochs, config.trainer.max_epochs)}" for each in kept)
     reason = f"output of {outputs}, computed once per image{left_out}"
-    computed = by_purpose([(rows, rows.how) for rows in rows_of(config)])
+    computed = by_purpose([(rows, rows.how) for rows in rows_of(config.trainer, config.cache)])
     return CachePlan(kind=CacheKind.features, reason=reason, kept=kept, computed=computed, prefix=prefix)
 
 
 def _spans(
-    config: Config, network: Network, phases: Sequence[Phase], decided: Sequence[Frozen], steps_per_epoch: int
+    freeze_bn: FreezeBatchNorm,
+    network: Network,
+    phases: Sequence[Phase],
+    decided: Sequence[Frozen],
+    steps_per_epoch: int,
 ) -> list[_Span]:
     """A span a phase, and what follows when the training decides."""
     held = frozenset(tensor_names(network.module))
     spans: list[_Span] = []
     for phase in phases:
-        held &= unmoving(network.module, phase.frozen, config.freeze_bn, heads=network.stages.heads)
+        held &= unmoving(network.module, phase.frozen, freeze_bn, heads=network.stages.heads)
         epochs = ceil(phase.start_step / steps_per_epoch), phase.stop_step // steps_per_epoch
         cut = frozen_prefix(network.stages, tensor_names(network.module), held)
         spans.append(_Span(cut, None if decided else epochs))
     for state in decided[-1:]:
-        held &= unmoving(network.module, state, config.freeze_bn, heads=network.stages.heads)
+        held &= unmoving(network.module, state, freeze_bn, heads=network.stages.heads)
         spans.append(_Span(frozen_prefix(network.stages, tensor_names(network.module), held), None))
     return spans
 
@@ -183,7 +187,7 @@ def _plan_features(
     config: Config, table: Table, network: Network, spans: Sequence[_Span]
 ) -> tuple[tuple[Kept, ...], str]:
     """What is kept, and a word on what would not fit beside it."""
-    cuts = _worth_keeping(config, spans)
+    cuts = _worth_keeping(config.cache, spans)
     if config.method.distill:
         raise InputError("the donor must see the images for method.distill")
     if is_mixed(config.augment):
@@ -204,7 +208,7 @@ def _plan_features(
     return tuple(kept), f" (no room within cache.max_gb for that of {', '.join(missing)})" if missing else ""
 
 
-def _worth_keeping(config: Config, spans: Sequence[_Span]) -> dict[str, tuple[int, int] | None]:
+def _worth_keeping(cache: CacheConfig, spans: Sequence[_Span]) -> dict[str, tuple[int, int] | None]:
     """The cuts, and the epochs that each serves. One that no phase outlives always pays; another, when it serves more
     epochs than computing it takes.
 
@@ -212,7 +216,7 @@ def _worth_keeping(config: Config, spans: Sequence[_Span]) -> dict[str, tuple[in
         InputError: no cut is worth it.
     """
     last = spans[-1].cut
-    least = max(config.cache.views, 1) if config.cache.kind is CacheKind.auto else 0
+    least = max(cache.views, 1) if cache.kind is CacheKind.auto else 0
     lengths = {cut: sum(span.length for span in spans if span.cut == cut) for span in spans if (cut := span.cut)}
     cuts: dict[str, tuple[int, int] | None] = {}
     for span in spans:
@@ -235,7 +239,7 @@ def _need(config: Config, table: Table, network: Network, cut: str) -> int:
     image_shape = (config.data.channels, side, side)
     shape = known(network, lambda: _shape_after(network, cut, image_shape), "output", cut, image_shape, network.stages)
     need = 0
-    for rows in rows_of(config):
+    for rows in rows_of(config.trainer, config.cache):
         others = sum(images[part] for part in rows.parts if part != TRAIN)
         train = images[TRAIN] if TRAIN in rows.parts else 0
         count = row_count(train=train, others=others, views=config.cache.views)
@@ -274,17 +278,17 @@ def _epochs(epochs: tuple[int, int] | None, of: int) -> str:
     return "" if epochs == (0, of) else f" (epochs {epochs[0] + 1} to {epochs[1]})"
 
 
-def runs_engine(config: Config) -> bool:
+def runs_engine(trainer: TrainerConfig, method: MethodConfig) -> bool:
     """Whether a frozen prefix runs as an engine on images."""
-    return config.trainer.engine and not config.trainer.recompute and not config.method.distill
+    return trainer.engine and not trainer.recompute and not method.distill
 
 
-def prefix_in_words(config: Config) -> str:
+def prefix_in_words(trainer: TrainerConfig, method: MethodConfig) -> str:
     """How a frozen prefix runs on images."""
-    if runs_engine(config):
-        precision = training_dtype(training_precision(config.trainer), device_type(config.trainer))
+    if runs_engine(trainer, method):
+        precision = training_dtype(training_precision(trainer), device_type(trainer))
         digits = "in bfloat16 for training and float32 for evaluation" if precision is torch.bfloat16 else "in float32"
         return f"without autograd, batch-norm folded, channels-last, {digits}"
-    if config.method.distill:
+    if method.distill:
         return "as the network is, which method.distill listens to"
-    return "as the network is, with trainer." + ("recompute" if config.trainer.recompute else "engine=false")
+    return "as the network is, with trainer." + ("recompute" if trainer.recompute else "engine=false")

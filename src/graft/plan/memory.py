@@ -130,7 +130,7 @@ def largest_batch(config: Config, table: Table, free: int) -> int:
     network = network_for(config, len(table.classes), device="meta")
     method = config.method
     if method.lora:
-        lora_of(config, network)
+        lora_of(method, network, channels=config.data.channels)
     names = tensor_names(network.module)
     schedule = schedule_of(config, network)
     copies = sum(map(bool, (method.l2_sp, method.ema, method.distill)))  # each keeps a network at most

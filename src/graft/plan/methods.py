@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from graft.config.faults import InputError
-from graft.config.schema import Config
+from graft.config.schema import Config, MethodConfig
 from graft.finetune.methods.l2_sp import anchored
 from graft.finetune.methods.lora import add_lora, lora_layers, lora_names
 from graft.finetune.methods.selective import biases_and_norms_only, holding
@@ -25,18 +25,17 @@ def schedule_of(config: Config, network: Network) -> Schedule:
     return holding(schedule, module, stages, free=lora_names(module)) if config.method.lora else schedule
 
 
-def lora_of(config: Config, network: Network) -> tuple[str, ...]:
+def lora_of(method: MethodConfig, network: Network, *, channels: int) -> tuple[str, ...]:
     """Gives the network, of which the donor's account is done, what trains beside its weights; the layers' paths."""
     size = network.preprocess.image_size
-    shape = (config.data.channels, size, size)
-    layers = lora_layers(network.module, network.stages, shape, config.method.lora_targets)
-    add_lora(network.module, layers, config.method)
+    layers = lora_layers(network.module, network.stages, (channels, size, size), method.lora_targets)
+    add_lora(network.module, layers, method)
     return layers
 
 
-def anchors_of(config: Config, network: Network, ledger: Ledger, never_trained: frozenset[str]) -> frozenset[str]:
+def anchors_of(method: MethodConfig, network: Network, ledger: Ledger, never_trained: frozenset[str]) -> frozenset[str]:
     """The weights that method.l2_sp draws back: those of the donor's that train."""
-    if not config.method.l2_sp:
+    if not method.l2_sp:
         return frozenset()
     anchors = anchored(network.module, network.stages, ledger.filled) - never_trained
     if not anchors:
@@ -56,10 +55,14 @@ def teacher_of(config: Config, network: Network, ledger: Ledger, open_donor: Cal
 
 
 def kept_beside(
-    config: Config, network: Network, trained: frozenset[str], anchors: frozenset[str], teacher: TeacherPlan | None
+    method: MethodConfig,
+    network: Network,
+    trained: frozenset[str],
+    anchors: frozenset[str],
+    teacher: TeacherPlan | None,
 ) -> int:
     """How many numbers methods keep on the device."""
     numbers = {name: value.numel() for name, value in network.module.named_parameters()}
-    mean = trained if config.method.ema is not None else frozenset[str]()
+    mean = trained if method.ema is not None else frozenset[str]()
     donor = teacher.network.module.parameters() if teacher else ()
     return sum(numbers[name] for name in (*anchors, *mean)) + sum(value.numel() for value in donor)

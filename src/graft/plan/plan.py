@@ -97,7 +97,7 @@ class Plan:
     def with_step(self, trainer: TrainerConfig, optimizer: OptimizerConfig) -> Plan:
         """The plan as it is once the way to compute a step has been chosen."""
         config = replace(self.config, trainer=trainer, optimizer=optimizer)
-        prefix = prefix_in_words(config) if self.cache.prefix else ""
+        prefix = prefix_in_words(config.trainer, config.method) if self.cache.prefix else ""
         training = self.training.derived(optimizer=replace(optimizer, lr=self.training.optimizer.lr))
         return replace(self, config=config, training=training, cache=replace(self.cache, prefix=prefix))
 
@@ -195,16 +195,24 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor], ove
     faults = Faults()
     task = task_of(config.data.task, table.classes, table.labels_of("train"))
     faults.attempt(lambda: task.criterion(config.loss))
-    faults.attempt(lambda: check_monitor(config, table))
+    faults.attempt(lambda: check_monitor(config.checkpoint.monitor, table))
     ledger = faults.attempt(lambda: _account(config, network, table, open_donor))
     teacher = faults.attempt(lambda: teacher_of(config, network, ledger, open_donor)) if ledger else None
-    lora = faults.attempt(lambda: lora_of(config, network)) if config.method.lora else ()
+    lora = (
+        faults.attempt(lambda: lora_of(config.method, network, channels=config.data.channels))
+        if config.method.lora
+        else ()
+    )
     schedule = faults.attempt(lambda: schedule_of(config, network))
     states = schedule.states(timeline.steps_per_epoch, timeline.total_steps) if schedule else []
     never = frozenset[str].intersection(*(state.names for state in states)) if states else frozenset[str]()
-    anchors = faults.attempt(lambda: anchors_of(config, network, ledger, never)) if ledger and schedule else None
+    anchors = faults.attempt(lambda: anchors_of(config.method, network, ledger, never)) if ledger and schedule else None
     anchors = anchors or frozenset[str]()
-    fewest = faults.attempt(lambda: fewest_images(config, table, network, states))
+    fewest = faults.attempt(
+        lambda: fewest_images(
+            table, network, states, config.freeze_bn, batch=config.data.images, processes=timeline.processes
+        )
+    )
     optimizer = replace(config.optimizer, lr=1.0) if config.optimizer.lr == FIND else config.optimizer
     training = faults.attempt(
         lambda: plan_training(
@@ -214,7 +222,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor], ove
         )
     )  # fmt: skip
     trained = frozenset(name for group in training.groups for name in group.names) if training else frozenset[str]()
-    state = faults.attempt(lambda: _optimizer_state(network, trained, config)) or 0
+    state = faults.attempt(lambda: _optimizer_state(network, trained, config.optimizer)) or 0
     if ledger and schedule:
         faults.attempt(lambda: check_not_random(ledger, frozenset(plain_name(name) for name in never)))
     faults.settle()
@@ -249,7 +257,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor], ove
         memory=estimate_memory(
             network.module, activations=_activations(network, image_CHW, trained),
             batch_size=config.data.images, trainable=trained, state=state,
-            beside=kept_beside(config, network, trained, anchors, teacher),
+            beside=kept_beside(config.method, network, trained, anchors, teacher),
         ),
         cache=cache,
         solver=solver,
@@ -261,7 +269,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor], ove
             *altered_layers(network),
             *filter(None, [head_in_words(network.head, network.build)]),
             *training.schedule.unreached(training.steps_per_epoch, training.total_steps),
-            *norm_policy(config, network, states),
+            *norm_policy(config.freeze_bn, network, states),
         ),
     )  # fmt: skip
 
@@ -276,9 +284,9 @@ def _activations(network: Network, image_CHW: tuple[int, int, int], trained: fro
     )
 
 
-def _optimizer_state(network: Network, trained: frozenset[str], config: Config) -> int:
+def _optimizer_state(network: Network, trained: frozenset[str], optimizer: OptimizerConfig) -> int:
     shapes = [parameter.shape for name, parameter in network.module.named_parameters() if name in trained]
-    return state_numbers(shapes, config.optimizer)
+    return state_numbers(shapes, optimizer)
 
 
 def _account(config: Config, network: Network, table: Table, open_donor: Callable[[], Donor]) -> Ledger:

@@ -9,7 +9,7 @@ from typing import Any
 from graft.config.choices import DonorKind, HeadKind
 from graft.config.faults import InputError
 from graft.config.keras_donor import backbone_for_donor
-from graft.config.schema import Config
+from graft.config.schema import BackboneConfig, Config, DonorConfig
 from graft.models.network import Network, build_network
 from graft.models.preprocess import preprocess_for
 from graft.transfer.donor import Donor, donor_of_mapping
@@ -37,8 +37,9 @@ def open_chosen(config: Config) -> Donor:
     return open_donor(
         donor.path, container=donor.container, ema=donor.ema, sha256=donor.sha256, keras=donor.keras,
         application=backbone.keras if is_keras else None,
-        image_size=preprocess_for(backbone_for_donor(config), image_size=config.data.image_size).image_size
-        if is_keras else None,
+        image_size=preprocess_for(
+            backbone_for_donor(backbone, donor), image_size=config.data.image_size
+        ).image_size if is_keras else None,
     )  # fmt: skip
 
 
@@ -99,7 +100,7 @@ def _changed(config: Config, network: Network, **otherwise: Any) -> Iterator[str
     """Tensors whose shape differs from the same network's with other channels or another image size."""
     settings: dict[str, Any] = {"channels": config.data.channels, "image_size": config.data.image_size, **otherwise}
     other = build_network(
-        backbone_for_donor(config),
+        backbone_for_donor(config.backbone, config.donor),
         config.head,
         num_classes=network.classes,
         seed=config.seed,
@@ -113,7 +114,7 @@ def _changed(config: Config, network: Network, **otherwise: Any) -> Iterator[str
 
 
 def _class_adapters(config: Config, network: Network, classes: Sequence[str]) -> dict[str, Any]:
-    known = _donor_classes(config)
+    known = _donor_classes(config.donor, config.backbone)
     if known is None:
         raise InputError(
             "donor.class_map: expected a donor that names its classes, received one that does not; try"
@@ -123,7 +124,7 @@ def _class_adapters(config: Config, network: Network, classes: Sequence[str]) ->
     return {f"{path}.*": rule for path in network.stages.heads}
 
 
-def _donor_classes(config: Config) -> tuple[str, ...] | None:
-    if config.donor.kind is DonorKind.pretrained:
-        return published_classes(config.backbone)
-    return classes_of_folder(Path(str(config.donor.path)))
+def _donor_classes(donor: DonorConfig, backbone: BackboneConfig) -> tuple[str, ...] | None:
+    if donor.kind is DonorKind.pretrained:
+        return published_classes(backbone)
+    return classes_of_folder(Path(str(donor.path)))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from graft.config.choices import DonorKind, Library
 from graft.config.faults import InputError
-from graft.config.schema import Config, PublishedConfig
+from graft.config.schema import BackboneConfig, DonorConfig, PublishedConfig
 from graft.models.backbones import construct
 from graft.models.derive import derive_heads
 from graft.models.network import Network, plain_model, rebuild
@@ -57,7 +57,9 @@ class OwnModel:
         return f"{front}{path}"
 
 
-def own_model(config: Config, donor: Donor, network: Network, ledger: Ledger) -> OwnModel:
+def own_model(
+    chosen: DonorConfig, backbone: BackboneConfig, donor: Donor, network: Network, ledger: Ledger
+) -> OwnModel:
     """The live module itself, the model that a run's record describes, or the library's own of the backbone's name.
 
     Of a file that describes its model otherwise (Keras', Hugging Face's) it is that model's trunk.
@@ -72,10 +74,10 @@ def own_model(config: Config, donor: Donor, network: Network, ledger: Ledger) ->
         return OwnModel(name=donor.source, module=donor.module)
     if donor.own_trunk is not None or donor.format == "keras":
         return _of_trunk(donor, network, ledger)
-    record = record_of(Path(str(config.donor.path))) if config.donor.kind is not DonorKind.pretrained else None
+    record = record_of(Path(str(chosen.path))) if chosen.kind is not DonorKind.pretrained else None
     if record is not None:
         return _of_record(record, donor)
-    published = config.backbone.published if config.donor.kind is DonorKind.pretrained else PublishedConfig()
+    published = backbone.published if chosen.kind is DonorKind.pretrained else PublishedConfig()
     state = _landed(donor, published, set(network.module.state_dict()))
     build = {**network.build, "num_classes": _classes(network, state, donor)}
     module = plain_model(build)

@@ -10,7 +10,7 @@ from torch import nn
 from graft.config.choices import DonorKind, HeadKind, TaskKind
 from graft.config.faults import InputError
 from graft.config.keras_donor import backbone_for_donor
-from graft.config.schema import Config, HeadConfig
+from graft.config.schema import Config, DonorConfig, HeadConfig
 from graft.models.network import Network, build_network
 from graft.models.stages import covers
 from graft.transfer.chosen import OWN_HEAD, rules_for
@@ -44,7 +44,7 @@ def plan_teacher(config: Config, network: Network, ledger: Ledger, donor: Donor)
     Raises:
         InputError: unless the donor fills the backbone and its own head, and that head fits the network's trunk.
     """
-    _check_classifier(config)
+    _check_classifier(config.donor)
     head = network.stages.head
     if network.stages.heads != (head,) or network.head.get("pool"):
         raise InputError(
@@ -54,7 +54,7 @@ def plan_teacher(config: Config, network: Network, ledger: Ledger, donor: Donor)
     classes = _classes(ledger, donor, head)
     own = replace(config, head=HeadConfig(kind=HeadKind.none))
     teacher = build_network(
-        backbone_for_donor(config), own.head, num_classes=classes, channels=config.data.channels,
+        backbone_for_donor(config.backbone, config.donor), own.head, num_classes=classes, channels=config.data.channels,
         image_size=config.data.image_size, crop_fraction=config.data.crop_fraction, device="meta",
     )  # fmt: skip
     if teacher.stages.heads != (head,):
@@ -72,11 +72,11 @@ def plan_teacher(config: Config, network: Network, ledger: Ledger, donor: Donor)
     return TeacherPlan(network=teacher, ledger=account)
 
 
-def _check_classifier(config: Config) -> None:
+def _check_classifier(donor: DonorConfig) -> None:
     """What is kept are probabilities of classes of which an image has one."""
-    if config.donor.kind is not DonorKind.run or not config.donor.path:
+    if donor.kind is not DonorKind.run or not donor.path:
         return
-    told = (record_of(Path(config.donor.path)) or {}).get("task")
+    told = (record_of(Path(donor.path)) or {}).get("task")
     task = told.get("kind") if isinstance(told, dict) else None  # a run of a time without tasks had one class an image
     if task not in (None, TaskKind.single_label.value):
         raise InputError(
@@ -105,8 +105,9 @@ def _classes(ledger: Ledger, donor: Donor, head: str) -> int:
 def build_teacher(config: Config, planned: TeacherPlan, donor: Donor) -> nn.Module:
     """The donor's network with its values, frozen and in eval mode."""
     network = build_network(
-        backbone_for_donor(config), HeadConfig(kind=HeadKind.none), num_classes=planned.network.classes,
-        channels=config.data.channels, image_size=config.data.image_size, crop_fraction=config.data.crop_fraction,
+        backbone_for_donor(config.backbone, config.donor), HeadConfig(kind=HeadKind.none),
+        num_classes=planned.network.classes, channels=config.data.channels,
+        image_size=config.data.image_size, crop_fraction=config.data.crop_fraction,
     )  # fmt: skip
     inject(planned.ledger, donor, network.module)
     return network.module.eval().requires_grad_(False)

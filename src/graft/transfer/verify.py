@@ -62,7 +62,7 @@ def verify(config: Config, ledger: Ledger, donor: Donor, network: Network) -> Ve
         InputError: they differ, or the donor has no model of its own that could be run.
     """
     check_verifiable(ledger, network.stages)
-    own = own_model(config, donor, network, ledger)
+    own = own_model(config.donor, config.backbone, donor, network, ledger)
     channels, side = config.data.channels, network.preprocess.image_size
     images = torch.randn(IMAGES, channels, side, side, generator=torch.Generator().manual_seed(SEED))
     entrances = _entrances(network, own)

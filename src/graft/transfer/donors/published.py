@@ -10,7 +10,7 @@ from typing import Any
 
 from graft.config.choices import DonorKind
 from graft.config.faults import InputError, nearest
-from graft.config.schema import BackboneConfig, Config, Library
+from graft.config.schema import BackboneConfig, DonorConfig, Library
 from graft.models.backbones import timm_cfg
 from graft.transfer.donor import Donor
 from graft.transfer.donors import open_donor
@@ -179,17 +179,16 @@ def _named(donor: Donor, source: str, file: Path) -> Donor:
 SAYS_NOTHING = ("", "UNKNOWN")
 
 
-def licence_of(config: Config) -> str | None:
+def licence_of(donor: DonorConfig, backbone: BackboneConfig) -> str | None:
     """The licence as its publisher writes it; None where none is stated.
 
     A package states it in its metadata, timm beside each set of weights, a graft run in its model.json. torchvision
     states none for its weights, and a plain file cannot.
     """
-    if config.donor.kind is DonorKind.run and config.donor.path:
-        return _of_run(Path(config.donor.path))
-    if config.donor.kind is not DonorKind.pretrained:
+    if donor.kind is DonorKind.run and donor.path:
+        return _of_run(Path(donor.path))
+    if donor.kind is not DonorKind.pretrained:
         return None
-    backbone = config.backbone
     if backbone.published.package is not None:
         return _of_package(backbone.published.package)
     return _of_timm(backbone) if backbone.library is Library.timm and ":" not in backbone.name else None
