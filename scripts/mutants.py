@@ -30,7 +30,7 @@ from mutation_tests import TIMED_OUT, Reach, copy_tree, find_reach, fork, preloa
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("src/graft/transfer", "src/graft/finetune", "src/graft/tasks")
-TESTS = ("transfer", "finetune", "tasks", "plan", "heads", "models", "results", "data")
+TESTS = ("transfer", "finetune", "tasks", "plan", "heads", "models", "results", "data", "pipeline")
 OUTPUT = Path("outputs/mutants")
 NOT_RUN = "no test runs it"
 

@@ -57,8 +57,10 @@ def test_a_gradient_is_finite_though_its_square_is_not(tiny, tmp_path):
     def enlarge(network):
         network.layer2.conv.weight.register_hook(lambda grad: torch.full_like(grad, 1e30))
 
+    before = tiny.network().layer2.conv.weight.detach().clone()
     tuning, result = run(tiny, tmp_path, tiny.Data(), enlarge, on_nan=OnError.skip)
     assert result.steps_skipped == 0
+    assert not tuning.network.layer2.conv.weight.equal(before)  # every step was taken
     assert bool(tuning.network.layer2.conv.weight.isfinite().all())
 
 

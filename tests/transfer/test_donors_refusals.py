@@ -180,8 +180,8 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
                         "expected a folder with model/model.safetensors (a run's) or one file of weights, received a "
                         "folder with sub; try: the weights file itself"),
     "a folder of others": (folder_of(**{f"{name}__txt": b"" for name in "abcdefg"}), {},
-                           "expected a folder with model/model.safetensors (a run's) or one file of weights, received a "
-                           "folder with a.txt, b.txt, c.txt, d.txt, e.txt and 2 more; try: the weights file itself"),
+                           "expected a folder with model/model.safetensors (a run's) or one file of weights, received "
+                           "a folder with a.txt, b.txt, c.txt, d.txt, e.txt and 2 more; try: the weights file itself"),
     "a run without its model": (folder_of(checkpoints=None), {},
                                 "expected a folder with model/model.safetensors (a run's) or one file of weights, "
                                 "received a run's folder without its exported model; "
@@ -189,8 +189,8 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], dict[str, Any], str]] = {
     "two files": (folder_of(a__pth=b"1", b__pth=b"1"), {},
                   "expected one file of weights, received a.pth, b.pth; try: donor.path={path}/a.pth"),
     "many files": (folder_of(**{f"{place}__pth": b"1" for place in range(10)}), {},
-                   "expected one file of weights, received 0.pth, 1.pth, 2.pth, 3.pth, 4.pth, 5.pth, 6.pth, 7.pth and 2 "
-                   "more; try: donor.path={path}/0.pth"),
+                   "expected one file of weights, received 0.pth, 1.pth, 2.pth, 3.pth, 4.pth, 5.pth, 6.pth, 7.pth and "
+                   "2 more; try: donor.path={path}/0.pth"),
     "an index of nothing": (shards({}), {}, f"expected {INDEX}, received JSON with no weight_map; "
                                             "try: the weights file beside it"),
     "an index of elsewhere": (shards({"a": "../b.safetensors"}), {},
