@@ -150,7 +150,7 @@ def _is_triple(value: list[Any]) -> bool:
 
 
 def _references(value: Any) -> Iterator[str]:
-    """Layer names in Keras 3's `keras_history` and in Keras 2's [name, node, tensor] triples."""
+    """Layer names in Keras 3's `keras_history` and in Keras 2's [name, node, tensor, {further: …}]."""
     if isinstance(value, Mapping):
         history = value.get("keras_history")
         if isinstance(history, list) and history:
@@ -159,8 +159,8 @@ def _references(value: Any) -> Iterator[str]:
             for inner in value.values():
                 yield from _references(inner)
     elif isinstance(value, list):
-        if _is_triple(value):
+        named = _is_triple(value)
+        if named:
             yield value[0]
-        else:
-            for inner in value:
-                yield from _references(inner)
+        for inner in value[3:] if named else value:
+            yield from _references(inner)
