@@ -53,6 +53,14 @@ class HeadSolver(Enum):
     sgd = "sgd"
 
 
+class HeadStart(Enum):
+    """What a linear head begins with when the trunk trains too."""
+
+    auto = "auto"
+    solved = "solved"
+    random = "random"
+
+
 class HeadKind(Enum):
     linear = "linear"
     mlp = "mlp"

@@ -75,6 +75,7 @@ MATTERS = (
     Matters(("donor.table",), "donor.match", ("table",)),
     Matters(tuple(key for key in schema_keys() if key.startswith("donor.keras.")), "donor.kind", (DonorKind.keras,)),
     Matters(("head.hidden", "head.activation", "head.norm"), "head.kind", (HeadKind.mlp,)),
+    Matters(("head.start",), "head.kind", (HeadKind.linear,)),
     Matters(("head.dropout",), "head.kind", (HeadKind.linear, HeadKind.mlp)),
     Matters(
         ("head.solver",), "head.kind", (HeadKind.linear, HeadKind.stages, HeadKind.auto, HeadKind.mlp, HeadKind.custom)

@@ -126,8 +126,9 @@ class UnfreezeConfig:
     """The schedule by which stages thaw; each option of the group sets it."""
     every: Duration = EPOCH
     """gradual: a further stage thaws each time this much has passed."""
-    start: Duration = EPOCH
-    """gradual: when the first stage thaws. lp_ft: when everything does."""
+    start: Duration | None = None
+    """gradual: when the first stage thaws. lp_ft: when everything does. Null: after 1 epoch; lp_ft from a solved head:
+    at once."""
     table: dict[Duration, Freeze] = field(default_factory=dict[Duration, Freeze])
     """at: moment ("3 epochs", "500 steps", "40%") to freeze expression."""
     patience: int = 2

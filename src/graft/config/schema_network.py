@@ -13,6 +13,7 @@ from graft.config.choices import (
     HeadKind,
     HeadNorm,
     HeadSolver,
+    HeadStart,
     Interpolation,
     KerasDifference,
     Library,
@@ -172,6 +173,10 @@ class HeadConfig:
     solver: HeadSolver = HeadSolver.auto
     """How a linear head on a frozen trunk is trained. convex: solved, over a path of penalties; sgd: by steps of the
     optimizer; auto: solved where it can be."""
+    start: HeadStart = HeadStart.auto
+    """What a linear head begins with when the trunk trains too. solved: the head that is solved on the donor's features
+    (LP-FT, Kumar et al. 2022), whose weights come back if training ends below it; random: fresh values; auto: solved
+    with unfreeze=lp_ft, else random."""
     refit: bool = False
     """Once the penalty is chosen, solve the head again on training and validation images together."""
     hidden: list[int] = field(default_factory=list)

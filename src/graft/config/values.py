@@ -70,7 +70,7 @@ def _written_type(annotation: Any) -> Any:
         return form_of(annotation)
     if origin in (Union, UnionType):
         plain = [_written_type(argument) for argument in arguments if argument is not NoneType]
-        return Any if len(plain) > 1 else plain[0] | None
+        return Any if len(plain) > 1 or plain == [Any] else plain[0] | None
     if origin is list:
         return list[_written_type(arguments[0])]
     if origin is dict:
@@ -88,7 +88,7 @@ def _default(each: dataclasses.Field[Any], annotation: Any) -> Any:
 
 def _value(annotation: Any, written: Any, key: str) -> Any:
     arguments = get_args(annotation)
-    if annotation is Duration:
+    if annotation is Duration or (Duration in arguments and NoneType in arguments and written is not None):
         return parse_duration(written, key)
     if is_section(annotation):
         return values_of(annotation, written, key)

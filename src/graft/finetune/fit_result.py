@@ -9,6 +9,9 @@ from typing import Any
 from graft.finetune.metrics import Outputs
 from graft.finetune.unfreeze import Phase
 
+BEFORE = 0
+"""The epoch before the first: the solved head that training began with."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitResult:
@@ -38,7 +41,8 @@ class FitResult:
     steps_skipped: int
     """Of them: left out because loss or gradients were not finite."""
     best_epoch: int | None
-    """Counted from 1, as in the history; None where the head was solved."""
+    """Counted from 1, as in the history; 0 for the solved head that training began with; None where nothing was
+    trained by steps."""
     best_path: Path | None
     last_path: Path | None
     resumed_from: Path | None
@@ -57,7 +61,8 @@ class FitResult:
     prefix: dict[str, dict[str, str]]
     """How frozen prefixes were computed on images, for training and for evaluation, by the stage that ends them."""
     head: dict[str, Any] | None = None
-    """How a solved head was found: its penalty, and the path of penalties with their losses."""
+    """How a solved head was found: its penalty, and the path of penalties with their losses. Where training began with
+    one: its figures, and whether its weights came back."""
 
     @property
     def figures(self) -> dict[str, float]:

@@ -18,6 +18,7 @@ from graft.finetune.plateau import Plateau
 from graft.models.stages import HEAD, Stages
 
 START = Duration(0, Unit.steps)
+FIRST_THAW = Duration(1, Unit.epochs)  # where unfreeze.start is not given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,7 +238,7 @@ def _plateau(
 def _gradual(unfreeze: UnfreezeConfig, initial: Frozen, stages: Stages, names: Sequence[str]) -> tuple[Moment, ...]:
     """ULMFiT's gradual unfreezing: from the head down, one more stage each time [Howard & Ruder 2018]."""
     states = _from_the_head_down(UnfreezeKind.gradual, initial, stages, names)
-    start, every = unfreeze.start, unfreeze.every
+    start, every = _first_thaw(unfreeze), unfreeze.every
     if every.amount == 0:
         raise InputError(f"unfreeze.every: expected more than nothing, received {every.written!r}; try 1 epoch")
     if start.unit is not every.unit and start.amount:
@@ -259,7 +260,11 @@ def _lp_ft(unfreeze: UnfreezeConfig, initial: Frozen, stages: Stages, names: Seq
             f"freeze: expected backbone, since unfreeze=lp_ft begins with the head alone, received"
             f" {initial.expression}; try freeze=backbone, or unfreeze=at for other spans"
         )
-    return (Moment(at=unfreeze.start, frozen=nothing_frozen(stages, names)),)
+    return (Moment(at=_first_thaw(unfreeze), frozen=nothing_frozen(stages, names)),)
+
+
+def _first_thaw(unfreeze: UnfreezeConfig) -> Duration:
+    return FIRST_THAW if unfreeze.start is None else unfreeze.start
 
 
 def _at(unfreeze: UnfreezeConfig, stages: Stages, names: Sequence[str]) -> tuple[Moment, ...]:

@@ -57,7 +57,7 @@ def compute_features(plan: Plan, network: Network, data: DataModule) -> Features
     features = Features(source=_with_all_blocks(plan, network))
     for kept in plan.cache.kept:
         try:
-            stored, prefix, behind, computed = _features_after(kept, plan, features.source or network, data)
+            stored, prefix, behind, computed = features_after(kept, plan, features.source or network, data)
         except InputError as reason:
             if plan.config.cache.kind is not CacheKind.auto:
                 raise
@@ -78,9 +78,14 @@ def _with_all_blocks(plan: Plan, network: Network) -> Network | None:
     return source
 
 
-def _features_after(
+def features_after(
     kept: Kept, plan: Plan, network: Network, data: DataModule
 ) -> tuple[dict[str, FeatureDataset], torch.nn.Module, torch.nn.Module, dict[str, str]]:
+    """Of one stage, by part; the network before it and behind it; how they were computed.
+
+    Raises:
+        InputError: the network cannot be cut there, or the features take more than cache.max_gb.
+    """
     config, cut = plan.config, kept.cut
     prefix, rest = split(network.module, network.stages, cut)
     known(network, lambda: prove(network.module, prefix, rest, example_of(network), cut), "its halves", cut)

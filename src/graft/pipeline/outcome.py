@@ -16,7 +16,7 @@ from graft.config.faults import InputError
 from graft.config.figures import FIGURES, LOSS
 from graft.config.schema import CheckpointConfig
 from graft.finetune.callbacks import best_row
-from graft.finetune.fit_result import FitResult
+from graft.finetune.fit_result import BEFORE, FitResult
 from graft.finetune.freeze import unmoving
 from graft.finetune.methods.lora import plain_name
 from graft.finetune.pruning import Pruned
@@ -179,6 +179,8 @@ def summary(metrics: dict[str, Any], task: TaskKind, folder: Path) -> str:
         f"head solved in {metrics['train/seconds']:.1f} s, penalty {metrics['head']['penalty']:.2g} chosen by"
         f" {metrics['head']['chosen_by']}"
         if metrics["best_epoch"] is None
+        else f"solved head kept, as no training came up to it, {metrics['train/seconds']:.1f} s of training"
+        if metrics["best_epoch"] == BEFORE
         else f"best epoch {metrics['best_epoch']} of {metrics['epochs']}, {metrics['train/seconds']:.1f} s of training"
     )
     return (

@@ -6,18 +6,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from lightning.pytorch.loggers import Logger
 
 from graft.config.choices import Mode
 from graft.config.faults import InputError, RunFailed, said
 from graft.config.schema import Config
 from graft.data.datamodule import DataModule
 from graft.finetune.callbacks import make_loggers
+from graft.finetune.fit_result import BEFORE, FitResult
 from graft.finetune.hardware import hardware
 from graft.finetune.methods.lora import add_lora, merge
 from graft.finetune.module import FineTuning
 from graft.finetune.pruning import Pruned, Watcher
-from graft.models.network import with_values
-from graft.pipeline.features import compute_features, example_of
+from graft.models.network import Network, with_values
+from graft.pipeline.features import Features, compute_features, example_of
+from graft.pipeline.head_start import never_below, solve_start
 from graft.pipeline.inputs import Inputs
 from graft.pipeline.outcome import summary, write_metrics, write_page, write_pruned, write_results
 from graft.pipeline.solving import solve_head
@@ -86,21 +89,17 @@ def _run(
     hardware(config.trainer)  # what this machine lacks is said before anything starts
     with clock("build"):
         network = with_values(plan.network, config.seed)
-    with clock("transfer"), inputs.donor(config) as donor:
-        inject(plan.ledger, donor, network.module)
-        if config.donor.verify:
-            proof = verify(config, plan.ledger, donor, network)
-            say(f"verified  {proof}")
-        teacher = build_teacher(config, plan.teacher, donor) if plan.teacher else None
-    if is_first():
-        write_json(folder / "transfer.json", plan.ledger.to_dict())
-    injected = before_training(plan, network)
-    if plan.lora:
-        add_lora(network.module, plan.lora, config.method, seed=config.seed + 2)
+    with clock("transfer"):
+        teacher = _transfer(plan, network, inputs, folder)
     data = DataModule(
         table, config.data, config.augment, network.preprocess,
         seed=config.seed, cache=config.cache, fewest=plan.fewest, say=say,
     )  # fmt: skip
+    with clock("head"):
+        start = solve_start(plan, network, data) if plan.start.solved else None
+    injected = before_training(plan, network)
+    if plan.lora:
+        add_lora(network.module, plan.lora, config.method, seed=config.seed + 2)
     with clock("cache"):
         features = compute_features(plan, network, data)
 
@@ -118,10 +117,43 @@ def _run(
                 result = fine_tune(plan, tuning(plan), data, folder, signals, loggers, watcher, resumption)
     except Pruned as pruned:
         return write_pruned(pruned, config.checkpoint, clock, folder)
+    if start is not None:
+        result = never_below(plan, start, result)
     if not is_first():
         return result.figures[config.checkpoint.monitor]
     if plan.lora:
         merge(network.module, plan.lora, example_of(network))
+    if start is not None and result.best_epoch == BEFORE:
+        network.module.load_state_dict(start.state, strict=True)
+    return _write(plan, network, result, injected, features, loggers, clock, folder, overrides)
+
+
+def _transfer(plan: Plan, network: Network, inputs: Inputs, folder: Path) -> torch.nn.Module | None:
+    """Gives the network its donor's weights; the donor's own network, where the plan has it for a teacher."""
+    config = plan.config
+    with inputs.donor(config) as donor:
+        inject(plan.ledger, donor, network.module)
+        if config.donor.verify:
+            proof = verify(config, plan.ledger, donor, network)
+            say(f"verified  {proof}")
+        teacher = build_teacher(config, plan.teacher, donor) if plan.teacher else None
+    if is_first():
+        write_json(folder / "transfer.json", plan.ledger.to_dict())
+    return teacher
+
+
+def _write(
+    plan: Plan,
+    network: Network,
+    result: FitResult,
+    injected: dict[str, torch.Tensor],
+    features: Features,
+    loggers: Sequence[Logger],
+    clock: Clock,
+    folder: Path,
+    overrides: Sequence[str],
+) -> float:
+    """Writes what the run came to, and returns the monitored figure."""
     with clock("export"):
         drawn = write_results(plan, network, result, injected, folder, overrides)
     metrics = write_metrics(plan, network, result, drawn, features.computed, clock, folder)
@@ -130,7 +162,7 @@ def _run(
     say(summary(metrics, plan.task.kind, folder))
     if result.frozen_verified is False:
         raise RunFailed(f"frozen tensors moved ({', '.join(result.moved[:5])}); do not trust the weights in {folder}")
-    return metrics[config.checkpoint.monitor]
+    return metrics[plan.config.checkpoint.monitor]
 
 
 def _check_writable(folder: Path) -> None:

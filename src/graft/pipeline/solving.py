@@ -84,16 +84,16 @@ def solve_head(plan: Plan, network: Network, features: Features, folder: Path) -
     if kind is HeadKind.auto and taken.candidate.kind is HeadKind.linear:
         network = _with_last_layer(plan, network)
     layer, columns = _install(network, source, taken)
-    _prove(network, features.prefixes[plan.cache.kept[0].cut], layer, columns)
+    prove_head(network, features.prefixes[plan.cache.kept[0].cut], layer, columns)
     seconds = time.perf_counter() - began
-    metrics, confusion, outputs = _evaluate(plan, lambda batch: layer(_of(batch, columns)), parts)
+    metrics, confusion, outputs = evaluate_head(plan, lambda batch: layer(_of(batch, columns)), parts)
     trained = {name: metrics.pop(name) for name in [*metrics] if name.startswith("train/")}
     row = {"epoch": 1, "step": 0, **trained, **metrics, "seconds": seconds}
     if is_first():
         write_text(folder / METRICS_FILE, as_csv([{name: row[name] for name in row if not name.startswith("test/")}]))
     neighbours = _neighbours(plan, source, parts)
     say(_table(plan, measured, taken, neighbours))
-    for remark in _remarks(plan, taken.choice, outputs["val"]):
+    for remark in remarks_on(plan, taken.choice, outputs["val"]):
         say(f"head      {remark}")
     return network, FitResult(
         metrics=metrics, trained=trained, confusion=confusion, outputs=outputs, history=[row], seconds=seconds,
@@ -133,8 +133,8 @@ def _measure(plan: Plan, source: Network, parts: Mapping[str, FeatureDataset]) -
         refit = plan.config.head.refit and may_be_taken
         try:
             choice = choose_head(
-                _examples(plan, parts["train"], candidate.columns, train=True),
-                _examples(plan, parts["val"], candidate.columns, train=False),
+                examples_of(plan, parts["train"], candidate.columns, train=True),
+                examples_of(plan, parts["val"], candidate.columns, train=False),
                 criterion,
                 len(plan.table.classes),
                 refit=refit,
@@ -149,7 +149,7 @@ def _measure(plan: Plan, source: Network, parts: Mapping[str, FeatureDataset]) -
     return measured
 
 
-def _examples(plan: Plan, part: FeatureDataset, columns: Columns, *, train: bool) -> Examples:
+def examples_of(plan: Plan, part: FeatureDataset, columns: Columns, *, train: bool) -> Examples:
     """Every view of an image is an example."""
     target = part.columns["target"].repeat(part.views, *[1] * (part.columns["target"].ndim - 1))
     image_N = torch.arange(len(part)).repeat(part.views)
@@ -193,7 +193,7 @@ def _install(network: Network, source: Network, taken: Solved) -> tuple[nn.Linea
     return layer, None if is_wide else columns
 
 
-def _prove(network: Network, prefix: nn.Module, layer: nn.Linear, columns: Columns) -> None:
+def prove_head(network: Network, prefix: nn.Module, layer: nn.Linear, columns: Columns) -> None:
     """What is exported computes from images what was solved on features."""
     images = example_of(network)
     with torch.no_grad(), full_float32("cpu"):
@@ -213,7 +213,7 @@ def _figures(plan: Plan, logits_NK: Tensor, part: FeatureDataset) -> dict[str, f
     return {name.removeprefix("/"): value for name, value in evaluation.figures(evaluation.sums).items()}
 
 
-def _evaluate(
+def evaluate_head(
     plan: Plan, answer: Callable[[Tensor], Tensor], parts: Mapping[str, FeatureDataset]
 ) -> tuple[dict[str, float], dict[str, list[list[int]]], dict[str, Outputs]]:
     """In float32, by the layer that is exported."""
@@ -252,13 +252,9 @@ def _neighbours(plan: Plan, source: Network, parts: Mapping[str, FeatureDataset]
     return float((votes_MK.argmax(1) == val.columns["label"]).double().mean())
 
 
-def _record(plan: Plan, measured: list[Solved], taken: Solved, neighbours: float | None) -> dict[str, Any]:
-    """For metrics.json."""
-    choice = taken.choice
+def record_of(choice: Choice) -> dict[str, Any]:
+    """How a head was chosen."""
     return {
-        "solver": "convex",
-        "kind": taken.candidate.kind.value,
-        "features": taken.candidate.name,
         "penalty": choice.penalty,
         "chosen_by": f"{choice.folds} folds" if choice.folds else "validation",
         "refit": choice.refit,
@@ -267,6 +263,16 @@ def _record(plan: Plan, measured: list[Solved], taken: Solved, neighbours: float
             {"penalty": each.penalty, "loss": each.loss, "train_loss": each.train_loss, "steps": each.steps}
             for each in choice.path
         ],
+    }
+
+
+def _record(plan: Plan, measured: list[Solved], taken: Solved, neighbours: float | None) -> dict[str, Any]:
+    """For metrics.json."""
+    return {
+        "solver": "convex",
+        "kind": taken.candidate.kind.value,
+        "features": taken.candidate.name,
+        **record_of(taken.choice),
         "measured": [
             {
                 "head": each.candidate.kind.value,
@@ -302,7 +308,7 @@ def _table(plan: Plan, measured: list[Solved], taken: Solved, neighbours: float 
     return "\n".join([*lines, f"({by})"])
 
 
-def _remarks(plan: Plan, choice: Choice, val: Outputs) -> list[str]:
+def remarks_on(plan: Plan, choice: Choice, val: Outputs) -> list[str]:
     """What a person should know of the head, and what to do."""
     remarks: list[str] = []
     if choice.at_end and choice.chosen == 0:

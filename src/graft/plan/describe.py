@@ -98,7 +98,14 @@ def _phases(plan: Plan) -> str:
     heads = [f"lr {moment(phase.start_epoch)}" for phase in plan.training.phases]
     rows = [("group", "parameters", "decay", *heads), *(_group_row(plan, group) for group in plan.training.groups)]
     rate = "rate      optimizer.lr is to be found by a range test; below, multiples of it\n" if plan.finds_rate else ""
-    return f"frozen    over {steps}\n{_timeline(plan)}\n\n{rate}{columns(rows)}{_undecayed(plan)}"
+    return f"{_start(plan)}frozen    over {steps}\n{_timeline(plan)}\n\n{rate}{columns(rows)}{_undecayed(plan)}"
+
+
+def _start(plan: Plan) -> str:
+    """What the head begins with, where it was asked for."""
+    if plan.start.solved:
+        return "head      begins solved on the donor's features; its weights come back if training ends below it\n"
+    return f"head      begins at random: {plan.start.reason}\n" if plan.start.reason else ""
 
 
 def _undecayed(plan: Plan) -> str:

@@ -18,6 +18,7 @@ from graft.data.table import Table
 from graft.finetune.optimizer import state_numbers
 from graft.models.network import network_for
 from graft.models.stages import tensor_names
+from graft.plan.head_start import plan_start
 from graft.plan.methods import lora_of, schedule_of
 
 FLOAT32 = 4
@@ -132,7 +133,7 @@ def largest_batch(config: Config, table: Table, free: int) -> int:
     if method.lora:
         lora_of(method, network, channels=config.data.channels)
     names = tensor_names(network.module)
-    schedule = schedule_of(config, network)
+    schedule = schedule_of(config, network, begins_solved=plan_start(config, network).solved)
     copies = sum(map(bool, (method.l2_sp, method.ema, method.distill)))  # each keeps a network at most
     always = frozenset[str].intersection(*(state.names for state in schedule.table))
     side = network.preprocess.image_size

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from graft.config.faults import InputError
-from graft.config.schema import Config, MethodConfig
+from graft.config.schema import Config, MethodConfig, UnfreezeKind
 from graft.finetune.methods.l2_sp import anchored
 from graft.finetune.methods.lora import add_lora, lora_layers, lora_names
 from graft.finetune.methods.selective import biases_and_norms_only, holding
-from graft.finetune.unfreeze import Schedule, make_schedule
+from graft.finetune.unfreeze import START, Schedule, make_schedule
 from graft.models.network import Network
 from graft.models.stages import tensor_names
 from graft.transfer import Donor, Ledger
 from graft.transfer.teacher import TeacherPlan, plan_teacher
 
 
-def schedule_of(config: Config, network: Network) -> Schedule:
-    """The freeze schedule, and what of it the chosen methods hold or free."""
-    module, stages = network.module, network.stages
-    schedule = make_schedule(config.unfreeze, config.freeze, stages, tensor_names(module), checkpoint=config.checkpoint)
+def schedule_of(config: Config, network: Network, *, begins_solved: bool = False) -> Schedule:
+    """The freeze schedule, and what of it the chosen methods hold or free.
+
+    Args:
+        begins_solved: whether the head is solved beforehand, which is all that the first phase of lp_ft is for.
+    """
+    module, stages, unfreeze = network.module, network.stages, config.unfreeze
+    if begins_solved and unfreeze.kind is UnfreezeKind.lp_ft and unfreeze.start is None:
+        unfreeze = replace(unfreeze, start=START)
+    schedule = make_schedule(unfreeze, config.freeze, stages, tensor_names(module), checkpoint=config.checkpoint)
     if config.method.bitfit:
         return biases_and_norms_only(schedule, module, stages)
     return holding(schedule, module, stages, free=lora_names(module)) if config.method.lora else schedule

@@ -24,6 +24,7 @@ from graft.models.stages import HEAD, tensor_names
 from graft.plan.batches import fewest_images
 from graft.plan.checks import altered_layers, check_monitor, check_not_random, norm_policy
 from graft.plan.features import CachePlan, keep_all_blocks, plan_cache, prefix_in_words
+from graft.plan.head_start import StartPlan, plan_start
 from graft.plan.memory import Memory, activation_numbers, estimate_memory
 from graft.plan.methods import anchors_of, kept_beside, lora_of, schedule_of, teacher_of
 from graft.plan.solver import SolverPlan, network_of_all_blocks, plan_solver
@@ -75,6 +76,8 @@ class Plan:
     cache: CachePlan
     solver: SolverPlan
     """How the head is trained."""
+    start: StartPlan
+    """What the head begins with."""
     blocks: Network | None
     """Where the head is solved: the network with head=stages, on whose features any linear head can be solved."""
     fewest: int
@@ -132,6 +135,7 @@ class Plan:
             "lr": None if self.finds_rate else config.optimizer.lr,
             "lr_source": "to be found" if self.finds_rate else "found" if self.rate_found else "given",
             "solver": self.solver.to_dict(),
+            "head_start": self.start.to_dict(),
             "epochs": 0 if self.solver.solves else config.trainer.max_epochs,
             "batch_size": config.data.images,
             "steps_per_epoch": training.steps_per_epoch,
@@ -203,7 +207,8 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor], ove
         if config.method.lora
         else ()
     )
-    schedule = faults.attempt(lambda: schedule_of(config, network))
+    start = faults.attempt(lambda: plan_start(config, network)) or StartPlan(solved=False, reason="")
+    schedule = faults.attempt(lambda: schedule_of(config, network, begins_solved=start.solved))
     states = schedule.states(timeline.steps_per_epoch, timeline.total_steps) if schedule else []
     never = frozenset[str].intersection(*(state.names for state in states)) if states else frozenset[str]()
     anchors = faults.attempt(lambda: anchors_of(config.method, network, ledger, never)) if ledger and schedule else None
@@ -261,6 +266,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor], ove
         ),
         cache=cache,
         solver=solver,
+        start=start,
         blocks=blocks,
         fewest=fewest,
         remarks=(

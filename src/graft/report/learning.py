@@ -20,6 +20,7 @@ def learning(record: RunRecord) -> Html:
     if is_solved(record):
         return section("Learning", element("div", join((_penalties(record), _measured(record))), class_="pair"))
     drawn = join((
+        _begun(record),
         _curves(record, "Loss", "loss", LOSSES, falls=True),
         *_figures(record),
         _rates(record),
@@ -49,6 +50,26 @@ def _measured(record: RunRecord) -> Html:
     if head.get("neighbours") is not None:
         rows.append(["nearest training images", cell("–"), cell(measured(head["neighbours"])), ""])
     shown = table(["features", "loss", f"val {known.title}", "take it by"], rows, caption="What one pass can give")
+    return element("div", shown, class_="card")
+
+
+def _begun(record: RunRecord) -> Html:
+    """The solved head that training began with, beside what training made of it."""
+    head = record.metrics.get("head")
+    begun = head.get("start") if isinstance(head, Mapping) else None
+    if not isinstance(head, Mapping) or not isinstance(begun, Mapping):
+        return Html("")
+    returned = bool(head.get("returned"))
+    trained = head.get("fine_tuned") if returned else record.metrics
+    trained = trained if isinstance(trained, Mapping) else {}
+    names = [f"{part}/{each}" for part in ("val", "test") for each in (headline(record.task).name, "loss")]
+    rows = [
+        [name.replace("/", " "), cell(measured(begun[name])), cell(measured(trained.get(name)))]
+        for name in names
+        if name in begun
+    ]
+    exported = "the solved head, as training ended below it" if returned else "what training made of it"
+    shown = table(["", "solved head", "after training"], rows, caption=f"Exported is {exported}")
     return element("div", shown, class_="card")
 
 
@@ -101,7 +122,7 @@ def _curves(record: RunRecord, title: str, y: str, names: Sequence[str], *, fall
     if ranked := ranking(values, "min" if falls else "max"):
         caption = f"{name} was best at epoch {epochs[ranked[0]]:g}: {measured(values[ranked[0]])}."
     shown = [(name.replace("/", " "), xs, ys) for name, xs, ys in lines]
-    kept = record.metrics.get("best_epoch")
+    kept = record.metrics.get("best_epoch") or None  # 0: the head that training began with
     if kept is not None:
         caption += f" Dotted: epoch {kept:g}, whose weights were kept."
     drawn = figures.curves(shown, f"{title} per epoch: {ends}.", y=y, mark=kept)

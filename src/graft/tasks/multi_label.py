@@ -18,7 +18,7 @@ from graft.config.faults import InputError
 from graft.config.schema import LossConfig
 from graft.tasks.averages import MacroLabelF1, MeanArea, MicroLabelF1
 from graft.tasks.convex import Sigmoid
-from graft.tasks.task import Criterion, Task, listed
+from graft.tasks.task import TINY, Criterion, Task, listed
 
 THRESHOLD = 0.5
 """The probability above which F1 and label accuracy count a label as said; mAP and AUROC need none."""
@@ -62,6 +62,12 @@ class MultiLabel(Task):
     @override
     def answers(self, outputs_BK: Tensor) -> Tensor:
         return outputs_BK.float().sigmoid()
+
+    @override
+    def judged(self, answers_NK: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        answers, holds = answers_NK.double(), label > THRESHOLD
+        right_N = ((answers > THRESHOLD) == holds).double().mean(1)
+        return right_N, -torch.where(holds, answers, 1 - answers).clamp_min(TINY).log().mean(1)
 
     @override
     def metrics(self) -> dict[str, Metric]:

@@ -80,6 +80,13 @@ class Regression(Task):
     def answers(self, outputs_BK: Tensor) -> Tensor:
         return outputs_BK.float() * self.std_K.to(outputs_BK.device) + self.mean_K.to(outputs_BK.device)
 
+    @override
+    def judged(self, answers_NK: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """In deviations of the training part, as numbers of several units are."""
+        error_NK = self.standardised(answers_NK.double().cpu()) - self.standardised(label.double().cpu())
+        loss_N = error_NK.square().mean(1)
+        return -loss_N, loss_N
+
     def standardised(self, target_BK: Tensor) -> Tensor:
         return (target_BK - self.mean_K) / self.std_K
 

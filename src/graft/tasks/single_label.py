@@ -18,7 +18,7 @@ from graft.config.faults import InputError
 from graft.config.schema import LossConfig
 from graft.tasks.averages import MacroF1, MeanArea
 from graft.tasks.convex import Softmax, one_hot
-from graft.tasks.task import Criterion, Task, listed
+from graft.tasks.task import TINY, Criterion, Task, listed
 
 
 class SingleLabel(Task):
@@ -65,6 +65,11 @@ class SingleLabel(Task):
     @override
     def answers(self, outputs_BK: Tensor) -> Tensor:
         return outputs_BK.float().softmax(1)
+
+    @override
+    def judged(self, answers_NK: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        right_N = (answers_NK.argmax(1) == label).double()
+        return right_N, -answers_NK.double().gather(1, label[:, None]).clamp_min(TINY).log()[:, 0]
 
     @override
     def metrics(self) -> dict[str, Metric]:

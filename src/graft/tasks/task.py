@@ -14,6 +14,9 @@ from graft.config.choices import TaskKind
 from graft.config.schema import LossConfig
 from graft.tasks.convex import ConvexLoss
 
+TINY = 1e-30
+"""Smallest probability of which the logarithm is taken."""
+
 
 class Task(nn.Module, ABC):
     """What labels and outputs mean. A module, so that what it knows of the data moves to the device with the rest.
@@ -67,6 +70,15 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def answers(self, outputs_BK: Tensor) -> Tensor:
         """What the network says in the data's own terms [B, K]: probabilities, or numbers in their units."""
+
+    @abstractmethod
+    def judged(self, answers_NK: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """How right each image's answer is, higher is better, and its loss up to a factor: [N] and [N], float64.
+
+        Args:
+            answers_NK: as `answers` gives them.
+            label: as `label` gives it.
+        """
 
     @abstractmethod
     def metrics(self) -> dict[str, Metric]:
