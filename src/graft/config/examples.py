@@ -53,6 +53,7 @@ EXAMPLES = {
     "trainer.max_epochs": "10",
     "trainer.threads": "2",
     "unfreeze.phase_factors": "[1,0.1]",
+    "unfreeze.start": "'1 epoch'",
     "unfreeze.table": "{3 epochs: none}",
 }
 

@@ -88,7 +88,9 @@ def _default(each: dataclasses.Field[Any], annotation: Any) -> Any:
 
 def _value(annotation: Any, written: Any, key: str) -> Any:
     arguments = get_args(annotation)
-    if annotation is Duration or (Duration in arguments and NoneType in arguments and written is not None):
+    if annotation == Duration | None:
+        return None if written is None else parse_duration(written, key)
+    if annotation is Duration:
         return parse_duration(written, key)
     if is_section(annotation):
         return values_of(annotation, written, key)
