@@ -56,3 +56,54 @@ def test_a_keras_file_is_transferred_and_compared(
     assert code == 0, err
     found = changes(printed)
     assert sorted(found.values())[-2:] == pytest.approx([0, 1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("application", "arch", "words"),
+    [
+        ("EfficientNetB0", "tf_efficientnet_b0", ()),  # a preset's rules, and the file's own normalization
+        ("ResNet50", "resnet50", ("--keras", "input=bgr", "--keras", "accept=[strides]")),
+    ],
+)
+def test_a_model_s_own_preset_knows_the_names_of_keras(
+    graft, tmp_path: Path, application: str, arch: str, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    import keras
+
+    model = getattr(keras.applications, application)(input_shape=(64, 64, 3), weights=None)
+    model.save_weights(tmp_path / "donor.weights.h5")
+    code, out, err = graft("inspect", tmp_path / "donor.weights.h5", "--json")
+    assert code == 0, err  # whatever stands against a transfer
+    shapes = {row["name"]: row["shape"] for row in json.loads(out)["tensors"]}
+    assert shapes["predictions.weight"][0] == 1000
+    taken = tmp_path / "out.safetensors"
+    code, _, err = graft("transfer", "--from", tmp_path / "donor.weights.h5", "--to-arch", arch, "--out", taken, *words)
+    assert code == 0, err
+    last = {"tf_efficientnet_b0": "classifier.weight", "resnet50": "fc.weight"}[arch]
+    kernel = keras.ops.convert_to_numpy(model.get_layer("predictions").kernel)
+    assert np.array_equal(load_file(taken)[last].numpy(), kernel.T)
+
+
+def test_inspect_lists_a_file_that_no_network_could_take_as_it_is(graft, tmp_path: Path) -> None:
+    """ResNet's names: strides and colours stand against a transfer, not against looking inside."""
+    import h5py
+
+    with h5py.File(tmp_path / "donor.weights.h5", "w") as file:
+        for name, side in {"1_conv": 1, "2_conv": 3, "3_conv": 1}.items():
+            file[f"layers/conv2_block1_{name}/vars/0"] = np.ones((side, side, 3, 3), "float32")
+        for number in range(4):
+            file[f"layers/conv2_block1_3_bn/vars/{number}"] = np.ones(3, "float32")
+    code, out, err = graft("inspect", tmp_path / "donor.weights.h5", "--json")
+    assert code == 0, err
+    names = [row["name"] for row in json.loads(out)["tensors"]]
+    assert [name.removeprefix("conv2_block1_") for name in names] == [
+        "1_conv.weight", "2_conv.weight", "3_bn.weight", "3_bn.bias", "3_bn.running_mean", "3_bn.running_var",
+        "3_conv.weight",
+    ]  # fmt: skip
+    code, out, err = graft("inspect", tmp_path / "donor.weights.h5")
+    assert code == 0, err
+    told = " ".join(out.split())
+    assert "Keras' ResNet strides in the first 1×1 convolution of a block" in told
+    assert "which turns the first convolution round" in told
