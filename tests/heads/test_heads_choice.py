@@ -77,3 +77,32 @@ def test_the_strongest_penalty_is_said_to_be_at_the_end():
     generator = torch.Generator().manual_seed(0)
     noise = [Examples(torch.randn(80, 40, generator=generator), torch.arange(80) % 2) for _ in range(2)]
     assert choose_head(noise[0], noise[1], CrossEntropy(LossConfig()), 2).at_end
+
+
+def test_the_loss_of_all_is_of_heads_that_did_not_see_the_image() -> None:
+    """Of each fold by heads of the other four, of the validation images by the chosen head; a mean over images."""
+    train, val = examples(100, 0), examples(60, 1)
+    criterion = CrossEntropy(LossConfig())
+    chosen = choose_head(train, val, criterion, 3)
+    order = torch.argsort(train.target, stable=True)
+    fold_N = torch.empty(100, dtype=torch.int64)
+    fold_N[order] = torch.arange(100) % 5
+    x, y, total = train.features_ND[:].double(), train.target, 0.0
+    for fold in range(5):
+        inside = fold_N != fold
+        scaling = Scaling.of(x[inside])
+        z = scaling(x)
+        strength = 1 / (chosen.penalty * int(inside.sum()))
+        model = LogisticRegression(C=strength, tol=1e-10, max_iter=20_000).fit(z[inside].numpy(), y[inside].numpy())
+        answers = torch.from_numpy(model.predict_log_proba(z[~inside].numpy()))
+        total -= float(answers.gather(1, y[~inside, None]).sum())
+    received = choice.loss_of_all(train, val, criterion, 3, chosen)
+    assert received == pytest.approx((total + chosen.loss * 60) / 160, rel=2e-3)
+
+
+def test_where_folds_chose_the_penalty_their_loss_is_of_all() -> None:
+    train, val = examples(100, 0), examples(20, 1)
+    criterion = CrossEntropy(LossConfig())
+    chosen = choose_head(train, val, criterion, 3)
+    assert chosen.folds == 5
+    assert choice.loss_of_all(train, val, criterion, 3, chosen) == chosen.loss

@@ -20,7 +20,7 @@ import graft
 from benchmarks.composed import composed
 from graft.config.faults import InputError
 from graft.heads.choice import choose_head
-from graft.pipeline import solving
+from graft.pipeline import candidates
 from graft.pipeline.run import run
 from graft.plan import features as features_plan
 from graft.report.record import read_run
@@ -160,9 +160,10 @@ def test_many_images_keep_what_the_runs_own_head_takes(folder: Path, tmp_path: P
 def test_each_head_is_the_best_of_its_kind_and_answers_as_exported(folder: Path, tmp_path: Path, kind: str) -> None:
     metrics = solved(folder, tmp_path, f"head={kind}")
     head = metrics["head"]
-    allowed = [each["loss"] for each in head["measured"] if kind in (each["head"], "auto")]
-    taken = next(each for each in head["measured"] if each["features"] == head["features"])
-    assert taken["loss"] == min(allowed)
+    allowed = [each["compared_by"] for each in head["measured"] if kind in (each["head"], "auto")]
+    chosen = (head["features"], head["crop_fraction"])
+    (taken,) = [each for each in head["measured"] if (each["features"], each["crop_fraction"]) == chosen]
+    assert taken["compared_by"] == min(allowed)
     model: Any = graft.load(tmp_path / "run")
     for part, told in read_predictions(tmp_path / "run" / "predictions.csv").items():
         with torch.inference_mode():
@@ -170,11 +171,35 @@ def test_each_head_is_the_best_of_its_kind_and_answers_as_exported(folder: Path,
         assert np.abs(told.answers_NK - answers.double().numpy()).max() < 1e-3, part
     record = read_run(tmp_path / "run").model
     assert record["head"]["kind"] == head["kind"]
+    assert record["preprocess"]["crop_fraction"] == head["crop_fraction"]
+
+
+def test_auto_compares_the_donors_crop_with_the_whole_image(folder: Path, tmp_path: Path, capsys) -> None:
+    head = solved(folder, tmp_path, "head=auto")["head"]
+    assert [each["crop_fraction"] for each in head["measured"]] == [0.95] * 3 + [1.0] * 3
+    assert read_run(tmp_path / "run").plan["solver"]["crops"] == [0.95, 1.0]
+    told = capsys.readouterr().out
+    assert "data.crop_fraction=0.95 and data.crop_fraction=1 are compared" in told
+    assert "head=stages data.crop_fraction=1" in told
+    assert (tmp_path / "run" / "report.html").read_text().count("(taken)") == 1
+    alone = solved(folder, tmp_path / "alone", "head=auto", "data.crop_fraction=0.95")["head"]
+    assert [each["crop_fraction"] for each in alone["measured"]] == [0.95] * 3
+    for before, after in zip(head["measured"][:3], alone["measured"], strict=True):
+        assert before["loss"] == pytest.approx(after["loss"], rel=1e-4)
+
+
+def test_few_validation_images_are_not_all_that_auto_goes_by(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    few = solved(folder, tmp_path / "few", "head=auto", "data.crop_fraction=1")["head"]["measured"]
+    assert all(each["compared_by"] != each["loss"] for each in few)
+    monkeypatch.setattr(candidates, "COMPARED_BY_ALL", 60)
+    many = solved(folder, tmp_path / "many", "head=auto", "data.crop_fraction=1")["head"]["measured"]
+    assert all(each["compared_by"] == each["loss"] for each in many)
 
 
 def test_auto_takes_the_last_layer_where_that_is_best(folder: Path, tmp_path: Path, monkeypatch) -> None:
     """Its export is then the library's own network, which loads its weights strictly."""
-    monkeypatch.setattr(solving, "choose_head", _worse_with_more_features)
+    monkeypatch.setattr(candidates, "choose_head", _worse_with_more_features)
+    monkeypatch.setattr(candidates, "COMPARED_BY_ALL", 0)
     assert solved(folder, tmp_path, "head=auto")["head"]["kind"] == "linear"
     plain = timm.create_model(BACKBONE, num_classes=3)
     plain.load_state_dict(load_file(tmp_path / "run" / "model" / "model.safetensors"), strict=True)

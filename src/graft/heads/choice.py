@@ -112,6 +112,18 @@ def choose_head(
     )
 
 
+def loss_of_all(train: Examples, val: Examples, criterion: Criterion, outputs: int, choice: Choice) -> float:
+    """Mean loss over training and validation images, each by a head that was not solved on it, with the penalty chosen.
+
+    What heads on other features are compared by: of more images than the validation part alone, so by less chance.
+    """
+    if choice.folds:
+        return choice.loss
+    penalties = [point.penalty for point in choice.path[max(choice.chosen - 1, 0) : choice.chosen + 1]]
+    folds = _path_over_folds(train, criterion, outputs, penalties, min(FOLDS, train.images))[-1].loss
+    return (folds * train.images + choice.loss * val.images) / (train.images + val.images)
+
+
 def _solved(examples: Examples, criterion: Criterion, outputs: int, penalties: Sequence[float]) -> Head:
     """Of the weakest of these penalties, by way of the stronger ones."""
     loss = criterion.convex(examples.target, outputs, examples.weight_N)
@@ -147,7 +159,7 @@ def _path_over_folds(
         def held_out(head: Head, outside: Examples = outside) -> float:
             return _loss(head, outside, criterion)
 
-        paths.append(list(solve(inside.features_ND, loss, validation=held_out, penalties=penalties).path))
+        paths.append(list(solve(inside.features_ND, loss, validation=held_out, penalties=penalties, exact=False).path))
         counts.append(len(outside))
     length = min(len(path) for path in paths)
     return [

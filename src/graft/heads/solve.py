@@ -121,6 +121,7 @@ def solve(
     *,
     validation: Callable[[Head], float] | None = None,
     penalties: Sequence[float] = PENALTIES,
+    exact: bool = True,
 ) -> Solution:
     """Minimises loss(features · Wᵀ + b) + penalty/2 · ‖W‖², W for scaled features, for each penalty, strongest first.
 
@@ -131,6 +132,7 @@ def solve(
         loss: of the rows' logits [N, K].
         validation: a head's loss on other images, by which the penalty is chosen; None: the weakest penalty is.
         penalties: from strong to weak.
+        exact: whether the chosen head is found to the last digits; its loss is the path's either way.
 
     Returns:
         The head of the best penalty, as weights for the features as given.
@@ -169,7 +171,8 @@ def solve(
             break
     assert best is not None, "there is a penalty"
     _, chosen, weight_RK, bias_K = best
-    _minimise(rows, loss, path[chosen].penalty, weight_RK, bias_K, exact=True)
+    if exact:
+        _minimise(rows, loss, path[chosen].penalty, weight_RK, bias_K, exact=True)
     head = rows.unscaled(weight_RK, bias_K)
     return Solution(head=head, path=tuple(path), chosen=chosen, complete=len(path) == len(penalties))
 

@@ -69,6 +69,23 @@ def compute_features(plan: Plan, network: Network, data: DataModule) -> Features
     return features
 
 
+def compute_other_crop(plan: Plan, network: Network, features: Features, crop: float) -> tuple[Network, Features]:
+    """The features of images that are cropped otherwise, and the network that has its images so.
+
+    Args:
+        features: of the donor's crop, of the same cut.
+    """
+    preprocess = replace(network.preprocess, crop_fraction=crop)
+    other, (kept, *_) = replace(network, preprocess=preprocess), plan.cache.kept
+    source = None if features.source is None else replace(features.source, preprocess=preprocess)
+    data = DataModule(plan.table, plan.config.data, plan.config.augment, preprocess, seed=plan.config.seed, say=say)
+    stored, prefix, behind, computed = features_after(kept, plan, source or other, data)
+    return other, Features(
+        behind={kept.cut: behind}, stored={kept.cut: stored}, prefixes={kept.cut: prefix}, source=source,
+        computed={kept.cut: computed},
+    )  # fmt: skip
+
+
 def _with_all_blocks(plan: Plan, network: Network) -> Network | None:
     """The network with head=stages and this one's trunk, where the plan keeps its features for another head."""
     if plan.blocks is None or plan.blocks is plan.network:

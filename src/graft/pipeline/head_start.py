@@ -21,8 +21,9 @@ from graft.finetune.fit_result import BEFORE, FitResult
 from graft.finetune.metrics import Outputs
 from graft.heads.choice import Choice, choose_head
 from graft.models.network import Network
+from graft.pipeline.candidates import examples_of, record_of
 from graft.pipeline.features import features_after
-from graft.pipeline.solving import evaluate_head, examples_of, prove_head, record_of, remarks_on
+from graft.pipeline.solving import evaluate_head, prove_head, remarks_on
 from graft.plan.features import Kept
 from graft.plan.plan import Plan
 from graft.system.machine import threads

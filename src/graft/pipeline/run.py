@@ -23,7 +23,7 @@ from graft.pipeline.features import Features, compute_features, example_of
 from graft.pipeline.head_start import never_below, solve_start
 from graft.pipeline.inputs import Inputs
 from graft.pipeline.outcome import summary, write_metrics, write_page, write_pruned, write_results
-from graft.pipeline.solving import solve_head
+from graft.pipeline.solving import crops_of, solve_head
 from graft.pipeline.training import before_training, fine_tune, try_out, tuning_of
 from graft.plan.describe import describe
 from graft.plan.memory import with_batch_size
@@ -102,6 +102,7 @@ def _run(
         add_lora(network.module, plan.lora, config.method, seed=config.seed + 2)
     with clock("cache"):
         features = compute_features(plan, network, data)
+        crops = crops_of(plan, network, features)
 
     def tuning(plan: Plan) -> FineTuning:
         return tuning_of(plan, network, features.behind, teacher)
@@ -111,8 +112,8 @@ def _run(
     announce(loggers, plan.config, plan.ledger.summary)
     try:
         with clock("fit"), told_how_it_ends(loggers):
-            if plan.solver.solves and features.stored:
-                network, result = solve_head(plan, network, features, folder)
+            if crops:
+                network, result = solve_head(plan, crops, folder)
             else:
                 result = fine_tune(plan, tuning(plan), data, folder, signals, loggers, watcher, resumption)
     except Pruned as pruned:

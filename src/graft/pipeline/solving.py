@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from graft.config.choices import HeadKind
 from graft.config.faults import RunFailed
-from graft.config.figures import headline
 from graft.config.schema import HeadConfig
 from graft.features.dataset import FeatureDataset
 from graft.finetune.callbacks import METRICS_FILE, as_csv
 from graft.finetune.fit_result import FitResult
 from graft.finetune.metrics import Evaluation, Outputs
 from graft.finetune.progress import Watch
-from graft.heads.choice import Choice, Examples, choose_head
-from graft.heads.neighbours import NEIGHBOURS, vote
+from graft.heads.choice import Choice
+from graft.heads.neighbours import vote
 from graft.models.network import Network, network_for, take_trunk, with_values
 from graft.models.stage_head import columns_of
-from graft.pipeline.features import Features, example_of
+from graft.pipeline.candidates import Columns, Crop, Solved, columns_from, measure, record_of_all, table_of
+from graft.pipeline.features import Features, compute_other_crop, example_of
 from graft.plan.features import MEASURED
 from graft.plan.plan import Plan
 from graft.system.files import write_text
@@ -36,64 +35,57 @@ SMALL = 3e7
 """Features of the training images up to which one thread is as fast as several; on a busy machine it is much faster."""
 TOLERANCE = 1e-3
 
-Columns = Tensor | None
+
+def crops_of(plan: Plan, network: Network, features: Features) -> list[Crop]:
+    """The ways to crop images that a solved head is chosen among, each with its features; computes those that are not
+    there.
+
+    Args:
+        features: of the images as the network has them; none, where nothing is kept after all.
+    """
+    if not plan.solver.solves or not features.stored:
+        return []
+    cut = plan.cache.kept[0].cut
+    crops = [Crop(network=network, features=features, cut=cut)]
+    for fraction in plan.solver.crops[1:]:
+        other, computed = compute_other_crop(plan, network, features, fraction)
+        crops.append(Crop(network=other, features=computed, cut=cut))
+    return crops
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A head that could be solved on the features that are kept."""
-
-    name: str
-    kind: HeadKind
-    """What it is an option of."""
-    columns: Columns
-    """Of the kept features, those that it takes; None: all."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Solved:
-    """A candidate's head, and what it gives on the validation images."""
-
-    candidate: Candidate
-    choice: Choice
-    figure: float
-    """The task's headline figure on the validation images."""
-
-
-def solve_head(plan: Plan, network: Network, features: Features, folder: Path) -> tuple[Network, FitResult]:
+def solve_head(plan: Plan, crops: Sequence[Crop], folder: Path) -> tuple[Network, FitResult]:
     """Solves the head, gives the network its weights, and evaluates it. The same bits on one machine.
 
     Returns:
-        The network: with head=auto it may be another than the one given, of the same trunk.
+        The network: with head=auto it may be another than the plan's, of the same trunk.
 
     Raises:
         RunFailed: features that are not finite.
     """
-    began = time.perf_counter()
+    began, network = time.perf_counter(), crops[0].network
     network.module.requires_grad_(False).eval()
     frozen = plan.training.phases[0].frozen
     watch = Watch(network.module, [frozen], plan.config.freeze_bn, heads=network.stages.heads)
-    source, parts = features.source or network, features.stored[plan.cache.kept[0].cut]
-    whole = parts["train"].whole()
+    kind, whole = plan.config.head.kind, crops[0].parts["train"].whole()
     with threads(plan.config.trainer.threads or (1 if len(whole) * whole.width < SMALL else None)):
-        measured = _measure(plan, source, parts)
-    kind = plan.config.head.kind
-    taken = min(
-        (each for each in measured if kind in (each.candidate.kind, HeadKind.auto)), key=lambda each: each.choice.loss
+        measured = measure(plan, crops)
+    chosen = min(
+        (each for each in measured if kind in (each.candidate.kind, HeadKind.auto)), key=lambda each: each.compared_by
     )
-    if kind is HeadKind.auto and taken.candidate.kind is HeadKind.linear:
+    crop, network = chosen.crop, chosen.crop.network
+    if kind is HeadKind.auto and chosen.candidate.kind is HeadKind.linear:
         network = _with_last_layer(plan, network)
-    layer, columns = _install(network, source, taken)
-    prove_head(network, features.prefixes[plan.cache.kept[0].cut], layer, columns)
+    layer, columns = _install(network, crop.source, chosen)
+    prove_head(network, crop.prefix, layer, columns)
     seconds = time.perf_counter() - began
-    metrics, confusion, outputs = evaluate_head(plan, lambda batch: layer(_of(batch, columns)), parts)
+    metrics, confusion, outputs = evaluate_head(plan, lambda batch: layer(columns_from(batch, columns)), crop.parts)
     trained = {name: metrics.pop(name) for name in [*metrics] if name.startswith("train/")}
     row = {"epoch": 1, "step": 0, **trained, **metrics, "seconds": seconds}
     if is_first():
         write_text(folder / METRICS_FILE, as_csv([{name: row[name] for name in row if not name.startswith("test/")}]))
-    neighbours = _neighbours(plan, source, parts)
-    say(_table(plan, measured, taken, neighbours))
-    for remark in remarks_on(plan, taken.choice, outputs["val"]):
+    neighbours = _neighbours(plan, crops[0].source, crops[0].parts)
+    say(table_of(plan, measured, chosen, neighbours))
+    for remark in remarks_on(plan, chosen.choice, outputs["val"]):
         say(f"head      {remark}")
     return network, FitResult(
         metrics=metrics, trained=trained, confusion=confusion, outputs=outputs, history=[row], seconds=seconds,
@@ -101,70 +93,8 @@ def solve_head(plan: Plan, network: Network, features: Features, folder: Path) -
         accumulate=1, steps_skipped=0, best_epoch=None, best_path=None, last_path=None, resumed_from=None,
         frozen_verified=watch.verified(), moved=tuple(sorted(watch.moved)), moved_statistics=(),
         phases=tuple(plan.training.phases), profile={}, precision=plan.precision, prefix={},
-        head=_record(plan, measured, taken, neighbours),
+        head=record_of_all(plan, measured, chosen, neighbours),
     )  # fmt: skip
-
-
-def _candidates(source: Network, kind: HeadKind) -> list[Candidate]:
-    """The heads whose inputs are kept; the first is the plain one."""
-    if source.head["kind"] != HeadKind.stages.value:
-        return [Candidate(name="last layer", kind=HeadKind.linear, columns=None)]
-    columns = columns_of(source.head)
-    linear = [Candidate(name="last layer", kind=HeadKind.linear, columns=columns["last"])]
-    if not isinstance(source.module.get_submodule(source.stages.head), nn.Linear) or source.head["last"]["axes"]:
-        linear = []  # the library's own last layer is a convolution
-    return [
-        *linear,
-        Candidate(name="all blocks", kind=HeadKind.stages, columns=columns["blocks"]),
-        Candidate(name="all blocks and last layer", kind=HeadKind.stages, columns=None),
-    ]
-
-
-def _measure(plan: Plan, source: Network, parts: Mapping[str, FeatureDataset]) -> list[Solved]:
-    """Every head that the run may take, and the others where that costs little."""
-    kind = plan.config.head.kind
-    criterion = plan.task.criterion(plan.config.loss)
-    measured: list[Solved] = []
-    train, val = parts["train"].whole(), parts["val"].whole()
-    for candidate in _candidates(source, kind):
-        may_be_taken = kind in (candidate.kind, HeadKind.auto)
-        if not may_be_taken and len(train) * train.width > MEASURED:
-            continue
-        refit = plan.config.head.refit and may_be_taken
-        try:
-            choice = choose_head(
-                examples_of(plan, parts["train"], candidate.columns, train=True),
-                examples_of(plan, parts["val"], candidate.columns, train=False),
-                criterion,
-                len(plan.table.classes),
-                refit=refit,
-            )
-        except ValueError as error:
-            raise RunFailed(
-                f"the head could not be solved: {error}; see whether the donor suits these images"
-            ) from error
-        answers = choice.head(_of(val[:], candidate.columns))
-        figures = _figures(plan, answers.float(), parts["val"])
-        measured.append(Solved(candidate=candidate, choice=choice, figure=figures[headline(plan.task.kind).name]))
-    return measured
-
-
-def examples_of(plan: Plan, part: FeatureDataset, columns: Columns, *, train: bool) -> Examples:
-    """Every view of an image is an example."""
-    target = part.columns["target"].repeat(part.views, *[1] * (part.columns["target"].ndim - 1))
-    image_N = torch.arange(len(part)).repeat(part.views)
-    weight_N = None
-    if train and plan.config.data.balanced:  # an image is drawn as often as its class is rare
-        label_N = part.columns["label"].repeat(part.views)
-        count_K = torch.bincount(label_N).double()
-        weight_N = len(label_N) / (count_K > 0).sum() / count_K[label_N]
-    rows = part.whole()
-    return Examples(rows if columns is None else rows.only(columns), target, image_N, weight_N)
-
-
-def _of(features_ND: Tensor, columns: Columns) -> Tensor:
-    vectors = features_ND.flatten(1)
-    return vectors if columns is None else vectors[:, columns]
 
 
 def _with_last_layer(plan: Plan, network: Network) -> Network:
@@ -177,19 +107,19 @@ def _with_last_layer(plan: Plan, network: Network) -> Network:
     return plain
 
 
-def _install(network: Network, source: Network, taken: Solved) -> tuple[nn.Linear, Columns]:
+def _install(network: Network, source: Network, chosen: Solved) -> tuple[nn.Linear, Columns]:
     """Mutates the network's last layer: gives it the solved weights. Also the kept features' columns that it takes."""
     layer = network.module.get_submodule(network.stages.head)
     assert isinstance(layer, nn.Linear), "the plan solves linear heads alone"
-    is_wide, columns = network.head["kind"] == HeadKind.stages.value, taken.candidate.columns
+    is_wide, columns = network.head["kind"] == HeadKind.stages.value, chosen.candidate.columns
     with torch.no_grad():
         if is_wide and columns is not None:
             layer.weight.zero_()
-            layer.weight[:, columns] = taken.choice.head.weight_KD.to(layer.weight)
+            layer.weight[:, columns] = chosen.choice.head.weight_KD.to(layer.weight)
         else:
-            layer.weight.copy_(taken.choice.head.weight_KD)
+            layer.weight.copy_(chosen.choice.head.weight_KD)
         if "bias" in layer.state_dict():
-            layer.bias.copy_(taken.choice.head.bias_K)
+            layer.bias.copy_(chosen.choice.head.bias_K)
     return layer, None if is_wide else columns
 
 
@@ -197,20 +127,10 @@ def prove_head(network: Network, prefix: nn.Module, layer: nn.Linear, columns: C
     """What is exported computes from images what was solved on features."""
     images = example_of(network)
     with torch.no_grad(), full_float32("cpu"):
-        expected, received = network.module(images), layer(_of(prefix(images), columns))
+        expected, received = network.module(images), layer(columns_from(prefix(images), columns))
     if not torch.allclose(expected, received, atol=TOLERANCE, rtol=TOLERANCE):
         off = float((expected - received).abs().max())
         raise RunFailed(f"the network's answers differ from those of its solved head by {off:.2g}; try head.solver=sgd")
-
-
-def _figures(plan: Plan, logits_NK: Tensor, part: FeatureDataset) -> dict[str, float]:
-    evaluation = Evaluation("", plan.task)
-    evaluation.reset("cpu")
-    columns = part.columns
-    evaluation.update(
-        plan.task.loss(logits_NK, columns["target"]), logits_NK, plan.task.label(columns), columns["index"]
-    )
-    return {name.removeprefix("/"): value for name, value in evaluation.figures(evaluation.sums).items()}
 
 
 def evaluate_head(
@@ -250,62 +170,6 @@ def _neighbours(plan: Plan, source: Network, parts: Mapping[str, FeatureDataset]
         known, others = known.only(last), others.only(last)
     votes_MK = vote(known, labels.repeat(train.views), others, len(plan.table.classes))
     return float((votes_MK.argmax(1) == val.columns["label"]).double().mean())
-
-
-def record_of(choice: Choice) -> dict[str, Any]:
-    """How a head was chosen."""
-    return {
-        "penalty": choice.penalty,
-        "chosen_by": f"{choice.folds} folds" if choice.folds else "validation",
-        "refit": choice.refit,
-        "at_end": choice.at_end,
-        "path": [
-            {"penalty": each.penalty, "loss": each.loss, "train_loss": each.train_loss, "steps": each.steps}
-            for each in choice.path
-        ],
-    }
-
-
-def _record(plan: Plan, measured: list[Solved], taken: Solved, neighbours: float | None) -> dict[str, Any]:
-    """For metrics.json."""
-    return {
-        "solver": "convex",
-        "kind": taken.candidate.kind.value,
-        "features": taken.candidate.name,
-        **record_of(taken.choice),
-        "measured": [
-            {
-                "head": each.candidate.kind.value,
-                "features": each.candidate.name,
-                "loss": each.choice.loss,
-                headline(plan.task.kind).name: each.figure,
-            }
-            for each in measured
-        ],
-        "neighbours": neighbours,
-    }
-
-
-def _table(plan: Plan, measured: list[Solved], taken: Solved, neighbours: float | None) -> str:
-    """What each head gives on images that it was not solved on, and the words that take it."""
-    figure = headline(plan.task.kind)
-    folds = taken.choice.folds
-    rows = [("measured", "loss", f"val {figure.title}", "take it by")]
-    rows += [
-        (each.candidate.name, f"{each.choice.loss:.4f}", f"{each.figure:.4f}", f"head={each.candidate.kind.value}")
-        for each in measured
-    ]
-    if neighbours is not None:
-        rows.append((f"{NEIGHBOURS} nearest training images", "", f"{neighbours:.4f}", ""))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    marks = ["", *("  <- taken" if each is taken else "" for each in measured)]
-    marks += [""] * (len(rows) - len(marks))
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), row[1].rjust(widths[1]), row[2].rjust(widths[2]), row[3]]).rstrip() + mark
-        for row, mark in zip(rows, marks, strict=True)
-    ]
-    by = f"loss: of {folds} folds of the training images" if folds else "loss: of the validation images"
-    return "\n".join([*lines, f"({by})"])
 
 
 def remarks_on(plan: Plan, choice: Choice, val: Outputs) -> list[str]:

@@ -87,6 +87,9 @@ def _stages(plan: Plan) -> str:
 
 def _solved(plan: Plan) -> str:
     lines = [f"head      solved: {plan.solver.reason}"]
+    if plan.solver.crops:
+        fractions = " and ".join(f"data.crop_fraction={crop:g}" for crop in plan.solver.crops)
+        lines.append(f"crop      {fractions} are compared, a pass over the images each; give one to have it alone")
     if plan.solver.without_effect:
         words = ", ".join(plan.solver.without_effect)
         lines.append(f"no effect {words}: a solved head takes no steps; head.solver=sgd trains it by steps")

@@ -28,6 +28,10 @@ STEPS = (
 """Keys, and groups of keys, that only training by steps reads."""
 
 
+WHOLE = 1.0
+"""The crop fraction that cuts nothing off a square image."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SolverPlan:
     """How the head is trained."""
@@ -37,6 +41,8 @@ class SolverPlan:
     """Why it is not solved, though head.solver=auto would have it; or by what the penalty is chosen."""
     without_effect: tuple[str, ...] = ()
     """Words of the command that a solved head does not read."""
+    crops: tuple[float, ...] = ()
+    """Of head=auto: the crop fractions that are compared, the donor's first; empty where there is but one."""
 
     def to_dict(self) -> dict[str, Any]:
         return {"kind": (HeadSolver.convex if self.solves else HeadSolver.sgd).value, **asdict(self)}
@@ -78,7 +84,10 @@ def plan_solver(
     )  # fmt: skip
     refit = "; solved again on training and validation images" if config.head.refit else ""
     reason = f"one of {len(PENALTIES)} penalties, chosen by {by}{refit}"
-    return SolverPlan(solves=True, reason=reason, without_effect=tuple(_without_effect(overrides)))
+    compared = config.head.kind is HeadKind.auto and config.data.crop_fraction is None
+    donors = network.preprocess.crop_fraction
+    crops = (donors, WHOLE) if compared and donors < WHOLE else ()
+    return SolverPlan(solves=True, reason=reason, without_effect=tuple(_without_effect(overrides)), crops=crops)
 
 
 def _obstacles(config: Config, network: Network, training: TrainingPlan, cache: CachePlan) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import nan
+from typing import Any
 
 from graft.config.figures import FIGURES, headline, ranking
 from graft.page import figures
@@ -40,9 +41,17 @@ def _measured(record: RunRecord) -> Html:
     """What each head that the same pass could have would give."""
     head = record.metrics["head"]
     known = headline(record.task)
+    crops = {each.get("crop_fraction") for each in head.get("measured", [])}
+    taken = (head.get("features"), head.get("crop_fraction"))
+
+    def name(each: Mapping[str, Any]) -> str:
+        crop = f", crop {each.get('crop_fraction'):g}" if len(crops) > 1 else ""
+        is_taken = (each["features"], each.get("crop_fraction")) == taken
+        return each["features"] + crop + (" (taken)" if is_taken else "")
+
     rows = [
         [
-            each["features"] + (" (taken)" if each["features"] == head.get("features") else ""),
+            name(each),
             cell(measured(each["loss"])), cell(measured(each.get(known.name))), f"head={each['head']}",
         ]
         for each in head.get("measured", [])
