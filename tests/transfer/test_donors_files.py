@@ -403,6 +403,9 @@ def test_shards_are_read_as_one(tmp_path: Path, tensors, format: str) -> None:
     for path in (index, tmp_path):
         donor = open_donor(path)
         assert donor.format == f"sharded {format}"
+        assert donor.remarks == ([] if path is index else [f"the index {index.name} in {tmp_path}"]) + ["2 shards"]
+        assert donor.resident is (format == "safetensors")
+        assert donor.is_finite() is (format == "safetensors")  # looked at as a whole, where the files are mapped
         assert list(donor.infos) == list(tensors)
         for name, value in tensors.items():
             assert torch.equal(donor.read(name), value)
