@@ -5,8 +5,10 @@ import copy
 import pytest
 import torch
 
-from graft.config.schema import MethodConfig
+from graft.config.choices import ClassWeights
+from graft.config.schema import LossConfig, MethodConfig
 from graft.finetune.methods.distill import Distillation
+from graft.tasks.single_label import SingleLabel
 
 IMAGES = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -61,6 +63,25 @@ def test_an_image_weighs_in_the_penalty_what_it_weighs_in_the_loss(tiny):
     assert first != pytest.approx(second, rel=1e-2)
     weighed = penalty(IMAGES[:2], torch.tensor([3.0, 1.0]))
     assert weighed == pytest.approx((3 * first + second) / 4, rel=1e-4)
+
+
+def test_a_step_weighs_its_images_alike_in_loss_and_penalty(tiny, tmp_path, monkeypatch):
+    module, seen = tiny.network(), []
+    task = SingleLabel(["a", "b", "c"], [9, 9, 8])
+    tuning = tiny.tuning(
+        module, teacher=teacher_of(module, tiny), method=MethodConfig(distill=0.5), task=task,
+        loss=LossConfig(class_weights=ClassWeights.balanced),
+    )  # fmt: skip
+    penalty = Distillation.penalty
+
+    def noted(self, images, weights=None):
+        seen.append(weights)
+        return penalty(self, images, weights)
+
+    monkeypatch.setattr(Distillation, "penalty", noted)
+    tiny.fit(tuning, tiny.Data(), tmp_path, trainer=tiny.trainer(max_epochs=1))
+    weighed = sorted({round(float(each), 4) for weights in seen for each in weights})
+    assert weighed == [round(26 / 3 / count, 4) for count in (9, 8)]
 
 
 def test_no_hook_and_no_tensor_is_left_on_the_network(tiny):

@@ -116,3 +116,8 @@ def test_it_comes_back_from_a_record_with_its_units():
     torch.testing.assert_close(task_of_record(record).answers(OUTPUTS), TASK.answers(OUTPUTS))
     with pytest.raises(InputError, match="expected a task as graft writes it"):
         task_of_record({**record, "classes": ["age"]})
+
+
+def test_a_deviation_is_that_of_the_images_there_are():
+    record = Regression.learnt(("x", "y"), [(1.0, 5.0), (3.0, 5.0)]).record()
+    assert (record["mean"], record["std"]) == ([2.0, 5.0], [1.0, 0.0])

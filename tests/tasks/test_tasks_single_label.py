@@ -71,6 +71,10 @@ def test_balanced_weights_need_images_of_every_class(counts):
         CrossEntropy(LossConfig(class_weights=ClassWeights.balanced), counts)
 
 
+def test_a_class_that_no_image_shows_is_counted_too():
+    assert SingleLabel.learnt(("a", "b", "c"), [1, 1, 0]).counts == [1, 2, 0]
+
+
 def test_hard_labels_are_the_batchs_own_or_the_likeliest():
     assert TASK.label({"target": HARD}).equal(HARD)
     assert TASK.label({"target": SOFT}).tolist() == [0, 1, 2, 1]
