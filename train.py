@@ -34,12 +34,12 @@ def job(cfg: DictConfig) -> float | None:
             config = parse(cfg)
             in_a_sweep = runtime.mode is RunMode.MULTIRUN
             check_sweep(config.trainer, in_a_sweep)
-            from graft.pipeline.inputs import kept_inputs  # torch and lightning, which nothing above needs
+            from graft.pipeline.inputs import shared_inputs  # torch and lightning, which nothing above needs
             from graft.pipeline.run import run
 
             further_runs = in_a_sweep or STAYS in os.environ
             with StopSignals() as signals:
-                return run(config, folder, overrides, signals, trial, kept_inputs() if further_runs else None)
+                return run(config, folder, overrides, signals, trial, shared_inputs() if further_runs else None)
     except Stopped as stopped:  # no error; it ends a sweep too
         code = _leave(stopped, folder, overrides)
     except FORESEEN as error:

@@ -29,7 +29,7 @@ def solar_cells(root: Path, images: int | None = None) -> Path:
         samples = table.part(part)
         share = 1.0 if images is None else min(1.0, images / len(table.train))
         for sample in _evenly(samples, max(round(share * len(samples)), min(_FEWEST, len(samples)))):
-            place = root / part / table.labels.told(sample.label, table.classes)
+            place = root / part / table.labels.words(sample.label, table.classes)
             place.mkdir(parents=True, exist_ok=True)
             (place / Path(sample.path).name).symlink_to(sample.path)
     return root

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from graft.config.choices import Library
 from graft.config.faults import InputError
-from graft.models.architectures import COLUMNS, TABLE, Architecture, row_of, table, written
+from graft.models.architectures import COLUMNS, TABLE, Architecture, row_cells, row_of, table
 from graft.models.backbones import construct, model_names
 from graft.system.files import write_text
 
@@ -59,7 +59,7 @@ def write(path: Path, rows: dict[tuple[str, str], Architecture]) -> None:
     text.write(f"# torchvision {version('torchvision')}, timm {version('timm')}; scripts/index_architectures.py\n")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows(written(row) for row in rows.values())
+    writer.writerows(row_cells(row) for row in rows.values())
     write_text(path, text.getvalue())
 
 

@@ -38,7 +38,7 @@ def run(config, folder, overrides, signals=None, watcher=None, inputs=None):
     (folder / "metrics.json").write_text(json.dumps({"val/loss": config.seed}))
 
 sys.modules["graft.pipeline.run"] = types.SimpleNamespace(run=run)
-sys.modules["graft.pipeline.inputs"] = types.SimpleNamespace(kept_inputs=lambda: None)
+sys.modules["graft.pipeline.inputs"] = types.SimpleNamespace(shared_inputs=lambda: None)
 """
 
 

@@ -21,7 +21,7 @@ from graft.config.faults import InputError
 from graft.config.figures import FIGURES
 from graft.config.schema import HeadConfig, HeadKind, Library, TaskKind
 from graft.report.record import read_run
-from graft.weights.judge import Judge, Said
+from graft.weights.judge import Judge, PartAnswers
 from graft.weights.members import open_members, shared_data, shared_trunk
 
 CLASSES = ("ant", "bee", "cicada")
@@ -170,7 +170,7 @@ def test_runs_that_differ_in_the_head_alone_share_what_enters_it(
     assert dispatch(["soup", *map(str, heads), "--method", "uniform", "--output", str(tmp_path / "a"), "--test"]) == 0
     assert passes == ["val", "test"]
     fast = json.loads((tmp_path / "a" / "metrics.json").read_text())
-    monkeypatch.setattr(Judge, "said", lambda self, network, part="val": plainly(self, network, part))
+    monkeypatch.setattr(Judge, "predict", lambda self, network, part="val": plainly(self, network, part))
     assert dispatch(["soup", *map(str, heads), "--method", "uniform", "--output", str(tmp_path / "b"), "--test"]) == 0
     slow = json.loads((tmp_path / "b" / "metrics.json").read_text())
     assert (fast.pop("left_out"), set(fast.pop("intervals"))) == (slow.pop("left_out"), set(slow.pop("intervals")))
@@ -204,7 +204,9 @@ def test_what_enters_a_head_is_not_kept_where_something_follows_it(runs):
     judge = Judge(data, members[0].opened, seed=seed, device=torch.device("cpu"), head="head")
     for weight in (0.5, 1.5):
         network = Followed(weight)
-        np.testing.assert_allclose(judge.said(network).answers_NK, plainly(judge, network, "val").answers_NK, atol=1e-6)
+        np.testing.assert_allclose(
+            judge.predict(network).answers_NK, plainly(judge, network, "val").answers_NK, atol=1e-6
+        )
 
 
 def plainly(judge: Judge, network: torch.nn.Module, part: str):
@@ -213,7 +215,7 @@ def plainly(judge: Judge, network: torch.nn.Module, part: str):
     truth = torch.tensor([sample.label for sample in judge.table.part(part)])
     loss = float(torch.nn.functional.cross_entropy(outputs, truth))
     probabilities = outputs.softmax(1).double().numpy()
-    return Said(answers_NK=probabilities, truth=truth.numpy(), loss=loss, task=TaskKind.single_label)
+    return PartAnswers(answers_NK=probabilities, truth=truth.numpy(), loss=loss, task=TaskKind.single_label)
 
 
 @pytest.mark.parametrize(("given", "taken"), [("auto", 32), (1, 2), (8, 8)])
@@ -232,7 +234,7 @@ def test_what_is_undefined_chooses_nothing():
     with pytest.raises(InputError, match="expected a figure that is defined on validation, received auroc"):
         choose(rows[:1], auroc)
     member = SimpleNamespace(name="a run", opened=SimpleNamespace(module=None))
-    undefined = SimpleNamespace(said=lambda module: SimpleNamespace(figures=lambda: {"auroc": math.nan}))
+    undefined = SimpleNamespace(predict=lambda module: SimpleNamespace(figures=lambda: {"auroc": math.nan}))
     with pytest.raises(InputError, match="received auroc, which is undefined for a run; try --metric loss"):
         cook([member], undefined, method="greedy", metric=auroc, say=print)
 

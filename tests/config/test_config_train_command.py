@@ -118,7 +118,7 @@ def run(config, folder, overrides, signals=None, watcher=None, inputs=None):
     print(config.seed, folder.is_dir(), *overrides)
     (folder / "metrics.json").write_text('{"val/loss": 0.5}')
 sys.modules["graft.pipeline.run"] = types.SimpleNamespace(run=run)
-sys.modules["graft.pipeline.inputs"] = types.SimpleNamespace(kept_inputs=lambda: None)
+sys.modules["graft.pipeline.inputs"] = types.SimpleNamespace(shared_inputs=lambda: None)
 sys.argv[0] = "train.py"
 runpy.run_path("train.py", run_name="__main__")
 """

@@ -12,7 +12,7 @@ from graft.config.duration import Duration, Unit
 from graft.config.faults import InputError
 from graft.config.presets import composed
 from graft.config.schema import Config, OptimizerConfig, SchedulerConfig, TrainerConfig, UnfreezeConfig
-from graft.config.values import as_written, form_of, values_of
+from graft.config.values import form_of, to_plain, values_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,14 +25,14 @@ def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_durations_are_values_and_keep_their_words() -> None:
     config = composed(["scheduler.warmup='5 %'", "unfreeze=at", "unfreeze.table={3: none, 60%: [layer1.0]}"])
     assert config.scheduler.warmup == Duration(0.05, Unit.fraction)
-    assert as_written(config.scheduler)["warmup"] == "5 %"
+    assert to_plain(config.scheduler)["warmup"] == "5 %"
     assert config.unfreeze.table == {Duration(3, Unit.epochs): "none", Duration(0.6, Unit.fraction): ["layer1.0"]}
-    assert as_written(config.unfreeze)["table"] == {"3": "none", "60%": ["layer1.0"]}
+    assert to_plain(config.unfreeze)["table"] == {"3": "none", "60%": ["layer1.0"]}
 
 
 def test_a_config_is_written_as_it_was_composed() -> None:
     config = composed(["optimizer.lr=find", "data.batch_size=auto", "freeze=[conv1, layer1.0]"])
-    written = as_written(config)
+    written = to_plain(config)
     assert (written["optimizer"]["lr"], written["data"]["batch_size"]) == ("find", "auto")
     assert written["freeze"] == ["conv1", "layer1.0"]
     assert written["scheduler"]["warmup"] == 0

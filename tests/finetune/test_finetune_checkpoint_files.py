@@ -23,7 +23,7 @@ from graft.finetune.checkpoint import (
     remove_leftovers,
     state_by_name,
     state_by_position,
-    unwritten,
+    write_failure,
 )
 
 
@@ -61,18 +61,18 @@ def test_a_checkpoint_in_memory_is_a_copy_until_it_is_written(tmp_path: Path) ->
     moving += 1
     still += 1
     assert not path.exists()
-    file.write_kept()
+    file.write_snapshot()
     found = read_checkpoint(path)
     assert found["state_dict"]["moving"].tolist() == found["more"][0].tolist() == found["more"][1][0].tolist() == [0, 0]
     assert found["state_dict"]["still"].tolist() == [1, 1]  # of what never changes there is no copy
     assert (type(found["state_dict"]), found["more"][1][1], found["seen"]) == (OrderedDict, 1, {1})
     path.unlink()
-    file.write_kept()  # once
+    file.write_snapshot()  # once
     assert not path.exists()
     with file.in_memory():
         file.save_checkpoint(held, path)
-    file.drop_kept()
-    file.write_kept()
+    file.drop_snapshot()
+    file.write_snapshot()
     assert not path.exists()
     file.save_checkpoint(held, path)  # no longer in memory
     assert file.load_checkpoint(path)["state_dict"]["moving"].tolist() == [1, 1]
@@ -110,21 +110,21 @@ def test_a_disk_that_takes_nothing_is_told_with_what_is_left(tmp_path: Path, mon
     best, row, full = folder / "best.ckpt", tmp_path / "metrics.csv", OSError(28, "No space left on device")
     there = "No space left on device; 12,346 MB are free there"
     again = "make room, and the same command goes on"
-    assert str(unwritten(best, full)) == f"{best} could not be written ({there}); {again}"
+    assert str(write_failure(best, full)) == f"{best} could not be written ({there}); {again}"
     (folder / "previous.ckpt").touch()
-    assert str(unwritten(row, full)) == (
+    assert str(write_failure(row, full)) == (
         f"{row} could not be written ({there}); previous.ckpt, written before, is intact; {again}"
     )
     (folder / "last.ckpt").touch()
-    assert str(unwritten(best, RuntimeError("broken\nat 3"))) == (
+    assert str(write_failure(best, RuntimeError("broken\nat 3"))) == (
         f"{best} could not be written (broken; 12,346 MB are free there); last.ckpt, written before, is intact; {again}"
     )
     gone = tmp_path / "gone" / "x.ckpt"
-    assert str(unwritten(gone, full)) == (
+    assert str(write_failure(gone, full)) == (
         f"{gone} could not be written (No space left on device; 0 MB are free there); {again}"
     )
     (tmp_path / "file").touch()
-    assert isinstance(unwritten(best, full), RunFailed)
+    assert isinstance(write_failure(best, full), RunFailed)
     blocked = tmp_path / "file" / "x.ckpt"
     assert said(lambda: CheckpointFile().save_checkpoint({}, blocked), RunFailed).startswith(f"{blocked} could not be")
 

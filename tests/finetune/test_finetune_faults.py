@@ -26,7 +26,7 @@ from graft.finetune.groups import group_parameters
 from graft.finetune.optimizer import rate_factor
 from graft.finetune.progress import Clock
 from graft.finetune.rate_search import STEPS, RangeTest, rate_at, steepest
-from graft.finetune.step_search import Measured, Tuned, Way
+from graft.finetune.step_search import Measured, SearchResult, Way
 from graft.finetune.training_plan import Timeline
 from graft.models.stages import tensor_names
 
@@ -298,7 +298,7 @@ def test_tune_json_says_what_was_tried_and_by_which_tolerance():
     lost = dataclasses.replace(plain, losses=(math.nan, 0.5)).beside(plain)
     assert (lost.off, lost.holds, other.holds, plain.holds) == (math.inf, False, False, True)
     written = {"channels_last": True, "precision": "32-true", "compile": False, "update": "fused"}
-    assert Tuned(way=way, tried=(plain,)).to_dict() == {
+    assert SearchResult(way=way, tried=(plain,)).to_dict() == {
         "chosen": written, "tolerance": 0.02, "gradient_tolerance": 0.5,
         "tried": [{**written, "seconds": 1.0, "off": 0.0, "gradient_off": 0.0}],
     }  # fmt: skip

@@ -4,14 +4,14 @@ import pytest
 from torch import distributed
 
 from graft.config.faults import RunFailed
-from graft.finetune.callbacks import told_when_lost
+from graft.finetune.callbacks import explain_lost_process
 from graft.finetune.checkpoint import FOLDER, LAST
 
 GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:544] Connection closed by peer [127.0.0.1]:1234"
 
 
 def broken(folder, error):
-    with told_when_lost(folder):
+    with explain_lost_process(folder):
         raise error
 
 

@@ -232,10 +232,10 @@ def test_what_could_not_be_written_is_told_with_what_there_still_is(tmp_path):
     folder.mkdir()
     told = rf"{folder}/last\.ckpt could not be written \(No space left on device; [\d,]+ MB are free there\)"
     goes_on = "; make room, and the same command goes on"
-    assert re.fullmatch(told + goes_on, str(checkpoint_file.unwritten(folder / "last.ckpt", full)))
+    assert re.fullmatch(told + goes_on, str(checkpoint_file.write_failure(folder / "last.ckpt", full)))
     (folder / "previous.ckpt").touch()
     kept = r"; previous\.ckpt, written before, is intact"
-    assert re.fullmatch(told + kept + goes_on, str(checkpoint_file.unwritten(folder / "last.ckpt", full)))
+    assert re.fullmatch(told + kept + goes_on, str(checkpoint_file.write_failure(folder / "last.ckpt", full)))
 
 
 def test_a_metrics_file_that_cannot_be_written_is_named(tiny, tmp_path, monkeypatch):

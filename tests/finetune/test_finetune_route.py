@@ -200,7 +200,7 @@ def test_an_engine_that_computes_something_else_is_not_used(tiny):
     route.enter(0, lambda: [name for name in network.state_dict() if not name.startswith(("layer3", "fc"))])
     assert route({"image": image}).equal(network(image))
     said = f"{WHOLE}: cut: expected the same features from the folded prefix"
-    assert route.taken["layer2"]["train"].startswith(said)
+    assert route.ways["layer2"]["train"].startswith(said)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,7 @@ def test_an_engine_trains_in_the_precision_asked_for_and_is_judged_in_float32(
     route = Route(network, tiny.stages, fast=True, precision=precision)
     route.enter(0, lambda: [name for name in network.state_dict() if not name.startswith(("layer3", "fc"))])
     trained, judged = (route({"image": image}, purpose=purpose) for purpose in (TRAIN, EVALUATION))
-    assert route.taken == {"layer2": {"train": f"folded, {train}", "evaluation": "folded, float32"}}
+    assert route.ways == {"layer2": {"train": f"folded, {train}", "evaluation": "folded, float32"}}
     torch.testing.assert_close(judged, network(image), atol=1e-5, rtol=1e-5)
     assert trained.equal(judged) is (train == "float32")
     torch.testing.assert_close(trained, judged, atol=0.05, rtol=0.05)
@@ -308,7 +308,7 @@ def test_a_range_test_goes_by_the_engine_of_its_copy(tiny):
     expected = range_test(plain, tiny.Data().train_dataloader(), tiny.trainer())
     received = range_test(fast, tiny.Data().train_dataloader(), tiny.trainer())
     assert received.losses[:20] == pytest.approx(expected.losses[:20], abs=1e-4)
-    assert fast.route.taken == {}
+    assert fast.route.ways == {}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from graft.config.choices import CacheKind, DataKind, DonorKind, Library, Mode
 from graft.config.schema import BackboneConfig, Config, DataConfig, DonorConfig
 from graft.config.schema_images import CacheConfig
 from graft.data import contents
-from graft.pipeline.inputs import Inputs, KeptInputs
+from graft.pipeline.inputs import Inputs, SharedInputs
 
 
 def images(root: Path) -> DataConfig:
@@ -33,7 +33,7 @@ def config(path: Path, data: DataConfig) -> Config:
 def test_kept_inputs_are_read_once_and_anew_where_the_config_differs(tmp_path: Path) -> None:
     data = images(tmp_path / "images")
     other = images(tmp_path / "others")
-    kept = KeptInputs()
+    kept = SharedInputs()
     same, again, others = (config(tmp_path, each) for each in (data, images_again(data), other))
     assert kept.table(same) is kept.table(again)
     assert kept.table(same) == Inputs().table(same)

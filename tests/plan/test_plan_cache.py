@@ -50,7 +50,7 @@ def planned(*words: str) -> CachePlan:
 
 
 def kept(*words: str) -> dict[str, Epochs]:
-    return {each.cut: each.epochs for each in planned(*words).kept}
+    return {each.cut: each.epochs for each in planned(*words).outputs}
 
 
 THREE = ("unfreeze=lp_ft", "unfreeze.start=3 epochs")
@@ -91,15 +91,15 @@ def test_the_plan_says_for_how_long_and_how_much():
     assert planned().reason == "output of layer4, computed once per image"
     assert planned("unfreeze=plateau").reason.startswith("output of layer4 (until it thaws)")
     assert plan.cut == "layer4"
-    sizes = [each.size for each in plan.kept]
+    sizes = [each.size for each in plan.outputs]
     assert plan.size == plan.to_dict()["size"] == sum(sizes)
     pages = [size // 4096 for size in sizes[:3]]
     assert pages == [9, 65, 129]  # a header; 16 rows of 512, 256·4·4 and 128·8·8 numbers
 
 
 def test_what_does_not_fit_beside_the_deepest_output_is_left_out():
-    plan = planned(*EVERY_TWO, f"cache.max_gb={planned(*EVERY_TWO).kept[0].size * 1.5 / 1e9}")
-    assert [each.cut for each in plan.kept] == ["layer4"]
+    plan = planned(*EVERY_TWO, f"cache.max_gb={planned(*EVERY_TWO).outputs[0].size * 1.5 / 1e9}")
+    assert [each.cut for each in plan.outputs] == ["layer4"]
     assert plan.reason.endswith("(no room within cache.max_gb for that of layer3, layer2, layer1, stem)")
 
 
@@ -163,5 +163,5 @@ def test_blocks_pooled_under_one_layer_are_kept_as_one_vector_an_image() -> None
     schedule = schedule_of(config, network)
     phases = schedule.phases(EPOCH, EPOCH * EPOCHS)
     plan = plan_cache(config, table, network, phases, [], steps_per_epoch=EPOCH)
-    assert [kept.cut for kept in plan.kept] == ["layer4"]
+    assert [kept.cut for kept in plan.outputs] == ["layer4"]
     assert plan.size == pytest.approx(4480 * 4 * 16, abs=4096)

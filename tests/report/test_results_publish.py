@@ -27,7 +27,7 @@ from graft.config.schema import (
 )
 from graft.finetune.callbacks import make_loggers
 from graft.finetune.pruning import Pruned
-from graft.report.publish import announce, flat, publish, told_how_it_ends
+from graft.report.publish import announce, close_on_failure, flat, publish
 from graft.results.predictions import Predictions, write_predictions
 from graft.system.files import write_json
 from graft.system.stopping import Stopped
@@ -143,7 +143,7 @@ def test_weights_and_biases_offline_keeps_it(tracked: Callable[[LoggerConfig], P
 def ends(loggers: Sequence[Logger], error: BaseException) -> None:
     """A training that breaks off after one epoch, as Lightning leaves its trackers."""
     announce(loggers, config(), LEDGER)
-    with suppress(type(error)), told_how_it_ends(loggers):
+    with suppress(type(error)), close_on_failure(loggers):
         for logger in loggers:
             logger.log_metrics({"val/loss": 0.5}, 10)
             logger.finalize("failed")

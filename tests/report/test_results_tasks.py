@@ -177,6 +177,6 @@ def test_the_card_says_what_the_outputs_mean(task: TaskKind):
     if task is NUMBERS:
         record["task"] |= {"mean": [1.5, 2], "std": [0.25, 4]}
     card = model_card(record)
-    assert PURPOSES[task].said in card
+    assert PURPOSES[task].answers in card
     assert ("pipeline_tag: image-classification" in card) is (task is not NUMBERS)
     assert ("| a | 0.25 | 1.5 |" in card) is (task is NUMBERS)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from graft.config.faults import InputError
-from graft.results.intervals import told_intervals, written_intervals
+from graft.results.intervals import interval_record, read_intervals
 from graft.results.predictions import Predictions, read_predictions, write_predictions
 
 
@@ -42,14 +42,14 @@ def test_nothing_stays_of_an_earlier_run_and_nothing_of_it_is_read(tmp_path):
 def test_intervals_are_drawn_once_and_read_back(tmp_path, monkeypatch):
     generator = np.random.default_rng(0)
     said = part("val", tuple("abcdefgh"), [0, 1] * 4, generator.dirichlet([1, 1], 8))
-    written = written_intervals([said])
+    written = interval_record([said])
     assert list(written) == ["val/accuracy", "val/f1", "val/auroc"]
-    drawn = told_intervals({}, said)
+    drawn = read_intervals({}, said)
     monkeypatch.setattr("graft.results.intervals.interval", None)
-    assert told_intervals(json.loads(json.dumps(written)), said) == drawn
+    assert read_intervals(json.loads(json.dumps(written)), said) == drawn
     monkeypatch.undo()
-    assert told_intervals({"val/accuracy": {"low": 0.1, "high": 0.2}}, said) == drawn
-    assert told_intervals({name.replace("val", "test"): span for name, span in written.items()}, said) == drawn
+    assert read_intervals({"val/accuracy": {"low": 0.1, "high": 0.2}}, said) == drawn
+    assert read_intervals({name.replace("val", "test"): span for name, span in written.items()}, said) == drawn
 
 
 @pytest.mark.parametrize("text", ["path,class\na.png,x\n", "part,path,label,target,prob_0\nval,a.png,x,zero,0.5\n"])

@@ -5,7 +5,7 @@ import pytest
 
 from graft.config.choices import TaskKind
 from graft.config.figures import FIGURES
-from graft.results.intervals import intervals, told_intervals, written_intervals
+from graft.results.intervals import interval_record, intervals, read_intervals
 from graft.results.predictions import Predictions
 from graft.results.proportions import mean_share, paired_difference_of_shares, wilson
 from graft.results.resampling import bootstrap, interval, paired_difference
@@ -103,14 +103,14 @@ def test_a_run_that_is_right_where_its_control_is_wrong_gains_less_than_everythi
 def test_what_is_written_down_says_its_method_and_comes_back():
     answers, truth = np.random.default_rng(0).dirichlet(np.ones(2), 30), np.arange(30) % 2
     said = Predictions(part="val", paths=tuple(map(str, range(30))), truth=truth, answers_NK=answers)
-    written = written_intervals([said])
+    written = interval_record([said])
     methods = {name: each["method"] for name, each in written.items()}
     others = dict.fromkeys(("val/f1", "val/auroc"), "percentile bootstrap")
     assert methods == {"val/accuracy": "Wilson", **others}
-    assert told_intervals(written, said) == intervals(answers, truth)
+    assert read_intervals(written, said) == intervals(answers, truth)
     older = {"val/accuracy": {**written["val/accuracy"], "low": 0.0}}
     del older["val/accuracy"]["method"]
-    assert told_intervals(older, said)["accuracy"].low == written["val/accuracy"]["low"]
+    assert read_intervals(older, said)["accuracy"].low == written["val/accuracy"]["low"]
 
 
 def test_resampling_of_what_varies_is_as_it_was():

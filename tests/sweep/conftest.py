@@ -50,7 +50,7 @@ def run(config, folder, overrides, signals=None, watcher=None, inputs=None):
     return loss
 
 sys.modules["graft.pipeline.run"] = types.SimpleNamespace(run=run)
-sys.modules["graft.pipeline.inputs"] = types.SimpleNamespace(kept_inputs=lambda: None)
+sys.modules["graft.pipeline.inputs"] = types.SimpleNamespace(shared_inputs=lambda: None)
 """
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -12,7 +12,7 @@ import pytest
 
 from graft.config.faults import InputError
 from graft.features.cache_folder import exclusive
-from graft.system.locks import FileLock, held, holder_of
+from graft.system.locks import FileLock, holder_of, locking
 
 
 def test_one_holds_it_and_has_signed(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_file_system_without_locks_is_answered_with_the_setting_to_change(
     monkeypatch.setattr(fcntl, "flock", refused)
     with (
         pytest.raises(InputError, match=r"hydra\.sweep\.dir: expected a file system that has locks"),
-        held(tmp_path / "a.lock"),
+        locking(tmp_path / "a.lock"),
     ):
         pass
     with (

@@ -65,7 +65,7 @@ def test_what_a_label_shows_and_how_it_is_told() -> None:
     names = ("ant", "bee", "cicada")
     assert (ONE.shows(1), SEVERAL.shows((0.0, 0.5, 1.0)), NUMBERS.shows((1.0, 2.0, 3.0))) == ((1,), (1, 2), ())
     assert ONE.stratum(2) == 2
-    assert NUMBERS.told((1.5, -2.0, 1e6), names) == "ant 1.5, bee -2, cicada 1e+06"
+    assert NUMBERS.words((1.5, -2.0, 1e6), names) == "ant 1.5, bee -2, cicada 1e+06"
     assert counts([(0, 2), (2,), ()], 3) == (1, 0, 2)
 
 

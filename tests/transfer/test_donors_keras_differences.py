@@ -120,7 +120,7 @@ def test_a_hard_sigmoid_is_another_one_in_keras_2_alone() -> None:
 
 def test_what_prepares_the_images_or_has_tensors_is_no_difference() -> None:
     graph = sequential((9, 9), ("Rescaling", "it", {"scale": 2.0}), ("Lambda", "that", {}))
-    reasons = [finding.doubt().reason for finding in findings_of(graph, None, prepared=["it"], held=["that"])]
+    reasons = [finding.doubt().reason for finding in findings_of(graph, None, prepared=["it"], with_weights=["that"])]
     assert reasons == []
     assert len(findings_of(graph, None)) == 2
 

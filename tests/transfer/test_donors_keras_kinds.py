@@ -11,7 +11,7 @@ from graft.config.schema import KerasConfig
 from graft.transfer.donors.keras.graph import Graph
 from graft.transfer.donors.keras.kinds import kind_of, raw
 from graft.transfer.donors.keras.layers import Kind, Mismatch, convert, variables_of
-from graft.transfer.donors.keras.variables import Held
+from graft.transfer.donors.keras.variables import FileLayer
 from tests.transfer.keras_configs import sequential
 
 Shapes = Sequence[tuple[int, ...]]
@@ -19,8 +19,10 @@ NORM = ["gamma", "beta", "moving_mean", "moving_variance"]
 K332 = (3, 3, 2, 4)
 
 
-def held(shapes: Shapes, names: list[str] | None = None, hint: str = "", layer: str = "x") -> Held:
-    return Held(layer=layer, hint=hint, datasets=[f"{layer}/vars/{place}" for place in range(len(shapes))], names=names)
+def held(shapes: Shapes, names: list[str] | None = None, hint: str = "", layer: str = "x") -> FileLayer:
+    return FileLayer(
+        layer=layer, hint=hint, datasets=[f"{layer}/vars/{place}" for place in range(len(shapes))], names=names
+    )
 
 
 # -- what a layer is, where no config says it

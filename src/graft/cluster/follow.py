@@ -107,8 +107,8 @@ def end_of(record: JobRecord, folder: Path, states: Mapping[str, JobState] | Non
         return Ended(reason=f"SLURM does not know its job {record.job} any more, and the job left no word")
     if not state.is_over or (state.word in LEAVES_A_WORD and _is_young(record.log)):
         return None
-    known = ENDS.get(state.word, "its job {job} ended as {state} without a word; {log} may say why")
-    return Ended(reason=known.format(job=record.job, state=state.word, log=record.log))
+    sentence = ENDS.get(state.word, "its job {job} ended as {state} without a word; {log} may say why")
+    return Ended(reason=sentence.format(job=record.job, state=state.word, log=record.log))
 
 
 def _is_young(log: str) -> bool:

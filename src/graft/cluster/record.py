@@ -27,8 +27,8 @@ class JobRecord:
 
 def read_record(folder: Path) -> JobRecord | None:
     """The last job that was submitted for the trial in this folder."""
-    said = _read(folder / JOB_FILE)
-    return JobRecord(**said) if said else None
+    content = _read(folder / JOB_FILE)
+    return JobRecord(**content) if content else None
 
 
 def write_record(folder: Path, record: JobRecord) -> None:
@@ -54,8 +54,8 @@ def write_end(folder: Path, job: str, reason: str) -> None:
 
 def read_end(folder: Path, job: str) -> str | None:
     """Why this job's run failed, empty where it did not; None while it has said nothing."""
-    said = _read(folder / END_FILE)
-    return str(said["reason"]) if said and said["job"] == job else None
+    content = _read(folder / END_FILE)
+    return str(content["reason"]) if content and content["job"] == job else None
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -59,13 +59,13 @@ OWN = {
 RUNS_OWN = {"nodes": "trainer.num_nodes", "ntasks-per-node": "trainer.devices", "ntasks": "trainer.devices"}
 
 
-def read_slurm_settings(given: Mapping[str, Any]) -> SlurmSettings:
+def read_slurm_settings(settings: Mapping[str, Any]) -> SlurmSettings:
     """The plain values of `hydra.launcher`, checked.
 
     Raises:
         ConfigError: with every fault.
     """
-    values: dict[str, Any] = dict(given)
+    values: dict[str, Any] = dict(settings)
     values["setup"] = () if values.get("setup") is None else values["setup"]
     values["sbatch"] = {} if values.get("sbatch") is None else values["sbatch"]
     if faults := list(_faults(values)):
@@ -75,9 +75,9 @@ def read_slurm_settings(given: Mapping[str, Any]) -> SlurmSettings:
 
 
 def _faults(values: Mapping[str, Any]) -> Iterator[Fault]:
-    known = {each.name for each in fields(SlurmSettings)}
+    names = {each.name for each in fields(SlurmSettings)}
     for name in values:
-        if name not in known:
+        if name not in names:
             remedy = f"'hydra.launcher.sbatch={{{name}: {values[name]}}}', if it is a flag of sbatch"
             yield _fault(name, "a key of hydra/launcher=slurm", values[name], remedy)
     for name, least in WHOLE.items():

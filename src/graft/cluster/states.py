@@ -42,11 +42,11 @@ def states_of(jobs: Collection[str]) -> dict[str, JobState] | None:
     answer = _ask("squeue", "--noheader", "--array", "--states=all", f"--user={_user()}", "--format=%i|%T|%r|%M")
     if answer is None:
         return None
-    known = read_squeue(answer)
-    missing = [job for job in jobs if job not in known]
+    states = read_squeue(answer)
+    missing = [job for job in jobs if job not in states]
     if missing and shutil.which("sacct"):
-        known.update(read_sacct(_ask("sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(missing)) or ""))
-    return {job: known[job] for job in jobs if job in known}
+        states.update(read_sacct(_ask("sacct", "-X", "-n", "-P", "-o", "JobID,State", "-j", ",".join(missing)) or ""))
+    return {job: states[job] for job in jobs if job in states}
 
 
 def read_squeue(text: str) -> dict[str, JobState]:

@@ -13,7 +13,7 @@ from graft.cluster.record import JobRecord, write_record
 from graft.cluster.settings import SlurmSettings
 from graft.cluster.submitit_text import text_for_sbatch
 from graft.cluster.task import Task
-from graft.config.faults import InputError, said
+from graft.config.faults import InputError, one_line
 from graft.sweep.children import Prepared
 
 LOGS = "slurm"
@@ -58,7 +58,7 @@ def submit(
                 jobs = [executor.submit(task) for task in tasks]
         except (FailedJobError, FailedSubmissionError, UncompletedJobError) as error:
             raise InputError(
-                f"hydra/launcher=slurm: expected jobs that SLURM takes, received its answer: {said(error)};"
+                f"hydra/launcher=slurm: expected jobs that SLURM takes, received its answer: {one_line(error)};"
                 " try mode=plan, which shows the file for sbatch, or sinfo, which lists the partitions"
             ) from None
         records = {

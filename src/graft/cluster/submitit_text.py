@@ -18,8 +18,8 @@ def text_for_sbatch(executor: Any) -> str:
     command = getattr(executor, "_submitit_command_str", None)
     if callable(write) and isinstance(command, str):
         return str(write(command, ""))
-    asked = json.dumps(executor.parameters, indent=2, default=str).replace("\n", "\n#   ")
+    comment = json.dumps(executor.parameters, indent=2, default=str).replace("\n", "\n#   ")
     return (
         f"#!/bin/bash\n# submitit {version('submitit')} does not tell the file that it would hand sbatch, as 1.5 does."
-        f"\n# It is asked for:\n#   {asked}\n"
+        f"\n# It is asked for:\n#   {comment}\n"
     )

@@ -46,11 +46,11 @@ class Task:
         job = job_of_this_process()
         if is_first():
             (self.folder / END_FILE).unlink(missing_ok=True)
-        code, told = self._run()
+        code, signals = self._run()
         if not is_first():
             raise SystemExit(code if code >= 0 else 128 - code)
         # Whatever the run comes to once SLURM is ending it, it is not over: SLURM knows what follows.
-        number = signal.SIGTERM if code and signal.SIGTERM in told else stop_signal(code)
+        number = signal.SIGTERM if code and signal.SIGTERM in signals else stop_signal(code)
         reason = ""
         if number is None:
             reason = ended(code, self.folder).reason
@@ -63,10 +63,10 @@ class Task:
     def _run(self) -> tuple[int, set[int]]:
         """The exit code, negative for a signal, and the signals that came: passed on, and outlived by this process."""
         running: list[subprocess.Popen[bytes]] = []
-        told: set[int] = set()
+        signals: set[int] = set()
 
         def pass_on(number: int, frame: FrameType | None) -> None:
-            told.add(number)
+            signals.add(number)
             for process in running:
                 process.send_signal(number)
 
@@ -75,7 +75,7 @@ class Task:
             dropped = [name for name in HANDED_DOWN if name != RANK_OF_SRUN]
             with child(self.command, self.folder, self.env, handed_down=dropped) as process:
                 running.append(process)
-                return process.wait(), told
+                return process.wait(), signals
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler if number == signal.SIGCONT else signal.SIG_IGN)

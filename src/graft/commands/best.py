@@ -62,11 +62,13 @@ def choose(study: StudyRecord, number: int | None) -> TrialRecord:
         InputError: there is no such trial.
     """
     if number is not None:
-        found = [trial for trial in study.complete if trial.number == number]
-        if not found:
-            known = ", ".join(str(trial.number) for trial in study.complete)
-            raise InputError(f"--trial: expected a complete trial ({known or 'there is none yet'}), received {number}")
-        return found[0]
+        matches = [trial for trial in study.complete if trial.number == number]
+        if not matches:
+            numbers = ", ".join(str(trial.number) for trial in study.complete)
+            raise InputError(
+                f"--trial: expected a complete trial ({numbers or 'there is none yet'}), received {number}"
+            )
+        return matches[0]
     if not study.best:
         raise InputError(f"{study.folder}: expected a complete trial, received none; try the sweep's command again")
     return study.best[0]
@@ -88,8 +90,8 @@ def experiment(study: StudyRecord, trial: TrialRecord, name: str) -> str:
         InputError: an override takes a key away, which an experiment cannot.
     """
     overrides = OverridesParser.create().parse_overrides(list(trial.overrides))
-    if taken := [override.input_line for override in overrides if override.is_delete()]:
-        raise InputError(f"expected overrides that set something, received {', '.join(map(str, taken))}")
+    if deletions := [override.input_line for override in overrides if override.is_delete()]:
+        raise InputError(f"expected overrides that set something, received {', '.join(map(str, deletions))}")
     chosen = [override for override in overrides if _is_choice(override)]
     values = [override for override in overrides if override not in chosen]
     document: dict[str, Any] = {}

@@ -47,13 +47,13 @@ def run(args: argparse.Namespace) -> int:
     models = [open_model(path, import_code=args.import_code) for path in (args.a, args.b)]
     paths = list(image_paths(args.images, column=args.column, stdin=sys.stdin))
     readable = [path for path in paths if all(_is_readable(model, path) for model in _distinct(models))]
-    found: list[dict[str, Tensor]] = []
+    products: list[dict[str, Tensor]] = []
     for model in models:
         capture = Capture(model.module, stages_of(model), device)
-        found.append(grams(capture, _reader(model, readable), len(readable)))
-    rows, columns = list(found[0]), list(found[1])
-    table = [[cka(found[0][row], found[1][column]) for column in columns] for row in rows]
-    told: dict[str, Any] = {
+        products.append(grams(capture, _reader(model, readable), len(readable)))
+    rows, columns = list(products[0]), list(products[1])
+    table = [[cka(products[0][row], products[1][column]) for column in columns] for row in rows]
+    record: dict[str, Any] = {
         "a": args.a,
         "b": args.b,
         "images": len(readable),
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         "stages_b": columns,
         "cka": [[None if math.isnan(value) else value for value in line] for line in table],
     }
-    print(json.dumps(told, ensure_ascii=False) if args.format == "json" else as_text(rows, columns, table))
+    print(json.dumps(record, ensure_ascii=False) if args.format == "json" else as_text(rows, columns, table))
     if args.format == "table":
         print(f"\nrows: {args.a}\ncolumns: {args.b}\n{len(readable)} images")
     if plot is not None:

@@ -95,22 +95,22 @@ def control_overrides(overrides: Sequence[str], settings: Settings, name: str) -
     Args:
         settings: the run's composed config, by full keys: what its experiment file says must give way as well.
     """
-    kept = [word for word in overrides if not _is_of(_key(word), (*ALWAYS, *REPLACED[name]))]
+    words = [word for word in overrides if not _is_of(_key(word), (*ALWAYS, *REPLACED[name]))]
     added = [*CHANGES[name], *_taken_back(settings, "unfreeze.")]
     added += [word for key in REPLACED[name] if "." in key for word in _taken_back(settings, key, whole=True)]
     if name == "random_init":
         added += _taken_back(settings, "donor.")
         if settings.get("head.kind") == "stages":  # it stands on frozen blocks alone
-            kept = [word for word in kept if not _is_of(_key(word), ("head",))]
+            words = [word for word in words if not _is_of(_key(word), ("head",))]
             added += ["head=linear", *_taken_back(settings, "head.")]
         if settings.get("cache.kind") == "features":  # nothing is frozen, so nothing can be computed once
-            kept = [word for word in kept if not _is_of(_key(word), ("cache",))]
+            words = [word for word in words if not _is_of(_key(word), ("cache",))]
             added.append("cache=none")
     else:
-        kept = [word for word in kept if not _is_of(_key(word), ("optimizer.lr_scale",))]
+        words = [word for word in words if not _is_of(_key(word), ("optimizer.lr_scale",))]
         if "optimizer.lr_scale.head" in settings:
             added.append(f"++optimizer.lr_scale.head={settings['optimizer.lr_scale.head']}")
-    return [*kept, *added]
+    return [*words, *added]
 
 
 def _taken_back(settings: Settings, prefix: str, *, whole: bool = False) -> list[str]:
@@ -125,13 +125,13 @@ def _taken_back(settings: Settings, prefix: str, *, whole: bool = False) -> list
     plain = {key.name: key.default for key in below if not key.is_open}
     changed = [name for name, default in plain.items() if name in settings and settings[name] != default]
     return [
-        f"{name}={_written(plain[name])}"
+        f"{name}={_override_value(plain[name])}"
         for name in changed
         if name.rpartition(".")[2] != "kind" and not isinstance(plain[name], dict)
     ]
 
 
-def _written(value: object) -> str:
+def _override_value(value: object) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return quoted(value) if isinstance(value, str) else str(getattr(value, "value", value))

@@ -10,7 +10,7 @@ from graft.config.faults import InputError
 from graft.config.limits import LOCAL_FOLDER, is_url
 
 
-def file_to_write(option: str, given: str, suffixes: Sequence[str] = ()) -> Path:
+def file_to_write(option: str, text: str, suffixes: Sequence[str] = ()) -> Path:
     """The file that an option names.
 
     Args:
@@ -19,38 +19,38 @@ def file_to_write(option: str, given: str, suffixes: Sequence[str] = ()) -> Path
     Raises:
         InputError: another suffix, a folder of that name, or none that it could be written into.
     """
-    _check_local(option, given)
-    path = Path(given)
+    _check_local(option, text)
+    path = Path(text)
     if suffixes and path.suffix.lower() not in suffixes:
         remedy = path.with_suffix(suffixes[0]) if path.name else f"out{suffixes[0]}"
-        raise InputError(f"{option}: expected a file in {', '.join(suffixes)}, received {given}; try {remedy}")
+        raise InputError(f"{option}: expected a file in {', '.join(suffixes)}, received {text}; try {remedy}")
     if path.is_dir() or not path.absolute().parent.is_dir():
-        raise InputError(f"{option}: expected a file in a folder that exists, received {given}; try ./{path.name}")
-    _check_writable(option, given, path.absolute().parent)
+        raise InputError(f"{option}: expected a file in a folder that exists, received {text}; try ./{path.name}")
+    _check_writable(option, text, path.absolute().parent)
     return path
 
 
-def folder_to_make(option: str, given: str) -> Path:
+def folder_to_make(option: str, text: str) -> Path:
     """The folder that an option names, which must not hold anything yet.
 
     Raises:
         InputError: it does, or it cannot be made.
     """
-    _check_local(option, given)
-    path = Path(given)
+    _check_local(option, text)
+    path = Path(text)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"{option}: expected a folder that does not exist yet, received {given}; try another name")
+        raise InputError(f"{option}: expected a folder that does not exist yet, received {text}; try another name")
     whole = path.absolute()
-    _check_writable(option, given, next(place for place in (whole, *whole.parents) if place.exists()))
+    _check_writable(option, text, next(place for place in (whole, *whole.parents) if place.exists()))
     return path
 
 
-def _check_local(option: str, given: str) -> None:
-    if is_url(given):
-        raise InputError(f"{option}: expected {LOCAL_FOLDER}, or a file in one, received {given}; try FOLDER/NAME")
+def _check_local(option: str, text: str) -> None:
+    if is_url(text):
+        raise InputError(f"{option}: expected {LOCAL_FOLDER}, or a file in one, received {text}; try FOLDER/NAME")
 
 
-def _check_writable(option: str, given: str, folder: Path) -> None:
+def _check_writable(option: str, text: str, folder: Path) -> None:
     if not (folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)):
-        received = f"{given}, as {folder} cannot be written into"
+        received = f"{text}, as {folder} cannot be written into"
         raise InputError(f"{option}: expected a place that can be written to, received {received}; try another one")

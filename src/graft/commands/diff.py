@@ -32,31 +32,31 @@ def run(args: argparse.Namespace) -> int:
     from graft.weights.compare import compare
 
     with open_given(args.first, args, "-a") as first, open_given(args.second, args, "-b") as second:
-        found = compare(first, second)
+        comparison = compare(first, second)
     if plot is not None:
         from graft.weights.diff_plot import write_plot
 
-        write_plot(found, plot)
+        write_plot(comparison, plot)
     if args.json:
-        print(json.dumps(found.to_dict(), ensure_ascii=False, indent=1))
+        print(json.dumps(comparison.to_dict(), ensure_ascii=False, indent=1))
         return 0
     if not args.stages:
-        _print_tensors(found)
-    _print_stages(found)
-    print(_summary(found))
+        _print_tensors(comparison)
+    _print_stages(comparison)
+    print(_summary(comparison))
     return 0
 
 
-def _print_tensors(found: Comparison) -> None:
+def _print_tensors(comparison: Comparison) -> None:
     rows = [
         [row.stage, row.name, shape_text(row.shape), number(row.change), cosine(row.cosine), _note(row)]
-        for row in found.tensors
+        for row in comparison.tensors
     ]
     print_table(["stage", "tensor", "shape", "change", "cosine", "note"], rows, numbers=("change", "cosine"))
     print()
 
 
-def _print_stages(found: Comparison) -> None:
+def _print_stages(comparison: Comparison) -> None:
     rows = [
         [
             row.stage,
@@ -65,7 +65,7 @@ def _print_stages(found: Comparison) -> None:
             f"{row.moved} of {row.tensors}",
             f"{row.largest} ({number(row.largest_change)})" if row.moved else "",
         ]
-        for row in found.stages
+        for row in comparison.stages
     ]
     headers = ["stage", "change", "cosine", "tensors that moved", "moved most"]
     print_table(headers, rows, numbers=("change", "cosine", "tensors that moved"))
@@ -76,17 +76,19 @@ def _note(row: Difference) -> str:
     return "; ".join(filter(None, (renamed, row.note)))
 
 
-def _summary(found: Comparison) -> str:
-    same = sum(row.change == 0 for row in found.tensors)
-    apart = sum(row.change is None for row in found.tensors)
+def _summary(comparison: Comparison) -> str:
+    same = sum(row.change == 0 for row in comparison.tensors)
+    apart = sum(row.change is None for row in comparison.tensors)
     lines = [
-        ("first", f"{found.first['source']} ({found.first['format']}), sha256 {found.first['sha256']}"),
-        ("second", f"{found.second['source']} ({found.second['format']}), sha256 {found.second['sha256']}"),
-        *(("remark", remark) for remark in found.remarks),
-        ("on both", f"{len(found.tensors)} tensors: {same} equal, {len(found.tensors) - same - apart} changed"
+        *(
+            (name, f"{side['source']} ({side['format']}), sha256 {side['sha256']}")
+            for name, side in (("first", comparison.first), ("second", comparison.second))
+        ),
+        *(("remark", remark) for remark in comparison.remarks),
+        ("on both", f"{len(comparison.tensors)} tensors: {same} equal, {len(comparison.tensors) - same - apart} changed"
          + (f", {apart} that cannot be compared" if apart else "")),
-        *(("first only", name) for name in found.only_first),
-        *(("second only", name) for name in found.only_second),
+        *(("first only", name) for name in comparison.only_first),
+        *(("second only", name) for name in comparison.only_second),
         ("figures", "change is |second - first| / |first| (L2); the stages' leave running statistics out"),
     ]  # fmt: skip
     return "\n" + "\n".join(f"{name:<12} {text}" for name, text in lines)

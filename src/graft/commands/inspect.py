@@ -28,18 +28,18 @@ def run(args: argparse.Namespace) -> int:
 
     began = time.perf_counter()
     with open_given(args.file, args) as donor:
-        found = contents(donor)
+        summary = contents(donor)
     if args.json:
-        print(json.dumps(found.to_dict(), ensure_ascii=False, indent=1))
+        print(json.dumps(summary.to_dict(), ensure_ascii=False, indent=1))
         return 0
-    _print_tensors(found)
-    print(_summary(found))
+    _print_tensors(summary)
+    print(_summary(summary))
     print(f"looked at in  {time.perf_counter() - began:.1f} s")
     return 0
 
 
-def _print_tensors(found: Contents) -> None:
-    finite = not (found.nan or found.inf)
+def _print_tensors(summary: Contents) -> None:
+    finite = not (summary.nan or summary.inf)
     headers = ["tensor", "shape", "dtype", "bytes", *([] if finite else ["NaN", "Inf"])]
     rows = [
         [
@@ -49,32 +49,32 @@ def _print_tensors(found: Contents) -> None:
             f"{tensor.bytes:,}",
             *([] if finite else [f"{tensor.nan or ''}", f"{tensor.inf or ''}"]),
         ]
-        for tensor in found.tensors
+        for tensor in summary.tensors
     ]
     print_table(headers, rows, numbers=("bytes", "NaN", "Inf"))
 
 
-def _summary(found: Contents) -> str:
-    dtypes = ", ".join(f"{count} {name}" for name, count in found.dtypes.items())
-    bad = f"{found.nan:,} NaN, {found.inf:,} infinite" if found.nan or found.inf else "all"
+def _summary(summary: Contents) -> str:
+    dtypes = ", ".join(f"{count} {name}" for name, count in summary.dtypes.items())
+    bad = f"{summary.nan:,} NaN, {summary.inf:,} infinite" if summary.nan or summary.inf else "all"
     lines = [
-        ("donor", f"{found.source} ({found.format})"),
-        ("container", found.container or "none: the tensors are the file's own level"),
-        ("prefix", f'"{found.prefix}" in front of every name' if found.prefix else "none"),
-        ("tensors", f"{len(found.tensors):,} ({dtypes}), {found.values:,} values, {found.bytes:,} bytes"),
+        ("donor", f"{summary.source} ({summary.format})"),
+        ("container", summary.container or "none: the tensors are the file's own level"),
+        ("prefix", f'"{summary.prefix}" in front of every name' if summary.prefix else "none"),
+        ("tensors", f"{len(summary.tensors):,} ({dtypes}), {summary.values:,} values, {summary.bytes:,} bytes"),
         ("finite", bad),
-        ("sha256", found.sha256 or "none: not a file"),
-        *(("remark", remark) for remark in found.remarks),
-        *(("likely", line) for line in _likely(found.architectures)),
+        ("sha256", summary.sha256 or "none: not a file"),
+        *(("remark", remark) for remark in summary.remarks),
+        *(("likely", line) for line in _likely(summary.architectures)),
     ]
     return "\n" + "\n".join(f"{name:<13} {text}" for name, text in lines)
 
 
-def _likely(found: tuple[Likeness, ...]) -> list[str]:
-    if not found:
+def _likely(candidates: tuple[Likeness, ...]) -> list[str]:
+    if not candidates:
         return ["no model of torchvision or timm has half of these names and shapes"]
-    lines = [f"{each.library} {each.name}: {_why(each)}" for each in found[:SHOWN]]
-    further = [each.name for each in found[SHOWN:]]
+    lines = [f"{each.library} {each.name}: {_why(each)}" for each in candidates[:SHOWN]]
+    further = [each.name for each in candidates[SHOWN:]]
     return [*lines, *([f"and {len(further)} more ({', '.join(further[:3])}, …)"] if further else [])]
 
 

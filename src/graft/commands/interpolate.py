@@ -63,9 +63,9 @@ def run(args: argparse.Namespace) -> int:
         judge.check_part("test", "--test")
     mixer, rows = Mixer(ends, judge), list[dict[str, float]]()
     for alpha in args.alpha:
-        rows.append({"alpha": alpha, **judge.said(mixer.mix([1 - alpha, alpha])).figures()})
-        told = [f"val/{name} {measured(value, 4)}" for name, value in rows[-1].items() if name != "alpha"]
-        print(f"alpha {alpha:<5g} " + "  ".join(told))
+        rows.append({"alpha": alpha, **judge.predict(mixer.mix([1 - alpha, alpha])).figures()})
+        columns = [f"val/{name} {measured(value, 4)}" for name, value in rows[-1].items() if name != "alpha"]
+        print(f"alpha {alpha:<5g} " + "  ".join(columns))
     best = choose(rows, metric)
     record = {
         "method": "interpolation",

@@ -48,19 +48,19 @@ def _collect(sweep: Path) -> Mapping[str, JobState] | None:
     ledger = open_ledger(sweep)
     folders = [trial.folder for trial in ledger.trials() if trial.state == RUNNING]
     records = [record for folder in folders if (record := read_record(folder)) and not record.entered]
-    asked = {record.job for record in records}
-    states = states_of(asked) if asked else {}
+    jobs = {record.job for record in records}
+    states = states_of(jobs) if jobs else {}
 
     def ended(claim: Claim) -> Ended | None:
         record = read_record(claim.folder)
         if record is None or not has_open_job(claim.folder):
             return None
-        if record.job not in asked and read_end(claim.folder, record.job) is None:
+        if record.job not in jobs and read_end(claim.folder, record.job) is None:
             return None  # submitted since SLURM was asked
-        found = end_of(record, claim.folder, states)
-        if found:
+        end = end_of(record, claim.folder, states)
+        if end:
             enter(claim.folder, record)
-        return found
+        return end
 
     collect(ledger, ended)
     return states
@@ -72,11 +72,11 @@ def table(study: StudyRecord, states: Mapping[str, JobState] | None) -> str:
     for trial in study.trials:
         record = read_record(trial.folder)
         state = (states or {}).get(record.job) if record and trial.state == RUNNING else None
-        rows.append((str(trial.number), record.job if record else "", _standing(trial, state), _told(study, trial)))
+        rows.append((str(trial.number), record.job if record else "", _standing(trial, state), _note(study, trial)))
     widths = [max(len(row[place]) for row in rows) for place in range(3)]
     return "\n".join(
-        f"{number:>{widths[0]}}  {job:{widths[1]}}  {state:{widths[2]}}  {told}".rstrip()
-        for number, job, state, told in rows
+        f"{number:>{widths[0]}}  {job:{widths[1]}}  {state:{widths[2]}}  {note}".rstrip()
+        for number, job, state, note in rows
     )
 
 
@@ -86,14 +86,14 @@ def _standing(trial: TrialRecord, state: JobState | None) -> str:
     return " ".join(filter(None, (state.word, state.why or state.spent)))
 
 
-def _told(study: StudyRecord, trial: TrialRecord) -> str:
+def _note(study: StudyRecord, trial: TrialRecord) -> str:
     if trial.state == COMPLETE:
-        told = zip(study.objectives, trial.values, strict=True)
-        return ", ".join(f"{each.metric} {value:.6g}" for each, value in told)
+        values = zip(study.objectives, trial.values, strict=True)
+        return ", ".join(f"{each.metric} {value:.6g}" for each, value in values)
     if trial.state == FAILED:
         return trial.reason.partition("\n")[0]
-    said = [line for name in (OUTPUT, ERRORS) for line in _lines(trial.folder / name)[-1:]]
-    return said[-1][:WIDTH] if said else ""
+    lines = [line for name in (OUTPUT, ERRORS) for line in _lines(trial.folder / name)[-1:]]
+    return lines[-1][:WIDTH] if lines else ""
 
 
 def tails(folder: Path, count: int) -> str:
@@ -104,10 +104,10 @@ def tails(folder: Path, count: int) -> str:
     """
     record = read_record(folder)
     files = [folder / OUTPUT, folder / ERRORS, *([Path(record.log)] if record else [])]
-    found = {file: _lines(file)[-count:] for file in files if file.exists()}
-    if not found:
+    texts = {file: _lines(file)[-count:] for file in files if file.exists()}
+    if not texts:
         raise InputError(f"--log: expected a trial that has begun, received {folder.name}; try graft jobs SWEEP")
-    return "\n".join(line for file, lines in found.items() for line in (f"== {file}", *lines))
+    return "\n".join(line for file, lines in texts.items() for line in (f"== {file}", *lines))
 
 
 def _lines(file: Path) -> list[str]:

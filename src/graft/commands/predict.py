@@ -122,15 +122,15 @@ def _write_csv(answers: Iterable[Answer], file: TextIO, form: Form) -> None:
     header = form.header()
     writer.writerow(["file", *header, "error"])
     for answer in answers:
-        said = form.cells(answer) if answer.error is None else [""] * len(header)
-        writer.writerow([answer.file, *said, answer.error or ""])
+        cells = form.cells(answer) if answer.error is None else [""] * len(header)
+        writer.writerow([answer.file, *cells, answer.error or ""])
         file.flush()
 
 
 def _write_jsonl(answers: Iterable[Answer], file: TextIO, form: Form) -> None:
     for answer in answers:
-        said = {"error": answer.error} if answer.error is not None else form.to_dict(answer)
-        file.write(json.dumps({"file": answer.file, **said}, ensure_ascii=False) + "\n")
+        content = {"error": answer.error} if answer.error is not None else form.to_dict(answer)
+        file.write(json.dumps({"file": answer.file, **content}, ensure_ascii=False) + "\n")
         file.flush()
 
 

@@ -50,18 +50,18 @@ def run(args: argparse.Namespace) -> int:
         )
     sizes: list[str | None] = args.sizes or [None]
     configs = planned(places, backbones, sizes, keys)
-    from graft.pipeline.inputs import KeptInputs
+    from graft.pipeline.inputs import SharedInputs
     from graft.pipeline.probe import probe
 
-    inputs = KeptInputs()
+    inputs = SharedInputs()
     for place in places:
-        found: list[Probe] = []
+        probes: list[Probe] = []
         for backbone, config in configs[place]:
-            found += [replace(measured, backbone=backbone) for measured in probe(config, inputs)]
+            probes += [replace(measured, backbone=backbone) for measured in probe(config, inputs)]
         if args.json:
-            print(*(json.dumps({"data": place, **asdict(each)}, ensure_ascii=False) for each in found), sep="\n")
+            print(*(json.dumps({"data": place, **asdict(each)}, ensure_ascii=False) for each in probes), sep="\n")
         else:
-            show(place, found)
+            show(place, probes)
     return 0
 
 
@@ -69,21 +69,21 @@ def planned(
     places: Sequence[str], backbones: Sequence[str], sizes: Sequence[str | None], keys: Sequence[str]
 ) -> dict[str, list[tuple[str, Config]]]:
     """The backbone and the config of every row; a mistake is answered before anything is computed."""
-    found: dict[str, list[tuple[str, Config]]] = {}
+    configs: dict[str, list[tuple[str, Config]]] = {}
     for place in places:
         kind = "csv" if Path(place).is_file() else "folder"
         for backbone in backbones:
             for size in sizes:
                 words = [f"data={kind}", f"data.root={place}", f"backbone={backbone}", "head=stages", "cache=features"]
                 words += [f"data.image_size={size}"] if size else []
-                found.setdefault(place, []).append((backbone, composed([*words, *keys])))
-    return found
+                configs.setdefault(place, []).append((backbone, composed([*words, *keys])))
+    return configs
 
 
-def show(place: str, found: Sequence[Probe]) -> None:
+def show(place: str, probes: Sequence[Probe]) -> None:
     from graft.page.terminal import print_table
 
-    first = found[0]
+    first = probes[0]
     print(f"{place}: accuracy on {first.images:,} validation images; solved on {first.solved_on:,} training images")
     titles = ("backbone", "pixels", "taps", "values", "ridge", "ridge, left out", "neighbours", "pass", "measuring")
     print_table(
@@ -94,7 +94,7 @@ def show(place: str, found: Sequence[Probe]) -> None:
                 f"{row.ridge_left_out:.4f}", f"{row.neighbours:.4f}", f"{row.seconds_of_pass:.1f} s",
                 f"{row.seconds:.1f} s",
             )
-            for row in found
+            for row in probes
         ],
         numbers=[title for title in titles if title not in ("backbone", "taps")],
     )  # fmt: skip

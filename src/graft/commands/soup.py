@@ -41,16 +41,16 @@ def add_metric(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--metric", choices=METRICS, metavar="NAME", help=f"{what}: loss, or a figure ({headlines})")
 
 
-def chosen_metric(given: str | None, task: TaskKind) -> Figure:
+def chosen_metric(choice: str | None, task: TaskKind) -> Figure:
     """The figure that a person asked for, or the task's headline."""
 
-    known = {figure.name: figure for figure in (*FIGURES[task], LOSS)}
-    if given is not None and given not in known:
+    figures = {figure.name: figure for figure in (*FIGURES[task], LOSS)}
+    if choice is not None and choice not in figures:
         raise InputError(
-            f"--metric: expected one of {', '.join(known)} for networks of data.task={task.value}, received {given!r};"
-            f" try --metric {headline(task).name}"
+            f"--metric: expected one of {', '.join(figures)} for networks of data.task={task.value}, received"
+            f" {choice!r}; try --metric {headline(task).name}"
         )
-    return known[given] if given else headline(task)
+    return figures[choice] if choice else headline(task)
 
 
 def add_evaluation(parser: argparse.ArgumentParser, output: str) -> None:
@@ -133,7 +133,7 @@ def cook(members: Sequence[Member], judge: Judge, *, method: str, metric: Figure
 
     alone: list[dict[str, float]] = []
     for member in members:
-        alone.append(judge.said(member.opened.module).figures())
+        alone.append(judge.predict(member.opened.module).figures())
         say(f"val/{metric.name} {measured(alone[-1][metric.name], 4)}  {member.name}")
     sign = -1 if metric.falls else 1
     order = ranking([figures[metric.name] for figures in alone], metric.direction)
@@ -146,7 +146,7 @@ def cook(members: Sequence[Member], judge: Judge, *, method: str, metric: Figure
     mixer = Mixer(members, judge)
 
     def score(chosen: Chosen) -> float:
-        value = judge.said(mixer.equally(chosen)).figures()[metric.name]
+        value = judge.predict(mixer.equally(chosen)).figures()[metric.name]
         say(f"val/{metric.name} {measured(value, 4)}  of {', '.join(members[place].name for place in chosen)} together")
         return sign * value
 

@@ -68,11 +68,11 @@ def ledger_path(out: Path) -> Path:
     return out.with_name(out.name.removesuffix(SUFFIX) + LEDGER_SUFFIX)
 
 
-def _out_path(given: str, donor: str) -> Path:
+def _out_path(text: str, donor: str) -> Path:
     """Answered before anything is read."""
-    path = file_to_write("--out", given, [SUFFIX])
+    path = file_to_write("--out", text, [SUFFIX])
     if path.exists() and Path(donor).exists() and path.samefile(donor):
-        raise InputError(f"--out: expected another file than the donor, received {given}; try another name")
+        raise InputError(f"--out: expected another file than the donor, received {text}; try another name")
     return path
 
 

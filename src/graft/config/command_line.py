@@ -97,9 +97,9 @@ class Reading:
                 self.faults.append(_syntax(word, error))
                 self.doubtful.add(word.split("=", 1)[0].lstrip("+~"))
                 continue
-            found = list(self._faults_of(override, groups))
-            self.faults += found
-            if found:
+            mistakes = list(self._faults_of(override, groups))
+            self.faults += mistakes
+            if mistakes:
                 self.doubtful.add(override.key_or_group)
             else:
                 self.sound.append(override)
@@ -198,7 +198,7 @@ def _foreign_flags(argv: Sequence[str]) -> tuple[list[Fault], list[str]]:
     words = iter(argv)
     for word in words:
         flag, equals, value = word.partition("=")
-        if not flag.startswith("--") or any(known.startswith(flag) for known in FLAGS):
+        if not flag.startswith("--") or any(own.startswith(flag) for own in FLAGS):
             rest.append(word)
             continue
         closest = nearest_keys(flag.lstrip("-"))
@@ -212,8 +212,8 @@ def _foreign_flags(argv: Sequence[str]) -> tuple[list[Fault], list[str]]:
 def _syntax(word: str, error: HydraException) -> Fault:
     key, equals, value = word.partition("=")
     if not equals:
-        known = is_known(key.lstrip("+~")) or not nearest_keys(key)
-        remedy = f"{key if known else nearest_keys(key)[0]}=…"
+        is_key = is_known(key.lstrip("+~")) or not nearest_keys(key)
+        remedy = f"{key if is_key else nearest_keys(key)[0]}=…"
         return Fault(key=word, expected="key=value", received=word, remedy=remedy)
     has_brackets = set("[]{}()") & set(value)
     remedy = f"'{word}' with every bracket closed" if has_brackets else f"quotes, as in '{key}=\"{value}\"'"
@@ -233,8 +233,8 @@ def _key_faults(override: Override) -> Iterator[Fault]:
 
 def _spelled_out(key: str, value: object) -> Iterator[str]:
     """optimizer={lr: 1} sets optimizer.lr; below a key whose entries the user names nothing is spelled out."""
-    known = schema_keys().get(key)
-    if isinstance(value, dict) and known is not None and known.is_group:
+    entry = schema_keys().get(key)
+    if isinstance(value, dict) and entry is not None and entry.is_group:
         for name, inner in value.items():
             yield from _spelled_out(f"{key}.{name}", inner)
     else:
@@ -283,8 +283,8 @@ def _folder(cfg: DictConfig, key: str) -> Iterator[Fault]:
 
 def _gist(error: Exception) -> str:
     """The first lines of an error that say something, as one line."""
-    said = [line.strip() for line in str(error).splitlines() if line.strip(" ^") and not line.startswith("See http")]
-    return "; ".join(said[:2]) or type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" ^") and not line.startswith("See http")]
+    return "; ".join(lines[:2]) or type(error).__name__
 
 
 def _once(faults: Iterable[Fault]) -> list[Fault]:

@@ -151,12 +151,12 @@ def _unresolved(full: str, error: OmegaConfBaseException) -> Fault:
     return Fault(key=full, expected="a value that can be resolved", received=reason, remedy=remedy)
 
 
-def _unset(typed: DictConfig, known: Collection[str]) -> list[Fault]:
+def _unset(typed: DictConfig, doubtful: Collection[str]) -> list[Fault]:
     """Keys that have no default and that nothing has set."""
     faults: list[Fault] = []
     for key in schema_keys().values():
         group = key.name.split(".", 1)[0]
-        if key.is_group or key.default is not MISSING or {key.name, group} & set(known):
+        if key.is_group or key.default is not MISSING or {key.name, group} & set(doubtful):
             continue
         parent, _, name = key.name.rpartition(".")
         if not OmegaConf.is_missing(OmegaConf.select(typed, parent), name):
@@ -168,11 +168,11 @@ def _unset(typed: DictConfig, known: Collection[str]) -> list[Fault]:
     return faults
 
 
-def _sound(typed: DictConfig, known: Collection[str]) -> Iterator[tuple[str, Any]]:
+def _sound(typed: DictConfig, doubtful: Collection[str]) -> Iterator[tuple[str, Any]]:
     """Each leaf's full key and value, of those that nothing is known against."""
     for key in schema_keys().values():
         itself_and_above = (key.name.rsplit(".", count)[0] for count in range(key.name.count(".") + 1))
-        if key.is_group or any(name in known for name in itself_and_above):
+        if key.is_group or any(name in doubtful for name in itself_and_above):
             continue
         parent, _, name = key.name.rpartition(".")
         section = OmegaConf.select(typed, parent) if parent else typed
@@ -216,9 +216,9 @@ def stored_config(run: Path, *, needed: tuple[str, ...] = ()) -> Config:
     return Config(seed=typed.seed, **sections)
 
 
-def section_of(section: type[T], written: Any) -> T:
+def section_of(section: type[T], content: Any) -> T:
     """One section's values, of what a file of conf/ has for it."""
-    return _values(section, cast(DictConfig, OmegaConf.merge(OmegaConf.structured(form_of(section)), written)))
+    return _values(section, cast(DictConfig, OmegaConf.merge(OmegaConf.structured(form_of(section)), content)))
 
 
 def _values(section: type[T], checked: DictConfig, key: str = "") -> T:

@@ -18,7 +18,7 @@ class Unit(Enum):
 
 
 FORMS = '"2 epochs", "500 steps", "10%", a whole number of epochs, or a fraction of the training between 0 and 1'
-WRITTEN = re.compile(r"(?P<amount>\d+(?:\.\d+)?)\s*(?P<unit>epochs?|ep|steps?|%)?", re.IGNORECASE)
+PATTERN = re.compile(r"(?P<amount>\d+(?:\.\d+)?)\s*(?P<unit>epochs?|ep|steps?|%)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Duration:
     """As its author wrote it."""
 
     @property
-    def written(self) -> str | float:
+    def source(self) -> str | float:
         return str(self) if self.text is None else self.text
 
     def steps(self, steps_per_epoch: int, total_steps: int) -> int:
@@ -61,16 +61,16 @@ def parse_duration(value: Any, key: str = "duration") -> Duration:
         InputError: the value is none of these forms, is negative, or is a share above 100 %.
     """
     if isinstance(value, str):
-        written = WRITTEN.fullmatch(value.strip())
-        if written is None:
+        match = PATTERN.fullmatch(value.strip())
+        if match is None:
             raise _unreadable(value, key)
-        unit = (written["unit"] or "").lower()
+        unit = (match["unit"] or "").lower()
         if not unit:
-            return _bare(float(written["amount"]), value, key)
+            return _bare(float(match["amount"]), value, key)
         if unit == "%":
-            return _checked(Duration(float(written["amount"]) / 100, Unit.fraction, value), value, key)
+            return _checked(Duration(float(match["amount"]) / 100, Unit.fraction, value), value, key)
         counted = Unit.steps if unit[0] == "s" else Unit.epochs
-        return _checked(Duration(float(written["amount"]), counted, value), value, key)
+        return _checked(Duration(float(match["amount"]), counted, value), value, key)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _unreadable(value, key)
     return _bare(float(value), value, key)

@@ -66,12 +66,12 @@ def example(key: str) -> str:
     elif default is dataclasses.MISSING or default is None or default in ([], {}):
         return ""
     else:
-        value = written(default)
+        value = override_value(default)
     word = f"{key}={value}"
     return f'"{word}"' if set(" {[(") & set(value) else word
 
 
-def written(value: Any) -> str:
+def override_value(value: Any) -> str:
     """A value in Hydra's override syntax."""
     if isinstance(value, Enum):
         return str(value.value)
@@ -85,10 +85,10 @@ PLAIN = re.compile(r"[\w./+-]+")  # what Hydra's override syntax takes without q
 
 def command_to_go_on(overrides: Sequence[str], folder: Path) -> str:
     """The same run in the same folder, where resume=auto finds its checkpoint."""
-    kept = [word for word in overrides if not word.startswith("resume=")]
+    words = [word for word in overrides if not word.startswith("resume=")]
     place = str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
-    written = place if PLAIN.fullmatch(place) else quoted(place)
-    return shlex.join(["python", "train.py", *kept, f"hydra.run.dir={written}"])
+    run_dir = place if PLAIN.fullmatch(place) else quoted(place)
+    return shlex.join(["python", "train.py", *words, f"hydra.run.dir={run_dir}"])
 
 
 def quoted(value: object) -> str:

@@ -65,7 +65,7 @@ def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
     return get_close_matches(name, list(choices), n=count, cutoff=0.5)
 
 
-def said(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """What an exception says, on one line; its type where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__
 

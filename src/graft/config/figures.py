@@ -72,34 +72,34 @@ def ranking(values: Sequence[float | None], direction: str) -> list[int]:
         direction: min or max.
     """
     sign = 1 if direction == "min" else -1
-    known = [(place, value) for place, value in enumerate(values) if value is not None and isfinite(value)]
-    return [place for place, _ in sorted(known, key=lambda pair: sign * pair[1])]
+    pairs = [(place, value) for place, value in enumerate(values) if value is not None and isfinite(value)]
+    return [place for place, _ in sorted(pairs, key=lambda pair: sign * pair[1])]
 
 
 def monitored(task: TaskKind) -> dict[str, Figure]:
     """What a checkpoint can be chosen by, under its full name."""
-    known = (LOSS, *FIGURES[task])
-    on_train = {f"train/{figure.name}": figure for figure in known if figure.trained}
-    return {f"val/{figure.name}": figure for figure in known} | on_train
+    figures = (LOSS, *FIGURES[task])
+    on_train = {f"train/{figure.name}": figure for figure in figures if figure.trained}
+    return {f"val/{figure.name}": figure for figure in figures} | on_train
 
 
 def monitor_fault(task: TaskKind, monitor: str, direction: str) -> Fault | None:
     """What is wrong with choosing a checkpoint by this figure, if anything is."""
-    known = monitored(task)
-    if monitor not in known:
-        near = nearest(monitor, known, 1) or ["val/loss"]
+    figures = monitored(task)
+    if monitor not in figures:
+        near = nearest(monitor, figures, 1) or ["val/loss"]
         reason = " (a choice made on test would flatter the test)" if monitor.startswith("test/") else ""
         return Fault(
             key="checkpoint.monitor",
-            expected=f"one of {', '.join(known)} with data.task={task.value}",
+            expected=f"one of {', '.join(figures)} with data.task={task.value}",
             received=f"{monitor!r}{reason}",
             remedy=f"checkpoint.monitor={near[0]}",
         )
-    if direction != known[monitor].direction:
+    if direction != figures[monitor].direction:
         return Fault(
             key="checkpoint.direction",
-            expected=f"{known[monitor].direction} with checkpoint.monitor={monitor}",
+            expected=f"{figures[monitor].direction} with checkpoint.monitor={monitor}",
             received=repr(direction),
-            remedy=f"checkpoint.direction={known[monitor].direction}",
+            remedy=f"checkpoint.direction={figures[monitor].direction}",
         )
     return None

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from graft.config.examples import written
+from graft.config.examples import override_value
 from graft.config.keys import Key, schema_keys
 
 WIDTH = 116
@@ -102,7 +102,7 @@ def _keys(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name in MAIN_KEYS:
         key = schema_keys()[name]
         default = values.get(name, key.default)
-        yield f"{name}={'' if default is MISSING else written(default)}", key.doc
+        yield f"{name}={'' if default is MISSING else override_value(default)}", key.doc
 
 
 def _headed(title: str, rows: Iterator[tuple[str, str]]) -> str:
@@ -157,6 +157,6 @@ def _key_table(keys: list[Key]) -> str:
 
 
 def _key_row(key: Key) -> str:
-    default = "*set by the option*" if key.default is MISSING else f"`{written(key.default) or '(empty)'}`"
+    default = "*set by the option*" if key.default is MISSING else f"`{override_value(key.default) or '(empty)'}`"
     cells = (f"`{key.name}`", key.expected, default, " ".join(key.doc.split()))
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -19,7 +19,7 @@ from graft.config.choices import Freeze
 from graft.config.duration import Duration
 from graft.config.faults import nearest
 from graft.config.schema import Config
-from graft.config.values import as_written, is_section
+from graft.config.values import is_section, to_plain
 
 # What people who come from other tools type, and the key that it is here.
 ALIASES = {
@@ -182,7 +182,7 @@ def _keys_of(section: type, prefix: str) -> Iterator[Key]:
 def _default(each: dataclasses.Field[Any]) -> Any:
     if each.default_factory is not dataclasses.MISSING:
         return each.default_factory()
-    return dataclasses.MISSING if each.default == "???" else as_written(each.default)
+    return dataclasses.MISSING if each.default == "???" else to_plain(each.default)
 
 
 def _field_docs(section: type) -> dict[str, str]:

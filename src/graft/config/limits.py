@@ -88,8 +88,8 @@ def is_rename_rule(pair: Any) -> bool:
     except re.error:
         return False
     groups = re.findall(r"\\(?:g<(\w+)>|([1-9]\d?))", replacement)
-    known = {str(number) for number in range(compiled.groups + 1)} | set(compiled.groupindex)
-    return all((name or number) in known for name, number in groups)
+    references = {str(number) for number in range(compiled.groups + 1)} | set(compiled.groupindex)
+    return all((name or number) in references for name, number in groups)
 
 
 def is_freeze(value: Any) -> bool:

@@ -70,9 +70,9 @@ def config_of(args: argparse.Namespace, options: Sequence[Option], further: Mapp
     assert isinstance(cfg, DictConfig)
     try:
         for option in options:
-            given = getattr(args, option.place)
-            if given not in (None, False, []):
-                OmegaConf.update(cfg, option.key, _value(option, given), merge=True, force_add=True)
+            value = getattr(args, option.place)
+            if value not in (None, False, []):
+                OmegaConf.update(cfg, option.key, _value(option, value), merge=True, force_add=True)
         return parse(cfg)
     except InputError as error:
         raise in_options(error, options) from error
@@ -90,16 +90,16 @@ def in_options(error: InputError, options: Sequence[Option]) -> InputError:
     return InputError(text.replace("donor.path", "donor"))
 
 
-def _value(option: Option, given: Any) -> Any:
+def _value(option: Option, value: Any) -> Any:
     key = schema_keys()[option.key]
-    if not isinstance(given, list):
-        return given if isinstance(given, bool) or key.is_text else _read(option, given)
+    if not isinstance(value, list):
+        return value if isinstance(value, bool) or key.is_text else _read(option, value)
     if key.is_open or key.is_group:
         merged: dict[str, Any] = {}
-        for each in given:
+        for each in value:
             merged |= _pairs(option, each)
         return merged
-    return [entry for each in given for entry in _entries(option, each)]
+    return [entry for each in value for entry in _entries(option, each)]
 
 
 def _entries(option: Option, text: str) -> list[Any]:

@@ -24,9 +24,9 @@ def instead_of_regex(pattern: str, fits: Fits) -> str:
 
 def instead_of_glob(glob: str, names: Iterable[str]) -> str:
     """The same for a glob."""
-    known = list(names)
+    candidates = list(names)
     return _first(
-        glob, lambda reading: any(fnmatchcase(name, reading) for name in known), [(_without_regex(glob), _GLOB)]
+        glob, lambda reading: any(fnmatchcase(name, reading) for name in candidates), [(_without_regex(glob), _GLOB)]
     )
 
 

@@ -45,12 +45,12 @@ def conf_folder() -> Path:
 
 def packaged_backbones() -> list[str]:
     """Options of the group backbone whose weights an installed package ships."""
-    found: list[str] = []
+    options: list[str] = []
     for path in sorted((conf_folder() / "backbone").glob("*.yaml")):
         package = OmegaConf.select(OmegaConf.load(path), "published.package")
         if package and find_spec(package) is not None:
-            found.append(path.stem)
-    return found
+            options.append(path.stem)
+    return options
 
 
 def composed(words: Sequence[str]) -> Config:

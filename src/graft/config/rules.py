@@ -120,11 +120,11 @@ MATTERS = (
 
 def clashes(values: Values) -> list[Fault]:
     """Faults between keys; a key that has a fault of its own is not in `values`, and nothing is said of it here."""
-    found = [*_required(values), *_without_effect(values)]
+    faults = [*_required(values), *_without_effect(values)]
     for keys, rule in RULES:
         if all(key in values for key in keys):
-            found.extend(rule(values))
-    return found
+            faults.extend(rule(values))
+    return faults
 
 
 def _word(kind: Any) -> str:

@@ -11,7 +11,7 @@ from graft.config.figures import monitor_fault
 
 Values = Mapping[str, Any]
 
-SAID_BY: dict[DataKind, tuple[tuple[TaskKind, ...], str]] = {
+TASKS_OF: dict[DataKind, tuple[tuple[TaskKind, ...], str]] = {
     DataKind.solar_cells: (
         (TaskKind.single_label, TaskKind.regression),
         "whose cells have one probability of being defective each",
@@ -24,11 +24,11 @@ SAID_BY: dict[DataKind, tuple[tuple[TaskKind, ...], str]] = {
 
 def _labels_for_the_task(values: Values) -> Iterator[Fault]:
     kind, task = values["data.kind"], values["data.task"]
-    known, said = SAID_BY[kind]
-    if task not in known:
+    tasks, reason = TASKS_OF[kind]
+    if task not in tasks:
         yield Fault(
             key="data.task",
-            expected=f"{' or '.join(each.value for each in known)} with data={kind.value}, {said}",
+            expected=f"{' or '.join(each.value for each in tasks)} with data={kind.value}, {reason}",
             received=task.value,
             remedy=f"data=csv data.root=FILE.csv data.task={task.value}",
         )

@@ -14,13 +14,13 @@ Values = Mapping[str, Any]
 def _one_process_measures(values: Values) -> Iterator[Fault]:
     processes = values["trainer.devices"] * values["trainer.num_nodes"]
     measured = {"optimizer.lr": (FIND, "a number", "number"), "trainer.tune": ("auto", "off", "settings")}
-    for key, (word, instead, found) in measured.items():
+    for key, (word, instead, outcome) in measured.items():
         if values[key] == word and processes > 1:
             yield Fault(
                 key=key,
                 expected=f"{instead} with several processes, which must all train alike",
                 received=f"{word} with {processes} processes",
-                remedy=f"{key}={word} with trainer.devices=1 first, then the {found} that it gives",
+                remedy=f"{key}={word} with trainer.devices=1 first, then the {outcome} that it gives",
             )
 
 

@@ -18,16 +18,16 @@ from graft.config.duration import Duration, parse_duration
 T = TypeVar("T")
 
 
-def as_written(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
     """A value of the config, or a tree of them, as YAML has it: sections as mappings, durations as they were typed."""
     if isinstance(value, Duration):
-        return value.written
+        return value.source
     if dataclasses.is_dataclass(value):
-        return {each.name: as_written(getattr(value, each.name)) for each in dataclasses.fields(value)}
+        return {each.name: to_plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {as_written(name): as_written(entry) for name, entry in value.items()}
+        return {to_plain(name): to_plain(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [as_written(entry) for entry in value]
+        return [to_plain(entry) for entry in value]
     return value
 
 
@@ -38,14 +38,14 @@ def form_of(section: type) -> type:
     return dataclasses.make_dataclass(
         section.__name__,
         [
-            (each.name, _written_type(types[each.name]), _default(each, types[each.name]))
+            (each.name, _form_type(types[each.name]), _default(each, types[each.name]))
             for each in dataclasses.fields(section)
         ],
         kw_only=True,
     )
 
 
-def values_of(section: type[T], written: Mapping[str, Any], key: str = "") -> T:
+def values_of(section: type[T], form: Mapping[str, Any], key: str = "") -> T:
     """The section's values, of what is written for them in plain containers; what is not keeps its default.
 
     Args:
@@ -56,7 +56,7 @@ def values_of(section: type[T], written: Mapping[str, Any], key: str = "") -> T:
     """
     types = get_type_hints(section)
     prefix = f"{key}." if key else ""
-    return section(**{name: _value(types[name], entry, f"{prefix}{name}") for name, entry in written.items()})
+    return section(**{name: _value(types[name], entry, f"{prefix}{name}") for name, entry in form.items()})
 
 
 def is_section(annotation: Any) -> bool:
@@ -64,17 +64,17 @@ def is_section(annotation: Any) -> bool:
     return annotation is not Duration and dataclasses.is_dataclass(annotation)
 
 
-def _written_type(annotation: Any) -> Any:
+def _form_type(annotation: Any) -> Any:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if is_section(annotation):
         return form_of(annotation)
     if origin in (Union, UnionType):
-        plain = [_written_type(argument) for argument in arguments if argument is not NoneType]
+        plain = [_form_type(argument) for argument in arguments if argument is not NoneType]
         return Any if len(plain) > 1 or plain == [Any] else plain[0] | None
     if origin is list:
-        return list[_written_type(arguments[0])]
+        return list[_form_type(arguments[0])]
     if origin is dict:
-        return dict[str, _written_type(arguments[1])]
+        return dict[str, _form_type(arguments[1])]
     return Any if annotation is Duration else str if origin is Literal else annotation
 
 
@@ -83,17 +83,17 @@ def _default(each: dataclasses.Field[Any], annotation: Any) -> Any:
         return dataclasses.field(default_factory=form_of(annotation))
     if each.default_factory is not dataclasses.MISSING:
         return dataclasses.field(default_factory=each.default_factory)
-    return dataclasses.field(default=as_written(each.default))
+    return dataclasses.field(default=to_plain(each.default))
 
 
-def _value(annotation: Any, written: Any, key: str) -> Any:
+def _value(annotation: Any, form: Any, key: str) -> Any:
     arguments = get_args(annotation)
     if annotation == Duration | None:
-        return None if written is None else parse_duration(written, key)
+        return None if form is None else parse_duration(form, key)
     if annotation is Duration:
-        return parse_duration(written, key)
+        return parse_duration(form, key)
     if is_section(annotation):
-        return values_of(annotation, written, key)
+        return values_of(annotation, form, key)
     if get_origin(annotation) is dict and arguments[0] is Duration:
-        return {parse_duration(name, key): entry for name, entry in cast(dict[str, Any], written).items()}
-    return written
+        return {parse_duration(name, key): entry for name, entry in cast(dict[str, Any], form).items()}
+    return form

@@ -51,8 +51,8 @@ class Contents:
 
     def __init__(self, path: Path | None = None, *, writes: bool = True) -> None:
         self.path, self.writes = path, writes
-        self._known = _read(path) if path is not None else {}
-        self._seen: dict[Version, bytes] = {}
+        self._before = _read(path) if path is not None else {}
+        self._current: dict[Version, bytes] = {}
         self.hashed = 0
         """Files that had to be read."""
 
@@ -63,10 +63,10 @@ class Contents:
             OSError: it cannot be read.
         """
         status = os.stat(path)
-        known = self._known.get(Version.of(status))
-        if known is not None:
-            self._seen[Version.of(status)] = known
-            return known.hex(), status
+        content = self._before.get(Version.of(status))
+        if content is not None:
+            self._current[Version.of(status)] = content
+            return content.hex(), status
         with open(path, "rb") as file:
             status = os.fstat(file.fileno())
             value = hashlib.file_digest(file, "sha256").digest()[:HASH_BYTES]
@@ -74,20 +74,20 @@ class Contents:
         self.hashed += 1
         last = max(after.st_mtime, after.st_ctime)
         if Version.of(status) == Version.of(after) and last < time.time() - SETTLED_SECONDS:
-            self._seen[Version.of(after)] = value
+            self._current[Version.of(after)] = value
         return value.hex(), status
 
     def keep(self) -> None:
         """Writes the record of the files that were asked for, where it would be another; it only saves time, so a
         folder that cannot be written is no fault."""
-        if self.path is None or not self.writes or self._seen == self._known:
+        if self.path is None or not self.writes or self._current == self._before:
             return
-        rows = np.array([(*version, value) for version, value in self._seen.items()], dtype=_RECORD).tobytes()
+        rows = np.array([(*version, value) for version, value in self._current.items()], dtype=_RECORD).tobytes()
         with suppress(OSError):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(self.path) as temporary:
                 temporary.write_bytes(_MAGIC + rows + hashlib.sha256(rows).digest())
-        self._known = dict(self._seen)
+        self._before = dict(self._current)
 
 
 def _read(path: Path) -> dict[Version, bytes]:

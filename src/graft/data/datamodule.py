@@ -65,8 +65,8 @@ class DataModule(lightning.LightningDataModule):
     def prepare_data(self) -> None:
         """Fill the image cache, in one process, before the others open it."""
         for cropped in (False, True):
-            if kept := self._kept(cropped):
-                self._open_store(kept, self._decoding(cropped))
+            if parts := self._stored_parts(cropped):
+                self._open_store(parts, self._decoding(cropped))
 
     def images(self, part: str, *, augmented: bool = False) -> KeyedImages:
         """A part's images under keys (epoch, sample); augmented as in training, or as in evaluation."""
@@ -161,12 +161,12 @@ class DataModule(lightning.LightningDataModule):
         return choose_workers(images, accelerator=self._on_gpu(), processes=processes)
 
     def _open_sources(self, cropped: bool) -> None:
-        kept, decoding = self._kept(cropped), self._decoding(cropped)
-        stored = self._open_store(kept, decoding) if kept else None
+        parts, decoding = self._stored_parts(cropped), self._decoding(cropped)
+        stored = self._open_store(parts, decoding) if parts else None
         for part in PARTS:
             samples = self.table.part(part)
             files = ImageFiles([sample.path for sample in samples], decoding.channels, decoding.jpeg_edge)
-            self._sources[part, cropped] = stored(samples) if stored and part in kept else files
+            self._sources[part, cropped] = stored(samples) if stored and part in parts else files
 
     def _decoding(self, cropped: bool) -> Decoding:
         """Resized where the whole image is, at first; as decoded where a random part of it is (`cropped`)."""
@@ -178,7 +178,7 @@ class DataModule(lightning.LightningDataModule):
             mode=interpolation(self.preprocess),
         )
 
-    def _kept(self, cropped: bool) -> Sequence[str]:
+    def _stored_parts(self, cropped: bool) -> Sequence[str]:
         """The parts that cache=images keeps so decoded: each as training or evaluation asks for it."""
         if self.cache is None or self.cache.kind is not CacheKind.images:
             return ()
@@ -186,7 +186,7 @@ class DataModule(lightning.LightningDataModule):
             return () if cropped else PARTS
         return [part for part in PARTS if (part == "train") == cropped]
 
-    def _open_store(self, kept: Sequence[str], decoding: Decoding) -> Callable[[Sequence[Sample]], ImageSource]:
+    def _open_store(self, parts: Sequence[str], decoding: Decoding) -> Callable[[Sequence[Sample]], ImageSource]:
         assert self.cache is not None, "something is kept"
         folder = CacheFolder(self.cache.dir, max_gb=self.cache.max_gb, say=self.say)
-        return store_images([sample for part in kept for sample in self.table.part(part)], folder, decoding)
+        return store_images([sample for part in parts for sample in self.table.part(part)], folder, decoding)

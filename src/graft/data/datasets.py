@@ -53,17 +53,17 @@ def load_table(data: DataConfig, contents: Contents | None = None) -> Table:
     faults = [*listing.faults, *_check_config(data, listing)]
     contents = contents or Contents()
     looked = _look(listing.entries, data, contents)
-    unreadable = [*listing.stray, *((entry.path, seen.fault) for entry, seen in looked if seen.fault)]
+    unreadable = [*listing.stray, *((entry.path, look.fault) for entry, look in looked if look.fault)]
     if unreadable and data.on_error is OnError.stop:
         faults.append(_unreadable(unreadable, listing.key))
-    sound = [(entry, seen) for entry, seen in looked if not seen.fault]
+    sound = [(entry, look) for entry, look in looked if not look.fault]
     faults.extend(_twice(sound, data, listing))
     if not faults:
         faults.extend(_assign_parts([entry for entry, _ in sound], data, listing))
     if faults:
         raise ConfigError(faults)
     contents.keep()
-    parts = {part: tuple(_sample(e, seen, data) for e, seen in sound if e.part == part) for part in PARTS}
+    parts = {part: tuple(_sample(e, look, data) for e, look in sound if e.part == part) for part in PARTS}
     return Table(
         classes=listing.classes,
         **parts,
@@ -79,7 +79,7 @@ def record_of_contents(cache: Path, data: DataConfig) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _Look:
     """What looking at a file told."""
 
     fault: str = ""
@@ -87,23 +87,23 @@ class _Seen:
     inode: tuple[int, int] = (0, 0)
 
 
-def _look(entries: Sequence[Entry], data: DataConfig, contents: Contents) -> list[tuple[Entry, _Seen]]:
+def _look(entries: Sequence[Entry], data: DataConfig, contents: Contents) -> list[tuple[Entry, _Look]]:
     thorough = data.on_error is OnError.skip
 
-    def look(entry: Entry) -> _Seen:
+    def look(entry: Entry) -> _Look:
         try:
             check_image(entry.path, data.channels, thorough=thorough)
             content, status = contents.of(entry.path)
         except Unreadable as unreadable:
-            return _Seen(unreadable.reason)
+            return _Look(unreadable.reason)
         except OSError as error:
-            return _Seen(error.strerror or "cannot be read")
-        return _Seen("", content, (status.st_dev, status.st_ino))
+            return _Look(error.strerror or "cannot be read")
+        return _Look("", content, (status.st_dev, status.st_ino))
 
     chunks = [entries[start : start + _CHUNK] for start in range(0, len(entries), _CHUNK)]
     with ThreadPoolExecutor(max_workers=min(8, 2 * (os.cpu_count() or 1))) as pool:
-        seen = pool.map(lambda chunk: [look(entry) for entry in chunk], chunks)
-        return list(zip(entries, (one for chunk in seen for one in chunk), strict=True))
+        results = pool.map(lambda chunk: [look(entry) for entry in chunk], chunks)
+        return list(zip(entries, (one for chunk in results for one in chunk), strict=True))
 
 
 def _check_config(data: DataConfig, listing: Listing) -> list[Fault]:
@@ -141,11 +141,11 @@ def _assign_parts(entries: Sequence[Entry], data: DataConfig, listing: Listing) 
     """Carve what is missing off train, and see that every part can do its work."""
     labels = LABELS[data.task]
     fractions = {"test": data.test_fraction, "val": data.val_fraction}
-    given = {entry.part for entry in listing.entries}
-    if lost := [part for part in PARTS if part in given and all(entry.part != part for entry in entries)]:
+    present = {entry.part for entry in listing.entries}
+    if lost := [part for part in PARTS if part in present and all(entry.part != part for entry in entries)]:
         return [Fault(key=listing.key, expected=f"images of {part} that can be read", received="none") for part in lost]
     for part in ("test", "val"):
-        if part not in given and fractions[part]:
+        if part not in present and fractions[part]:
             pool = [entry for entry in entries if entry.part == "train"]
             strata = [labels.stratum(entry.label) if entry.stratum is None else entry.stratum for entry in pool]
             for position in carve([entry.name for entry in pool], strata, fractions[part], data.split_seed):
@@ -164,17 +164,17 @@ def _assign_parts(entries: Sequence[Entry], data: DataConfig, listing: Listing) 
     return faults
 
 
-def _twice(sound: Sequence[tuple[Entry, _Seen]], data: DataConfig, listing: Listing) -> list[Fault]:
+def _twice(sound: Sequence[tuple[Entry, _Look]], data: DataConfig, listing: Listing) -> list[Fault]:
     """One file (also through a link) under two labels, in two parts, or listed twice."""
     places: dict[tuple[int, int], list[Entry]] = defaultdict(list)
-    for entry, seen in sound:
-        places[seen.inode].append(entry)
+    for entry, look in sound:
+        places[look.inode].append(entry)
     repeated = [entries for entries in places.values() if len(entries) > 1]
     if not repeated:
         return []
-    told = LABELS[data.task].told
+    words = LABELS[data.task].words
     shown = "; ".join(
-        " = ".join(f"{entry.path} ({entry.part}, {told(entry.label, listing.classes)})" for entry in entries)
+        " = ".join(f"{entry.path} ({entry.part}, {words(entry.label, listing.classes)})" for entry in entries)
         for entries in repeated[:SHOWN]
     )
     more = f"; and {len(repeated) - SHOWN} more" if len(repeated) > SHOWN else ""
@@ -192,6 +192,6 @@ def _unreadable(unreadable: Sequence[tuple[str, str]], key: str) -> Fault:
     )
 
 
-def _sample(entry: Entry, seen: _Seen, data: DataConfig) -> Sample:
+def _sample(entry: Entry, look: _Look, data: DataConfig) -> Sample:
     target = entry.target if data.targets is Targets.soft else None
-    return Sample(entry.path, entry.label, target, seen.content)
+    return Sample(entry.path, entry.label, target, look.content)

@@ -115,10 +115,10 @@ def _list_part(part: str, place: Path, root: Path, listing: Listing) -> None:
                 )
             )
         listing.entries.extend(Entry(path, os.path.relpath(path, root), label, part) for path in files)
-    known = Image.registered_extensions()
+    suffixes = Image.registered_extensions()
     for place_of_strays in {place, root}:
         for file in _visible(place_of_strays):
-            if file.is_file() and (file.suffix.lower() in known or file.suffix.lower() == ".npy"):
+            if file.is_file() and (file.suffix.lower() in suffixes or file.suffix.lower() == ".npy"):
                 stray = (str(file), "lies in no class folder")
                 if stray not in listing.stray:
                     listing.stray.append(stray)
@@ -128,10 +128,10 @@ def _compare_classes(present: dict[str, Path], listing: Listing) -> None:
     """Every part must hold the same classes."""
     trained = {folder.name for folder in _folders(present["train"])}
     for place in present.values():
-        held = {folder.name for folder in _folders(place)}
-        if held != trained:
-            only_train, only_here = sorted(trained - held), sorted(held - trained)
-            pairs = [f"{name} for {found[0]}" for name in only_here if (found := nearest(name, only_train, 1))]
+        names = {folder.name for folder in _folders(place)}
+        if names != trained:
+            only_train, only_here = sorted(trained - names), sorted(names - trained)
+            pairs = [f"{name} for {near[0]}" for name in only_here if (near := nearest(name, only_train, 1))]
             listing.faults.append(
                 Fault(
                     key=KEY,
@@ -155,7 +155,7 @@ def _unknown_part(name: str, parts: dict[str, str], present: dict[str, Path]) ->
 
 def _files_below(folder: str) -> list[str]:
     """Every visible file, sorted; linked folders are followed, but no folder is entered twice."""
-    found: list[str] = []
+    files_below: list[str] = []
     entered: set[str] = set()
     for place, folders, files in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -164,8 +164,8 @@ def _files_below(folder: str) -> list[str]:
             continue
         entered.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found.extend(os.path.join(place, name) for name in files if not name.startswith("."))
-    return sorted(found)
+        files_below.extend(os.path.join(place, name) for name in files if not name.startswith("."))
+    return sorted(files_below)
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -148,8 +148,8 @@ def store_images(
 
 def _key(samples: Sequence[Sample], decoding: Decoding) -> str:
     versions = [version(library) for library in ("pillow", "torch", "torchvision")]
-    told = (decoding.channels, decoding.jpeg_edge, decoding.edge, decoding.mode.value if decoding.edge else None)
-    running = hashlib.sha256(repr(("images", FORMAT, *told, versions)).encode())
+    settings = (decoding.channels, decoding.jpeg_edge, decoding.edge, decoding.mode.value if decoding.edge else None)
+    running = hashlib.sha256(repr(("images", FORMAT, *settings, versions)).encode())
     for sample in samples:
         running.update(sample.content.encode())
     return running.hexdigest()

@@ -99,8 +99,8 @@ class KeyedImages(Dataset[dict[str, Any]]):
 
 def label_tensor(labels: Sequence[Label]) -> torch.Tensor:
     """Classes as int64 [N]; several labels or numbers an image as float32 [N, K]."""
-    held = torch.tensor(labels)
-    return held.to(torch.float32 if held.ndim == 2 else torch.int64)
+    tensor = torch.tensor(labels)
+    return tensor.to(torch.float32 if tensor.ndim == 2 else torch.int64)
 
 
 def as_batched(batch: Any) -> Any:

@@ -99,12 +99,12 @@ class MixedImages(Dataset[dict[str, Any]]):
 
     def __getitems__(self, pairs: Sequence[Pair]) -> Batch | Unreadable:
         keys = list(dict.fromkeys(key for pair in pairs for key in (pair.key, pair.partner)))
-        found = self.images.__getitems__(keys)
-        if isinstance(found, Unreadable):
-            return found
-        items = {key: {name: values[place] for name, values in found.items()} for place, key in enumerate(keys)}
+        batch = self.images.__getitems__(keys)
+        if isinstance(batch, Unreadable):
+            return batch
+        items = {key: {name: values[place] for name, values in batch.items()} for place, key in enumerate(keys)}
         mixed = [self._mixed(items[pair.key], items[pair.partner], pair) for pair in pairs]
-        return {name: torch.stack([item[name] for item in mixed]) for name in found}
+        return {name: torch.stack([item[name] for item in mixed]) for name in batch}
 
     def _mixed(self, own: Batch, partner: Batch, pair: Pair) -> Batch:
         of = (pair.key.epoch, pair.step) if self.augment.mix_per == "batch" else pair.key

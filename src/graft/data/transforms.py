@@ -111,14 +111,14 @@ def jpeg_edge(preprocess: Preprocess, crop_scale: Sequence[float] | None = None)
 
 def interpolation(preprocess: Preprocess) -> InterpolationMode:
     """The donor's, by its name."""
-    known = {mode.value: mode for mode in InterpolationMode}
-    if preprocess.interpolation not in known:
-        near = nearest(preprocess.interpolation, known, 1)
+    modes = {mode.value: mode for mode in InterpolationMode}
+    if preprocess.interpolation not in modes:
+        near = nearest(preprocess.interpolation, modes, 1)
         raise InputError(
-            f"interpolation: expected {', '.join(known)}, received {preprocess.interpolation}"
+            f"interpolation: expected {', '.join(modes)}, received {preprocess.interpolation}"
             + (f"; try {near[0]}" if near else "")
         )
-    return known[preprocess.interpolation]
+    return modes[preprocess.interpolation]
 
 
 def resize(image_CHW: torch.Tensor, edge: int, mode: InterpolationMode) -> torch.Tensor:

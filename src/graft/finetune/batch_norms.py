@@ -10,7 +10,7 @@ from torch import nn
 
 from graft.config.choices import FreezeBatchNorm
 from graft.finetune.freeze import BATCH_NORMS, Frozen, modules_in_eval
-from graft.models.memo import known
+from graft.models.memo import once_for
 from graft.models.network import Network
 
 
@@ -24,19 +24,19 @@ def norm_that_needs_two(network: Network, states: Sequence[Frozen], freeze_bn: F
     module, heads = network.module, network.stages.heads
     side = network.preprocess.image_size
     shape = (network.build["channels"], side, side)
-    single = known(network, lambda: norms_of_single_values(module, shape), "norms of single values", shape)
+    single = once_for(network, lambda: norms_of_single_values(module, shape), "norms of single values", shape)
     in_eval = [modules_in_eval(module, state, freeze_bn, heads=heads) for state in states]
     return next((name for name in single if any(name not in quiet for quiet in in_eval)), None)
 
 
 def norms_of_single_values(module: nn.Module, image_CHW: tuple[int, int, int]) -> list[str]:
     """Paths of the batch-norms to which one image gives one value a channel."""
-    found: dict[str, None] = {}
+    norms: dict[str, None] = {}
 
     def look(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def at(_: nn.Module, inputs: tuple[Any, ...]) -> None:
             if inputs[0].numel() == inputs[0].shape[1]:
-                found[name] = None
+                norms[name] = None
 
         return at
 
@@ -54,4 +54,4 @@ def norms_of_single_values(module: nn.Module, image_CHW: tuple[int, int, int]) -
             hook.remove()
         for part, mode in modes.items():
             part.training = mode
-    return list(found)
+    return list(norms)

@@ -21,11 +21,11 @@ from torch import distributed
 from typing_extensions import override
 
 from graft.config.choices import TaskKind
-from graft.config.faults import RunFailed, said
+from graft.config.faults import RunFailed, one_line
 from graft.config.figures import FIGURES, LOSS, ranking
 from graft.config.rules_logger import is_file_store
 from graft.config.schema import CheckpointConfig, LoggerConfig
-from graft.finetune.checkpoint import BEST, FOLDER, LAST, PREVIOUS, CheckpointFile, give_name, unwritten
+from graft.finetune.checkpoint import BEST, FOLDER, LAST, PREVIOUS, CheckpointFile, give_name, write_failure
 from graft.finetune.module import FineTuning
 from graft.system.files import write_text
 from graft.system.stopping import Stopped, StopSignals
@@ -55,7 +55,7 @@ class EpochRows(Callback):
             try:
                 write_text(self.path, as_csv(tuning.history))
             except OSError as error:
-                raise unwritten(self.path, error) from error
+                raise write_failure(self.path, error) from error
             for logger in trainer.loggers:
                 logger.log_metrics(
                     {key: value for key, value in row.items() if isinstance(value, int | float)}, row["step"]
@@ -111,9 +111,9 @@ class Checkpoints(Checkpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         every = self.config.every_n_steps
-        taken = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         last = batch_idx + 1 == trainer.num_training_batches  # the evaluation and the epoch's end see to that one
-        if last or not taken:
+        if last or not stepped:
             return
         stop = self._told_to_stop()
         if stop or (every and trainer.global_step % every == 0):
@@ -142,7 +142,7 @@ class Checkpoints(Checkpoint):
         stop = self._told_to_stop()
         is_best = best_row(tuning.history, self.config) is tuning.history[-1]
         if is_best:
-            self.file.drop_kept()
+            self.file.drop_snapshot()
         final = trainer.current_epoch + 1 == trainer.max_epochs
         if stop or final or trainer.world_size > 1 or time.monotonic() >= self._due:
             self._save(trainer, tuning)
@@ -163,7 +163,7 @@ class Checkpoints(Checkpoint):
     def _save(self, trainer: L.Trainer, tuning: FineTuning) -> None:
         tuning.check_finite()
         began = time.monotonic()
-        self.file.write_kept()  # first, as last.ckpt is to name no epoch the best that best.ckpt is not
+        self.file.write_snapshot()  # first, as last.ckpt is to name no epoch the best that best.ckpt is not
         if trainer.is_global_zero and (self.folder / LAST).exists():
             give_name(self.folder / LAST, PREVIOUS)
         trainer.save_checkpoint(self.folder / LAST)
@@ -250,9 +250,9 @@ def epoch_line(history: Sequence[Mapping[str, Any]], epochs: int, task: TaskKind
     row, before = history[-1], history[-2] if len(history) > 1 else {}
     figures: list[str] = []
     for part in ("train", "val"):
-        known = [figure for figure in (LOSS, *FIGURES[task][:MOST_FIGURES]) if f"{part}/{figure.name}" in row]
-        told = [f"{figure.title} {row[f'{part}/{figure.name}']:.4f}" for figure in known]
-        figures += [f"{part} {told[0]}", *told[1:]] if told else []
+        shown = [figure for figure in (LOSS, *FIGURES[task][:MOST_FIGURES]) if f"{part}/{figure.name}" in row]
+        words = [f"{figure.title} {row[f'{part}/{figure.name}']:.4f}" for figure in shown]
+        figures += [f"{part} {words[0]}", *words[1:]] if words else []
     return (
         f"epoch {row['epoch']}/{epochs}  {' · '.join(figures)} · lr {row['lr']:.2e}"
         f" · {row['images_per_second']:.1f} images/s"
@@ -268,7 +268,7 @@ GLOO = "gloo/transport"  # in what its errors say, which have no type of their o
 
 
 @contextmanager
-def told_when_lost(folder: Path) -> Generator[None]:
+def explain_lost_process(folder: Path) -> Generator[None]:
     """Within it, a collective that the others have left is told as what it is.
 
     Raises:
@@ -280,10 +280,10 @@ def told_when_lost(folder: Path) -> Generator[None]:
         if not (isinstance(error, distributed.DistError) or GLOO in str(error)):
             raise
         last = folder / FOLDER / LAST
-        kept = f"{last} holds everything up to here" if last.exists() else "nothing had been saved yet"
+        state = f"{last} holds everything up to here" if last.exists() else "nothing had been saved yet"
         raise RunFailed(
-            f"another process of this run was lost: killed, out of memory, or its machine is gone ({said(error)});"
-            f" {kept}, and the same command goes on"
+            f"another process of this run was lost: killed, out of memory, or its machine is gone ({one_line(error)});"
+            f" {state}, and the same command goes on"
         ) from error
 
 

@@ -25,7 +25,7 @@ PREVIOUS = "previous.ckpt"
 BEST = "best.ckpt"
 # Shaped as their parameter in every optimizer; what else one keeps (factored or preconditioned) has shapes of its own.
 MOMENTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer")
-KEPT = frozenset({str, int, float, bool, type(None), torch.Tensor, nn.Parameter})
+STORABLE = frozenset({str, int, float, bool, type(None), torch.Tensor, nn.Parameter})
 
 
 def read_checkpoint(path: Path | str) -> dict[str, Any]:
@@ -67,11 +67,11 @@ class CheckpointFile(CheckpointIO):
     def __init__(self, path: Path | None = None, take: Callable[[], dict[str, Any]] | None = None) -> None:
         self._path, self._take = path, take
         self._still: Collection[str] | None = None
-        self._kept: tuple[dict[str, Any], Path] | None = None
+        self._snapshot: tuple[dict[str, Any], Path] | None = None
 
     @contextmanager
     def in_memory(self, still: Collection[str] = ()) -> Generator[None]:
-        """Within it, a checkpoint that is saved is a copy in memory, until `write_kept` or `drop_kept`.
+        """Within it, a checkpoint that is saved is a copy in memory, until `write_snapshot` or `drop_snapshot`.
 
         Args:
             still: names in its state_dict of what never changes, which need no copy.
@@ -82,16 +82,16 @@ class CheckpointFile(CheckpointIO):
         finally:
             self._still = None
 
-    def write_kept(self) -> None:
+    def write_snapshot(self) -> None:
         """Writes the checkpoint that is in memory, if there is one."""
-        if self._kept is not None:
-            checkpoint, path = self._kept
+        if self._snapshot is not None:
+            checkpoint, path = self._snapshot
             self._write(checkpoint, path)
-            self._kept = None
+            self._snapshot = None
 
-    def drop_kept(self) -> None:
+    def drop_snapshot(self) -> None:
         """What was in memory has been overtaken."""
-        self._kept = None
+        self._snapshot = None
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
@@ -99,7 +99,7 @@ class CheckpointFile(CheckpointIO):
         assert foreign is None, f"a checkpoint holds tensors and primitives only, and {foreign}"
         if self._still is not None:
             still = {name: value for name, value in checkpoint["state_dict"].items() if name in self._still}
-            self._kept = _copy(checkpoint, {id(value) for value in still.values()}), Path(path)
+            self._snapshot = _copy(checkpoint, {id(value) for value in still.values()}), Path(path)
         else:
             self._write(checkpoint, Path(path))
 
@@ -109,7 +109,7 @@ class CheckpointFile(CheckpointIO):
             with atomic_path(target) as temporary:
                 torch.save(checkpoint, temporary)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-            raise unwritten(target, error) from error
+            raise write_failure(target, error) from error
 
     @override
     def load_checkpoint(
@@ -124,15 +124,15 @@ class CheckpointFile(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-def unwritten(path: Path, error: Exception) -> RunFailed:
+def write_failure(path: Path, error: Exception) -> RunFailed:
     """What a full or read-only disk comes to: which file it was, and what there still is."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
     folder = path.parent if path.parent.name == FOLDER else path.parent / FOLDER
     last = next((folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()), None)
-    kept = f"; {last.name}, written before, is intact" if last else ""
+    rest = f"; {last.name}, written before, is intact" if last else ""
     free = shutil.disk_usage(path.parent).free / 1e6 if path.parent.exists() else 0.0
     return RunFailed(
-        f"{path} could not be written ({reason}; {free:,.0f} MB are free there){kept}; make room, and the same command"
+        f"{path} could not be written ({reason}; {free:,.0f} MB are free there){rest}; make room, and the same command"
         " goes on"
     )
 
@@ -147,7 +147,7 @@ def give_name(source: Path, name: str) -> None:
             except OSError:
                 shutil.copyfile(source, temporary)
     except OSError as error:
-        raise unwritten(target, error) from error
+        raise write_failure(target, error) from error
 
 
 def remove_leftovers(folder: Path, names: Iterable[str] = ()) -> None:
@@ -169,25 +169,30 @@ def _copy(value: Any, still: Collection[int] = ()) -> Any:
 
 def _foreign(value: Any, where: str) -> str | None:
     """What in there is neither tensor nor primitive, and where; None: nothing is."""
-    if type(value) in KEPT:
+    if type(value) in STORABLE:
         return None
     if isinstance(value, Mapping):
-        held = [pair for key, inner in value.items() for pair in ((key, f"{where} key"), (inner, f"{where}/{key}"))]
+        inner_values = [
+            pair for key, inner in value.items() for pair in ((key, f"{where} key"), (inner, f"{where}/{key}"))
+        ]
     elif isinstance(value, list | tuple | set | frozenset):
-        held = [(inner, where) for inner in value]
+        inner_values = [(inner, where) for inner in value]
     else:
         return f"{where} is a {type(value).__name__}"
-    return next((found for inner, place in held if (found := _foreign(inner, place))), None)
+    return next((foreign for inner, place in inner_values if (foreign := _foreign(inner, place))), None)
 
 
 def state_by_name(state: Mapping[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
     """An optimizer's state dict with parameter names where torch puts positions."""
     names = _positions(state["param_groups"], groups)
-    held = [
+    param_groups = [
         {**{key: value for key, value in saved.items() if key != "params"}, "params": list(group.names)}
         for saved, group in zip(state["param_groups"], groups, strict=True)
     ]
-    return {"state": {names[position]: value for position, value in state["state"].items()}, "param_groups": held}
+    return {
+        "state": {names[position]: value for position, value in state["state"].items()},
+        "param_groups": param_groups,
+    }
 
 
 def state_by_position(state: Mapping[str, Any], groups: Sequence[Group], module: nn.Module) -> dict[str, Any]:
@@ -220,10 +225,10 @@ def state_by_position(state: Mapping[str, Any], groups: Sequence[Group], module:
                     f"resume: expected {key} of {name} in shape {tuple(shapes[name])}, received"
                     f" {tuple(value.shape)}; try resume=never"
                 )
-    held = [{**saved[group.name], "params": [position_of[name] for name in group.names]} for group in groups]
+    param_groups = [{**saved[group.name], "params": [position_of[name] for name in group.names]} for group in groups]
     return {
         "state": {position_of[name]: value for name, value in state["state"].items()},
-        "param_groups": held,
+        "param_groups": param_groups,
     }
 
 
@@ -233,12 +238,14 @@ def check_weights(saved: Mapping[str, torch.Tensor], present: Mapping[str, torch
     other = [name for name in present if name in saved and saved[name].shape != present[name].shape]
     if not (lacking or foreign or other):
         return
-    told = [f"{name} in shape {tuple(present[name].shape)}, not {tuple(saved[name].shape)}" for name in other[:5]]
-    told += [f"{name}, which it lacks" for name in lacking[:5]] + [f"no {name}" for name in foreign[:5]]
+    differences = [
+        f"{name} in shape {tuple(present[name].shape)}, not {tuple(saved[name].shape)}" for name in other[:5]
+    ]
+    differences += [f"{name}, which it lacks" for name in lacking[:5]] + [f"no {name}" for name in foreign[:5]]
     count = len(lacking) + len(foreign) + len(other)
     raise InputError(
         f"resume: expected a checkpoint of this network, received one of another ({count} tensors differ):\n  "
-        + "\n  ".join(told)
+        + "\n  ".join(differences)
         + "\ntry the configuration that wrote it, resume=never, or another hydra.run.dir"
     )
 

@@ -60,22 +60,22 @@ def undecayed(module: nn.Module, patterns: Sequence[str] = ()) -> dict[str, str]
     Raises:
         InputError: a glob that excludes nothing.
     """
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for name, _, reason in _by_kind(module):
         if reason is not None:
-            found[name] = reason
+            reasons[name] = reason
     names = [name for name, _ in module.named_parameters(remove_duplicate=False)]
     by_library = list(_named_by_library(module))
     for name in names:
-        if name not in found and any(fnmatchcase(name, glob) for glob in by_library):
-            found[name] = LIBRARY
+        if name not in reasons and any(fnmatchcase(name, glob) for glob in by_library):
+            reasons[name] = LIBRARY
     for glob in patterns:
         matched = [name for name in names if fnmatchcase(name, glob)]
-        further = [name for name in matched if found.get(name, CONFIG) == CONFIG]
+        further = [name for name in matched if reasons.get(name, CONFIG) == CONFIG]
         if not further:
-            raise _without_effect(glob, matched, names, found)
-        found |= dict.fromkeys(further, CONFIG)
-    return found
+            raise _without_effect(glob, matched, names, reasons)
+        reasons |= dict.fromkeys(further, CONFIG)
+    return reasons
 
 
 def _by_kind(module: nn.Module) -> Iterator[tuple[str, nn.Parameter, str | None]]:
@@ -109,9 +109,9 @@ def _named_by_library(module: nn.Module) -> Iterator[str]:
                 yield f"{path}.{name}" if path else str(name)
 
 
-def _without_effect(glob: str, matched: Sequence[str], names: Sequence[str], found: dict[str, str]) -> InputError:
+def _without_effect(glob: str, matched: Sequence[str], names: Sequence[str], reasons: dict[str, str]) -> InputError:
     if matched:
-        reason = f"which names only parameters without weight decay ({matched[0]}: {found[matched[0]]})"
+        reason = f"which names only parameters without weight decay ({matched[0]}: {reasons[matched[0]]})"
         remedy = "removing it"
     else:
         reason, remedy = "which names no parameter", ", ".join(nearest(glob, names)) or f"{names[0]}"

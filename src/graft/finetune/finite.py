@@ -50,7 +50,7 @@ class Finite:
         if self.on_nan is OnError.skip:
             self._statistics = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
 
-    def seen(self, loss: Tensor) -> Tensor:
+    def watch(self, loss: Tensor) -> Tensor:
         """The loss to train on: as it is, or with NaN for gradients."""
         if loss.device.type == "cpu" and math.isfinite(loss.item()):  # a look costs less than what stands below
             self._bad_loss = _FINE if self._bad_loss is None else self._bad_loss
@@ -99,7 +99,7 @@ class Finite:
             first, *bad = self._first.tolist()
             if first >= 0:
                 raise self._failed(first, bad)
-        bad = [not all(_is_finite(parameter.detach()) for parameter in held) for held in self._members]
+        bad = [not all(_is_finite(parameter.detach()) for parameter in members) for members in self._members]
         if any(bad):
             raise RunFailed(
                 f"the weights became NaN or infinite after step {step} ({self._names(bad)}); checkpoints written"
@@ -121,7 +121,7 @@ class Finite:
 
         By the sum of squares: on the CPU a largest value takes twelve times as long to find.
         """
-        grads = (parameter.grad for held in self._members for parameter in held if parameter.grad is not None)
+        grads = (parameter.grad for members in self._members for parameter in members if parameter.grad is not None)
         norms = [vector_norm(grad) for grad in grads]
         return self._bad_loss is _FINE and (not norms or math.isfinite(torch.stack(norms).sum().item()))
 
@@ -129,8 +129,8 @@ class Finite:
         assert self._bad_loss is not None, "a step has at least one batch"
         if self.scaled:
             return torch.stack([self._bad_loss, *(torch.zeros_like(self._bad_loss) for _ in self.groups)])
-        grads = [[parameter.grad for parameter in held if parameter.grad is not None] for held in self._members]
-        largest = [get_total_norm(held, math.inf).to(self._bad_loss.device) for held in grads]
+        grads = [[parameter.grad for parameter in group if parameter.grad is not None] for group in self._members]
+        largest = [get_total_norm(group, math.inf).to(self._bad_loss.device) for group in grads]
         return torch.stack([self._bad_loss, *(~torch.isfinite(norm) for norm in largest)])
 
     def _leave_out(self, step: int) -> None:

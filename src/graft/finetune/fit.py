@@ -16,10 +16,10 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler, PyTorchProfiler
 from rich.console import Console
 
-from graft.config.faults import ConfigError, InputError, RunFailed, said
+from graft.config.faults import ConfigError, InputError, RunFailed, one_line
 from graft.config.figures import monitor_fault
 from graft.config.schema import CheckpointConfig, TrainerConfig
-from graft.finetune.callbacks import Checkpoints, EpochLines, EpochRows, best_row, told_when_lost
+from graft.finetune.callbacks import Checkpoints, EpochLines, EpochRows, best_row, explain_lost_process
 from graft.finetune.checkpoint import BEST, FOLDER, LAST, CheckpointFile, read_checkpoint
 from graft.finetune.fit_result import FitResult
 from graft.finetune.hardware import hardware, known_to_be_none, precisions, quiet_lightning, strategy
@@ -110,7 +110,7 @@ def fit(
     shared_out = threads(trainer.threads or (1 if tuning.is_small else None))
     with (
         quiet_lightning(), known_to_be_none(), shared_out, denormals_as_zero(), _recomputing(tuning, trainer),
-        told_when_lost(folder),
+        explain_lost_process(folder),
     ):  # fmt: skip
         start = path
         while True:
@@ -123,7 +123,7 @@ def fit(
                     lightning.fit(tuning, datamodule=data, ckpt_path=start, weights_only=True)
                 break
             except torch.OutOfMemoryError as error:
-                reason = said(error)
+                reason = one_line(error)
             plan = with_smaller_batches(tuning.plan, datamodule, reason, say)
             del lightning
             free_memory()
@@ -170,7 +170,7 @@ def fit(
 def _ways(tuning: FineTuning) -> dict[str, dict[str, str]]:
     """How frozen prefixes ran on images; a mean of the weights is evaluated whole."""
     mean = {} if tuning.methods.average is None else {EVALUATION: WHOLE}
-    return {cut: {**ways, **mean} for cut, ways in tuning.route.taken.items()}
+    return {cut: {**ways, **mean} for cut, ways in tuning.route.ways.items()}
 
 
 def _check_timeline(timeline: Timeline, datamodule: Batches, trainer: TrainerConfig) -> None:

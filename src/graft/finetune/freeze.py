@@ -114,8 +114,8 @@ def _stages_of(expression: str, stages: Stages, key: str) -> tuple[set[str], tup
             named.update(stages.names)
         elif term == "none" and len(terms) == 1:
             continue
-        elif written := RANGE.fullmatch(term):
-            first, last = _ends(written, stages, key)
+        elif match := RANGE.fullmatch(term):
+            first, last = _ends(match, stages, key)
             named.update(stages.names[first : last + 1])
             if _is_first_numbered(stages.names, first):
                 before.update(stages.names[:first])
@@ -124,8 +124,8 @@ def _stages_of(expression: str, stages: Stages, key: str) -> tuple[set[str], tup
     return named | before, tuple(stage for stage in stages.names if stage in before - named)
 
 
-def _ends(written: re.Match[str], stages: Stages, key: str) -> tuple[int, int]:
-    first, last = written["first"].strip(), written["last"].strip()
+def _ends(match: re.Match[str], stages: Stages, key: str) -> tuple[int, int]:
+    first, last = match["first"].strip(), match["last"].strip()
     numbered = NUMBERED.fullmatch(first)
     if last.isdecimal() and numbered:
         last = f"{numbered['family']}{int(last)}"
@@ -139,11 +139,11 @@ def _ends(written: re.Match[str], stages: Stages, key: str) -> tuple[int, int]:
 
 
 def _is_first_numbered(names: Sequence[str], position: int) -> bool:
-    written = NUMBERED.fullmatch(names[position])
-    if written is None:
+    match = NUMBERED.fullmatch(names[position])
+    if match is None:
         return False
     families = [NUMBERED.fullmatch(name) for name in names]
-    return not any(earlier and earlier["family"] == written["family"] for earlier in families[:position])
+    return not any(earlier and earlier["family"] == match["family"] for earlier in families[:position])
 
 
 def _unknown_stage(term: str, stages: Stages, key: str) -> InputError:
@@ -158,8 +158,8 @@ def _unknown_stage(term: str, stages: Stages, key: str) -> InputError:
 def _unknown_prefix(prefix: str, stages: Stages, names: Sequence[str], key: str) -> InputError:
     parts = sorted({".".join(name.split(".")[: depth + 1]) for name in names for depth in range(name.count(".") + 1)})
     near = nearest(prefix, parts)
-    meant = instead_of_prefix(prefix, lambda reading: any(covers(reading, name) for name in names))
-    hint = f"; try {meant or ', '.join(near)}" if meant or near else ""
+    instead = instead_of_prefix(prefix, lambda reading: any(covers(reading, name) for name in names))
+    hint = f"; try {instead or ', '.join(near)}" if instead or near else ""
     if prefix in (*stages.names, HEAD):
         hint = f"; try {key}={prefix} without brackets, which names the stage"
     return InputError(
@@ -236,7 +236,7 @@ def modules_in_eval(module: nn.Module, frozen: Frozen, freeze_bn: FreezeBatchNor
 
 def _between_frozen(leaves: Sequence[str], holding: set[str], frozen_holders: set[str]) -> set[str]:
     """Leaves without tensors whose neighbours with tensors, in order of registration, are both frozen."""
-    found: set[str] = set()
+    between: set[str] = set()
     pending: list[str] = []
     frozen_before = False
     for name in leaves:
@@ -244,9 +244,9 @@ def _between_frozen(leaves: Sequence[str], holding: set[str], frozen_holders: se
             pending.append(name)
             continue
         if name in frozen_holders and frozen_before:
-            found.update(pending)
+            between.update(pending)
         pending, frozen_before = [], name in frozen_holders
-    return found
+    return between
 
 
 def _ancestors(name: str) -> Iterator[str]:
@@ -259,12 +259,12 @@ def _ancestors(name: str) -> Iterator[str]:
 def check_tied(module: nn.Module, frozen: Frozen) -> None:
     """Raises InputError if one of several names of a parameter is frozen and another is not."""
     for _, names in aliases(module):
-        held = [name for name in names if name in frozen.names]
-        if held and len(held) < len(names):
+        together = [name for name in names if name in frozen.names]
+        if together and len(together) < len(names):
             free = next(name for name in names if name not in frozen.names)
             raise InputError(
                 f"freeze: expected tied tensors to be frozen together, received {frozen.expression}, which freezes"
-                f" {held[0]} and not {free}, the same tensor"
+                f" {together[0]} and not {free}, the same tensor"
             )
 
 

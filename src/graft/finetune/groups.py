@@ -64,7 +64,7 @@ def group_parameters(
             continue
         stage = stages.stage_of(names[0])
         scale = _scale(names, stages, optimizer.lr_scale, used)
-        states = tuple(names[0] in held for held in frozen)
+        states = tuple(names[0] in members_of for members_of in frozen)
         if states not in parts.setdefault(stage, []):
             parts[stage].append(states)
         factor = scale * _decay(stage, stages, optimizer.layer_decay)
@@ -83,13 +83,13 @@ def group_parameters(
             + ("/no_decay" if spares else "")
             + (f" ×{factor:g}" if len(factors[stage]) > 1 else ""),
             stage=stage,
-            names=tuple(name for name, _ in held),
+            names=tuple(name for name, _ in members_of),
             factor=factor,
             lr=optimizer.rate * factor,
             weight_decay=0.0 if spares else optimizer.weight_decay,
-            parameters=sum(count for _, count in held),
+            parameters=sum(count for _, count in members_of),
         )
-        for (stage, part, spares, factor), held in sorted(
+        for (stage, part, spares, factor), members_of in sorted(
             members.items(), key=lambda item: (order.index(item[0][0]), *item[0][1:3], -item[0][3])
         )
     ]
@@ -181,8 +181,10 @@ def _check_used(
         matched = _fitting(key, names, stages)
         if not matched:
             instead = instead_of_prefix(key, lambda reading: bool(_fitting(reading, names, stages)))
-            known = {".".join(name.split(".")[: depth + 1]) for name in names for depth in range(name.count(".") + 1)}
-            near = nearest(key, sorted({*known, *stages.names, HEAD, BACKBONE}))
+            prefixes = {
+                ".".join(name.split(".")[: depth + 1]) for name in names for depth in range(name.count(".") + 1)
+            }
+            near = nearest(key, sorted({*prefixes, *stages.names, HEAD, BACKBONE}))
             remedy = instead or ", ".join(near) or ", ".join((*stages.names, HEAD))
             reason = "matches no parameter"
         elif all(name in never_trained for name in matched):

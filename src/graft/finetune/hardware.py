@@ -107,9 +107,11 @@ def _accelerator(config: TrainerConfig) -> str:
 
 
 def _precision(config: TrainerConfig, accelerator: str) -> str:
-    known = ("auto", "32-true", "bf16-mixed", "16-mixed")
-    if config.precision not in known:
-        raise InputError(f"trainer.precision: expected {', '.join(known)}, received {config.precision!r}; try auto")
+    precisions = ("auto", "32-true", "bf16-mixed", "16-mixed")
+    if config.precision not in precisions:
+        raise InputError(
+            f"trainer.precision: expected {', '.join(precisions)}, received {config.precision!r}; try auto"
+        )
     if config.precision == "16-mixed" and accelerator == "cpu":
         raise InputError("trainer.precision: expected 32-true or bf16-mixed on a CPU, received '16-mixed'; try auto")
     return training_precision(config)

@@ -66,14 +66,14 @@ class Evaluation(nn.Module):
         self.counts = task.confusion()
         self.loss = Sums()
         self.unsound = torch.zeros((), dtype=torch.float64)  # images of which some answer is not finite
-        self.seen: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.batches: list[tuple[Tensor, Tensor, Tensor]] = []
         self._uncounted: list[tuple[Tensor, Tensor]] = []
         self.keeps_outputs = False
 
     def reset(self, device: torch.device | str) -> None:
         self.loss = Sums(device)
         self.unsound = torch.zeros((), dtype=torch.float64, device=device)
-        self.seen.clear()
+        self.batches.clear()
         self._uncounted.clear()
         for metric in self._all():
             metric.reset()
@@ -87,7 +87,7 @@ class Evaluation(nn.Module):
         if len(self._uncounted) == TOGETHER:
             self._count()
         if self.keeps_outputs:
-            self.seen.append((index, label, answers_BK))
+            self.batches.append((index, label, answers_BK))
 
     def _count(self) -> None:
         """Several batches at once: torchmetrics takes longer to be called than to count."""
@@ -108,11 +108,11 @@ class Evaluation(nn.Module):
         """
         self._count()
         loss, weight, _, _, unsound = sums.tolist()
-        found = {f"{self.part}/loss": loss / weight}
+        figures = {f"{self.part}/loss": loss / weight}
         for name, metric in self.metrics.items():
             value = math.nan if unsound else float(metric.compute())  # pyright: ignore[reportCallIssue]
-            found[f"{self.part}/{name}"] = value
-        return found
+            figures[f"{self.part}/{name}"] = value
+        return figures
 
     def _all(self) -> list[Any]:
         return [*self.metrics.values(), *([self.counts] if self.counts is not None else [])]
@@ -124,7 +124,7 @@ class Evaluation(nn.Module):
 
     def outputs(self) -> Outputs:
         """Of all processes together, each image once, in the order of their indices."""
-        index, label, answers = (torch.cat(parts).cpu() for parts in zip(*self.seen, strict=True))
+        index, label, answers = (torch.cat(parts).cpu() for parts in zip(*self.batches, strict=True))
         if distributed.is_available() and distributed.is_initialized():
             shares: list[Any] = [None] * distributed.get_world_size()
             distributed.all_gather_object(shares, (index, label, answers))

@@ -114,8 +114,8 @@ class FineTuning(Evaluating):
 
         On a machine that is busy elsewhere, waiting for each other multiplies such steps' time.
         """
-        kept = self.kept_throughout
-        weights = list(self.route.behind[kept].parameters()) if kept else []
+        cut = self.kept_throughout
+        weights = list(self.route.behind[cut].parameters()) if cut else []
         matrices = all(weight.ndim <= 2 for weight in weights)
         return bool(weights) and matrices and sum(weight.numel() for weight in weights) <= SMALL
 
@@ -196,7 +196,7 @@ class FineTuning(Evaluating):
         scored = self.task.scored(logits.detach(), self.task.label(batch))
         self.sums.add(loss.detach(), scored, len(logits), weight)
         loss = self.methods.with_weights(self.methods.with_batch(loss, batch, weights))
-        return self.finite.seen(self.step_mean.share(loss, len(logits) if weight is None else weight))
+        return self.finite.watch(self.step_mean.share(loss, len(logits) if weight is None else weight))
 
     @override
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:

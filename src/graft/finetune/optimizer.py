@@ -79,10 +79,10 @@ def state_numbers(shapes: Sequence[torch.Size], config: OptimizerConfig) -> int:
         pass
     small = Counter(torch.Size(min(side, SMALL_SIDE) for side in shape) for shape in shapes)
     try:
-        kept = _state_after_a_step(small, config, "cpu")
+        numbers_after = _state_after_a_step(small, config, "cpu")
     except (RuntimeError, AssertionError):
         return 2 * numbers
-    return round(numbers * kept / max(sum(shape.numel() * count for shape, count in small.items()), 1))
+    return round(numbers * numbers_after / max(sum(shape.numel() * count for shape, count in small.items()), 1))
 
 
 def _state_after_a_step(shapes: Mapping[torch.Size, int], config: OptimizerConfig, device: str) -> int:
@@ -122,8 +122,10 @@ def _accepted(name: str) -> str:
     built = OWN.get(name) or TIMM.get_optimizer_class(name, bind_defaults=False)
     if not inspect.isclass(built):
         return ""
-    known = [key for key in inspect.signature(built).parameters if key not in ("self", "params", "lr", "weight_decay")]
-    return f" ({', '.join(known)})"
+    keywords = [
+        key for key in inspect.signature(built).parameters if key not in ("self", "params", "lr", "weight_decay")
+    ]
+    return f" ({', '.join(keywords)})"
 
 
 def rate_factor(config: SchedulerConfig, *, steps_per_epoch: int, total_steps: int) -> Factor:
@@ -137,14 +139,14 @@ def rate_factor(config: SchedulerConfig, *, steps_per_epoch: int, total_steps: i
     if config.kind is SchedulerKind.one_cycle:
         if warmup:
             raise InputError(
-                f"scheduler.warmup: expected 0, since one_cycle rises by itself, received {config.warmup.written!r};"
+                f"scheduler.warmup: expected 0, since one_cycle rises by itself, received {config.warmup.source!r};"
                 " try scheduler.peak_at"
             )
         return _one_cycle(config, total_steps)
     if warmup >= total_steps:
         raise InputError(
             f"scheduler.warmup: expected less than the whole training ({total_steps} steps), received"
-            f" {config.warmup.written!r}, which is {warmup} steps; try 5%"
+            f" {config.warmup.source!r}, which is {warmup} steps; try 5%"
         )
     shapes: Mapping[SchedulerKind, Callable[[], Factor]] = {
         SchedulerKind.constant: lambda: lambda step: 1.0,
@@ -186,7 +188,7 @@ def _steps(config: SchedulerConfig, steps_per_epoch: int, total_steps: int) -> F
     every = config.every.steps(steps_per_epoch, total_steps)
     if every == 0:
         raise InputError(
-            f"scheduler.every: expected more than nothing, received {config.every.written!r}; try 10 epochs"
+            f"scheduler.every: expected more than nothing, received {config.every.source!r}; try 10 epochs"
         )
     return lambda step: config.gamma ** (step // every)
 

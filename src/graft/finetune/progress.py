@@ -70,11 +70,11 @@ class Watch:
         self.freeze_bn = freeze_bn
         self.heads = heads
         self.moved: set[str] = set()
-        held = [self._unmoving(state) for state in states]
-        self.injected = digests(network, frozenset.intersection(*held))
+        unmoving = [self._unmoving(state) for state in states]
+        self.injected = digests(network, frozenset.intersection(*unmoving))
         always = frozenset.intersection(*(state.names for state in states))
         self._statistics = digests(network, (always - frozenset(self.injected)) & statistics(network))
-        self._holds = any(held)
+        self._holds = any(unmoving)
         self.phase: Phase | None = None
         self._digests: dict[str, str] = {}
         self._applied = False
@@ -88,8 +88,8 @@ class Watch:
         if self.phase is None or phase.start_step != self.phase.start_step:
             self.look()
             self.phase = phase
-            held = self._unmoving(phase.frozen)
-            self._digests = {**self.injected, **digests(self.network, held - self.injected.keys())}
+            unmoving = self._unmoving(phase.frozen)
+            self._digests = {**self.injected, **digests(self.network, unmoving - self.injected.keys())}
             self._applied = False
         must_apply, self._applied = not self._applied, True
         return must_apply

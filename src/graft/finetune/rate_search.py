@@ -80,11 +80,11 @@ def rate_at(step: int) -> float:
 def smooth(losses: Sequence[float]) -> list[float]:
     """A moving average that weighs as if it had no beginning [Kingma & Ba 2015, section 3]."""
     average = 0.0
-    found: list[float] = []
+    averages: list[float] = []
     for count, loss in enumerate(losses, 1):
         average = SMOOTHING * average + (1 - SMOOTHING) * loss
-        found.append(average / (1 - SMOOTHING**count))
-    return found
+        averages.append(average / (1 - SMOOTHING**count))
+    return averages
 
 
 def steepest(rates: Sequence[float], smoothed: Sequence[float]) -> float:

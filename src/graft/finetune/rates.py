@@ -57,8 +57,8 @@ class Rates:
 
     def apply(self, optimizer: Optimizer, groups: Sequence[Group], step: int) -> None:
         """Gives the optimizer, whose parameter groups these are, the rates of a step."""
-        for held, group in zip(optimizer.param_groups, groups, strict=True):
-            held["lr"] = self.of(group, step)
+        for param_group, group in zip(optimizer.param_groups, groups, strict=True):
+            param_group["lr"] = self.of(group, step)
 
     def span(self, group: Group, phase: Phase) -> tuple[float, float, float] | None:
         """The group's first, highest and last rate in a phase; None where it is frozen."""

@@ -69,9 +69,9 @@ class Resumption:
 
     def take(self) -> dict[str, Any]:
         """What the checkpoint holds, for whoever goes on from it and may change it. Not held here any longer."""
-        taken = dict(self.contents())
+        contents = dict(self.contents())
         self._contents = None
-        return taken
+        return contents
 
 
 def prepare(resumption: Resumption, folder: Path, checkpoint: CheckpointConfig) -> None:

@@ -48,7 +48,7 @@ class Route:
         self._names = tensor_names(network)
         self.fast, self.precision = fast, precision
         self.channels_last = False
-        self.taken: dict[str, dict[str, str]] = {}
+        self.ways: dict[str, dict[str, str]] = {}
         """Stage that ended a frozen prefix, and how that prefix was computed for training and for evaluation."""
         self._span: tuple[int, str | None] = (-1, None)
         self._halves: dict[torch.dtype, tuple[nn.Module, nn.Module]] = {}
@@ -91,7 +91,7 @@ class Route:
         cut = frozen_prefix(self.stages, self._names, unmoving) if self.behind else None
         depth = -1 if cut is None else self.stages.index(cut)
         return max(
-            (kept for kept in self.behind if self.stages.index(kept) <= depth), key=self.stages.index, default=None
+            (stage for stage in self.behind if self.stages.index(stage) <= depth), key=self.stages.index, default=None
         )
 
     @property
@@ -123,7 +123,7 @@ class Route:
         cut = self._span[1]
         if cut is None:
             return None
-        ways = self.taken.setdefault(cut, {})
+        ways = self.ways.setdefault(cut, {})
         if ways.get(purpose, "").startswith(WHOLE):
             return None
         precision = training_dtype(self.precision, image.device) if purpose == TRAIN else torch.float32

@@ -110,9 +110,9 @@ def resize_progress(checkpoint: dict[str, Any], *, batches: tuple[int, int], acc
     loops = checkpoint["loops"]["fit_loop"]
     progress = loops["epoch_loop.batch_progress"]
     for part, convert in (("total", counted), ("current", within)):
-        held = progress[part]
-        ready = convert(held["ready"])
-        progress[part] = {**held, **{name: ready - (held["ready"] - held[name]) for name in COUNTS}}
+        counts = progress[part]
+        ready = convert(counts["ready"])
+        progress[part] = {**counts, **{name: ready - (counts["ready"] - counts[name]) for name in COUNTS}}
     loaders = loops["state_dict"].get("combined_loader", [])
     loops["state_dict"]["combined_loader"] = [{**state, "batch": within(state["batch"])} for state in loaders]
 

@@ -32,7 +32,7 @@ def add_state(checkpoint: dict[str, Any], tuning: FineTuning) -> None:
         "watch": tuning.watch.state(),
         "clock": tuning.clock.state(),
         "finite": tuning.finite.state(),
-        "prefix": {cut: dict(ways) for cut, ways in tuning.route.taken.items()},
+        "prefix": {cut: dict(ways) for cut, ways in tuning.route.ways.items()},
         "position": list(_position(tuning)),
         "batches": [tuning.plan.timeline.batches_per_epoch, tuning.trainer.accumulate_grad_batches],
         **tuning.methods.state(),
@@ -66,7 +66,7 @@ def take_up(checkpoint: dict[str, Any], tuning: FineTuning) -> None:
     tuning.watch.restore(state["watch"])
     tuning.finite.restore(state["finite"])
     tuning.clock.restore(state["clock"])
-    tuning.route.taken = {cut: dict(ways) for cut, ways in state["prefix"].items()}
+    tuning.route.ways = {cut: dict(ways) for cut, ways in state["prefix"].items()}
     tuning.methods.restore(state)
 
 
@@ -119,8 +119,8 @@ def settings(tuning: FineTuning) -> dict[str, Any]:
 def _phases(plan: TrainingPlan) -> list[list[Any]]:
     """The schedule before any decision, and what is to be decided."""
     schedule = plan.schedule
-    known = plan.derived(decisions=()).phases
-    phases: list[list[Any]] = [[phase.start_step, str(phase.frozen)] for phase in known]
+    planned = plan.derived(decisions=()).phases
+    phases: list[list[Any]] = [[phase.start_step, str(phase.frozen)] for phase in planned]
     if schedule.plateau is not None:
         phases += [[str(schedule.plateau), str(frozen)] for frozen in schedule.plateau.releases]
     return phases

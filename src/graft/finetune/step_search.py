@@ -113,9 +113,9 @@ def ways(
     if trainer.precision == "auto" and fast_precision(device) is torch.bfloat16:
         precisions += [other for other in ("bf16-mixed", "32-true") if other != resolved]
     compiled = [True, False] if trainer.compile else [False]
-    given = {"fused", "foreach"} & set(optimizer.kwargs) or resolved == "16-mixed" or optimizer.name not in OWN
+    is_chosen = {"fused", "foreach"} & set(optimizer.kwargs) or resolved == "16-mixed" or optimizer.name not in OWN
     return [
-        Way(channels_last=order, precision=precision, compile=compiling, update="" if given else "fused")
+        Way(channels_last=order, precision=precision, compile=compiling, update="" if is_chosen else "fused")
         for compiling in compiled
         for precision in precisions
         for order in orders

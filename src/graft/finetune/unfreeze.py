@@ -113,8 +113,8 @@ class Schedule:
 
     def states(self, steps_per_epoch: int, total_steps: int) -> list[Frozen]:
         """Every freeze state that this training can come to, whatever is decided."""
-        known = [phase.frozen for phase in self.phases(steps_per_epoch, total_steps)]
-        return [*known, *(self.plateau.reachable(total_steps // steps_per_epoch) if self.plateau else ())]
+        states = [phase.frozen for phase in self.phases(steps_per_epoch, total_steps)]
+        return [*states, *(self.plateau.reachable(total_steps // steps_per_epoch) if self.plateau else ())]
 
     def never_trained(self, steps_per_epoch: int, total_steps: int) -> frozenset[str]:
         """Tensors that every state freezes."""
@@ -240,7 +240,7 @@ def _gradual(unfreeze: UnfreezeConfig, initial: Frozen, stages: Stages, names: S
     states = _from_the_head_down(UnfreezeKind.gradual, initial, stages, names)
     start, every = _first_thaw(unfreeze), unfreeze.every
     if every.amount == 0:
-        raise InputError(f"unfreeze.every: expected more than nothing, received {every.written!r}; try 1 epoch")
+        raise InputError(f"unfreeze.every: expected more than nothing, received {every.source!r}; try 1 epoch")
     if start.unit is not every.unit and start.amount:
         raise InputError(
             f"unfreeze.start: expected the unit of unfreeze.every ({every}), received {start}; try {every}"
@@ -275,7 +275,7 @@ def _at(unfreeze: UnfreezeConfig, stages: Stages, names: Sequence[str]) -> tuple
     return tuple(
         Moment(
             at=moment,
-            frozen=parse_freeze(expression, stages, names, f"unfreeze.table[{moment.written}]"),
+            frozen=parse_freeze(expression, stages, names, f"unfreeze.table[{moment.source}]"),
         )
         for moment, expression in unfreeze.table.items()
     )

@@ -35,7 +35,7 @@ class BorderlessConv2d(nn.Conv2d):
         return super().forward(input / inside)
 
 
-def resolved(module: nn.Module, written: Mapping[str, Settings]) -> dict[str, dict[str, Any]]:
+def resolved(module: nn.Module, rules: Mapping[str, Settings]) -> dict[str, dict[str, Any]]:
     """Each module that is set otherwise, by its path.
 
     Args:
@@ -45,8 +45,8 @@ def resolved(module: nn.Module, written: Mapping[str, Settings]) -> dict[str, di
         InputError: A glob that fits no module, or a setting that its module does not have.
     """
     modules = dict(module.named_modules())
-    found: dict[str, dict[str, Any]] = {}
-    for glob, settings in written.items():
+    settings_of: dict[str, dict[str, Any]] = {}
+    for glob, settings in rules.items():
         paths = [path for path in modules if path and fnmatchcase(path, glob)]
         if not paths:
             near = ", ".join(nearest(glob, [path for path in modules if path])) or "a module's path"
@@ -55,8 +55,8 @@ def resolved(module: nn.Module, written: Mapping[str, Settings]) -> dict[str, di
             )
         for path in paths:
             _check(path, modules[path], settings)
-            found.setdefault(path, {}).update(settings)
-    return found
+            settings_of.setdefault(path, {}).update(settings)
+    return settings_of
 
 
 def _check(path: str, module: nn.Module, settings: Any) -> None:
@@ -70,9 +70,9 @@ def _check(path: str, module: nn.Module, settings: Any) -> None:
     }
     for name, value in settings.items():
         if not fits.get(name, False):
-            known = ", ".join(f"{each}: {what}" for each, what in SETTINGS.items())
+            choices = ", ".join(f"{each}: {what}" for each, what in SETTINGS.items())
             raise InputError(
-                f"backbone.alter: expected one of {{{known}}} that a {type(module).__name__} has, "
+                f"backbone.alter: expected one of {{{choices}}} that a {type(module).__name__} has, "
                 f"received {{{name}: {value}}} for {path}"
             )
 
@@ -93,10 +93,10 @@ def alter(module: nn.Module, altered: Mapping[str, Settings]) -> None:
 
 def _with_tensors_of(layer: Any, kind: Any) -> nn.Module:
     """A layer of another class with the settings of a Conv2d and its very tensors."""
-    made: Any = kind(
+    copy: Any = kind(
         layer.in_channels, layer.out_channels, layer.kernel_size, stride=layer.stride,
         padding=0 if kind is Conv2dSame else layer.padding, dilation=layer.dilation, groups=layer.groups,
         bias=layer.bias is not None, device="meta",
     )  # fmt: skip
-    made.weight, made.bias = layer.weight, layer.bias
-    return made.train(layer.training)
+    copy.weight, copy.bias = layer.weight, layer.bias
+    return copy.train(layer.training)

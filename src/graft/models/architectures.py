@@ -59,9 +59,9 @@ class Likeness:
 
 def row_of(library: str, name: str, shapes: Shapes, classes: int) -> Architecture:
     """The row of a model that was built for a number of classes that occurs nowhere else in it."""
-    kept = {tensor: shape for tensor, shape in shapes.items() if not is_counter(tensor)}
-    changing = [tensor for tensor, shape in kept.items() if classes in shape]
-    trunk = {tensor: shape for tensor, shape in kept.items() if tensor not in changing}
+    weights = {tensor: shape for tensor, shape in shapes.items() if not is_counter(tensor)}
+    changing = [tensor for tensor, shape in weights.items() if classes in shape]
+    trunk = {tensor: shape for tensor, shape in weights.items() if tensor not in changing}
     return Architecture(
         library=library,
         name=name,
@@ -79,9 +79,9 @@ def recognise(shapes: Shapes) -> list[Likeness]:
     Args:
         shapes: every tensor's shape by its name, wrapper prefixes off.
     """
-    kept = {name: shape for name, shape in shapes.items() if not is_counter(name)}
+    weights = {name: shape for name, shape in shapes.items() if not is_counter(name)}
     rows = table()
-    return list(_equal(kept, rows)) or list(_equal_in_shape(kept, rows)) or _alike(kept, rows)
+    return list(_equal(weights, rows)) or list(_equal_in_shape(weights, rows)) or _alike(weights, rows)
 
 
 @cache
@@ -90,7 +90,7 @@ def table() -> tuple[Architecture, ...]:
     return tuple(_parsed(row) for row in csv.DictReader(line for line in lines if not line.startswith("#")))
 
 
-def written(row: Architecture) -> list[str]:
+def row_cells(row: Architecture) -> list[str]:
     """The row as the table has it."""
     sums = (f"{row.by_name:016x}", f"{row.by_shape:016x}")
     return [row.library, row.name, str(row.tensors), *sums, " ".join(row.heads), " ".join(sorted(row.modules))]
@@ -168,8 +168,10 @@ def _alike(shapes: Shapes, rows: Sequence[Architecture]) -> list[Likeness]:
         return shared - abs(len(shapes) - row.tensors) / max(len(shapes), row.tensors)
 
     likely = sorted((row for row in rows if promise(row) > 0), key=promise, reverse=True)[:_BUILT]
-    found = (_compared(shapes, row) for row in likely)
-    return sorted((each for each in found if each.matched >= _LIKE * each.of), key=lambda each: -each.matched / each.of)
+    candidates = (_compared(shapes, row) for row in likely)
+    return sorted(
+        (each for each in candidates if each.matched >= _LIKE * each.of), key=lambda each: -each.matched / each.of
+    )
 
 
 def _compared(shapes: Shapes, row: Architecture) -> Likeness:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from graft.config.faults import InputError, nearest, said
+from graft.config.faults import InputError, nearest, one_line
 from graft.config.schema import BackboneConfig, Library
 
 # torchvision builds these two with auxiliary classifiers and a slow initialisation unless told otherwise.
@@ -204,7 +204,7 @@ def _refused(library: Library, name: str, kwargs: Mapping[str, Any], error: Exce
 
 def _reason(error: Exception) -> str:
     """A KeyError says no more than the key."""
-    return f"{type(error).__name__}: {said(error)}" if isinstance(error, STUMBLES) else said(error)
+    return f"{type(error).__name__}: {one_line(error)}" if isinstance(error, STUMBLES) else one_line(error)
 
 
 class _Valueless(TorchFunctionMode):
@@ -241,17 +241,17 @@ def drop_kwargs(backbone: BackboneConfig, kwargs: Mapping[str, Any]) -> dict[str
     Raises:
         InputError: a constructor that takes no such rate, or does nothing with it.
     """
-    found: dict[str, float] = {}
+    rates: dict[str, float] = {}
     for key in WORDS:
         rate: float | None = getattr(backbone, key)
         if rate is not None:
-            found[_argument(backbone, key, kwargs)] = rate
-    return found
+            rates[_argument(backbone, key, kwargs)] = rate
+    return rates
 
 
 def _argument(backbone: BackboneConfig, key: str, kwargs: Mapping[str, Any]) -> str:
-    known = ARGUMENTS[backbone.library][key]
-    for argument in known:
+    arguments = ARGUMENTS[backbone.library][key]
+    for argument in arguments:
         if argument in kwargs:
             raise InputError(
                 f"backbone.{key}: expected one value, received another as backbone.kwargs.{argument}; leave one out"
@@ -259,7 +259,7 @@ def _argument(backbone: BackboneConfig, key: str, kwargs: Mapping[str, Any]) -> 
         if _has_effect(backbone, argument, kwargs):
             return argument
     raise InputError(
-        f"backbone.{key}: expected a backbone whose constructor takes {' or '.join(known)}, received"
+        f"backbone.{key}: expected a backbone whose constructor takes {' or '.join(arguments)}, received"
         f" {backbone.library.value}'s {backbone.name}, which has no {WORDS[key]} to set; try backbone.{key}=null"
     )
 

@@ -75,16 +75,16 @@ def _layout(shape: tuple[int, ...]) -> list[int] | None:
 
 def _usual_layout(shapes: Sequence[tuple[int, ...]]) -> list[int]:
     """That of most of a network's maps, for those that do not tell."""
-    told = Counter(tuple(layout) for shape in shapes if len(shape) == 4 and (layout := _layout(shape)))
-    return list(told.most_common(1)[0][0]) if told else MAP
+    layouts = Counter(tuple(layout) for shape in shapes if len(shape) == 4 and (layout := _layout(shape)))
+    return list(layouts.most_common(1)[0][0]) if layouts else MAP
 
 
 def _candidates(module: nn.Module, stage: Stage) -> list[str]:
     """Modules whose outputs may stand for a stage: its blocks, and the modules that it names."""
     modules = dict(module.named_modules())
-    found = [path for prefix in stage.prefixes for path in _blocks_at(module, prefix)]
+    blocks = [path for prefix in stage.prefixes for path in _blocks_at(module, prefix)]
     named = [_with_followers(module, prefix) for prefix in stage.prefixes if prefix in modules]
-    return list(dict.fromkeys([*found, *named]))
+    return list(dict.fromkeys([*blocks, *named]))
 
 
 def _blocks_at(module: nn.Module, path: str) -> list[str]:
@@ -103,7 +103,7 @@ def _blocks_at(module: nn.Module, path: str) -> list[str]:
 
 def _contained(container: nn.Module, path: str) -> list[str]:
     """A container's blocks, if what it holds are blocks and not the layers of one."""
-    found: list[str] = []
+    paths: list[str] = []
     for name, child in container.named_children():
         if not any(tensor_names(part) for part in child.children()):
             continue
@@ -111,8 +111,8 @@ def _contained(container: nn.Module, path: str) -> list[str]:
         blocks = _contained(child, below) if _is_container(child) else [below] * _is_block(child)
         if not blocks:
             return []
-        found += blocks
-    return found
+        paths += blocks
+    return paths
 
 
 def _is_container(module: nn.Module) -> bool:

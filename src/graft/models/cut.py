@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from graft.config.faults import InputError, said
+from graft.config.faults import InputError, one_line
 from graft.models.cut_graph import Cut
 from graft.models.stages import HEAD, Stages, covers, tensor_names
 from graft.models.tracing import ROOT, Tracer, Untraceable, Whole, double, is_layer, targets
@@ -97,18 +97,18 @@ class _Halves:
 
 def _fewest_crossings(module: nn.Module, sides: _Sides) -> _Halves:
     """Traces as little as it can, and down to the layers where that fails or lets several values across the cut."""
-    found: list[_Halves] = []
+    cuts: list[_Halves] = []
     failure = Untraceable()
     for whole in (sides.whole, sides.layer):
         try:
-            found.append(_halves(module, sides, whole))
+            cuts.append(_halves(module, sides, whole))
         except Untraceable as error:
             failure = failure if str(failure) else error
-        if found and len(found[-1].in_eval.crossing) == 1:
+        if cuts and len(cuts[-1].in_eval.crossing) == 1:
             break
-    if not found:
+    if not cuts:
         raise failure
-    return min(found, key=lambda halves: len(halves.in_eval.crossing))
+    return min(cuts, key=lambda halves: len(halves.in_eval.crossing))
 
 
 def _halves(module: nn.Module, sides: _Sides, whole: Callable[[str], bool]) -> _Halves:
@@ -155,8 +155,8 @@ class _Sides:
         path = str(node.target).removeprefix(f"{ROOT}.")
         if node.op == "get_attr":
             return self.late.get(path)
-        found = self.under.get(path)
-        return None if not found else True in found
+        sides = self.under.get(path)
+        return None if not sides else True in sides
 
 
 def _to_layers(coarse: fx.GraphModule) -> Prefix:
@@ -196,5 +196,5 @@ def prove(module: nn.Module, prefix: nn.Module, rest: nn.Module, images: Tensor,
 def _uncuttable(module: nn.Module, after: str, error: Exception) -> InputError:
     return InputError(
         f"cut: expected a network that torch.fx can cut after {after}, received {type(module).__name__}: "
-        f"{said(error)}; try another freeze, or cache=none"
+        f"{one_line(error)}; try another freeze, or cache=none"
     )

@@ -31,7 +31,7 @@ class Cut:
         late = _reached(graph, lambda node: side(node) is True)
         early = [node for node in graph.nodes if node in self.fed and node not in late and node.op != "output"]
         core = _ancestors(node for node in early if side(node) is False or self._takes_constant(node))
-        self.kept, self.crossing = min(
+        self.front, self.crossing = min(
             (self._divide(early, core, tail=tail) for tail in (True, False)), key=lambda division: len(division[1])
         )
         if not self.crossing:
@@ -44,35 +44,35 @@ class Cut:
 
     def prefix(self) -> fx.Graph:
         """Images to what crosses: a tensor, or a tuple."""
-        new, made = fx.Graph(), dict[fx.Node, fx.Node]()
-        wanted = _ancestors(self.kept)
+        new, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+        wanted = _ancestors(self.front)
         for node in self.graph.nodes:
             if node in wanted:
-                made[node] = new.node_copy(node, made.__getitem__)
-        outputs = [made[node] for node in self.crossing]
+                copies[node] = new.node_copy(node, copies.__getitem__)
+        outputs = [copies[node] for node in self.crossing]
         new.output(outputs[0] if len(outputs) == 1 else tuple(outputs))
         new.lint()
         return new
 
     def rest(self) -> fx.Graph:
         """What crosses (an argument each) to logits. What does not come from the images is computed here too."""
-        new, made = fx.Graph(), dict[fx.Node, fx.Node]()
+        new, copies = fx.Graph(), dict[fx.Node, fx.Node]()
         for number, node in enumerate(self.crossing):
-            made[node] = new.placeholder(f"features_{number}")
-        features = made[self.crossing[0]]
+            copies[node] = new.placeholder(f"features_{number}")
+        features = copies[self.crossing[0]]
 
         def make(node: fx.Node) -> None:
-            if node in made:
+            if node in copies:
                 return
             if node in self.numbers and _is_batch_size(node):
-                made[node] = new.call_method("size", (features, 0))
+                copies[node] = new.call_method("size", (features, 0))
                 return
             for source in node.all_input_nodes:
                 make(source)
-            made[node] = new.node_copy(node, made.__getitem__)
+            copies[node] = new.node_copy(node, copies.__getitem__)
 
         for node in self.graph.nodes:
-            if node in self.fed and node not in self.kept and node not in self.numbers:
+            if node in self.fed and node not in self.front and node not in self.numbers:
                 make(node)
         new.lint()
         return new
@@ -84,26 +84,26 @@ class Cut:
 
         The prefix is what its weights need and, as a tail, what follows them with neither weights nor chance.
         """
-        kept: set[fx.Node] = set()
+        early_nodes: set[fx.Node] = set()
         for node in early:
-            ready = all(source in kept for source in node.all_input_nodes if source in self.fed)
+            ready = all(source in early_nodes for source in node.all_input_nodes if source in self.fed)
             follows = tail and ready and node not in self.numbers and not self._by_chance(node)
             if node in core or node.op == "placeholder" or follows:
-                kept.add(node)
+                early_nodes.add(node)
         crossing: set[fx.Node] = set()
 
         def use(source: fx.Node) -> None:
             if source in self.numbers:
                 for origin in () if _is_batch_size(source) else source.all_input_nodes:
                     use(origin)
-            elif source in kept:
+            elif source in early_nodes:
                 crossing.add(source)
 
         for node in self.graph.nodes:
-            if node in self.fed and node not in kept and node not in self.numbers:
+            if node in self.fed and node not in early_nodes and node not in self.numbers:
                 for source in node.all_input_nodes:
                     use(source)
-        return kept, [node for node in self.graph.nodes if node in crossing]
+        return early_nodes, [node for node in self.graph.nodes if node in crossing]
 
     def _takes_constant(self, node: fx.Node) -> bool:
         """Whether a step combines the images with what does not come from them (a position embedding)."""
@@ -120,36 +120,36 @@ class Cut:
 
 def _reached(graph: fx.Graph, start: Callable[[fx.Node], bool]) -> set[fx.Node]:
     """Nodes that start, and all that depend on them."""
-    found: set[fx.Node] = set()
+    nodes: set[fx.Node] = set()
     for node in graph.nodes:
-        if start(node) or any(source in found for source in node.all_input_nodes):
-            found.add(node)
-    return found
+        if start(node) or any(source in nodes for source in node.all_input_nodes):
+            nodes.add(node)
+    return nodes
 
 
 def _ancestors(nodes: Iterable[fx.Node]) -> set[fx.Node]:
     """Nodes and all they depend on."""
-    found: set[fx.Node] = set()
+    ancestors: set[fx.Node] = set()
     open_ends = list(nodes)
     while open_ends:
         node = open_ends.pop()
-        if node not in found:
-            found.add(node)
+        if node not in ancestors:
+            ancestors.add(node)
             open_ends += node.all_input_nodes
-    return found
+    return ancestors
 
 
 def _numbers(graph: fx.Graph) -> set[fx.Node]:
     """Sizes of tensors, and what is computed from sizes alone."""
-    found: set[fx.Node] = set()
+    nodes: set[fx.Node] = set()
     for node in graph.nodes:
         asks_shape = node.op == "call_function" and node.target is getattr and node.args[1] in ("shape", "ndim")
         asks_size = node.op == "call_method" and node.target in ("size", "dim", "numel")
         home = getattr(node.target, "__module__", "") if node.op == "call_function" else ""
         plain = home in ("_operator", "math", "builtins") and bool(node.all_input_nodes)
-        if asks_shape or asks_size or (plain and all(source in found for source in node.all_input_nodes)):
-            found.add(node)
-    return found
+        if asks_shape or asks_size or (plain and all(source in nodes for source in node.all_input_nodes)):
+            nodes.add(node)
+    return nodes
 
 
 def _drop_checks(graph: fx.Graph, numbers: set[fx.Node]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from graft.config.faults import InputError, said
+from graft.config.faults import InputError, one_line
 from graft.models.stages import Stage, Stages, covers, tensor_names
 
 NUMBERED = re.compile(r"(.*\D)(\d+)")
@@ -67,7 +67,8 @@ def call_order(module: nn.Module, image_size: int, channels: int, say: Callable[
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         say(
             f"the order of the stages is a guess: that in which {type(module).__name__} defines its layers, as its"
-            f" forward pass cannot be followed without images ({said(error)[:SHOWN]}); backbone.stages= declares them"
+            f" forward pass cannot be followed without images ({one_line(error)[:SHOWN]}); backbone.stages= declares"
+            " them"
         )
         return {}
     finally:
@@ -208,11 +209,11 @@ def _is_norm(tree: _Tree, path: str) -> bool:
 def _numbered_alike(names: Sequence[str], first: int = 0) -> bool:
     """Whether the last parts of names are one word with consecutive numbers, from `first` or more."""
     matches = [NUMBERED.fullmatch(name.rpartition(".")[2]) for name in names]
-    found = [(match[1], int(match[2])) for match in matches if match]
-    if not found or len(found) != len(names) or len({word for word, _ in found}) > 1:
+    parts = [(match[1], int(match[2])) for match in matches if match]
+    if not parts or len(parts) != len(names) or len({word for word, _ in parts}) > 1:
         return False
-    start = found[0][1]
-    return start >= first and [number for _, number in found] == list(range(start, start + len(found)))
+    start = parts[0][1]
+    return start >= first and [number for _, number in parts] == list(range(start, start + len(parts)))
 
 
 def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:

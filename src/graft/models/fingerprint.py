@@ -22,8 +22,8 @@ def fingerprint(module: nn.Module, names: Iterable[str] | None = None) -> str:
 
 def digests(module: nn.Module, names: Iterable[str]) -> dict[str, str]:
     """sha256 of each named tensor's dtype, shape and values' bytes; memory layout does not enter."""
-    held = tensors(module)
-    return {name: digest(held[name]) for name in sorted(names)}
+    values = tensors(module)
+    return {name: digest(values[name]) for name in sorted(names)}
 
 
 def combined(digest_by_name: Mapping[str, str]) -> str:

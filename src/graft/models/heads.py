@@ -168,11 +168,11 @@ def _check_settings(head: HeadConfig) -> None:
         return
     if not head.hidden or any(width < 1 for width in head.hidden):
         raise InputError(f"head.hidden: expected widths of 1 or more, received {head.hidden}; try head.hidden=[256]")
-    for key, value, known in (("activation", head.activation, ACTIVATIONS), ("norm", head.norm, ("none", *NORMS))):
-        if value not in known:
-            hint = nearest(value, known, 1)
+    for key, value, choices in (("activation", head.activation, ACTIVATIONS), ("norm", head.norm, ("none", *NORMS))):
+        if value not in choices:
+            hint = nearest(value, choices, 1)
             raise InputError(
-                f"head.{key}: expected {', '.join(known)}, received {value!r}" + (f"; try {hint[0]}" if hint else "")
+                f"head.{key}: expected {', '.join(choices)}, received {value!r}" + (f"; try {hint[0]}" if hint else "")
             )
 
 
@@ -235,7 +235,7 @@ def _entering(module: nn.Module, path: str, image_shape: tuple[int, int, int]) -
 def _custom(target: str, width: int, num_classes: int, kwargs: Mapping[str, Any]) -> nn.Module:
     where, _, name = target.rpartition(".")
     try:
-        made = getattr(importlib.import_module(where), name)(width, num_classes, **kwargs)
+        head = getattr(importlib.import_module(where), name)(width, num_classes, **kwargs)
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(
             f"head.target: expected the import path of a module class, received {target!r}: {error}"
@@ -245,6 +245,6 @@ def _custom(target: str, width: int, num_classes: int, kwargs: Mapping[str, Any]
             f"head.target: expected {target} to take (in_features, num_classes, **head.kwargs), "
             f"received {dict(kwargs)}: {error}"
         ) from error
-    if not isinstance(made, nn.Module):
-        raise InputError(f"head.target: expected {target} to make a torch.nn.Module, received {type(made).__name__}")
-    return made
+    if not isinstance(head, nn.Module):
+        raise InputError(f"head.target: expected {target} to make a torch.nn.Module, received {type(head).__name__}")
+    return head

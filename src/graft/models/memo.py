@@ -17,7 +17,7 @@ _answers: dict[str, Any] = {}
 Answer = TypeVar("Answer")
 
 
-def known(network: Network, find: Callable[[], Answer], question: str, *of: object) -> Answer:
+def once_for(network: Network, find: Callable[[], Answer], question: str, *of: object) -> Answer:
     """What `find` says, asked once for a network of that structure.
 
     Args:

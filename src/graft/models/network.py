@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from graft.config.faults import InputError, nearest, said
+from graft.config.faults import InputError, nearest, one_line
 from graft.config.keras_donor import backbone_for_donor
 from graft.config.schema import BackboneConfig, Config, HeadConfig, HeadKind, Library, PreprocessConfig
 from graft.models.altered import alter, resolved
 from graft.models.backbones import construct, drop_kwargs, size_kwargs
 from graft.models.derive import call_order, derive_heads, derive_stages
 from graft.models.heads import describe_head, install_head
-from graft.models.memo import known
+from graft.models.memo import once_for
 from graft.models.preprocess import Preprocess, preprocess_for
 from graft.models.stages import HEAD, Stages, check_partition, declared_stages, tensor_names
 
@@ -107,7 +107,7 @@ def build_network(
         remarks=tuple(remarks),
     )
     if device == "meta":
-        known(network, lambda: _check_forward(network, image_shape), "goes through", image_shape)
+        once_for(network, lambda: _check_forward(network, image_shape), "goes through", image_shape)
     else:
         network = with_values(network, seed)
         network.module.to(device)
@@ -239,7 +239,7 @@ def _check_forward(network: Network, image_shape: tuple[int, int, int]) -> None:
     except (RuntimeError, ValueError, AssertionError) as error:
         raise InputError(
             f"data.image_size: expected a size that {network.build['name']} takes, "
-            f"received {image_shape[1]}: {said(error)}; try a larger one, or leave it out for the donor's"
+            f"received {image_shape[1]}: {one_line(error)}; try a larger one, or leave it out for the donor's"
         ) from error
     finally:
         network.module.train(training)

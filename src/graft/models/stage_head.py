@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from graft.config.choices import HeadKind, Taps
-from graft.config.faults import InputError, said
+from graft.config.faults import InputError, one_line
 from graft.models.blocks import find_taps, pooled_axes
 from graft.models.stages import Stages, covers, tensor_names
 from graft.models.tracing import ROOT, Tracer, Untraceable, Whole, double, targets
@@ -195,10 +195,10 @@ def _statistics(graph: fx.Graph, node: fx.Node, row: Mapping[str, Any]) -> list[
     """[B, C] of each statistic. The spread is squared in place: fresh memory would take longer than the arithmetic."""
     axes = list(row["axes"])
     mean = graph.call_function(torch.mean, (node, axes), {"keepdim": True})
-    made: list[fx.Node] = []
+    outputs: list[fx.Node] = []
     for statistic in row["statistics"]:
-        made.append(_STATISTICS[statistic](graph, node, mean, axes))
-    return made
+        outputs.append(_STATISTICS[statistic](graph, node, mean, axes))
+    return outputs
 
 
 def _mean(graph: fx.Graph, _node: fx.Node, mean: fx.Node, _axes: list[int]) -> fx.Node:
@@ -232,14 +232,14 @@ def _is_dropout(whole: nn.Module, node: fx.Node) -> bool:
 def _complete(own: nn.Module, library: nn.Module) -> None:
     """Everything of the library's in its order, what the graph does not call (an auxiliary classifier) included."""
     for name, child in library.named_children():
-        held = getattr(own, name, None)
-        if held is None:
-            held = child
-        elif held is not child:
-            _complete(held, child)
+        present = getattr(own, name, None)
+        if present is None:
+            present = child
+        elif present is not child:
+            _complete(present, child)
         if name in dict(own.named_children()):
             delattr(own, name)
-        own.add_module(name, held)
+        own.add_module(name, present)
     for name, parameter in library.named_parameters(recurse=False):
         setattr(own, name, parameter)
     for name, buffer in library.named_buffers(recurse=False):
@@ -259,5 +259,5 @@ def _match_buffers(own: nn.Module, like: nn.Module) -> None:
 def _untappable(module: nn.Module, error: Exception) -> InputError:
     return InputError(
         f"head=stages: expected a network whose blocks torch.fx can find, received {type(module).__name__}: "
-        f"{said(error)}; try head.taps=stage, or head=linear"
+        f"{one_line(error)}; try head.taps=stage, or head=linear"
     )

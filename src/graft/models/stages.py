@@ -106,11 +106,11 @@ def check_partition(stages: Stages, names: Sequence[str]) -> None:
     owners = [(stage.name, prefix) for stage in stages.trunk for prefix in stage.prefixes]
     owners += [(HEAD, path) for path in stages.heads]
     for name in names:
-        found = [f"{stage} ({prefix})" for stage, prefix in owners if covers(prefix, name)]
-        if not found:
+        homes = [f"{stage} ({prefix})" for stage, prefix in owners if covers(prefix, name)]
+        if not homes:
             faults.append(f"{name} is in no stage")
-        elif len(found) > 1:
-            faults.append(f"{name} is in {' and '.join(found)}")
+        elif len(homes) > 1:
+            faults.append(f"{name} is in {' and '.join(homes)}")
     for stage, prefix in owners:
         if not any(covers(prefix, name) for name in names):
             near = ", ".join(nearest(prefix, sorted({name.rpartition(".")[0] for name in names})))

@@ -11,7 +11,7 @@ from typing import Any
 import torchvision
 from torch import Tensor, fx, nn
 
-from graft.config.faults import said
+from graft.config.faults import one_line
 from graft.models.stages import tensor_names
 
 ROOT = "network"
@@ -55,7 +55,7 @@ class Tracer(fx.Tracer):
         except _REASONS as error:
             if self._own_mistake:
                 raise
-            raise Untraceable(said(error)) from error
+            raise Untraceable(one_line(error)) from error
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         self._own_mistake = True  # as long as `whole` is asked, which is graft's
@@ -81,7 +81,7 @@ def double(module: nn.Module, training: bool) -> nn.Module:
     try:
         copied = copy.deepcopy(module, shared)
     except _REASONS as error:
-        raise Untraceable(said(error)) from error
+        raise Untraceable(one_line(error)) from error
     for part in copied.modules():
         part.training = training
     return copied

@@ -26,12 +26,12 @@ def text(value: object) -> Html:
 
 def element(name: str, *children: object, **attributes: object) -> Html:
     """`<name …>children</name>`; `class_` is class, and underscores in attributes are hyphens. None leaves one out."""
-    given = "".join(
+    text = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
         for key, value in attributes.items()
         if value is not None
     )
-    return Html(f"<{name}{given}>{join(children)}</{name}>")
+    return Html(f"<{name}{text}>{join(children)}</{name}>")
 
 
 def join(parts: Iterable[object]) -> Html:

@@ -32,7 +32,7 @@ PAGE_COLOURS = {
     INK: "var(--ink)",
     MUTED: "var(--muted)",
     LINE: "var(--line)",
-    **{drawn: f"var(--c{place})" for place, drawn in enumerate(SERIES, 1)},
+    **{colour: f"var(--c{place})" for place, colour in enumerate(SERIES, 1)},
 }
 SIZE = (4.6, 2.7)  # inches of 72 units: as wide as a phone, so that text of 9.5 units can be read there
 TEXT = 9.5
@@ -240,8 +240,8 @@ def render(figure: Figure, label: str) -> str:
     svg = re.sub(r"font: ([\d.]+px) [^;\"]+|font-size: ([\d.]+px); font-family: [^;\"]+", r"font-size: \1\2", svg)
     prefix = re.sub(r"\W+", "-", label).strip("-").lower()
     svg = re.sub(r'(\bid="|url\(#|xlink:href="#)', rf"\g<1>{prefix}-", svg)
-    for drawn, shown in PAGE_COLOURS.items():
-        svg = svg.replace(drawn, shown)
+    for colour, shown in PAGE_COLOURS.items():
+        svg = svg.replace(colour, shown)
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(label)}" ', 1)
 

@@ -38,13 +38,13 @@ def moment(epochs: float) -> str:
 
 def stretches(chosen: Collection[str], order: Sequence[str]) -> str:
     """Names in their order, three or more neighbours as `first to last`; `nothing` for none."""
-    told: list[list[str]] = [[]]
+    runs: list[list[str]] = [[]]
     for name in order:
         if name in chosen:
-            told[-1].append(name)
-        elif told[-1]:
-            told.append([])
-    parts = [f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(run) for run in told if run]
+            runs[-1].append(name)
+        elif runs[-1]:
+            runs.append([])
+    parts = [f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(run) for run in runs if run]
     return ", ".join(parts) or "nothing"
 
 
@@ -54,8 +54,8 @@ def measured(value: float | None, places: int = 3, sign: str = "") -> str:
     """
     if value is None or math.isnan(value):
         return "undefined"
-    told = value == 0 or not abs(value) < 10 ** (1 - places)
-    return f"{value:{sign}.{places}{'f' if told else 'g'}}"
+    fits = value == 0 or not abs(value) < 10 ** (1 - places)
+    return f"{value:{sign}.{places}{'f' if fits else 'g'}}"
 
 
 def precision_name(precision: str) -> str:

@@ -21,10 +21,10 @@ from graft.features.ingredients import PLAIN, Ingredients
 from graft.finetune.hardware import device_type
 from graft.finetune.route import TRAIN
 from graft.models.cut import prove, split
-from graft.models.memo import known
+from graft.models.memo import once_for
 from graft.models.network import Network, take_trunk, with_values
 from graft.plan.describe import size
-from graft.plan.features import Kept, Rows, by_purpose, rows_of
+from graft.plan.features import Rows, StageOutput, by_purpose, rows_of
 from graft.plan.plan import Plan
 from graft.system.machine import full_float32, keep_freed_memory
 from graft.system.processes import all_cores, at_once, say
@@ -55,16 +55,16 @@ def compute_features(plan: Plan, network: Network, data: DataModule) -> Features
     The data serves the first phase's features until it is told otherwise (`DataModule.serve`).
     """
     features = Features(source=_with_all_blocks(plan, network))
-    for kept in plan.cache.kept:
+    for output in plan.cache.outputs:
         try:
-            stored, prefix, behind, computed = features_after(kept, plan, features.source or network, data)
+            stored, prefix, behind, computed = features_after(output, plan, features.source or network, data)
         except InputError as reason:
             if plan.config.cache.kind is not CacheKind.auto:
                 raise
-            say(f"cache     not of {kept.cut} after all: {reason}")
+            say(f"cache     not of {output.cut} after all: {reason}")
         else:
-            features.behind[kept.cut], features.computed[kept.cut] = behind, computed
-            features.stored[kept.cut], features.prefixes[kept.cut] = stored, prefix
+            features.behind[output.cut], features.computed[output.cut] = behind, computed
+            features.stored[output.cut], features.prefixes[output.cut] = stored, prefix
     data.use_stored(features.stored, as_batched)
     return features
 
@@ -76,13 +76,13 @@ def compute_other_crop(plan: Plan, network: Network, features: Features, crop: f
         features: of the donor's crop, of the same cut.
     """
     preprocess = replace(network.preprocess, crop_fraction=crop)
-    other, (kept, *_) = replace(network, preprocess=preprocess), plan.cache.kept
+    other, (output, *_) = replace(network, preprocess=preprocess), plan.cache.outputs
     source = None if features.source is None else replace(features.source, preprocess=preprocess)
     data = DataModule(plan.table, plan.config.data, plan.config.augment, preprocess, seed=plan.config.seed, say=say)
-    stored, prefix, behind, computed = features_after(kept, plan, source or other, data)
+    stored, prefix, behind, computed = features_after(output, plan, source or other, data)
     return other, Features(
-        behind={kept.cut: behind}, stored={kept.cut: stored}, prefixes={kept.cut: prefix}, source=source,
-        computed={kept.cut: computed},
+        behind={output.cut: behind}, stored={output.cut: stored}, prefixes={output.cut: prefix}, source=source,
+        computed={output.cut: computed},
     )  # fmt: skip
 
 
@@ -96,16 +96,16 @@ def _with_all_blocks(plan: Plan, network: Network) -> Network | None:
 
 
 def features_after(
-    kept: Kept, plan: Plan, network: Network, data: DataModule
+    output: StageOutput, plan: Plan, network: Network, data: DataModule
 ) -> tuple[dict[str, FeatureDataset], torch.nn.Module, torch.nn.Module, dict[str, str]]:
     """Of one stage, by part; the network before it and behind it; how they were computed.
 
     Raises:
         InputError: the network cannot be cut there, or the features take more than cache.max_gb.
     """
-    config, cut = plan.config, kept.cut
+    config, cut = plan.config, output.cut
     prefix, rest = split(network.module, network.stages, cut)
-    known(network, lambda: prove(network.module, prefix, rest, example_of(network), cut), "its halves", cut)
+    once_for(network, lambda: prove(network.module, prefix, rest, example_of(network), cut), "its halves", cut)
     if device_type(config.trainer) == "cpu":
         keep_freed_memory()
     cache = FeatureCache(
@@ -114,7 +114,7 @@ def features_after(
         num_workers=data.workers(len(plan.table.train)),
         # Of trials that run at once, most wait for the one that computes what all of them train on.
         threads=all_cores() if at_once() > 1 and not config.trainer.threads else None,
-        progress=_progress(f"features after {cut}, {size(kept.size)}"),
+        progress=_progress(f"features after {cut}, {size(output.size)}"),
     )
     stored: dict[str, FeatureDataset] = {}
     ways: list[tuple[Rows, str]] = []
@@ -124,8 +124,8 @@ def features_after(
             for name in rows.parts
             if plan.table.part(name)
         }
-        found, how = _features_of(parts, rows, kept, plan, network, prefix, cache)
-        stored |= found
+        features, how = _features_of(parts, rows, output, plan, network, prefix, cache)
+        stored |= features
         ways.append((rows, how))
     return stored, prefix, rest, by_purpose(ways)
 
@@ -133,7 +133,7 @@ def features_after(
 def _features_of(
     parts: Mapping[str, PartImages],
     rows: Rows,
-    kept: Kept,
+    output: StageOutput,
     plan: Plan,
     network: Network,
     prefix: torch.nn.Module,
@@ -144,7 +144,7 @@ def _features_of(
     channels_last = config.trainer.channels_last
     kind = replace(config.cache, dtype=rows.dtype, views=config.cache.views if TRAIN in rows.parts else 0)
     ingredients = Ingredients.of(
-        prefix, network, cut=kept.cut, cache=kind, augment=config.augment, seed=config.seed, engine=rows.how
+        prefix, network, cut=output.cut, cache=kind, augment=config.augment, seed=config.seed, engine=rows.how
     )
     stored = cache.find(parts, ingredients, channels_last=channels_last)  # whoever computed them proved the engine
     if stored is None:
@@ -180,8 +180,8 @@ def example_of(network: Network) -> torch.Tensor:
 def _progress(what: str):
     """A line that counts up, where somebody watches."""
 
-    def told(done: int, of: int) -> None:
+    def show(done: int, of: int) -> None:
         if sys.stderr.isatty():
             print(f"\r{what}: {done:,} of {of:,} images", end="\n" if done == of else "", file=sys.stderr, flush=True)
 
-    return told
+    return show

@@ -24,7 +24,7 @@ from graft.models.network import Network
 from graft.pipeline.candidates import examples_of, record_of
 from graft.pipeline.features import features_after
 from graft.pipeline.solving import evaluate_head, prove_head, remarks_on
-from graft.plan.features import Kept
+from graft.plan.features import StageOutput
 from graft.plan.plan import Plan
 from graft.system.machine import threads
 from graft.system.processes import say
@@ -79,8 +79,8 @@ def solve_start(plan: Plan, network: Network, data: DataModule) -> Start:
     """
     modes = {name: module.training for name, module in network.module.named_modules()}
     network.module.eval()
-    with _feature_plan(plan) as (kept, features_plan):
-        parts, prefix, _, _ = features_after(kept, features_plan, network, data)
+    with _feature_plan(plan) as (output, features_plan):
+        parts, prefix, _, _ = features_after(output, features_plan, network, data)
         with threads(plan.config.trainer.threads or 1):
             try:
                 choice = choose_head(
@@ -105,17 +105,17 @@ def solve_start(plan: Plan, network: Network, data: DataModule) -> Start:
 
 
 @contextmanager
-def _feature_plan(plan: Plan) -> Generator[tuple[Kept, Plan]]:
+def _feature_plan(plan: Plan) -> Generator[tuple[StageOutput, Plan]]:
     """The plan under which each image's features are computed once, and where: a folder that is gone afterwards where
     nothing is to be kept.
     """
     config = plan.config
-    kept = Kept(cut=plan.network.stages.names[-1], epochs=None, size=0)
+    output = StageOutput(cut=plan.network.stages.names[-1], epochs=None, size=0)
     with tempfile.TemporaryDirectory(prefix="graft-start-") as folder:
         where = folder if config.cache.kind is CacheKind.none else config.cache.dir
         cache = replace(config.cache, kind=CacheKind.features, dir=where, views=0)
         plain = replace(config, augment=AugmentConfig(name="none"), cache=cache)
-        yield kept, replace(plan, config=plain)
+        yield output, replace(plan, config=plain)
 
 
 def _install(network: Network, choice: Choice) -> nn.Linear:

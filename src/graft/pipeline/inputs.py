@@ -31,7 +31,7 @@ class Inputs:
         return open_chosen(config)
 
 
-class KeptInputs(Inputs):
+class SharedInputs(Inputs):
     """The latest of each is kept for the next run, as the trials of a sweep mostly have both in common."""
 
     def __init__(self) -> None:
@@ -58,6 +58,6 @@ class KeptInputs(Inputs):
 
 
 @cache
-def kept_inputs() -> KeptInputs:
+def shared_inputs() -> SharedInputs:
     """Those of this process."""
-    return KeptInputs()
+    return SharedInputs()

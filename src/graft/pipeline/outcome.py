@@ -27,7 +27,7 @@ from graft.plan.plan import Plan
 from graft.report import write_report
 from graft.results.drift import drift, write_drift
 from graft.results.export import export
-from graft.results.intervals import Intervals, written_intervals
+from graft.results.intervals import Intervals, interval_record
 from graft.results.left_out import LeftOut, in_words, left_out
 from graft.results.predictions import Predictions, write_predictions
 from graft.system.clock import Clock
@@ -46,7 +46,7 @@ def write_results(
 ) -> Intervals:
     """Predictions, drift and the model, and the intervals that the figures get."""
     config, table = plan.config, plan.table
-    said = [
+    predictions = [
         Predictions(
             part=part,
             paths=tuple(table.part(part)[index].path for index in outputs.index.tolist()),
@@ -56,12 +56,12 @@ def write_results(
         )
         for part, outputs in result.outputs.items()
     ]
-    write_predictions(folder, said, classes=table.classes)
+    write_predictions(folder, predictions, classes=table.classes)
     after = dict(network.module.named_parameters())
     write_drift(folder, drift(injected, after, network.stages.stage_of))
     heads = network.stages.heads
     frozen = (unmoving(network.module, phase.frozen, config.freeze_bn, heads=heads) for phase in result.phases)
-    drawn = written_intervals(said)
+    intervals = interval_record(predictions)
     never = {plain_name(name) for name in frozenset[str].intersection(*frozen)}
     export(
         network,
@@ -82,17 +82,17 @@ def write_results(
         data={"kind": config.data.kind.value, **table.summary()},
         metrics=result.metrics,
         left_out=_left_out(plan, result),
-        intervals=drawn,
+        intervals=intervals,
         command=shlex.join(["python", "train.py", *overrides]),
     )
-    return drawn
+    return intervals
 
 
 def write_metrics(
     plan: Plan,
     network: Network,
     result: FitResult,
-    drawn: Intervals,
+    intervals: Intervals,
     computed: dict[str, dict[str, str]],
     clock: Clock,
     folder: Path,
@@ -125,7 +125,7 @@ def write_metrics(
         "accumulate": result.accumulate,
         "steps_skipped": result.steps_skipped,
         "left_out": _left_out(plan, result),
-        "intervals": drawn,
+        "intervals": intervals,
         **({"confusion": result.confusion} if result.confusion else {}),
         "head": result.head or {"solver": "sgd"},
         "profile": {name: round(share, 4) for name, share in result.profile.items()},
@@ -153,8 +153,8 @@ def write_pruned(pruned: Pruned, checkpoint: CheckpointConfig, clock: Clock, fol
     best = best_row(pruned.history, checkpoint) or pruned.history[-1]
     if is_first():
         figures = {name: value for name, value in best.items() if "/" in name}
-        told = {**figures, "pruned": True, "epochs": len(pruned.history), "seconds": clock.seconds}
-        write_json(folder / "metrics.json", told)
+        metrics = {**figures, "pruned": True, "epochs": len(pruned.history), "seconds": clock.seconds}
+        write_json(folder / "metrics.json", metrics)
     say(f"\n{pruned}\nrun: {folder}")
     return best[checkpoint.monitor]
 

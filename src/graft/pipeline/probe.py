@@ -128,8 +128,8 @@ def _some(features: Tensor, labels: Tensor, *, seed: int) -> tuple[Tensor, Tenso
     """At most MOST of them, drawn by the seed."""
     if len(features) <= MOST:
         return features, labels
-    drawn = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))[:MOST].sort().values
-    return features[drawn], labels[drawn]
+    rows = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))[:MOST].sort().values
+    return features[rows], labels[rows]
 
 
 def _accuracy(answers: Tensor, truth: Tensor) -> float:

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from graft.config.choices import Mode
-from graft.config.faults import InputError, RunFailed, said
+from graft.config.faults import InputError, RunFailed, one_line
 from graft.config.schema import Config
 from graft.data.datamodule import DataModule
 from graft.finetune.callbacks import make_loggers
@@ -28,7 +28,7 @@ from graft.pipeline.training import before_training, fine_tune, try_out, tuning_
 from graft.plan.describe import describe
 from graft.plan.memory import with_batch_size
 from graft.plan.plan import Plan, make_plan
-from graft.report.publish import announce, publish, told_how_it_ends
+from graft.report.publish import announce, close_on_failure, publish
 from graft.system.clock import Clock
 from graft.system.files import write_json
 from graft.system.machine import threads
@@ -63,7 +63,9 @@ def run(
         try:
             return _run(config, folder, overrides, signals, watcher, inputs or Inputs())
         except torch.OutOfMemoryError as error:  # in training, smaller batches have been tried
-            raise RunFailed(f"the device ran out of memory ({said(error)}); try a smaller data.batch_size") from error
+            raise RunFailed(
+                f"the device ran out of memory ({one_line(error)}); try a smaller data.batch_size"
+            ) from error
 
 
 def _run(
@@ -111,7 +113,7 @@ def _run(
     loggers = make_loggers(config.logger, folder)
     announce(loggers, plan.config, plan.ledger.summary)
     try:
-        with clock("fit"), told_how_it_ends(loggers):
+        with clock("fit"), close_on_failure(loggers):
             if crops:
                 network, result = solve_head(plan, crops, folder)
             else:
@@ -156,8 +158,8 @@ def _write(
 ) -> float:
     """Writes what the run came to, and returns the monitored figure."""
     with clock("export"):
-        drawn = write_results(plan, network, result, injected, folder, overrides)
-    metrics = write_metrics(plan, network, result, drawn, features.computed, clock, folder)
+        intervals = write_results(plan, network, result, injected, folder, overrides)
+    metrics = write_metrics(plan, network, result, intervals, features.computed, clock, folder)
     write_page(folder)
     publish(loggers, folder)
     say(summary(metrics, plan.task.kind, folder))

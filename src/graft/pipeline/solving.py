@@ -45,7 +45,7 @@ def crops_of(plan: Plan, network: Network, features: Features) -> list[Crop]:
     """
     if not plan.solver.solves or not features.stored:
         return []
-    cut = plan.cache.kept[0].cut
+    cut = plan.cache.outputs[0].cut
     crops = [Crop(network=network, features=features, cut=cut)]
     for fraction in plan.solver.crops[1:]:
         other, computed = compute_other_crop(plan, network, features, fraction)

@@ -53,27 +53,27 @@ def with_fastest_step(
     config = plan.config
     checkpoint = resumption.path if resumption else None
     if checkpoint is not None:
-        found, how = _recorded(checkpoint.resolve().parent.parent / FILE), "chosen before the run was interrupted"
+        record, how = _recorded(checkpoint.resolve().parent.parent / FILE), "chosen before the run was interrupted"
     else:
-        found, how = _remembered_or_measured(plan, tuning, data)
-    write_json(folder / FILE, found)
-    plan = plan.with_step(*Way(**found["chosen"]).applied(config.trainer, config.optimizer))
+        record, how = _remembered_or_measured(plan, tuning, data)
+    write_json(folder / FILE, record)
+    plan = plan.with_step(*Way(**record["chosen"]).applied(config.trainer, config.optimizer))
     train, evaluation = precisions_in_words(plan)
-    say(f"step      {how}\n{table(found)}\n          for training steps only, in {train}; {evaluation}")
+    say(f"step      {how}\n{table(record)}\n          for training steps only, in {train}; {evaluation}")
     return plan
 
 
-def table(found: Mapping[str, Any]) -> str:
+def table(record: Mapping[str, Any]) -> str:
     """What was tried, a line a way."""
     rows = [("          memory order", "precision", "compiled", "update", "a step", "loss off", "gradient off", "")]
-    for each in found["tried"]:
-        way = {name: each[name] for name in found["chosen"]}
+    for each in record["tried"]:
+        way = {name: each[name] for name in record["chosen"]}
         rows.append(
             (
                 f"          channels {'last' if way['channels_last'] else 'first'}", way["precision"],
                 "yes" if way["compile"] else "no", way["update"] or "as it is", f"{each['seconds']:.4g} s",
                 f"{each['off']:.1e}", f"{each.get('gradient_off', nan):.1e}",
-                "chosen" if way == found["chosen"] else "",
+                "chosen" if way == record["chosen"] else "",
             )
         )  # fmt: skip
     return columns(rows)
@@ -100,18 +100,18 @@ def _remembered_or_measured(plan: Plan, tuning: FineTuning, data: DataModule) ->
     place = Path(config.cache.dir) / "tune" / f"{key}.json"
     if config.cache.kind is not CacheKind.none and place.is_file():
         return dict(read_json(place)), f"as measured before ({place})"
-    found: dict[str, Any] = {**tune(tuning, batches, config.trainer).to_dict(), **circumstances}
+    record: dict[str, Any] = {**tune(tuning, batches, config.trainer).to_dict(), **circumstances}
     if config.cache.kind is not CacheKind.none:
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_json(place, found)
-    return found, f"measured over {len(found['tried'])} ways to compute it"
+        write_json(place, record)
+    return record, f"measured over {len(record['tried'])} ways to compute it"
 
 
 def _circumstances(plan: Plan, tuning: FineTuning, batches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What a measurement holds for: machine, network, shapes, and what else a step does."""
     config = plan.config
     trainer = asdict(config.trainer)
-    kept = {name: trainer[name] for name in STEP}
+    settings = {name: trainer[name] for name in STEP}
     return {
         "machine": machine(config.trainer.accelerator),
         "network": structure_hash(tuning.network),
@@ -121,7 +121,7 @@ def _circumstances(plan: Plan, tuning: FineTuning, batches: Sequence[Mapping[str
             for name, value in batches[0].items() if isinstance(value, torch.Tensor)
         },
         "step": {
-            **kept, "optimizer": [config.optimizer.name, sorted(map(str, config.optimizer.kwargs.items()))],
+            **settings, "optimizer": [config.optimizer.name, sorted(map(str, config.optimizer.kwargs.items()))],
             "methods": list(plan.methods), "format": FORMAT,
         },
     }  # fmt: skip

@@ -104,9 +104,9 @@ def _find_rate(plan: Plan, tuning: Callable[[Plan], FineTuning], data: DataModul
     if checkpoint is not None:
         rate, how = recorded_rate(checkpoint, folder), "found before the run was interrupted"
     else:
-        found = range_test(tuning(plan), data.train_dataloader(), trainer)
-        write_rate_search(folder, found.to_dict())
-        rate, how = found.suggestion, f"found by a range test of {len(found.rates)} steps"
+        search = range_test(tuning(plan), data.train_dataloader(), trainer)
+        write_rate_search(folder, search.to_dict())
+        rate, how = search.suggestion, f"found by a range test of {len(search.rates)} steps"
     say(f"rate      optimizer.lr={rate:g}, {how} ({folder / PLOT})")
     plan = plan.with_rate(rate)
     write_json(folder / "plan.json", plan.to_dict())

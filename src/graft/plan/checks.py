@@ -61,10 +61,10 @@ def altered_layers(network: Network) -> list[str]:
 def norm_policy(freeze_bn: FreezeBatchNorm, network: Network, states: Sequence[Frozen]) -> list[str]:
     """What freeze_bn does that a person might not expect, or that it does nothing here."""
     norms = statistics(network.module, but=network.stages.heads)
-    held = norms & frozenset[str]().union(*(state.names for state in states))
+    frozen = norms & frozenset[str]().union(*(state.names for state in states))
     match freeze_bn:
-        case FreezeBatchNorm.none if held:
-            return [f"freeze_bn=none: {len(held)} batch-norm statistics of frozen stages move with the batches"]
+        case FreezeBatchNorm.none if frozen:
+            return [f"freeze_bn=none: {len(frozen)} batch-norm statistics of frozen stages move with the batches"]
         case FreezeBatchNorm.none:
             return ["freeze_bn=none has no effect: what is frozen has no batch-norm"]
         case FreezeBatchNorm.all if not norms:

@@ -150,8 +150,8 @@ def _group_row(plan: Plan, group: Group) -> tuple[str, ...]:
 
 def _rates(first: float, highest: float, last: float) -> str:
     """First and last, with the peak where it is neither."""
-    known = [first, highest, last] if highest > max(first, last) else [first, last]
-    return " → ".join(f"{rate:.2g}" for rate in known) if len(set(known)) > 1 else f"{first:.2g}"
+    rates = [first, highest, last] if highest > max(first, last) else [first, last]
+    return " → ".join(f"{rate:.2g}" for rate in rates) if len(set(rates)) > 1 else f"{first:.2g}"
 
 
 def _methods(plan: Plan) -> str:
@@ -161,16 +161,16 @@ def _methods(plan: Plan) -> str:
 def _cost(plan: Plan) -> str:
     memory, cache = plan.memory, plan.cache
     computed = f" ({for_each_purpose(cache.computed)})" if cache.computed else ""
-    kept = f"{cache.kind.value}: {cache.reason}{computed}" + (f", {size(cache.size)} on disk" if cache.size else "")
+    line = f"{cache.kind.value}: {cache.reason}{computed}" + (f", {size(cache.size)} on disk" if cache.size else "")
     beside = f", methods {size(memory.methods)}" if memory.methods else ""
     if plan.solver.solves:
-        return f"cache     {kept}\ntrainer   {plan.config.trainer.accelerator}; evaluation in float32, as exported"
+        return f"cache     {line}\ntrainer   {plan.config.trainer.accelerator}; evaluation in float32, as exported"
     cut = " (less with the cache)" if cache.kind is CacheKind.features else ""
     return (
         f"memory    about {size(memory.total)} a step: weights {size(memory.weights)},"
         f" gradients {size(memory.gradients)}, optimizer {size(memory.optimizer)},"
         f" activations {size(memory.activations)}{cut}{beside}\n"
-        f"cache     {kept}\n{_prefix(plan)}"
+        f"cache     {line}\n{_prefix(plan)}"
         f"trainer   {_trainer(plan)}"
     )
 
@@ -178,7 +178,7 @@ def _cost(plan: Plan) -> str:
 def _prefix(plan: Plan) -> str:
     """How a frozen prefix runs, where images go through it while training."""
     cache, epochs = plan.cache, plan.config.trainer.max_epochs
-    served = sum(kept.epochs[1] - kept.epochs[0] if kept.epochs else epochs for kept in cache.kept)
+    served = sum(output.epochs[1] - output.epochs[0] if output.epochs else epochs for output in cache.outputs)
     return f"prefix    frozen stages run on images {cache.prefix}\n" if cache.prefix and served < epochs else ""
 
 

@@ -26,13 +26,13 @@ from graft.finetune.hardware import device_type, training_precision
 from graft.finetune.route import EVALUATION, TRAIN
 from graft.finetune.unfreeze import Phase
 from graft.models.cut import split
-from graft.models.memo import known
+from graft.models.memo import once_for
 from graft.models.network import Network
 from graft.models.stages import tensor_names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class StageOutput:
     """A stage whose output is kept for every image."""
 
     cut: str
@@ -71,12 +71,12 @@ def rows_of(trainer: TrainerConfig, cache: CacheConfig) -> tuple[Rows, ...]:
     head trains on float32 features too, unless trainer.precision asks for another or cache.dtype saves their digits.
     """
     engine = trainer.engine
-    asked = training_dtype(trainer.precision, device_type(trainer)) if engine else torch.float32
-    if asked is torch.float32 and cache.dtype == "float32":
+    precision = training_dtype(trainer.precision, device_type(trainer)) if engine else torch.float32
+    if precision is torch.float32 and cache.dtype == "float32":
         return (Rows(parts=PARTS, precision=torch.float32, dtype="float32", engine=engine),)
     judged = tuple(part for part in PARTS if part != TRAIN)
     return (
-        Rows(parts=(TRAIN,), precision=asked, dtype=cache.dtype, engine=engine),
+        Rows(parts=(TRAIN,), precision=precision, dtype=cache.dtype, engine=engine),
         Rows(parts=judged, precision=torch.float32, dtype="float32", engine=engine),
     )
 
@@ -97,7 +97,7 @@ class CachePlan:
 
     kind: CacheKind
     reason: str
-    kept: tuple[Kept, ...] = ()
+    outputs: tuple[StageOutput, ...] = ()
     """The deepest stage first."""
     computed: dict[str, str] = field(default_factory=dict[str, str])
     """How what is kept is computed and stored, for training and for evaluation."""
@@ -107,15 +107,23 @@ class CachePlan:
     @property
     def cut(self) -> str | None:
         """The deepest stage whose output is kept."""
-        return self.kept[0].cut if self.kept else None
+        return self.outputs[0].cut if self.outputs else None
 
     @property
     def size(self) -> int:
         """Bytes."""
-        return sum(each.size for each in self.kept)
+        return sum(each.size for each in self.outputs)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "kind": self.kind.value, "cut": self.cut, "size": self.size}
+        return {
+            "kind": self.kind.value,
+            "reason": self.reason,
+            "kept": [asdict(output) for output in self.outputs],
+            "computed": self.computed,
+            "prefix": self.prefix,
+            "cut": self.cut,
+            "size": self.size,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,16 +158,16 @@ def plan_cache(
     if config.cache.kind not in (CacheKind.features, CacheKind.auto):
         return CachePlan(kind=config.cache.kind, reason="as configured", prefix=prefix)
     try:
-        kept, left_out = _plan_features(config, table, network, spans)
+        outputs, left_out = _plan_features(config, table, network, spans)
     except InputError as reason:
         if config.cache.kind is CacheKind.features:
             raise
-        said = str(reason).split("; try")[0].removeprefix("cache=features: ")
-        return CachePlan(kind=CacheKind.none, reason=said, prefix=prefix)
-    outputs = ", ".join(f"{each.cut}{_epochs(each.epochs, config.trainer.max_epochs)}" for each in kept)
-    reason = f"output of {outputs}, computed once per image{left_out}"
+        words = str(reason).split("; try")[0].removeprefix("cache=features: ")
+        return CachePlan(kind=CacheKind.none, reason=words, prefix=prefix)
+    names = ", ".join(f"{each.cut}{_epochs(each.epochs, config.trainer.max_epochs)}" for each in outputs)
+    reason = f"output of {names}, computed once per image{left_out}"
     computed = by_purpose([(rows, rows.how) for rows in rows_of(config.trainer, config.cache)])
-    return CachePlan(kind=CacheKind.features, reason=reason, kept=kept, computed=computed, prefix=prefix)
+    return CachePlan(kind=CacheKind.features, reason=reason, outputs=outputs, computed=computed, prefix=prefix)
 
 
 def _spans(
@@ -170,22 +178,22 @@ def _spans(
     steps_per_epoch: int,
 ) -> list[_Span]:
     """A span a phase, and what follows when the training decides."""
-    held = frozenset(tensor_names(network.module))
+    unmoving_names = frozenset(tensor_names(network.module))
     spans: list[_Span] = []
     for phase in phases:
-        held &= unmoving(network.module, phase.frozen, freeze_bn, heads=network.stages.heads)
+        unmoving_names &= unmoving(network.module, phase.frozen, freeze_bn, heads=network.stages.heads)
         epochs = ceil(phase.start_step / steps_per_epoch), phase.stop_step // steps_per_epoch
-        cut = frozen_prefix(network.stages, tensor_names(network.module), held)
+        cut = frozen_prefix(network.stages, tensor_names(network.module), unmoving_names)
         spans.append(_Span(cut, None if decided else epochs))
     for state in decided[-1:]:
-        held &= unmoving(network.module, state, freeze_bn, heads=network.stages.heads)
-        spans.append(_Span(frozen_prefix(network.stages, tensor_names(network.module), held), None))
+        unmoving_names &= unmoving(network.module, state, freeze_bn, heads=network.stages.heads)
+        spans.append(_Span(frozen_prefix(network.stages, tensor_names(network.module), unmoving_names), None))
     return spans
 
 
 def _plan_features(
     config: Config, table: Table, network: Network, spans: Sequence[_Span]
-) -> tuple[tuple[Kept, ...], str]:
+) -> tuple[tuple[StageOutput, ...], str]:
     """What is kept, and a word on what would not fit beside it."""
     cuts = _worth_keeping(config.cache, spans)
     if config.method.distill:
@@ -194,18 +202,18 @@ def _plan_features(
         raise InputError("training images are mixed with each other before the cut")
     if config.cache.kind is CacheKind.auto and is_random(config.augment) and not config.cache.views:
         raise InputError("training images are augmented at random before the cut")
-    kept: list[Kept] = []
+    outputs: list[StageOutput] = []
     for cut, epochs in cuts.items():
         need = _need(config, table, network, cut)
-        if need + sum(each.size for each in kept) <= config.cache.max_gb * 1e9:
-            kept.append(Kept(cut=cut, epochs=epochs, size=need))
-        elif not kept and cut == [*cuts][-1]:
+        if need + sum(each.size for each in outputs) <= config.cache.max_gb * 1e9:
+            outputs.append(StageOutput(cut=cut, epochs=epochs, size=need))
+        elif not outputs and cut == [*cuts][-1]:
             raise InputError(
                 f"cache: expected at most cache.max_gb={config.cache.max_gb:g}, received a need of {need / 1e9:.1f} GB"
                 f" for the output of {cut}; try cache.max_gb={ceil(need / 1e9)}, cache.dtype=float16 or cache=none"
             )
-    missing = [cut for cut in cuts if cut not in {each.cut for each in kept}]
-    return tuple(kept), f" (no room within cache.max_gb for that of {', '.join(missing)})" if missing else ""
+    missing = [cut for cut in cuts if cut not in {each.cut for each in outputs}]
+    return tuple(outputs), f" (no room within cache.max_gb for that of {', '.join(missing)})" if missing else ""
 
 
 def _worth_keeping(cache: CacheConfig, spans: Sequence[_Span]) -> dict[str, tuple[int, int] | None]:
@@ -237,7 +245,9 @@ def _need(config: Config, table: Table, network: Network, cut: str) -> int:
     images = {part: len(table.part(part)) for part in PARTS}
     side = network.preprocess.image_size
     image_shape = (config.data.channels, side, side)
-    shape = known(network, lambda: _shape_after(network, cut, image_shape), "output", cut, image_shape, network.stages)
+    shape = once_for(
+        network, lambda: _shape_after(network, cut, image_shape), "output", cut, image_shape, network.stages
+    )
     need = 0
     for rows in rows_of(config.trainer, config.cache):
         others = sum(images[part] for part in rows.parts if part != TRAIN)
@@ -255,12 +265,12 @@ def keep_all_blocks(cache: CachePlan, config: Config, table: Table, blocks: Netw
     """With what every block gives, pooled, beside what enters the last layer: the features of another network. None
     where that would take much more than the run's own head needs.
     """
-    (kept,) = cache.kept
-    size = _need(config, table, blocks, kept.cut)
+    (output,) = cache.outputs
+    size = _need(config, table, blocks, output.cut)
     views = max(config.cache.views, 1)
     if size > config.cache.max_gb * 1e9 or len(table.train) * views * blocks.head["width"] > MEASURED:
         return None
-    return replace(cache, kept=(replace(kept, size=size),), reason=f"{cache.reason}, with every block's, pooled")
+    return replace(cache, outputs=(replace(output, size=size),), reason=f"{cache.reason}, with every block's, pooled")
 
 
 def _shape_after(network: Network, cut: str, image_shape: tuple[int, int, int]) -> tuple[int, ...]:

@@ -74,16 +74,16 @@ def activation_numbers(module: nn.Module, image_CHW: tuple[int, int, int], train
 
     Before that, autograd keeps nothing and only the largest pair of neighbours is alive at once.
     """
-    kept = 0
+    stored = 0
     alive = 0
     training = False
 
     def record(leaf: nn.Module, name: str, output: object) -> None:
-        nonlocal kept, alive, training
+        nonlocal stored, alive, training
         training = training or any(f"{name}.{part}" in trainable for part, _ in leaf.named_parameters(recurse=False))
         count = output.numel() if isinstance(output, torch.Tensor) else 0
         if training:
-            kept += count
+            stored += count
         else:
             alive = max(alive, 2 * count)
 
@@ -101,7 +101,7 @@ def activation_numbers(module: nn.Module, image_CHW: tuple[int, int, int], train
         module.train(was_training)
         for hook in hooks:
             hook.remove()
-    return kept + alive
+    return stored + alive
 
 
 LARGEST = 256
@@ -170,15 +170,15 @@ def _free_on_machine() -> int:
 
 
 def _free_in_cgroup() -> list[int]:
-    found: list[int] = []
+    free: list[int] = []
     for limit, used in CGROUPS:
         try:
             texts = Path(limit).read_text().strip(), Path(used).read_text().strip()
         except OSError:
             continue
         if texts[0].isdecimal():
-            found.append(int(texts[0]) - int(texts[1]))
-    return found
+            free.append(int(texts[0]) - int(texts[1]))
+    return free
 
 
 def _of_before(folder: Path) -> int | None:

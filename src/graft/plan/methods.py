@@ -61,7 +61,7 @@ def teacher_of(config: Config, network: Network, ledger: Ledger, open_donor: Cal
         return plan_teacher(config, network, ledger, donor)
 
 
-def kept_beside(
+def numbers_beside(
     method: MethodConfig,
     network: Network,
     trained: frozenset[str],

@@ -17,7 +17,7 @@ from graft.finetune.methods.lora import plain_name
 from graft.finetune.optimizer import state_numbers
 from graft.finetune.training_plan import Timeline, TrainingPlan, plan_training
 from graft.finetune.unfreeze import Phase, thawed
-from graft.models.memo import known
+from graft.models.memo import once_for
 from graft.models.network import Network, network_for, with_donor_preprocess
 from graft.models.stage_head import head_in_words
 from graft.models.stages import HEAD, tensor_names
@@ -26,7 +26,7 @@ from graft.plan.checks import altered_layers, check_monitor, check_not_random, n
 from graft.plan.features import CachePlan, keep_all_blocks, plan_cache, prefix_in_words
 from graft.plan.head_start import StartPlan, plan_start
 from graft.plan.memory import Memory, activation_numbers, estimate_memory
-from graft.plan.methods import anchors_of, kept_beside, lora_of, schedule_of, teacher_of
+from graft.plan.methods import anchors_of, lora_of, numbers_beside, schedule_of, teacher_of
 from graft.plan.solver import SolverPlan, network_of_all_blocks, plan_solver
 from graft.tasks.registry import task_of
 from graft.tasks.task import Task
@@ -262,7 +262,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor], ove
         memory=estimate_memory(
             network.module, activations=_activations(network, image_CHW, trained),
             batch_size=config.data.images, trainable=trained, state=state,
-            beside=kept_beside(config.method, network, trained, anchors, teacher),
+            beside=numbers_beside(config.method, network, trained, anchors, teacher),
         ),
         cache=cache,
         solver=solver,
@@ -281,7 +281,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor], ove
 
 
 def _activations(network: Network, image_CHW: tuple[int, int, int], trained: frozenset[str]) -> int:
-    return known(
+    return once_for(
         network,
         lambda: activation_numbers(network.module, image_CHW, trained),
         "activations",
@@ -310,10 +310,10 @@ def _stage_rows(network: Network, first: Phase) -> tuple[StageRow, ...]:
     return tuple(
         StageRow(
             name=stage,
-            parameters=sum(parameters[name].numel() for name in held if name in parameters),
-            buffers=sum(buffers[name].numel() for name in held if name in buffers),
+            parameters=sum(parameters[name].numel() for name in names if name in parameters),
+            buffers=sum(buffers[name].numel() for name in names if name in buffers),
             frozen=stage in first.frozen.stages,
         )
         for stage in (*network.stages.names, HEAD)
-        for held in [network.stages.tensors(stage, state)]
+        for names in [network.stages.tensors(stage, state)]
     )

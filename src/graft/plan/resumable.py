@@ -14,7 +14,7 @@ def shared(plan: Plan) -> dict[str, Any]:
     """Plain values that change what a step computes, each named as a person would look for it."""
     config, table, preprocess = plan.config, plan.table, plan.network.preprocess
     augment = {f"augment.{name}": value for name, value in asdict(config.augment).items() if name != "name"}
-    stored = [config.cache.dtype, config.cache.views] if plan.cache.kept else None
+    stored = [config.cache.dtype, config.cache.views] if plan.cache.outputs else None
     parts = ", ".join(f"{len(table.part(part)):,} {part}" for part in PARTS)
     return {
         "images, labels and their parts": f"{parts} ({table.division()})",
@@ -25,7 +25,7 @@ def shared(plan: Plan) -> dict[str, Any]:
         "interpolation, mean and std": [preprocess.interpolation, list(preprocess.mean), list(preprocess.std)],
         "data.balanced": config.data.balanced,
         **augment,
-        "features kept after": [[kept.cut, *(kept.epochs or ())] for kept in plan.cache.kept],
+        "features kept after": [[output.cut, *(output.epochs or ())] for output in plan.cache.outputs],
         "cache.dtype and cache.views": stored,
         "how kept features are computed": plan.cache.computed,
         "how frozen stages run": plan.cache.prefix,

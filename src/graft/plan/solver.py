@@ -102,9 +102,9 @@ def _obstacles(config: Config, network: Network, training: TrainingPlan, cache: 
     first = training.phases[0]
     if len(training.phases) > 1 or training.undecided or set(first.frozen.stages) != set(trunk):
         yield "a trunk that trains"
-    if not cache.kept:
+    if not cache.outputs:
         yield f"no kept features ({cache.reason})"
-    elif cache.cut != trunk[-1] or cache.kept[0].epochs not in (None, (0, config.trainer.max_epochs)):
+    elif cache.cut != trunk[-1] or cache.outputs[0].epochs not in (None, (0, config.trainer.max_epochs)):
         yield f"features kept after {cache.cut}, not before the last layer"
     if config.trainer.devices * config.trainer.num_nodes > 1:
         yield "several processes"

@@ -18,7 +18,7 @@ from graft.report.helped import controls
 from graft.report.record import RunRecord
 from graft.report.settings import Settings, best, differing, monitored, settings_of
 from graft.report.settings import figure as value_of
-from graft.results.intervals import told_intervals
+from graft.results.intervals import read_intervals
 from graft.results.predictions import in_order_of
 
 MOST_COLUMNS = 6  # settings in the table of runs; the rest stand in a table of their own
@@ -92,22 +92,22 @@ def _joined(words: Any) -> str:
 
 def _lead(runs: Runs) -> Html:
     unfinished = [name for name, record in zip(runs.names, runs.records, strict=True) if not record.metrics]
-    told = [
+    sentences = [
         f"Networks: {_joined(record.network or 'unknown' for record in runs.records)}.",
         f"Best by {runs.metric} ({runs.direction}), which is of the validation part; test figures chose nothing.",
         f"{len(unfinished)} did not finish: {', '.join(unfinished)}." if unfinished else "",
     ]
-    told += [
+    sentences += [
         f"Not all runs have the same images in {part}: its figures must not be compared."
         for part in ("val", "test")
         if not _same_images(runs.records, part)
     ]
-    return element("p", " ".join(filter(None, told)), class_="lead")
+    return element("p", " ".join(filter(None, sentences)), class_="lead")
 
 
 def _same_images(records: Sequence[RunRecord], part: str) -> bool:
-    said = [record.predictions[part] for record in records if part in record.predictions]
-    return all(in_order_of(said[0], other) is not None for other in said[1:])
+    predictions = [record.predictions[part] for record in records if part in record.predictions]
+    return all(in_order_of(predictions[0], other) is not None for other in predictions[1:])
 
 
 def _tiles(runs: Runs) -> Html:
@@ -120,16 +120,16 @@ def _tiles(runs: Runs) -> Html:
         shown.append(tile(runs.metric.replace("/", " "), measured(value), "by which it was chosen"))
     part = record.judged
     if part in record.predictions:
-        said = record.predictions[part]
-        found = told_intervals(record.intervals, said)
+        predictions = record.predictions[part]
+        intervals = read_intervals(record.intervals, predictions)
         shown += [
             tile(
-                f"its {part} {known.title}",
+                f"its {part} {metric.title}",
                 measured(interval.value),
                 f"95 % {span(interval.low, interval.high, interval.method)}",
             )
-            for known in FIGURES[said.task]
-            if (interval := found.get(known.name)) is not None
+            for metric in FIGURES[predictions.task]
+            if (interval := intervals.get(metric.name)) is not None
         ]
     return element("dl", *shown, class_="tiles")
 
@@ -176,13 +176,13 @@ def _table(runs: Runs) -> Html:
 
 def _ranked(runs: Runs) -> list[int]:
     """Places from the best on val to the worst, and those without a figure behind."""
-    known = ranking([value_of(record, runs.metric) for record in runs.records], runs.direction)
-    return [*known, *(k for k in range(len(runs.records)) if k not in known)]
+    ranks = ranking([value_of(record, runs.metric) for record in runs.records], runs.direction)
+    return [*ranks, *(k for k in range(len(runs.records)) if k not in ranks)]
 
 
 def _title(metric: str) -> str:
     part, _, name = metric.partition("/")
-    titles = (each.title for known in FIGURES.values() for each in known if each.name == name)
+    titles = (each.title for figures in FIGURES.values() for each in figures if each.name == name)
     return f"{part} {next(titles, name)}"
 
 
@@ -203,11 +203,11 @@ def _further(runs: Runs, shown: Sequence[str]) -> Html:
 
 def _slices(runs: Runs) -> Html:
     """The monitored figure over each setting that differs."""
-    known = [
+    points = [
         (k, value) for k, record in enumerate(runs.records) if (value := value_of(record, runs.metric)) is not None
     ]
-    places, ys = [k for k, _ in known], [value for _, value in known]
-    drawn: list[Html] = []
+    places, ys = [k for k, _ in points], [value for _, value in points]
+    charts: list[Html] = []
     for key in runs.varied:
         xs = [runs.settings[k].get(key) for k in places]
         if len({repr(x) for x in xs}) < 2 or not all(_simple(x) for x in xs):
@@ -219,27 +219,27 @@ def _slices(runs: Runs) -> Html:
         ends = f"from {measured(min(ys))} to {measured(max(ys))}"
         label = f"{runs.metric} over {key}, {count(len(ys), 'run')} {ends}. {caption}"
         svg = figures.points(shown, ys, label, x=key, y=runs.metric.replace("/", " "), best=top)
-        drawn.append(figure(key, svg, caption))
-    note = "Each point is a run; other settings may differ as well." if len(drawn) > 1 else ""
-    left = f" {len(drawn) - MOST_SLICES} further settings are in the table alone." if len(drawn) > MOST_SLICES else ""
+        charts.append(figure(key, svg, caption))
+    note = "Each point is a run; other settings may differ as well." if len(charts) > 1 else ""
+    left = f" {len(charts) - MOST_SLICES} further settings are in the table alone." if len(charts) > MOST_SLICES else ""
     return section(
         "Settings",
         element("p", note + left, class_="muted") if note else "",
-        element("div", *drawn[:MOST_SLICES], class_="pair"),
-    ) if drawn else Html("")  # fmt: skip
+        element("div", *charts[:MOST_SLICES], class_="pair"),
+    ) if charts else Html("")  # fmt: skip
 
 
 def _curves(runs: Runs) -> Html:
-    drawn: list[Html] = []
+    charts: list[Html] = []
     for metric, y in {f"val/{each.name}": each.title for each in (LOSS, *runs.headlines)}.items():
-        known = [k for k, record in enumerate(runs.records) if record.column(metric)[0]]
-        if not known:
+        rows = [k for k, record in enumerate(runs.records) if record.column(metric)[0]]
+        if not rows:
             continue
-        lines = [(runs.names[k], *runs.records[k].column(metric)) for k in known]
-        top = known.index(runs.best) if runs.best in known else None
+        lines = [(runs.names[k], *runs.records[k].column(metric)) for k in rows]
+        top = rows.index(runs.best) if runs.best in rows else None
         label = f"{metric} of {count(len(lines), 'run')} over the epochs."
-        drawn.append(figure(metric.replace("/", " "), figures.overlay(lines, label, y=y, best=top)))
-    return section("Learning", element("div", *drawn, class_="pair")) if drawn else Html("")
+        charts.append(figure(metric.replace("/", " "), figures.overlay(lines, label, y=y, best=top)))
+    return section("Learning", element("div", *charts, class_="pair")) if charts else Html("")
 
 
 def _seeds(runs: Runs) -> Html:

@@ -18,10 +18,10 @@ SIDE = 160  # pixels; shown at 104 to 160 points
 JPEG = (".jpg", ".jpeg")
 
 
-def gallery(title: str, said: Predictions, rows: Sequence[int], classes: Sequence[str]) -> Html:
+def gallery(title: str, predictions: Predictions, rows: Sequence[int], classes: Sequence[str]) -> Html:
     if not rows:
         return Html("")
-    items = [_item(said, row, classes) for row in rows]
+    items = [_item(predictions, row, classes) for row in rows]
     return element("div", element("h3", title), element("ul", *items, class_="gallery"), style="margin-top:26px")
 
 
@@ -32,9 +32,9 @@ def thumbnail(path: Path, side: int = SIDE) -> str | None:
     except (Unreadable, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     picture.thumbnail((side, side))
-    written = io.BytesIO()
-    picture.save(written, "JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(written.getvalue()).decode("ascii")
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _small_jpeg(path: Path, side: int) -> Image.Image:
@@ -44,15 +44,17 @@ def _small_jpeg(path: Path, side: int) -> Image.Image:
         return ImageOps.exif_transpose(image).convert("RGB")
 
 
-def _item(said: Predictions, row: int, classes: Sequence[str]) -> Html:
-    path = Path(said.paths[row])
-    told = MISTAKES[said.task].words(said, row, classes)
+def _item(predictions: Predictions, row: int, classes: Sequence[str]) -> Html:
+    path = Path(predictions.paths[row])
+    words = MISTAKES[predictions.task].words(predictions, row, classes)
     picture = thumbnail(path)
     shown = (
         element("div", "not readable now", class_="blank")
         if picture is None
-        else image(picture, f"{path.name}: {told.sentence}")
+        else image(picture, f"{path.name}: {words.sentence}")
     )
     return element(
-        "li", shown, element("div", element("b", told.said), element("small", told.truth), element("small", path.name))
+        "li",
+        shown,
+        element("div", element("b", words.answer), element("small", words.truth), element("small", path.name)),
     )

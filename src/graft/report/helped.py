@@ -13,7 +13,7 @@ from graft.results.predictions import in_order_of
 from graft.results.resampling import Interval, paired_difference
 
 RANDOM, PROBE = "random_init", "linear_probe"
-TOLD = {
+WORDS = {
     RANDOM: ("random weights", "Transfer helped by", "Transfer hurt by", "No help of the transfer could be measured"),
     PROBE: (
         "a linear probe", "Training more than the head helped by", "Training more than the head hurt by",
@@ -40,33 +40,35 @@ def controls(records: Sequence[RunRecord], names: Sequence[str] = ("",)) -> Html
 
 def difference(record: RunRecord, control: RunRecord, metric: Figure) -> Interval | None:
     """By how much the run's figure lies above its control's on the judged part, paired by image; None where unknown."""
-    said, other = record.predictions.get(record.judged), control.predictions.get(record.judged)
-    matched = in_order_of(said, other) if said is not None and other is not None else None
-    if said is None or matched is None:
+    own, other = record.predictions.get(record.judged), control.predictions.get(record.judged)
+    matched = in_order_of(own, other) if own is not None and other is not None else None
+    if own is None or matched is None:
         return None
-    return paired_difference(said.answers_NK, matched.answers_NK, said.truth, metric.name, task=said.task)
+    return paired_difference(own.answers_NK, matched.answers_NK, own.truth, metric.name, task=own.task)
 
 
 def sentence(record: RunRecord, control: RunRecord, name: str) -> str:
     """The measured answer: by how much, with its interval, and from what to what."""
     part, metric = record.judged, headline(record.task)
-    before, after = (_written(each.metrics.get(f"{part}/{metric.name}")) for each in (control, record))
-    found = difference(record, control, metric)
-    against, helped, hurt, unclear = TOLD[name]
+    before, after = (_number(each.metrics.get(f"{part}/{metric.name}")) for each in (control, record))
+    interval = difference(record, control, metric)
+    against, helped, hurt, unclear = WORDS[name]
     ends = f"{before} with {against}, {after} in this run"
-    if found is None:
+    if interval is None:
         return f"{part} {metric.title}: {ends}; the images differ, so no interval is given."
-    if isnan(found.low):
+    if isnan(interval.low):
         what = (
-            "the difference is undefined on these images" if isnan(found.value) else "it is the same in every resample"
+            "the difference is undefined on these images"
+            if isnan(interval.value)
+            else "it is the same in every resample"
         )
         return f"{part} {metric.title}: {ends}; {what}, so no interval is given."
-    change, low, high = (_change(metric, value) for value in (found.value, found.low, found.high))
+    change, low, high = (_change(metric, value) for value in (interval.value, interval.low, interval.high))
     span = f"95 % interval {low} to {high}"
-    if found.low <= 0 <= found.high:
+    if interval.low <= 0 <= interval.high:
         unit = " points" if metric.is_share else ""
         return f"{unclear}: {part} {metric.title} changed by {change}{unit} ({span}): {ends}."
-    better = (found.high < 0) if metric.falls else (found.low > 0)
+    better = (interval.high < 0) if metric.falls else (interval.low > 0)
     by = f"{change.lstrip('+-')} {f'points of {part}' if metric.is_share else f'of {part}'} {metric.title}"
     return f"{helped if better else hurt} {by} ({span}): {ends}."
 
@@ -77,41 +79,41 @@ def _change(metric: Figure, value: float) -> str:
 
 
 def _of_run(record: RunRecord, name: str) -> Html:
-    known = {each: record.controls[each] for each in (RANDOM, PROBE) if each in record.controls}
+    controls = {each: record.controls[each] for each in (RANDOM, PROBE) if each in record.controls}
     part = record.judged
     rows = [
         [
             metric.title,
             _value(record, f"{part}/{metric.name}"),
-            *(_against(record, control, metric) for control in known.values()),
+            *(_against(record, control, metric) for control in controls.values()),
         ]
         for metric in FIGURES[record.task]
         if f"{part}/{metric.name}" in record.metrics
     ]
-    headers = [part, "this run", *(TOLD[each][0] for each in known)]
+    headers = [part, "this run", *(WORDS[each][0] for each in controls)]
     caption = f"{name or 'This run'} and its controls; below, what the run's figure is above the control's"
     return join((
         element("h3", name) if name else "",
-        *(element("p", sentence(record, control, each)) for each, control in known.items()),
+        *(element("p", sentence(record, control, each)) for each, control in controls.items()),
         element("div", table(headers, rows, caption=caption), class_="card"),
-        *(details(f"Command: {TOLD[each][0]}", element("pre", element("code", control.command)))
-          for each, control in known.items()),
+        *(details(f"Command: {WORDS[each][0]}", element("pre", element("code", control.command)))
+          for each, control in controls.items()),
     ))  # fmt: skip
 
 
 def _value(record: RunRecord, metric: str) -> Html:
-    return cell(_written(record.metrics.get(metric)))
+    return cell(_number(record.metrics.get(metric)))
 
 
-def _written(value: object) -> str:
+def _number(value: object) -> str:
     return measured(value) if isinstance(value, int | float) else "–"
 
 
 def _against(record: RunRecord, control: RunRecord, metric: Figure) -> Html:
-    found = difference(record, control, metric)
+    interval = difference(record, control, metric)
     name = f"{record.judged}/{metric.name}"
     value = control.metrics.get(name)
-    if found is None or isnan(found.low) or not isinstance(value, int | float):
+    if interval is None or isnan(interval.low) or not isinstance(value, int | float):
         return _value(control, name)
-    change, low, high = (measured(each, sign="+") for each in (found.value, found.low, found.high))
+    change, low, high = (measured(each, sign="+") for each in (interval.value, interval.low, interval.high))
     return cell(join((measured(value), element("small", f"{change} ({low} to {high})"))))

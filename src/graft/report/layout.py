@@ -18,7 +18,7 @@ from graft.report.helped import controls
 from graft.report.learning import is_solved, learning
 from graft.report.origin import data, origin, settings, time_spent
 from graft.report.record import RunRecord
-from graft.results.intervals import told_intervals
+from graft.results.intervals import read_intervals
 from graft.results.left_out import in_words, left_out
 from graft.results.predictions import Predictions
 from graft.results.resampling import Interval
@@ -39,12 +39,14 @@ TILES: Mapping[TaskKind, Sequence[Callable[[Predictions], list[Html]]]] = {
 
 def lay_out(record: RunRecord) -> str:
     """The whole report of one run."""
-    found = {part: told_intervals(record.intervals, said) for part, said in record.predictions.items()}
+    intervals = {
+        part: read_intervals(record.intervals, predictions) for part, predictions in record.predictions.items()
+    }
     title = f"{record.network or 'network'} on {record.dataset or 'its data'}"
     return document(
         title,
-        join((lead(record), tiles(record, found))),
-        figures(record, found),
+        join((lead(record), tiles(record, intervals))),
+        figures(record, intervals),
         controls([record]),
         learning(record),
         _quality(record),
@@ -58,29 +60,36 @@ def lay_out(record: RunRecord) -> str:
 
 def _quality(record: RunRecord) -> Html:
     """Of the test part where it was kept, else of another."""
-    said = record.predictions.get(record.judged)
-    if said is None or not len(said.paths):
+    predictions = record.predictions.get(record.judged)
+    if predictions is None or not len(predictions.paths):
         return Html("")
-    unsound = int((~np.isfinite(said.answers_NK).all(1)).sum())
+    unsound = int((~np.isfinite(predictions.answers_NK).all(1)).sum())
     if unsound:
-        told = f"The network's answers to {count(unsound, 'image')} of the {said.part} part are not finite numbers."
-        return section("Right and wrong", element("p", f"{told} Nothing can be counted."))
-    return QUALITY[said.task](said, record.classes)
+        sentence = (
+            f"The network's answers to {count(unsound, 'image')} of the {predictions.part} part are not finite numbers."
+        )
+        return section("Right and wrong", element("p", f"{sentence} Nothing can be counted."))
+    return QUALITY[predictions.task](predictions, record.classes)
 
 
 def lead(record: RunRecord) -> Html:
     """What was grafted onto what, what was frozen, how long it took; and the command."""
-    told = " ".join(filter(None, (_donor(record), _frozen(record), _length(record))))
+    sentences = " ".join(filter(None, (_donor(record), _frozen(record), _length(record))))
     shown = element("pre", element("code", record.command)) if record.command else ""
-    parts = (element("p", told, class_="lead") if told else "", _head(record), _methods(record), _precision(record))
+    parts = (
+        element("p", sentences, class_="lead") if sentences else "",
+        _head(record),
+        _methods(record),
+        _precision(record),
+    )
     return join((*parts, shown))
 
 
 def _head(record: RunRecord) -> Html:
     """Of a head whose weights fit no plain model: that they do not."""
     head, build = record.plan.get("head"), record.model.get("build")
-    told = head_in_words(head, build) if isinstance(head, Mapping) and isinstance(build, Mapping) else ""
-    return element("p", told, class_="muted") if told else Html("")
+    sentence = head_in_words(head, build) if isinstance(head, Mapping) and isinstance(build, Mapping) else ""
+    return element("p", sentence, class_="muted") if sentence else Html("")
 
 
 def _methods(record: RunRecord) -> Html:
@@ -95,10 +104,10 @@ def _precision(record: RunRecord) -> Html:
     """In which precision, and in which way, training and the figures were computed; nothing for a run of a time before
     that was told.
     """
-    told = record.metrics.get("precision")
-    if not isinstance(told, Mapping):
+    precision = record.metrics.get("precision")
+    if not isinstance(precision, Mapping):
         return Html("")
-    train, evaluation = (precision_name(str(told.get(purpose))) for purpose in ("train", "evaluation"))
+    train, evaluation = (precision_name(str(precision.get(purpose))) for purpose in ("train", "evaluation"))
     exported = f"figures and predictions are of the exported network, in {evaluation}."
     sentences = [exported.capitalize() if is_solved(record) else f"Trained in {train}; {exported}"]
     for key, what in {"features": "Features after {} were computed once", "prefix": "Frozen stages to {} ran"}.items():
@@ -138,27 +147,27 @@ def _length(record: RunRecord) -> str:
     return f"{count(epochs, 'epoch')}{f' in {duration(seconds)}' if seconds is not None else ''}."
 
 
-def tiles(record: RunRecord, found: Mapping[str, Mapping[str, Interval]]) -> Html:
+def tiles(record: RunRecord, intervals: Mapping[str, Mapping[str, Interval]]) -> Html:
     """The headline figures, of the test part where there is one."""
     part = record.judged
     shown: list[Html] = []
-    for known in FIGURES[record.task]:
-        interval = found.get(part, {}).get(known.name)
-        name = f"{part}/{known.name}"
+    for metric in FIGURES[record.task]:
+        interval = intervals.get(part, {}).get(metric.name)
+        name = f"{part}/{metric.name}"
         value = interval.value if interval else record.metrics.get(name, "")
         if value is None or (isinstance(value, float) and isnan(value)):
-            shown.append(tile(f"{part} {known.title}", "undefined"))
+            shown.append(tile(f"{part} {metric.title}", "undefined"))
         elif isinstance(value, int | float):
             note = f"95 % interval {span(interval.low, interval.high, interval.method)}" if interval else ""
-            shown.append(tile(f"{part} {known.title}", f"{value:.3f}" if known.is_share else f"{value:.4g}", note))
+            shown.append(tile(f"{part} {metric.title}", f"{value:.3f}" if metric.is_share else f"{value:.4g}", note))
     if part in record.predictions:
         shown += [each for tiles_of in TILES[record.task] for each in tiles_of(record.predictions[part])]
     verified = record.metrics.get("frozen_verified")
     if verified is not None:
         good = bool(verified)
         loose = int(record.metrics.get("frozen_statistics_moved") or 0)
-        kept = f"bit-identical but for {count(loose, 'statistic')}" if loose else "bit-identical to what was injected"
-        note = kept if good else "a frozen tensor moved"
+        proof = f"bit-identical but for {count(loose, 'statistic')}" if loose else "bit-identical to what was injected"
+        note = proof if good else "a frozen tensor moved"
         shown.append(tile("frozen tensors", "verified" if good else "moved", note, mark="good" if good else "bad"))
     speed = record.metrics.get("train/images_per_second")
     if isinstance(speed, int | float):
@@ -166,14 +175,14 @@ def tiles(record: RunRecord, found: Mapping[str, Mapping[str, Interval]]) -> Htm
     return element("dl", *shown, class_="tiles") if shown else Html("")
 
 
-def figures(record: RunRecord, found: Mapping[str, Mapping[str, Interval]]) -> Html:
+def figures(record: RunRecord, intervals: Mapping[str, Mapping[str, Interval]]) -> Html:
     """Every metric of every part, with intervals where the predictions were kept."""
     first = headline(record.task).name
-    parts = list(found) or [part for part in ("val", "test") if f"{part}/{first}" in record.metrics]
+    parts = list(intervals) or [part for part in ("val", "test") if f"{part}/{first}" in record.metrics]
     rows = [
-        [known.title, *(_figure(record.metrics, found, part, known.name) for part in parts)]
-        for known in FIGURES[record.task]
-        if any(known.name in found.get(part, {}) or f"{part}/{known.name}" in record.metrics for part in parts)
+        [metric.title, *(_figure(record.metrics, intervals, part, metric.name) for part in parts)]
+        for metric in FIGURES[record.task]
+        if any(metric.name in intervals.get(part, {}) or f"{part}/{metric.name}" in record.metrics for part in parts)
     ]
     if not rows:
         return Html("")
@@ -189,17 +198,20 @@ def figures(record: RunRecord, found: Mapping[str, Mapping[str, Interval]]) -> H
 
 
 def _left_out(record: RunRecord) -> list[str]:
-    out = [left_out(part, said.truth, record.classes, said.task) for part, said in record.predictions.items()]
+    out = [
+        left_out(part, predictions.truth, record.classes, predictions.task)
+        for part, predictions in record.predictions.items()
+    ]
     return [line for each in out for line in in_words(each, record.task)]
 
 
 def _headed(record: RunRecord, part: str) -> str:
-    said = record.predictions.get(part)
-    return part if said is None else f"{part} ({count(len(said.paths), 'image')})"
+    predictions = record.predictions.get(part)
+    return part if predictions is None else f"{part} ({count(len(predictions.paths), 'image')})"
 
 
-def _figure(metrics: Mapping[str, Any], found: Mapping[str, Mapping[str, Interval]], part: str, name: str) -> Html:
-    interval = found.get(part, {}).get(name)
+def _figure(metrics: Mapping[str, Any], intervals: Mapping[str, Mapping[str, Interval]], part: str, name: str) -> Html:
+    interval = intervals.get(part, {}).get(name)
     if interval is not None:
         return cell(
             join((measured(interval.value), element("small", span(interval.low, interval.high, interval.method))))

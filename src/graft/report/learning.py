@@ -20,7 +20,7 @@ RATE = "lr/"
 def learning(record: RunRecord) -> Html:
     if is_solved(record):
         return section("Learning", element("div", join((_penalties(record), _measured(record))), class_="pair"))
-    drawn = join((
+    charts = join((
         _begun(record),
         _curves(record, "Loss", "loss", LOSSES, falls=True),
         *_figures(record),
@@ -28,7 +28,7 @@ def learning(record: RunRecord) -> Html:
         _range_test(record),
         _freeze(record),
     ))  # fmt: skip
-    return section("Learning", element("div", drawn, class_="pair")) if drawn else Html("")
+    return section("Learning", element("div", charts, class_="pair")) if charts else Html("")
 
 
 def is_solved(record: RunRecord) -> bool:
@@ -40,25 +40,25 @@ def is_solved(record: RunRecord) -> bool:
 def _measured(record: RunRecord) -> Html:
     """What each head that the same pass could have would give."""
     head = record.metrics["head"]
-    known = headline(record.task)
+    metric = headline(record.task)
     crops = {each.get("crop_fraction") for each in head.get("measured", [])}
-    taken = (head.get("features"), head.get("crop_fraction"))
+    best = (head.get("features"), head.get("crop_fraction"))
 
     def name(each: Mapping[str, Any]) -> str:
         crop = f", crop {each.get('crop_fraction'):g}" if len(crops) > 1 else ""
-        is_taken = (each["features"], each.get("crop_fraction")) == taken
-        return each["features"] + crop + (" (taken)" if is_taken else "")
+        is_best = (each["features"], each.get("crop_fraction")) == best
+        return each["features"] + crop + (" (taken)" if is_best else "")
 
     rows = [
         [
             name(each),
-            cell(measured(each["loss"])), cell(measured(each.get(known.name))), f"head={each['head']}",
+            cell(measured(each["loss"])), cell(measured(each.get(metric.name))), f"head={each['head']}",
         ]
         for each in head.get("measured", [])
     ]  # fmt: skip
     if head.get("neighbours") is not None:
         rows.append(["nearest training images", cell("–"), cell(measured(head["neighbours"])), ""])
-    shown = table(["features", "loss", f"val {known.title}", "take it by"], rows, caption="What one pass can give")
+    shown = table(["features", "loss", f"val {metric.title}", "take it by"], rows, caption="What one pass can give")
     return element("div", shown, class_="card")
 
 
@@ -94,22 +94,22 @@ def _penalties(record: RunRecord) -> Html:
         for name, key in ((others, "loss"), ("training", "train_loss"))
     ]
     chosen = float(head["penalty"])
-    drawn = figures.penalties(lines, f"Loss over the head's penalty; {chosen:.2g} was chosen.", mark=chosen)
-    told = (
+    chart = figures.penalties(lines, f"Loss over the head's penalty; {chosen:.2g} was chosen.", mark=chosen)
+    caption = (
         f"The head was solved for {len(strengths)} penalties. Dotted: {chosen:.2g}, whose loss on {others} was lowest."
     )
     if head.get("at_end"):
-        told += " It is at the end of the path, so a better one may lie beyond."
+        caption += " It is at the end of the path, so a better one may lie beyond."
     if head.get("refit"):
-        told += " The head was then solved again on training and validation images together."
-    return figure("Penalty", drawn, told)
+        caption += " The head was then solved again on training and validation images together."
+    return figure("Penalty", chart, caption)
 
 
 def _figures(record: RunRecord) -> Iterator[Html]:
     """The task's figures: those that lie between 0 and 1 on one drawing, each other one on its own."""
-    known = FIGURES[record.task]
-    shares = [each for each in known if each.is_share]
-    for together in ([shares] if shares else []) + [[each] for each in known if not each.is_share]:
+    metrics = FIGURES[record.task]
+    shares = [each for each in metrics if each.is_share]
+    for together in ([shares] if shares else []) + [[each] for each in metrics if not each.is_share]:
         names = [f"val/{each.name}" for each in together]
         names[1:1] = [f"train/{each.name}" for each in together if each.trained]
         title = ", ".join(dict.fromkeys(each.title.removeprefix("macro-").removeprefix("micro-") for each in together))
@@ -131,11 +131,11 @@ def _curves(record: RunRecord, title: str, y: str, names: Sequence[str], *, fall
     if ranked := ranking(values, "min" if falls else "max"):
         caption = f"{name} was best at epoch {epochs[ranked[0]]:g}: {measured(values[ranked[0]])}."
     shown = [(name.replace("/", " "), xs, ys) for name, xs, ys in lines]
-    kept = record.metrics.get("best_epoch") or None  # 0: the head that training began with
-    if kept is not None:
-        caption += f" Dotted: epoch {kept:g}, whose weights were kept."
-    drawn = figures.curves(shown, f"{title} per epoch: {ends}.", y=y, mark=kept)
-    return figure(title, drawn, caption)
+    best = record.metrics.get("best_epoch") or None  # 0: the head that training began with
+    if best is not None:
+        caption += f" Dotted: epoch {best:g}, whose weights were kept."
+    chart = figures.curves(shown, f"{title} per epoch: {ends}.", y=y, mark=best)
+    return figure(title, chart, caption)
 
 
 def _rates(record: RunRecord) -> Html:
@@ -152,25 +152,25 @@ def _rates(record: RunRecord) -> Html:
         for rates, stages in stages_of.items()
     ]
     if not lines:
-        drawn = figures.curves([("optimizer.lr", epochs, base)], "Learning rate per epoch.", y="learning rate")
+        chart = figures.curves([("optimizer.lr", epochs, base)], "Learning rate per epoch.", y="learning rate")
         return figure(
-            "Learning rate", drawn, "The scheduled optimizer.lr at the end of each epoch, before group factors."
+            "Learning rate", chart, "The scheduled optimizer.lr at the end of each epoch, before group factors."
         )
-    drawn = figures.curves(lines[:MOST_RATES], "Learning rate of each stage per epoch.", y="learning rate")
-    return figure("Learning rates", drawn, "At the end of each epoch, where the stage trains.")
+    chart = figures.curves(lines[:MOST_RATES], "Learning rate of each stage per epoch.", y="learning rate")
+    return figure("Learning rates", chart, "At the end of each epoch, where the stage trains.")
 
 
 def _range_test(record: RunRecord) -> Html:
     """What optimizer.lr=find tried."""
-    found = record.lr_find
-    if not found:
+    search = record.lr_find
+    if not search:
         return Html("")
     lines = [
-        (name, found["rates"], found[key]) for name, key in (("of each batch", "losses"), ("smoothed", "smoothed"))
+        (name, search["rates"], search[key]) for name, key in (("of each batch", "losses"), ("smoothed", "smoothed"))
     ]
-    chosen = float(found["suggestion"])
-    drawn = figures.range_test(lines, f"Loss over the learning rate; {chosen:g} was chosen.", mark=chosen)
-    return figure("Range test", drawn, f"optimizer.lr={chosen:g} was found, where the smoothed loss falls fastest.")
+    chosen = float(search["suggestion"])
+    chart = figures.range_test(lines, f"Loss over the learning rate; {chosen:g} was chosen.", mark=chosen)
+    return figure("Range test", chart, f"optimizer.lr={chosen:g} was found, where the smoothed loss falls fastest.")
 
 
 def _joined(stages: Sequence[str]) -> str:
@@ -181,9 +181,9 @@ def _freeze(record: RunRecord) -> Html:
     phases, stages = record.phases, record.stages
     if not phases or not stages:
         return Html("")
-    told = "; ".join(f"{moment(start)}: {stretches(frozen, stages)}" for start, _, frozen in phases)
-    drawn = figures.timeline(stages, phases, f"Frozen stages. {told}.", ramp=record.thaw_warmup)
-    return figure("Freeze timeline", drawn, " ".join((f"Frozen {told}.", *_further(record))))
+    spans = "; ".join(f"{moment(start)}: {stretches(frozen, stages)}" for start, _, frozen in phases)
+    chart = figures.timeline(stages, phases, f"Frozen stages. {spans}.", ramp=record.thaw_warmup)
+    return figure("Freeze timeline", chart, " ".join((f"Frozen {spans}.", *_further(record))))
 
 
 def _further(record: RunRecord) -> Iterator[str]:
@@ -193,7 +193,7 @@ def _further(record: RunRecord) -> Iterator[str]:
         yield f"The moments were {decided['rule']}."
     factors = [(float(span.get("start_epoch", 0)), float(span.get("factor", 1))) for span in record.spans]
     if any(factor != 1 for _, factor in factors):
-        told = "; ".join(f"{moment(start)} ×{factor:g}" for start, factor in factors)
-        yield f"Every learning rate: {told}."
+        spans = "; ".join(f"{moment(start)} ×{factor:g}" for start, factor in factors)
+        yield f"Every learning rate: {spans}."
     if record.thaw_warmup:
         yield f"Pale: what has thawed comes to its learning rate, in {record.thaw_warmup:g} epochs."

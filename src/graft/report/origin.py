@@ -45,12 +45,12 @@ def _ledger(ledger: dict[str, Any]) -> Html:
         ),
         class_="keys",
     )
-    known = [f"{name}: {donor[name]}" for name in ("source", "format", "sha256") if donor.get(name)]
+    facts = [f"{name}: {donor[name]}" for name in ("source", "format", "sha256") if donor.get(name)]
     return join((
         element("h3", f"Ledger: {count(len(tensors) or total, 'tensor')}"),
         stack,
         keys,
-        element("p", "Donor ", join(f"{' · '.join(known)}"), class_="muted") if known else "",
+        element("p", "Donor ", join(f"{' · '.join(facts)}"), class_="muted") if facts else "",
         *(element("p", remark, class_="muted") for remark in ledger.get("remarks", [])),
         _every_tensor(tensors),
         _every_donor_tensor(ledger.get("donor_tensors", [])),
@@ -111,31 +111,31 @@ def data(record: RunRecord) -> Html:
     if not listed:
         return Html("")
     left = [[entry.get("path", ""), entry.get("reason", "")] for entry in skipped]
-    told = f"{count(len(skipped), 'unreadable file')} left out." if skipped else "No file was left out."
+    sentence = f"{count(len(skipped), 'unreadable file')} left out." if skipped else "No file was left out."
     return section(
         "Data",
         element("div", listed, class_="card tall"),
-        element("p", told, style="margin-top:12px"),
+        element("p", sentence, style="margin-top:12px"),
         details(f"Files left out ({len(left):,})", table(["file", "why"], left, caption="Why", numbers=False))
         if left
         else "",
     )
 
 
-def _classes(told: Mapping[str, Any], classes: Sequence[str]) -> Html:
-    parts: Mapping[str, Mapping[str, int]] = told.get("parts", {})
+def _classes(summary: Mapping[str, Any], classes: Sequence[str]) -> Html:
+    parts: Mapping[str, Mapping[str, int]] = summary.get("parts", {})
     if not parts:
         return Html("")
-    images = told.get("images") or {name: sum(part.values()) for name, part in parts.items()}
+    images = summary.get("images") or {name: sum(part.values()) for name, part in parts.items()}
     rows = [[name, *(f"{part.get(name, 0):,}" for part in parts.values())] for name in classes]
     rows.append(["all", *(f"{number:,}" for number in images.values())])
     return table(["class", *parts], rows, caption="Images by part")
 
 
-def _numbers(told: Mapping[str, Any]) -> Html:
+def _numbers(summary: Mapping[str, Any]) -> Html:
     """Where numbers are learnt: how they lie in each part."""
-    images: Mapping[str, int] = told.get("images", {})
-    values: Mapping[str, Mapping[str, Mapping[str, float]]] = told.get("values", {})
+    images: Mapping[str, int] = summary.get("images", {})
+    values: Mapping[str, Mapping[str, Mapping[str, float]]] = summary.get("values", {})
     rows = [
         [f"{name}, {part}", f"{images[part]:,}", *(f"{spread[key]:.4g}" for key in SPREAD)]
         for part, numbers in values.items()
@@ -152,13 +152,13 @@ def time_spent(record: RunRecord) -> Html:
     rows = [[name, bar(value / total, duration(value)), percent(value / total)] for name, value in times.items()]
     rows.append(["together", duration(sum(times.values())), ""])
     first = record.metrics.get("seconds_to_first_step")
-    told = f"The first step began {duration(first)} after the command." if isinstance(first, int | float) else ""
+    sentence = f"The first step began {duration(first)} after the command." if isinstance(first, int | float) else ""
     return section(
         "Time by stage",
         element(
             "div", table(["stage", "time", "share"], rows, caption="From the command to the report"), class_="card"
         ),
-        element("p", told, style="margin-top:12px") if told else "",
+        element("p", sentence, style="margin-top:12px") if sentence else "",
         element(
             "div",
             table(
@@ -171,8 +171,8 @@ def time_spent(record: RunRecord) -> Html:
     )  # fmt: skip
 
 
-def _shares(found: object) -> dict[str, float]:
-    pairs = found.items() if isinstance(found, dict) else ()
+def _shares(content: object) -> dict[str, float]:
+    pairs = content.items() if isinstance(content, dict) else ()
     return {str(name): float(value) for name, value in pairs if isinstance(value, int | float)}
 
 

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, W
 from numpy.typing import NDArray
 
 from graft.config.schema import Config
-from graft.config.values import as_written
+from graft.config.values import to_plain
 from graft.data.pixels import Unreadable, read_pixels
 from graft.finetune.pruning import Pruned
 from graft.report.mistakes import MISTAKES
@@ -30,13 +30,13 @@ MLFLOW = {PRUNED: "KILLED", STOPPED: "KILLED", FAILED: "FAILED"}
 
 def announce(loggers: Sequence[Logger], config: Config, ledger: Mapping[str, Any]) -> None:
     """Before training: every key of the config, and how many tensors came from where."""
-    values = flat({**as_written(config), "ledger": dict(ledger)})
+    values = flat({**to_plain(config), "ledger": dict(ledger)})
     for logger in loggers:
         logger.log_hyperparams(values)
 
 
 @contextmanager
-def told_how_it_ends(loggers: Sequence[Logger]) -> Generator[None]:
+def close_on_failure(loggers: Sequence[Logger]) -> Generator[None]:
     """Around a training: where it does not come to its end, the trackers' runs do, with the state.
 
     A run of Weights & Biases that is left open would take in what the process's next trial logs.
@@ -91,26 +91,29 @@ def publish(loggers: Sequence[Logger], folder: Path) -> None:
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested values under keys with dots, as a person types them."""
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict) and value:
-            found.update(flat(value, f"{prefix}{name}."))
+            leaves.update(flat(value, f"{prefix}{name}."))
         else:
-            found[f"{prefix}{name}"] = value.value if isinstance(value, Enum) else value
-    return found
+            leaves[f"{prefix}{name}"] = value.value if isinstance(value, Enum) else value
+    return leaves
 
 
 def _mistakes(run: RunRecord) -> Iterator[Picture]:
-    said: Predictions | None = run.predictions.get(run.judged)
-    if said is None:
+    predictions: Predictions | None = run.predictions.get(run.judged)
+    if predictions is None:
         return
-    worth_a_look = MISTAKES[said.task]
-    for row in worth_a_look.worst(said):
+    worth_a_look = MISTAKES[predictions.task]
+    for row in worth_a_look.worst(predictions):
         try:
-            pixels = read_pixels(said.paths[row], 3)
+            pixels = read_pixels(predictions.paths[row], 3)
         except Unreadable:
             continue  # it was read in training; a file that has gone since is no picture
-        yield f"{Path(said.paths[row]).name}: {worth_a_look.words(said, row, run.classes).sentence}", pixels
+        yield (
+            f"{Path(predictions.paths[row]).name}: {worth_a_look.words(predictions, row, run.classes).sentence}",
+            pixels,
+        )
 
 
 def _to_tensorboard(logger: TensorBoardLogger, pictures: Sequence[Picture], run: RunRecord, step: int) -> None:
@@ -118,8 +121,8 @@ def _to_tensorboard(logger: TensorBoardLogger, pictures: Sequence[Picture], run:
     for place, (words, pixels) in enumerate(pictures):
         writer.add_image(f"mistakes/{place:02d}", pixels, step, dataformats="HWC")
         writer.add_text(f"mistakes/{place:02d}", words, step)
-    told = {"folder": str(run.folder / "model"), **run.model.get("weights", {})}
-    writer.add_text("model", json.dumps(told), step)  # its files hold no models, so they say where it is
+    weights = {"folder": str(run.folder / "model"), **run.model.get("weights", {})}
+    writer.add_text("model", json.dumps(weights), step)  # its files hold no models, so they say where it is
     writer.flush()
 
 

@@ -18,44 +18,44 @@ TABLE_CLASSES = 12
 MOST_CONFUSED = 15
 
 
-def quality(said: Predictions, classes: Sequence[str]) -> Html:
-    confusion_KK = confusion_matrix(said.answers_NK, said.truth)
-    wrong = len(said.paths) - int(np.trace(confusion_KK))
-    opening = f"{count(wrong, 'mistake')} in {count(len(said.paths), 'image')} of the {said.part} part."
+def quality(predictions: Predictions, classes: Sequence[str]) -> Html:
+    confusion_KK = confusion_matrix(predictions.answers_NK, predictions.truth)
+    wrong = len(predictions.paths) - int(np.trace(confusion_KK))
+    opening = f"{count(wrong, 'mistake')} in {count(len(predictions.paths), 'image')} of the {predictions.part} part."
     return section(
         "Right and wrong",
         element("p", opening),
         element(
             "div",
             element("div", _confusion(confusion_KK, classes), _per_class(confusion_KK, classes), class_="stacked"),
-            _reliability(said),
+            _reliability(predictions),
             class_="pair",
         ),
-        gallery("Most confident mistakes", said, MISTAKES[said.task].worst(said), classes),
-        gallery("Least certain images", said, uncertain(said), classes),
+        gallery("Most confident mistakes", predictions, MISTAKES[predictions.task].worst(predictions), classes),
+        gallery("Least certain images", predictions, uncertain(predictions), classes),
     )
 
 
-def tiles(said: Predictions) -> list[Html]:
-    error = reliability(said.answers_NK, said.truth).error
-    return [tile(f"{said.part} ECE", f"{error:.3f}", "calibration error; 0 is perfect")]
+def tiles(predictions: Predictions) -> list[Html]:
+    error = reliability(predictions.answers_NK, predictions.truth).error
+    return [tile(f"{predictions.part} ECE", f"{error:.3f}", "calibration error; 0 is perfect")]
 
 
-def uncertain(said: Predictions) -> list[int]:
+def uncertain(predictions: Predictions) -> list[int]:
     """Rows whose two likeliest classes are nearest to each other."""
-    if said.answers_NK.shape[1] < 2:
+    if predictions.answers_NK.shape[1] < 2:
         return []
-    ordered_NK = np.sort(said.answers_NK, axis=1)
+    ordered_NK = np.sort(predictions.answers_NK, axis=1)
     return np.argsort(ordered_NK[:, -1] - ordered_NK[:, -2], kind="stable")[:MOST].tolist()
 
 
 def _confusion(confusion_KK: Ints, classes: Sequence[str]) -> Html:
     if len(classes) > TABLE_CLASSES:
-        drawn = figures.heat(
+        chart = figures.heat(
             confusion_KK, f"Confusion matrix of {len(classes)} classes, true by rows, predicted by columns."
         )
         return element(
-            "div", figure("Confusion matrix", drawn), _most_confused(confusion_KK, classes), class_="stacked"
+            "div", figure("Confusion matrix", chart), _most_confused(confusion_KK, classes), class_="stacked"
         )
     shares = confusion_KK / np.maximum(confusion_KK.sum(1, keepdims=True), 1)
     rows = [
@@ -78,11 +78,11 @@ def _most_confused(confusion_KK: Ints, classes: Sequence[str]) -> Html:
     rows = [
         [
             classes[true],
-            classes[said],
-            int(wrong_KK[true, said]),
-            percent(wrong_KK[true, said] / confusion_KK[true].sum()),
+            classes[guess],
+            int(wrong_KK[true, guess]),
+            percent(wrong_KK[true, guess] / confusion_KK[true].sum()),
         ]
-        for true, said in pairs
+        for true, guess in pairs
     ]
     if not rows:
         return Html("")
@@ -91,12 +91,12 @@ def _most_confused(confusion_KK: Ints, classes: Sequence[str]) -> Html:
 
 
 def _per_class(confusion_KK: Ints, classes: Sequence[str]) -> Html:
-    found = class_figures(confusion_KK)
+    scores = class_figures(confusion_KK)
     rows = [
         [
             name,
-            *(share(float(values[k])) for values in (found.precision, found.recall, found.f1)),
-            *(cell(f"{number[k]:,}", sort=int(number[k])) for number in (found.support, found.predicted)),
+            *(share(float(values[k])) for values in (scores.precision, scores.recall, scores.f1)),
+            *(cell(f"{number[k]:,}", sort=int(number[k])) for number in (scores.support, scores.predicted)),
         ]
         for k, name in enumerate(classes)
     ]
@@ -105,13 +105,13 @@ def _per_class(confusion_KK: Ints, classes: Sequence[str]) -> Html:
     return element("div", listed, class_="card tall")
 
 
-def _reliability(said: Predictions) -> Html:
-    found = reliability(said.answers_NK, said.truth)
-    gap = float(said.answers_NK.max(1).mean() - (said.answers_NK.argmax(1) == said.truth).mean())
+def _reliability(predictions: Predictions) -> Html:
+    bins = reliability(predictions.answers_NK, predictions.truth)
+    gap = float(predictions.answers_NK.max(1).mean() - (predictions.answers_NK.argmax(1) == predictions.truth).mean())
     leaning = "over-confident" if gap > 0 else "under-confident"
     caption = (
-        f"Expected calibration error {found.error:.3f}. On average {leaning} by {abs(100 * gap):.1f} points. "
+        f"Expected calibration error {bins.error:.3f}. On average {leaning} by {abs(100 * gap):.1f} points. "
         "Dashed: confidence equals accuracy."
     )
-    drawn = figures.reliability_diagram(found.edges, found.accuracy, found.count, f"Reliability diagram. {caption}")
-    return figure("Reliability", drawn, caption)
+    chart = figures.reliability_diagram(bins.edges, bins.accuracy, bins.count, f"Reliability diagram. {caption}")
+    return figure("Reliability", chart, caption)

@@ -12,29 +12,29 @@ from graft.results.predictions import Predictions
 from graft.tasks.evaluate_labels import THRESHOLD, label_figures
 
 
-def quality(said: Predictions, classes: Sequence[str]) -> Html:
-    wrong_NK = (said.answers_NK > THRESHOLD) != (said.truth > 0)
-    images, faulty = len(said.paths), int(wrong_NK.any(1).sum())
+def quality(predictions: Predictions, classes: Sequence[str]) -> Html:
+    wrong_NK = (predictions.answers_NK > THRESHOLD) != (predictions.truth > 0)
+    images, faulty = len(predictions.paths), int(wrong_NK.any(1).sum())
     opening = (
         f"{count(int(wrong_NK.sum()), 'wrong label')}, said or left out, in {count(faulty, 'image')} of {images:,} of"
-        f" the {said.part} part. A label counts as said where its probability is above {THRESHOLD:g}."
+        f" the {predictions.part} part. A label counts as said where its probability is above {THRESHOLD:g}."
     )
     return section(
         "Right and wrong",
         element("p", opening),
-        element("div", _per_label(said, classes), class_="card tall"),
-        gallery("Most confident mistakes", said, MISTAKES[said.task].worst(said), classes),
+        element("div", _per_label(predictions, classes), class_="card tall"),
+        gallery("Most confident mistakes", predictions, MISTAKES[predictions.task].worst(predictions), classes),
     )
 
 
-def _per_label(said: Predictions, classes: Sequence[str]) -> Html:
-    found = label_figures(said.answers_NK, said.truth)
-    shares = (found.precision, found.recall, found.f1, found.average_precision, found.auroc)
+def _per_label(predictions: Predictions, classes: Sequence[str]) -> Html:
+    scores = label_figures(predictions.answers_NK, predictions.truth)
+    shares = (scores.precision, scores.recall, scores.f1, scores.average_precision, scores.auroc)
     rows = [
         [
             name,
             *(share(float(values[k])) for values in shares),
-            *(cell(f"{number[k]:,}", sort=int(number[k])) for number in (found.support, found.said)),
+            *(cell(f"{number[k]:,}", sort=int(number[k])) for number in (scores.support, scores.positives)),
         ]
         for k, name in enumerate(classes)
     ]

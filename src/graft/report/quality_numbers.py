@@ -20,21 +20,21 @@ from graft.tasks.evaluate_numbers import number_figures
 MOST_DRAWN = 4  # numbers that get drawings; the table has all
 
 
-def quality(said: Predictions, classes: Sequence[str]) -> Html:
-    drawn = [_drawings(said, name, k) for k, name in enumerate(classes[:MOST_DRAWN])]
+def quality(predictions: Predictions, classes: Sequence[str]) -> Html:
+    charts = [_drawings(predictions, name, k) for k, name in enumerate(classes[:MOST_DRAWN])]
     left = f" The first {MOST_DRAWN} are drawn." if len(classes) > MOST_DRAWN else ""
     return section(
         "Predicted and true",
-        element("p", f"{count(len(said.paths), 'image')} of the {said.part} part.{left}"),
-        element("div", _per_number(said, classes), class_="card"),
-        *drawn,
-        gallery("Largest errors", said, MISTAKES[said.task].worst(said), classes),
+        element("p", f"{count(len(predictions.paths), 'image')} of the {predictions.part} part.{left}"),
+        element("div", _per_number(predictions, classes), class_="card"),
+        *charts,
+        gallery("Largest errors", predictions, MISTAKES[predictions.task].worst(predictions), classes),
     )
 
 
-def _per_number(said: Predictions, classes: Sequence[str]) -> Html:
-    found = number_figures(said.answers_NK, said.truth)
-    columns = (found.mae, found.rmse, found.r2, found.bias, found.worst)
+def _per_number(predictions: Predictions, classes: Sequence[str]) -> Html:
+    errors = number_figures(predictions.answers_NK, predictions.truth)
+    columns = (errors.mae, errors.rmse, errors.r2, errors.bias, errors.worst)
     rows = [[name, *(_number(float(values[k])) for values in columns)] for k, name in enumerate(classes)]
     headers = ["number", "MAE", "RMSE", "R²", "mean error", "largest error"]
     return table(headers, rows, caption="Errors of each number", sortable=len(rows) > 1)
@@ -44,15 +44,15 @@ def _number(value: float) -> Html:
     return cell("–" if math.isnan(value) else f"{value:.4g}", sort=value)
 
 
-def _drawings(said: Predictions, name: str, k: int) -> Html:
-    true_N, said_N = said.truth[:, k], said.answers_NK[:, k]
+def _drawings(predictions: Predictions, name: str, k: int) -> Html:
+    true_N, said_N = predictions.truth[:, k], predictions.answers_NK[:, k]
     rest_N = said_N - true_N
     over, lines = "Dashed: predicted equals true.", f"Mean {rest_N.mean():+.3g}, standard deviation {rest_N.std():.3g}."
-    drawn = join((
+    charts = join((
         figure(f"Predicted over true: {name}", scatter(true_N, said_N, f"Predicted over true {name}. {over}"), over),
         figure(f"Residuals: {name}", residuals(rest_N, f"Residuals of {name}. {lines}"), lines),
     ))  # fmt: skip
-    return element("div", drawn, class_="pair", style="margin-top:18px")
+    return element("div", charts, class_="pair", style="margin-top:18px")
 
 
 def scatter(true_N: Floats, said_N: Floats, label: str) -> str:

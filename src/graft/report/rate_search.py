@@ -15,7 +15,7 @@ FILE = "lr_find.json"
 PLOT = "lr_find.png"
 
 
-def write_rate_search(folder: Path, found: Mapping[str, Any]) -> None:
+def write_rate_search(folder: Path, record: Mapping[str, Any]) -> None:
     """Writes both files.
 
     Args:
@@ -24,14 +24,14 @@ def write_rate_search(folder: Path, found: Mapping[str, Any]) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    write_json(folder / FILE, dict(found))
+    write_json(folder / FILE, dict(record))
     figure = Figure(figsize=(6, 4), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot(xlabel="optimizer.lr", ylabel="loss", xscale="log")
-    axes.plot(found["rates"], found["losses"], color="0.75", label="of each batch")
-    axes.plot(found["rates"], found["smoothed"], label="smoothed")
-    axes.axvline(found["suggestion"], color="C3", linestyle=":", label=f"suggested: {found['suggestion']:g}")
-    low, high = min(found["smoothed"]), found["smoothed"][0]
+    axes.plot(record["rates"], record["losses"], color="0.75", label="of each batch")
+    axes.plot(record["rates"], record["smoothed"], label="smoothed")
+    axes.axvline(record["suggestion"], color="C3", linestyle=":", label=f"suggested: {record['suggestion']:g}")
+    low, high = min(record["smoothed"]), record["smoothed"][0]
     axes.set_ylim(low - 0.3 * (high - low), high + 0.5 * (high - low))
     axes.legend()
     with atomic_path(folder / PLOT) as temporary:

@@ -61,14 +61,14 @@ class RunRecord:
     @property
     def task(self) -> TaskKind:
         """A run of a time without tasks had one class an image."""
-        told = self.model.get("task") or self.plan.get("task") or {}
-        return TaskKind(told.get("kind", TaskKind.single_label.value))
+        record = self.model.get("task") or self.plan.get("task") or {}
+        return TaskKind(record.get("kind", TaskKind.single_label.value))
 
     @property
     def intervals(self) -> Json:
         """Of each figure, part/name; empty where none were written down."""
-        told = self.model.get("intervals")
-        return cast(Json, told) if isinstance(told, dict) else {}
+        record = self.model.get("intervals")
+        return cast(Json, record) if isinstance(record, dict) else {}
 
     @property
     def network(self) -> str:
@@ -81,8 +81,8 @@ class RunRecord:
     @property
     def data(self) -> Json:
         """The table's summary: `parts` with the images of each class, and what was `skipped`."""
-        told = self.plan.get("data")
-        return cast(Json, told) if isinstance(told, dict) else {}
+        record = self.plan.get("data")
+        return cast(Json, record) if isinstance(record, dict) else {}
 
     @property
     def command(self) -> str:
@@ -91,8 +91,8 @@ class RunRecord:
     @property
     def judged(self) -> str:
         """The part whose figures count: test where there is one, else val."""
-        known = {*self.predictions, *(name.split("/")[0] for name in self.metrics)}
-        return "test" if "test" in known else "val"
+        parts = {*self.predictions, *(name.split("/")[0] for name in self.metrics)}
+        return "test" if "test" in parts else "val"
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -140,7 +140,7 @@ def read_run(folder: Path | str) -> RunRecord:
             f"{folder}: expected a run's folder (metrics.json, plan.json), received "
             f"{'a folder without them' if folder.is_dir() else 'no folder'}; try one below outputs/"
         )
-    said = folder / predictions.FILE
+    table = folder / predictions.FILE
     return RunRecord(
         folder=folder,
         metrics=read_json(folder / "metrics.json"),
@@ -150,7 +150,7 @@ def read_run(folder: Path | str) -> RunRecord:
         drift=read_json(folder / "drift.json"),
         lr_find=read_json(folder / "lr_find.json"),
         model=read_json(folder / "model" / "model.json"),
-        predictions=read_predictions(said) if said.is_file() else {},
+        predictions=read_predictions(table) if table.is_file() else {},
         config=_text(folder / ".hydra" / "config.yaml"),
         overrides=_overrides(folder / ".hydra" / "overrides.yaml"),
         controls={
@@ -183,13 +183,13 @@ def _history(path: Path) -> list[dict[str, float]]:
 
 
 def _numbers(row: Mapping[str | None, Any]) -> dict[str, float]:
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for name, cell in row.items():
         try:
-            found[str(name)] = float(cell)
+            numbers[str(name)] = float(cell)
         except (TypeError, ValueError):
             continue
-    return found
+    return numbers
 
 
 def _text(path: Path) -> str:

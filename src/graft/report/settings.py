@@ -38,8 +38,8 @@ def differing(all_settings: Sequence[Settings]) -> list[str]:
 def monitored(all_settings: Sequence[Settings], task: TaskKind = TaskKind.single_label) -> tuple[str, str]:
     """(metric, min or max) by which the runs chose their epoch; where they differ, the task's headline on val."""
     fallback = f"val/{headline(task).name}", headline(task).direction
-    told = {(settings.get("checkpoint.monitor"), settings.get("checkpoint.direction")) for settings in all_settings}
-    metric, direction = told.pop() if len(told) == 1 else fallback
+    monitors = {(settings.get("checkpoint.monitor"), settings.get("checkpoint.direction")) for settings in all_settings}
+    metric, direction = monitors.pop() if len(monitors) == 1 else fallback
     return (str(metric), str(direction)) if metric and direction else fallback
 
 

@@ -29,7 +29,7 @@ import graft
 
 model = graft.load("FOLDER")  # this folder
 outputs = model(model.preprocess("image.png")[None])
-print(dict(zip(model.classes, model.answers(outputs)[0].tolist())))  # {said}
+print(dict(zip(model.classes, model.answers(outputs)[0].tolist())))  # {answers}
 """
 
 
@@ -40,7 +40,7 @@ class Purpose:
     names: str
     """What the outputs are called."""
     does: str
-    said: str
+    answers: str
     """What `model.answers` gives."""
     tags: tuple[str, ...]
     """Hugging Face's; the first is a pipeline's where `is_pipeline`."""
@@ -51,19 +51,19 @@ PURPOSES: Mapping[TaskKind, Purpose] = {
     TaskKind.single_label: Purpose(
         names="classes",
         does="Image classification: one of {count} classes for each image.",
-        said="the probability of each class",
+        answers="the probability of each class",
         tags=("image-classification",),
     ),
     TaskKind.multi_label: Purpose(
         names="labels",
         does="Image classification: any of {count} labels for each image, each with a probability of its own.",
-        said="the probability of each label",
+        answers="the probability of each label",
         tags=("image-classification", "multi-label"),
     ),
     TaskKind.regression: Purpose(
         names="numbers",
         does="Image regression: {count} numbers for each image.",
-        said="each number in its units",
+        answers="each number in its units",
         tags=("image-regression",),
         is_pipeline=False,
     ),
@@ -81,7 +81,9 @@ def model_card(record: Mapping[str, Any]) -> str:
         f"`{record['head']['kind']}` head. {head_in_words(record['head'], build)}".rstrip(),
         _altered(build),
         _section(purpose.names.capitalize(), _outputs(classes, task)),
-        _section("Use", f"```python\n{USE.format(said=purpose.said)}```" if record["weights"]["file"] == WHOLE else ""),
+        _section(
+            "Use", f"```python\n{USE.format(answers=purpose.answers)}```" if record["weights"]["file"] == WHOLE else ""
+        ),
         _section("Preprocessing", _table(("setting", "value"), _preprocessing(record["preprocess"]))),
         _section("Data", _data(record.get("data", {}))),
         _section("Donor", _table(("", ""), _donor(record.get("donor", {})))),
@@ -116,11 +118,11 @@ def _altered(build: Mapping[str, Any]) -> str:
         (_text(settings), f"{len(layers):,}", _listed(layers[:3]) + ", …" * (len(layers) > 3))
         for settings, layers in alike.items()
     ]
-    told = (
+    text = (
         f"By `backbone.alter`, some layers are not set as {build['library']}'s model of that name has them: with the "
     )
-    told += "same weights that model computes something else. `graft.load` sets them as below."
-    return _section("Altered layers", f"{told}\n\n{_table(('set to', 'layers', 'which'), rows)}")
+    text += "same weights that model computes something else. `graft.load` sets them as below."
+    return _section("Altered layers", f"{text}\n\n{_table(('set to', 'layers', 'which'), rows)}")
 
 
 def _outputs(names: Sequence[str], task: Mapping[str, Any]) -> str:
@@ -131,34 +133,34 @@ def _outputs(names: Sequence[str], task: Mapping[str, Any]) -> str:
         (_text(name), f"{std:.9g}", f"{mean:.9g}")
         for name, mean, std in zip(names, task["mean"], task["std"], strict=True)
     ]
-    told = "The network gives each standardised, so that number = output × deviation + mean, as `model.answers` does."
-    return f"{told}\n\n{_table(('number', 'deviation', 'mean'), rows)}"
+    text = "The network gives each standardised, so that number = output × deviation + mean, as `model.answers` does."
+    return f"{text}\n\n{_table(('number', 'deviation', 'mean'), rows)}"
 
 
-def _preprocessing(told: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    size = told["image_size"]
-    yield "size", f"{size} × {size} pixels, {told['channels']} channels"
-    yield "centre crop", f"{told['crop_fraction']:g} of the resized image's side"
-    yield "interpolation", str(told["interpolation"])
-    if told.get("reduced_jpeg"):
+def _preprocessing(preprocess: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    size = preprocess["image_size"]
+    yield "size", f"{size} × {size} pixels, {preprocess['channels']} channels"
+    yield "centre crop", f"{preprocess['crop_fraction']:g} of the resized image's side"
+    yield "interpolation", str(preprocess["interpolation"])
+    if preprocess.get("reduced_jpeg"):
         yield "large JPEGs", "decoded at 1/2, 1/4 or 1/8 of their size where that leaves twice the resized image's side"
-    yield "mean, after scaling to 0 … 1", _listed(f"{value:g}" for value in told["mean"])
-    yield "standard deviation", _listed(f"{value:g}" for value in told["std"])
+    yield "mean, after scaling to 0 … 1", _listed(f"{value:g}" for value in preprocess["mean"])
+    yield "standard deviation", _listed(f"{value:g}" for value in preprocess["std"])
 
 
-def _data(told: Mapping[str, Any]) -> str:
-    parts: Mapping[str, Mapping[str, int]] = told.get("parts", {})
-    images: Mapping[str, int] = told.get("images", {})
+def _data(summary: Mapping[str, Any]) -> str:
+    parts: Mapping[str, Mapping[str, int]] = summary.get("parts", {})
+    images: Mapping[str, int] = summary.get("images", {})
     if not parts and not images:
         return ""
     names = list(dict.fromkeys(name for counts in parts.values() for name in counts))
     rows = [[_text(name), *(f"{counts.get(name, 0):,}" for counts in parts.values())] for name in names]
     whole = images or {part: sum(counts.values()) for part, counts in parts.items()}
     rows.append(["all", *(f"{number:,}" for number in whole.values())])
-    left_out = len(told.get("skipped", ()))
+    left_out = len(summary.get("skipped", ()))
     note = f"\n\n{left_out:,} unreadable files were left out." if left_out else ""
     header = ("class" if parts else "", *whole)
-    return f"Images of `{told.get('kind', 'data')}` by part:\n\n{_table(header, rows)}{note}"
+    return f"Images of `{summary.get('kind', 'data')}` by part:\n\n{_table(header, rows)}{note}"
 
 
 def _donor(donor: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
@@ -180,8 +182,8 @@ def _freeze(freeze: Mapping[str, Any]) -> str:
         for phase in phases
     ]
     shown = _table(("after epochs", "after steps", "frozen"), rows) if rows else ""
-    asked = f"`freeze={freeze.get('expression')}`, `unfreeze={freeze.get('unfreeze', 'never')}`."
-    return "\n\n".join(filter(None, (asked, shown, verified)))
+    line = f"`freeze={freeze.get('expression')}`, `unfreeze={freeze.get('unfreeze', 'never')}`."
+    return "\n\n".join(filter(None, (line, shown, verified)))
 
 
 def _metrics(
@@ -193,9 +195,9 @@ def _metrics(
     rows: list[Sequence[str]] = []
     for name, value in metrics.items():
         part, _, metric = name.partition("/")
-        told = intervals.get(name)
-        span = f"{measured(told['low'], 4)} to {measured(told['high'], 4)}" if told else "–"
-        by = _text(told.get("method", BOOTSTRAP)) if told else "–"
+        interval = intervals.get(name)
+        span = f"{measured(interval['low'], 4)} to {measured(interval['high'], 4)}" if interval else "–"
+        by = _text(interval.get("method", BOOTSTRAP)) if interval else "–"
         rows.append((part, TITLES.get(metric, metric), measured(value, 4), span, by))
     if not rows:
         return ""

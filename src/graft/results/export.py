@@ -85,22 +85,22 @@ def write_folder(folder: Path, weights: Mapping[str, torch.Tensor], record: Mapp
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RECORD).unlink(missing_ok=True)  # an earlier record must not stand beside the new weights
     write_weights(weights, folder / WEIGHTS)
-    written = {**record, "weights": {"file": WEIGHTS, "sha256": sha256(folder / WEIGHTS)}}
-    write_text(folder / CARD, model_card(written))
-    write_json(folder / RECORD, written)
+    account = {**record, "weights": {"file": WEIGHTS, "sha256": sha256(folder / WEIGHTS)}}
+    write_text(folder / CARD, model_card(account))
+    write_json(folder / RECORD, account)
 
 
 def write_account(path: Path, record: Mapping[str, Any]) -> None:
     """The record and the card of an export that is one file: FILE.json and FILE.md beside it."""
-    written = {**record, "weights": {"file": path.name, "sha256": sha256(path)}}
-    write_text(path.with_name(f"{path.name}.md"), model_card(written))
-    write_json(path.with_name(f"{path.name}.json"), written)
+    account = {**record, "weights": {"file": path.name, "sha256": sha256(path)}}
+    write_text(path.with_name(f"{path.name}.md"), model_card(account))
+    write_json(path.with_name(f"{path.name}.json"), account)
 
 
 def separate_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The state dict on the CPU, contiguous, each tensor in memory of its own: tied ones are written once per name."""
     tensors: dict[str, torch.Tensor] = {}
-    taken: set[int] = set()
+    pointers: set[int] = set()
     for name, value in module.state_dict().items():
         if not isinstance(value, torch.Tensor):
             raise RunFailed(
@@ -109,8 +109,8 @@ def separate_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
             )
         tensor = value.detach().cpu().contiguous()
         whole = tensor.untyped_storage().nbytes() == tensor.nbytes
-        tensors[name] = tensor if whole and tensor.data_ptr() not in taken else tensor.clone()
-        taken.add(tensor.data_ptr())
+        tensors[name] = tensor if whole and tensor.data_ptr() not in pointers else tensor.clone()
+        pointers.add(tensor.data_ptr())
     return tensors
 
 

@@ -30,26 +30,26 @@ def intervals(answers_NK: Floats, truth: Truth, task: TaskKind = TaskKind.single
     return {name: interval(answers_NK, truth, name, task=task, resamples=resamples) for name in wanted}
 
 
-def written_intervals(parts: Iterable[Predictions]) -> Intervals:
-    """Those of every part as model.json keeps them: under part/figure, as `told_intervals` reads them back.
+def interval_record(parts: Iterable[Predictions]) -> Intervals:
+    """Those of every part as model.json keeps them: under part/figure, as `read_intervals` reads them back.
 
     A figure has none where it is undefined, or the same in every resample.
     """
     return {
-        f"{said.part}/{name}": asdict(found)
-        for said in parts
-        for name, found in intervals(said.answers_NK, said.truth, said.task).items()
-        if isfinite(found.low)
+        f"{predictions.part}/{name}": asdict(interval)
+        for predictions in parts
+        for name, interval in intervals(predictions.answers_NK, predictions.truth, predictions.task).items()
+        if isfinite(interval.low)
     }
 
 
-def told_intervals(told: Mapping[str, Any], said: Predictions) -> dict[str, Interval]:
+def read_intervals(record: Mapping[str, Any], predictions: Predictions) -> dict[str, Interval]:
     """A part's intervals as its run has written them down, which spares drawing them again; else computed."""
-    names = {figure.name: f"{said.part}/{figure.name}" for figure in FIGURES[said.task]}
+    names = {figure.name: f"{predictions.part}/{figure.name}" for figure in FIGURES[predictions.task]}
     try:
-        known = {name: Interval(**told[full]) for name, full in names.items() if full in told}
+        stored = {name: Interval(**record[full]) for name, full in names.items() if full in record}
     except TypeError:  # of a time when something else was kept
-        known = {}
-    if any("method" not in told[full] for full in names.values() if full in told):
-        known = {}  # of a time when proportions were resampled too
-    return known or intervals(said.answers_NK, said.truth, said.task)
+        stored = {}
+    if any("method" not in record[full] for full in names.values() if full in record):
+        stored = {}  # of a time when proportions were resampled too
+    return stored or intervals(predictions.answers_NK, predictions.truth, predictions.task)

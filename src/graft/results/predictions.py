@@ -34,17 +34,21 @@ class Predictions:
     task: TaskKind = TaskKind.single_label
 
 
-def in_order_of(said: Predictions, other: Predictions) -> Predictions | None:
+def in_order_of(predictions: Predictions, other: Predictions) -> Predictions | None:
     """The second's rows in the first's order; None where they are not about the same images and classes."""
     place = {path: row for row, path in enumerate(other.paths)}
-    same_answers = said.task is other.task and said.answers_NK.shape[1] == other.answers_NK.shape[1]
-    if not same_answers or len(said.paths) != len(other.paths) or set(place) != set(said.paths):
+    same_answers = predictions.task is other.task and predictions.answers_NK.shape[1] == other.answers_NK.shape[1]
+    if not same_answers or len(predictions.paths) != len(other.paths) or set(place) != set(predictions.paths):
         return None
-    rows = [place[path] for path in said.paths]
-    if (other.truth[rows] != said.truth).any():
+    rows = [place[path] for path in predictions.paths]
+    if (other.truth[rows] != predictions.truth).any():
         return None
     return Predictions(
-        part=other.part, paths=said.paths, truth=said.truth, answers_NK=other.answers_NK[rows], task=said.task
+        part=other.part,
+        paths=predictions.paths,
+        truth=predictions.truth,
+        answers_NK=other.answers_NK[rows],
+        task=predictions.task,
     )
 
 
@@ -57,15 +61,17 @@ def write_predictions(folder: Path | str, parts: Sequence[Predictions], *, class
         parts: of one run, and so of one task.
         classes: names of the classes, labels or numbers; without them positions stand in for names.
     """
-    (task,) = {said.task for said in parts}
+    (task,) = {predictions.task for predictions in parts}
     names = list(classes) or [str(k) for k in range(parts[0].answers_NK.shape[1])]
     layout = LAYOUTS[task]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*FIXED, *layout.header(names)])
-    for said in parts:
-        for path, label, row in zip(said.paths, said.truth.tolist(), said.answers_NK.tolist(), strict=True):
-            writer.writerow([said.part, path, *layout.cells(label, names), *(f"{value:.9g}" for value in row)])
+    for predictions in parts:
+        for path, label, row in zip(
+            predictions.paths, predictions.truth.tolist(), predictions.answers_NK.tolist(), strict=True
+        ):
+            writer.writerow([predictions.part, path, *layout.cells(label, names), *(f"{value:.9g}" for value in row)])
     write_text(Path(folder) / FILE, text.getvalue())
 
 

@@ -50,12 +50,12 @@ def interval(
 ) -> Interval:
     """One of the task's figures: a proportion with Wilson's interval, any other with the bootstrap's."""
     shares_of = SHARES.get((task, metric))
-    found = value(answers_NK, truth, metric, task)
-    if shares_of is None or np.isnan(found):
+    estimate = value(answers_NK, truth, metric, task)
+    if shares_of is None or np.isnan(estimate):
         return bootstrap(answers_NK, truth, metric, task=task, resamples=resamples, level=level)
     answers = 1 if truth.ndim == 1 else truth.shape[1]
     low, high = mean_share(shares_of(answers_NK, truth), answers, level)
-    return Interval(value=found, low=low, high=high, level=level, resamples=0, method=WILSON)
+    return Interval(value=estimate, low=low, high=high, level=level, resamples=0, method=WILSON)
 
 
 def bootstrap(
@@ -73,8 +73,8 @@ def bootstrap(
     Resamples where the metric is undefined do not count.
     """
     weighted = WEIGHTED[task][metric]
-    drawn = _resample(answers_NK, truth, weighted, resamples, seed)
-    return _interval(value(answers_NK, truth, metric, task), drawn, level)
+    values_R = _resample(answers_NK, truth, weighted, resamples, seed)
+    return _interval(value(answers_NK, truth, metric, task), values_R, level)
 
 
 def paired_difference(
@@ -98,7 +98,7 @@ def paired_difference(
     if (task, metric) == (TaskKind.single_label, "accuracy"):
         low, high = paired_difference_of_shares(first_NK.argmax(1) == truth, second_NK.argmax(1) == truth, level)
         return Interval(value=gain, low=low, high=high, level=level, resamples=0, method=NEWCOMBE)
-    first_R, second_R = (_resample(said, truth, weighted, resamples, seed) for said in (first_NK, second_NK))
+    first_R, second_R = (_resample(answers, truth, weighted, resamples, seed) for answers in (first_NK, second_NK))
     return _interval(gain, first_R - second_R, level)
 
 
@@ -132,10 +132,10 @@ def _resample(answers_NK: Floats, truth: Truth, weighted: Weighted, resamples: i
     return np.concatenate(values) if values else np.empty(0)
 
 
-def _interval(value: float, drawn: Floats, level: float) -> Interval:
+def _interval(value: float, values_R: Floats, level: float) -> Interval:
     """Where every resample gives the same, as of answers that are all right, resampling tells nothing."""
-    drawn = drawn[~np.isnan(drawn)]
+    values_R = values_R[~np.isnan(values_R)]
     tail = (1 - level) / 2
-    varies = len(drawn) and drawn.min() < drawn.max()
-    low, high = np.quantile(drawn, [tail, 1 - tail]) if varies else (float("nan"), float("nan"))
-    return Interval(value=value, low=float(low), high=float(high), level=level, resamples=len(drawn))
+    varies = len(values_R) and values_R.min() < values_R.max()
+    low, high = np.quantile(values_R, [tail, 1 - tail]) if varies else (float("nan"), float("nan"))
+    return Interval(value=value, low=float(low), high=float(high), level=level, resamples=len(values_R))

@@ -127,7 +127,7 @@ def ended(code: int, folder: Path) -> Ended:
         name = signal.Signals(-code).name
         likely = ": out of memory, or by hand" if -code == signal.SIGKILL else ""
         return Ended(reason=f"its process was killed by {name}{likely}")
-    return Ended(reason=_said(folder) or f"its process ended with exit code {code}")
+    return Ended(reason=_reason(folder) or f"its process ended with exit code {code}")
 
 
 def stop_signal(code: int) -> int | None:
@@ -136,7 +136,7 @@ def stop_signal(code: int) -> int | None:
     return number if number in SIGNALS else None
 
 
-def _said(folder: Path) -> str:
+def _reason(folder: Path) -> str:
     """The reason that the job wrote down; before it could write any, the last lines of standard error."""
     try:
         return (folder / FAILURE_FILE).read_text(encoding="utf-8").strip()
@@ -183,8 +183,8 @@ def this_program() -> list[str]:
 
 def config_flags(words: Sequence[str]) -> list[str]:
     """The flags among a command's words that say where its config is."""
-    known, _ = flags_parser().parse_known_args(list(words))
-    named = {"--config-name": known.config_name, "--config-path": known.config_path, "--config-dir": known.config_dir}
+    flags, _ = flags_parser().parse_known_args(list(words))
+    named = {"--config-name": flags.config_name, "--config-path": flags.config_path, "--config-dir": flags.config_dir}
     return [word for flag, value in named.items() if value is not None for word in (flag, value)]
 
 
@@ -206,16 +206,16 @@ def visible_devices(wanted: Sequence[str | int] | None) -> list[str]:
     """
     if wanted:
         return [str(device) for device in wanted]
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        found = [device.strip() for device in given.split(",") if device.strip() not in ("", "-1")]
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        devices = [device.strip() for device in listed.split(",") if device.strip() not in ("", "-1")]
     else:
         import torch
 
-        found = [str(device) for device in range(torch.cuda.device_count())]
-    if not found:
+        devices = [str(device) for device in range(torch.cuda.device_count())]
+    if not devices:
         raise InputError(
             "hydra/launcher=gpus: expected a GPU, received a machine without one; try hydra/launcher=process, or"
             " name them: hydra.launcher.devices=[0,1]"
         )
-    return found
+    return devices

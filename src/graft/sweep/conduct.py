@@ -64,13 +64,13 @@ def conduct(
     quiet()
     make_pruner(settings.pruner, settings.pruner_options)  # its options are right, which each trial would find out late
     ledger = TrialLedger(folder, settings.objectives, storage=settings.storage, study=settings.study)
-    known = ledger.trials()
-    again = [trial.number for trial in known if trial.state == FAILED] if settings.retry_failed else []
+    trials = ledger.trials()
+    again = [trial.number for trial in trials if trial.state == FAILED] if settings.retry_failed else []
     source = Search(space, settings, ledger.study, again) if settings.n_trials else Grid(space, again)
     _describe(folder, settings, ledger.name)
-    done = sum(trial.state != RUNNING for trial in known)
+    done = sum(trial.state != RUNNING for trial in trials)
     say(f"sweep     {source.wanted} trials in {folder}{f', {done} of them done before' if done else ''}")
-    if note := _run_otherwise(known, space):
+    if note := _run_otherwise(trials, space):
         say(note)
     Sweep(
         ledger, source, launch, settings, say,
@@ -83,13 +83,13 @@ def _describe(folder: Path, settings: SweepSettings, study: str) -> None:
     """For the jobs of the trials, and for whoever reads the study later."""
     command = ["python", *(os.path.relpath(word) if place == 0 else word for place, word in enumerate(sys.argv))]
     objectives = [str(objective) for objective in settings.objectives]
-    told = (command, objectives, settings.storage, study, settings.pruner, dict(settings.pruner_options))
-    write_json(folder / DESCRIPTION, dict(zip(KEYS, told, strict=True)))
+    description = (command, objectives, settings.storage, study, settings.pruner, dict(settings.pruner_options))
+    write_json(folder / DESCRIPTION, dict(zip(KEYS, description, strict=True)))
 
 
-def _run_otherwise(known: Sequence[TrialRecord], space: Space) -> str:
+def _run_otherwise(trials: Sequence[TrialRecord], space: Space) -> str:
     """Of trials done before that do not share this command's overrides, which they then do not heed."""
-    for trial in known:
+    for trial in trials:
         theirs = set(trial.overrides) - {f"{key}={value}" for key, value in trial.choices.items()}
         if trial.overrides and theirs != set(space.fixed):
             apart = (theirs.difference(space.fixed), set(space.fixed) - theirs)

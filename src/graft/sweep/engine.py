@@ -148,13 +148,13 @@ class Sweep:
 
     def _look_after(self, claims: Sequence[Claim]) -> None:
         """Launches them, and those of them again that fail and have attempts left."""
-        held = {claim.number: claim for claim in claims}
+        open_claims = {claim.number: claim for claim in claims}
         try:
             while claims:
                 again: list[Claim] = []
                 for claim, ended in self.launch(claims):
                     if self._settle(claim, ended):
-                        del held[claim.number]
+                        del open_claims[claim.number]
                     else:
                         again.append(claim)
                     if self._stopped:
@@ -163,13 +163,13 @@ class Sweep:
                     self.ledger.again(claim)
                     self._begin(claim)
                 claims = again
-            assert not held, f"the launcher said nothing of {sorted(held)}"
+            assert not open_claims, f"the launcher said nothing of {sorted(open_claims)}"
         except InputError:
-            for claim in held.values():
+            for claim in open_claims.values():
                 self.ledger.not_begun(claim)
             raise
         finally:
-            for claim in held.values():
+            for claim in open_claims.values():
                 self.ledger.leave(claim)
 
     def _settle(self, claim: Claim, ended: Ended) -> bool:
@@ -200,9 +200,9 @@ class Sweep:
 
 def collect(ledger: TrialLedger, end_of: Callable[[Claim], Ended | None]) -> None:
     """Enters what came of trials whose jobs have ended while nobody looked after them; begins none."""
-    seen: set[int] = set()
-    while (claim := ledger.claim(None, seen)) is not None:
-        seen.add(claim.number)
+    numbers: set[int] = set()
+    while (claim := ledger.claim(None, numbers)) is not None:
+        numbers.add(claim.number)
         ledger.not_begun(claim)
         ended = end_of(claim)
         if ended is None:
@@ -239,5 +239,5 @@ def outcome(ending: Ending, objectives: Sequence[Objective]) -> str:
         return f"failed: {ending.reason}"
     if ending.state == PRUNED:
         return "was stopped early"
-    told = (f"{each.metric} {value:.6g}" for each, value in zip(objectives, ending.values, strict=True))
-    return f"is complete: {', '.join(told)}"
+    values = (f"{each.metric} {value:.6g}" for each, value in zip(objectives, ending.values, strict=True))
+    return f"is complete: {', '.join(values)}"

@@ -12,7 +12,7 @@ from graft.config.faults import InputError, nearest, reason_of
 from graft.config.schema import TrainerConfig
 from graft.sweep.record import read_description, training_lock
 from graft.system.files import write_text
-from graft.system.locks import held
+from graft.system.locks import locking
 from graft.system.processes import RANKS, is_first
 
 if TYPE_CHECKING:
@@ -63,10 +63,10 @@ class SweepTrial:
             from graft.sweep.store import open_store, quiet
 
             quiet()
-            told = self.description
-            storage = open_store(self.folder, told["storage"])
-            pruner = make_pruner(told["pruner"], told["pruner_options"])
-            study = optuna.load_study(study_name=told["study"], storage=storage, pruner=pruner)
+            description = self.description
+            storage = open_store(self.folder, description["storage"])
+            pruner = make_pruner(description["pruner"], description["pruner_options"])
+            study = optuna.load_study(study_name=description["study"], storage=storage, pruner=pruner)
             self._opened = study, storage
         return self._opened
 
@@ -91,7 +91,7 @@ def trial_of_this_job() -> Generator[SweepTrial | None]:
     if parent := os.environ.get(PARENT):
         end_with(int(parent))
     # The lock waits for a process that a killed sweep left behind.
-    with held(training_lock(folder, int(number))), _ReasonKept(folder / number):
+    with locking(training_lock(folder, int(number))), _ReasonKept(folder / number):
         yield watched
 
 

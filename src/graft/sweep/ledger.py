@@ -35,7 +35,7 @@ from graft.sweep.sources import Proposal
 from graft.sweep.space import Space
 from graft.sweep.store import open_store
 from graft.system.files import write_text
-from graft.system.locks import FileLock, held
+from graft.system.locks import FileLock, locking
 
 STATES = {
     TrialState.RUNNING: RUNNING,
@@ -89,7 +89,7 @@ class TrialLedger:
         self._choosing = folder / LOCKS / "choosing"
         self._over: list[TrialRecord] = []  # the first so many trials, as far as they are over
         folder.mkdir(parents=True, exist_ok=True)
-        with held(self._choosing):
+        with locking(self._choosing):
             self.store = open_store(folder, storage)
             self.study = self._open()
             self._check_objectives()
@@ -98,7 +98,7 @@ class TrialLedger:
 
     def claim(self, source: Source | None, passed_over: Collection[int] = ()) -> Claim | None:
         """The next trial: one that was left half-done, else a new one if there is a source, else None."""
-        with held(self._choosing):
+        with locking(self._choosing):
             for trial in self._frozen():
                 if trial.state.is_finished() or trial.number in passed_over:
                     continue
@@ -151,10 +151,10 @@ class TrialLedger:
 
     def trials(self) -> list[TrialRecord]:
         """All of them. One that is over does not change any more, so that each is read once."""
-        found = self._frozen()
-        while len(self._over) < len(found) and found[len(self._over)].state.is_finished():
-            self._over.append(record_of(found[len(self._over)], self.folder))
-        return [*self._over, *(record_of(trial, self.folder) for trial in found[len(self._over) :])]
+        trials = self._frozen()
+        while len(self._over) < len(trials) and trials[len(self._over)].state.is_finished():
+            self._over.append(record_of(trials[len(self._over)], self.folder))
+        return [*self._over, *(record_of(trial, self.folder) for trial in trials[len(self._over) :])]
 
     def _frozen(self) -> list[FrozenTrial]:
         return self.store.get_all_trials(self._id, deepcopy=False)
@@ -239,13 +239,13 @@ class TrialLedger:
 
     def _check_objectives(self) -> None:
         present = [str(objective) for objective in self.objectives]
-        known = self.study.user_attrs.get("objectives")
-        if known is None:
+        before = self.study.user_attrs.get("objectives")
+        if before is None:
             self.study.set_user_attr("objectives", present)
-        elif known != present:
+        elif before != present:
             raise InputError(
-                f"hydra.sweeper.objectives: expected those of the study in {self.folder} ({', '.join(known)}), received"
-                f" {', '.join(present)}; try the same again, or another hydra.sweep.dir"
+                f"hydra.sweeper.objectives: expected those of the study in {self.folder} ({', '.join(before)}),"
+                f" received {', '.join(present)}; try the same again, or another hydra.sweep.dir"
             )
 
     def _check_place(self, storage: str | None) -> None:
@@ -253,10 +253,10 @@ class TrialLedger:
         path = self.folder / LOCKS / TOKEN
         if not path.exists():
             write_text(path, f"{uuid.uuid4()}\n")
-        token, known = path.read_text().strip(), self.study.user_attrs.get(TOKEN)
-        if known is None:
+        token, recorded = path.read_text().strip(), self.study.user_attrs.get(TOKEN)
+        if recorded is None:
             self.study.set_user_attr(TOKEN, token)
-        elif known != token:
+        elif recorded != token:
             raise InputError(
                 f"hydra.sweeper.storage: expected a study of this sweep's folder ({self.folder}), received"
                 f" {self.name!r} in {storage}, which belongs to another; try hydra.sweeper.study=NAME, or the"

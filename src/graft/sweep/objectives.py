@@ -15,28 +15,28 @@ METRICS_FILE = "metrics.json"
 DIRECTIONS = ("min", "max")
 
 
-def read_objectives(written: Sequence[str]) -> tuple[list[Objective], list[Fault]]:
+def read_objectives(entries: Sequence[str]) -> tuple[list[Objective], list[Fault]]:
     """["val/accuracy max", "parameters min"] as values, and what is wrong with them."""
-    found: list[Objective] = []
+    objectives: list[Objective] = []
     faults: list[Fault] = []
-    for entry in written:
+    for entry in entries:
         metric, _, direction = str(entry).strip().rpartition(" ")
         if not metric or direction not in DIRECTIONS:
             expected, remedy = "a metric and min or max", f"'hydra.sweeper.objectives=[{entry} max]'"
         elif metric.startswith("test/"):
             expected = "a figure of the validation part: what is chosen on the test part is not tested by it"
             remedy = f"'hydra.sweeper.objectives=[val/{metric.removeprefix('test/')} {direction}]'"
-        elif metric in {objective.metric for objective in found}:
+        elif metric in {objective.metric for objective in objectives}:
             expected, remedy = "each metric once", ""
         else:
-            found.append(Objective(metric=metric.strip(), direction=direction))
+            objectives.append(Objective(metric=metric.strip(), direction=direction))
             continue
         faults.append(
             Fault(key="hydra.sweeper.objectives", expected=expected, received=repr(str(entry)), remedy=remedy)
         )
-    if not written:
+    if not entries:
         faults.append(Fault(key="hydra.sweeper.objectives", expected="at least one metric", received="none"))
-    return found, faults
+    return objectives, faults
 
 
 def read_metrics(folder: Path) -> dict[str, Any] | None:
@@ -67,10 +67,10 @@ def values_of(metrics: Mapping[str, Any], objectives: Sequence[Objective]) -> tu
         if objective.metric in numbers:
             values.append(numbers[objective.metric])
         elif objective.metric in metrics:
-            told = metrics[objective.metric]
-            if told is None:
+            value = metrics[objective.metric]
+            if value is None:
                 return [], f"{objective.metric} could not be computed (null in {METRICS_FILE}), so it judges no trial"
-            return [], f"{objective.metric} is {told!r}, which is no finite number"
+            return [], f"{objective.metric} is {value!r}, which is no finite number"
         else:
             closest = nearest(objective.metric, numbers) or sorted(numbers)
             return [], (

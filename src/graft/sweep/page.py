@@ -77,7 +77,7 @@ def _hyperparameters(study: StudyRecord) -> list[Html]:
         shown.append(
             element("div", listed, element("p", note, class_="muted"), class_="card", style="margin-bottom:18px")
         )
-    drawn = [
+    charts = [
         figure(key, figures.slice_of(study, key, f"Slice {key}"), "Filled: the best trial.")
         for key in varied[:MOST_SLICES]
     ]
@@ -85,11 +85,11 @@ def _hyperparameters(study: StudyRecord) -> list[Html]:
     if common:
         caption = "A line a trial; the best tenth is coloured."
         lines = figures.parallel(study, common[:MOST_SLICES], "Parallel coordinates")
-        drawn.append(figure("Parallel coordinates", lines, caption))
+        charts.append(figure("Parallel coordinates", lines, caption))
     if len(study.objectives) > 1:
         caption = "Coloured: no other trial is better in one objective and as good in the others."
-        drawn.append(figure("Pareto front", figures.pareto(study, "Pareto front"), caption))
-    return [*shown, element("div", *drawn, class_="pair")]
+        charts.append(figure("Pareto front", figures.pareto(study, "Pareto front"), caption))
+    return [*shown, element("div", *charts, class_="pair")]
 
 
 def _failures(study: StudyRecord) -> Html:

@@ -132,7 +132,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     """
     path = folder / DESCRIPTION
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        description = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(
             f"{folder}: expected a sweep's folder ({DESCRIPTION}), received"
@@ -140,7 +140,7 @@ def read_description(folder: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise InputError(f"{path}: expected JSON, received something else ({error}); try the sweep again") from error
-    lacking = [key for key in KEYS if not isinstance(told, dict) or key not in told]
+    lacking = [key for key in KEYS if not isinstance(description, dict) or key not in description]
     if lacking:
         raise InputError(f"{path}: expected {', '.join(KEYS)}, received none of {lacking[0]}; try the sweep again")
-    return cast("dict[str, Any]", told)
+    return cast("dict[str, Any]", description)

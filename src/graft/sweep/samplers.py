@@ -39,8 +39,8 @@ QUIET = {"cmaes": {"warn_independent_sampling": False}, "gp": {"warn_independent
 def make_sampler(name: str, options: Mapping[str, Any], *, seed: int, number: int) -> BaseSampler:
     """The sampler of one trial. Its random numbers are a function of (seed, number), so that a study that was
     interrupted goes on as it would have gone on."""
-    drawn = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-    settings: dict[str, Any] = {"seed": drawn, **QUIET.get(name, {})}
+    state = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    settings: dict[str, Any] = {"seed": state, **QUIET.get(name, {})}
     if name == "qmc":  # one sequence, of which the store counts the points
         settings = {"seed": seed, "scramble": True, "warn_independent_sampling": False}
     _check_installed("sampler", name)
@@ -62,11 +62,11 @@ def _check_installed(what: str, name: str) -> None:
 
 
 def _make(kind: type[Any], settings: dict[str, Any], what: str) -> Any:
-    known = set(inspect.signature(kind).parameters)
+    parameters = set(inspect.signature(kind).parameters)
     for name in settings:
-        if name not in known:
-            closest = nearest(name, known) or sorted(known)
-            raise InputError(f"{what}: expected {', '.join(sorted(known))}, received {name}; try {closest[0]}")
+        if name not in parameters:
+            closest = nearest(name, parameters) or sorted(parameters)
+            raise InputError(f"{what}: expected {', '.join(sorted(parameters))}, received {name}; try {closest[0]}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # QMC (3.0) and Wilcoxon (3.6) are still called so

@@ -1,6 +1,6 @@
 """python -m graft.sweep.serve: does the jobs that it is sent one after the other, and so imports once for them all.
 
-A line of standard input is a job (`graft.sweep.workers.Job.asked`); a line of standard output is its exit code. A job
+A line of standard input is a job (`graft.sweep.workers.Job.request`); a line of standard output is its exit code. A job
 is done as Hydra's own launchers do theirs, by `run_job` with a config that is composed already.
 """
 
@@ -41,8 +41,8 @@ def main() -> None:
     register()
     try:
         for line in commands:
-            asked = json.loads(line)
-            code = run(asked, Path(asked["folder"]))
+            job = json.loads(line)
+            code = run(job, Path(job["folder"]))
             print(code, file=codes, flush=True)
             gc.collect()  # a network and what refers to it in circles, before the next one is built
             if not gc.get_freeze_count():
@@ -51,11 +51,11 @@ def main() -> None:
         pass
 
 
-def run(asked: Mapping[str, Any], folder: Path) -> int:
+def run(job: Mapping[str, Any], folder: Path) -> int:
     """The exit code that the job would have as a command; what it prints is added to two files in the folder."""
-    with _printed_to(folder), _environment(asked["env"]):
+    with _printed_to(folder), _environment(job["env"]):
         try:
-            run_packed(_task(tuple(asked["program"]), asked["task"]), asked["config"])
+            run_packed(_task(tuple(job["program"]), job["task"]), job["config"])
             return 0
         except SystemExit as end:
             return _code(end)
@@ -100,9 +100,9 @@ def _printed_to(folder: Path) -> Generator[None]:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        for stream, kept in before.items():
-            os.dup2(kept, stream)
-            os.close(kept)
+        for stream, copy in before.items():
+            os.dup2(copy, stream)
+            os.close(copy)
 
 
 @contextmanager

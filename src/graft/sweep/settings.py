@@ -50,15 +50,15 @@ class SweepSettings:
     """Trial n of a study depends on the seed, on n and on the trials before it, on nothing else."""
 
 
-def read_settings(given: Mapping[str, Any]) -> SweepSettings:
+def read_settings(settings: Mapping[str, Any]) -> SweepSettings:
     """The plain values of `hydra.sweeper`, checked.
 
     Raises:
         ConfigError: with every fault.
     """
-    values = dict(given)
-    written = values.get("objectives") or []
-    objectives, faults = read_objectives(written if isinstance(written, list | tuple) else [written])
+    values = dict(settings)
+    entries = values.get("objectives") or []
+    objectives, faults = read_objectives(entries if isinstance(entries, list | tuple) else [entries])
     for name in MAPPINGS:
         values[name] = {} if values.get(name) is None else values[name]
     values["objectives"] = tuple(objectives)
@@ -82,10 +82,10 @@ def _faults(values: Mapping[str, Any]) -> Iterator[Fault]:
 
 
 def _unknown(values: Mapping[str, Any]) -> Iterator[Fault]:
-    known = [each.name for each in fields(SweepSettings)]
+    names = [each.name for each in fields(SweepSettings)]
     for name in values:
-        if name not in known:
-            closest = nearest(name, known, count=1)
+        if name not in names:
+            closest = nearest(name, names, count=1)
             yield _fault(name, "a key of the sweeper", values[name], f"hydra.sweeper.{closest[0]}=…" if closest else "")
 
 

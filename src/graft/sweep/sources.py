@@ -95,8 +95,8 @@ class Search:
         study.sampler = make_sampler(
             settings.sampler, settings.sampler_options, seed=settings.seed, number=trial.number
         )
-        drawn = optuna.Trial(study, identifier)
-        return {key: as_text(_suggest(drawn, key, given)) for key, given in self.distributions.items()}
+        proposal = optuna.Trial(study, identifier)
+        return {key: as_text(_suggest(proposal, key, distribution)) for key, distribution in self.distributions.items()}
 
     @property
     def wanted(self) -> int:
@@ -138,11 +138,11 @@ def _suggest(trial: optuna.Trial, key: str, kind: BaseDistribution) -> Any:
 def _check_space(present: Mapping[str, BaseDistribution], study: optuna.Study) -> None:
     """Optuna lets an interval grow, and a choice not."""
     for trial in study.get_trials(deepcopy=False):
-        for key, known in trial.distributions.items():
+        for key, before in trial.distributions.items():
             try:
-                check_distribution_compatibility(known, present.get(key, known))
+                check_distribution_compatibility(before, present.get(key, before))
             except ValueError:
                 raise InputError(
-                    f"{key}: expected what the study has searched over until now ({known}), received {present[key]};"
+                    f"{key}: expected what the study has searched over until now ({before}), received {present[key]};"
                     " try the same again, or another hydra.sweep.dir"
                 ) from None

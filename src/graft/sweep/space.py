@@ -75,13 +75,13 @@ def measuring(space: Space, objectives: Iterable[Objective]) -> Space:
         switch = SWITCHES.get(objective.metric)
         if switch is None:
             continue
-        written = [line for line in (*fixed, *space.swept) if line.lstrip("+").split("=")[0] == switch]
-        if any(line.partition("=")[2].lower() != "true" for line in written):
+        lines = [line for line in (*fixed, *space.swept) if line.lstrip("+").split("=")[0] == switch]
+        if any(line.partition("=")[2].lower() != "true" for line in lines):
             raise InputError(
-                f"{switch}: expected true, as trials are judged by {objective.metric}, received {written[0]}; leave it"
+                f"{switch}: expected true, as trials are judged by {objective.metric}, received {lines[0]}; leave it"
                 " out: it is switched on where it is an objective"
             )
-        if not written:
+        if not lines:
             fixed.append(f"{switch}=true")
     return replace(space, fixed=tuple(fixed))
 

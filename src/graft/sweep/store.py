@@ -61,9 +61,9 @@ def _database(url: str, settings: dict[str, Any]) -> BaseStorage:
     try:
         return RDBStorage(url, engine_kwargs=settings)
     except (SQLAlchemyError, ImportError, ValueError) as error:
-        said = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0]
         raise InputError(
-            f"hydra.sweeper.storage: expected the URL of a database that can be opened, received {url} ({said});"
+            f"hydra.sweeper.storage: expected the URL of a database that can be opened, received {url} ({reason});"
             " try sqlite:///FILE, postgresql://USER@HOST/NAME, or null for a journal in the sweep's folder"
         ) from error
 

@@ -43,9 +43,9 @@ def open_ledger(folder: Path | str) -> TrialLedger:
     """
     quiet()
     folder = Path(folder)
-    told = read_description(folder)
-    objectives, _ = read_objectives(told["objectives"])
-    return TrialLedger(folder, objectives, storage=told["storage"], study=told["study"])
+    description = read_description(folder)
+    objectives, _ = read_objectives(description["objectives"])
+    return TrialLedger(folder, objectives, storage=description["storage"], study=description["study"])
 
 
 def importances(trials: Sequence[TrialRecord], direction: str) -> dict[str, float]:
@@ -98,8 +98,8 @@ SHOWN = 5
 
 def summary(study: StudyRecord) -> str:
     counts = Counter(trial.state for trial in study.trials)
-    told = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-    lines = [f"\n{len(study.trials)} trials: {told or 'none'}"]
+    counts_by_state = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    lines = [f"\n{len(study.trials)} trials: {counts_by_state or 'none'}"]
     lines += [f"best      {_line(study, trial)}" for trial in study.best[:SHOWN]]
     if len(study.best) > SHOWN:
         lines.append(f"          and {len(study.best) - SHOWN} more that none other dominates")
@@ -131,8 +131,8 @@ def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _line(study: StudyRecord, trial: TrialRecord) -> str:
-    told = ", ".join(f"{each.metric} {value:.6g}" for each, value in zip(study.objectives, trial.values, strict=True))
-    return f"trial {trial.number} ({told}): {_choices(trial)}"
+    values = ", ".join(f"{each.metric} {value:.6g}" for each, value in zip(study.objectives, trial.values, strict=True))
+    return f"trial {trial.number} ({values}): {_choices(trial)}"
 
 
 def _choices(trial: TrialRecord) -> str:

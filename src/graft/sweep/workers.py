@@ -32,7 +32,7 @@ class Job:
     config: str
     """As `graft.config.hydra_job.packed` writes it."""
 
-    def asked(self, folder: Path, env: Mapping[str, str]) -> str:
+    def request(self, folder: Path, env: Mapping[str, str]) -> str:
         """A line for `graft.sweep.serve`."""
         job = {"program": list(self.program), "task": self.task, "config": self.config}
         return json.dumps({**job, "folder": str(folder), "env": dict(env)})
@@ -65,7 +65,7 @@ class Worker:
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        print(job.asked(folder, env), file=self.process.stdin, flush=True)
+        print(job.request(folder, env), file=self.process.stdin, flush=True)
         ready, _, _ = select.select([self.process.stdout], [], [], seconds)
         if not ready:
             raise subprocess.TimeoutExpired(job.task, seconds or 0)

@@ -110,7 +110,7 @@ def signature(path: Path) -> str:
 
 
 @contextmanager
-def held(path: Path) -> Generator[None]:
+def locking(path: Path) -> Generator[None]:
     """Waits for the lock and holds it."""
     lock = FileLock(path)
     lock.acquire()

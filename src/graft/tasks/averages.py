@@ -30,27 +30,27 @@ class MeanArea(Metric):
     def __init__(self, area: Callable[..., Tensor]) -> None:
         super().__init__()
         self.area = area
-        self.said: list[Tensor]
+        self.probabilities: list[Tensor]
         self.truth: list[Tensor]
-        self.add_state("said", default=[], dist_reduce_fx="cat")
+        self.add_state("probabilities", default=[], dist_reduce_fx="cat")
         self.add_state("truth", default=[], dist_reduce_fx="cat")
 
     @override
     def update(self, probabilities_BK: Tensor, label: Tensor) -> None:
         """Labels are classes [B], or 1 and 0 [B, K]."""
-        self.said.append(probabilities_BK)
+        self.probabilities.append(probabilities_BK)
         self.truth.append(label.long())
 
     @override
     def compute(self) -> Tensor:
-        said_NK, truth = dim_zero_cat(self.said), dim_zero_cat(self.truth)
+        said_NK, truth = dim_zero_cat(self.probabilities), dim_zero_cat(self.truth)
         truth_NK = F.one_hot(truth, said_NK.shape[1]) if truth.ndim == 1 else truth
         has_curve_K = truth_NK.bool().any(0) & ~truth_NK.bool().all(0)
         count = int(has_curve_K.sum())
         if not count:
             return torch.tensor(torch.nan)
-        given = said_NK[:, has_curve_K], truth_NK[:, has_curve_K]
-        return self.area(*given, num_labels=count, average="macro", validate_args=False)
+        curves = said_NK[:, has_curve_K], truth_NK[:, has_curve_K]
+        return self.area(*curves, num_labels=count, average="macro", validate_args=False)
 
 
 class MacroF1(MulticlassConfusionMatrix):

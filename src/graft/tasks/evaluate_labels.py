@@ -26,22 +26,22 @@ class LabelFigures:
     average_precision: Floats
     auroc: Floats
     support: Ints
-    said: Ints
+    positives: Ints
 
 
 def label_figures(probabilities_NK: Floats, truth_NK: Floats) -> LabelFigures:
     said_NK, true_NK = probabilities_NK > THRESHOLD, truth_NK > 0
-    hits, said, support = (said_NK & true_NK).sum(0), said_NK.sum(0), true_NK.sum(0)
+    hits, positives, support = (said_NK & true_NK).sum(0), said_NK.sum(0), true_NK.sum(0)
     once = np.ones((1, len(truth_NK)))
     columns = list(zip(probabilities_NK.T, true_NK.T, strict=True))
     return LabelFigures(
-        precision=share(hits, said),
+        precision=share(hits, positives),
         recall=share(hits, support),
-        f1=np.where(support > 0, share(2 * hits, said + support), np.nan),
+        f1=np.where(support > 0, share(2 * hits, positives + support), np.nan),
         average_precision=np.array([_average_precision(*column, once)[0] for column in columns]),
         auroc=np.array([area_under_roc(*column, once)[0] for column in columns]),
         support=support,
-        said=said,
+        positives=positives,
     )
 
 
@@ -71,8 +71,8 @@ def _counts(probabilities_NK: Floats, truth_NK: Floats, weights_RN: Floats) -> t
     return weights_RN @ (said_NK * truth_NK), weights_RN @ truth_NK, weights_RN @ said_NK
 
 
-def _f1(hits: Floats, support: Floats, said: Floats) -> Floats:
-    return np.where(support > 0, share(2 * hits, support + said), np.nan)
+def _f1(hits: Floats, support: Floats, positives: Floats) -> Floats:
+    return np.where(support > 0, share(2 * hits, support + positives), np.nan)
 
 
 def _weighted_f1(probabilities_NK: Floats, truth_NK: Floats, weights_RN: Floats) -> Floats:

@@ -60,8 +60,8 @@ def _r2(said_NK: Floats, true_NK: Floats, weights_RN: Floats) -> Floats:
 
 
 WEIGHTED: dict[str, Callable[[Floats, Floats, Floats], Floats]] = {
-    "mae": lambda *given: _mae(*given).mean(1),
-    "rmse": lambda *given: _rmse(*given).mean(1),
-    "r2": lambda *given: mean_over_outputs(_r2(*given)),
+    "mae": lambda *arrays: _mae(*arrays).mean(1),
+    "rmse": lambda *arrays: _rmse(*arrays).mean(1),
+    "r2": lambda *arrays: mean_over_outputs(_r2(*arrays)),
 }
 """Each figure on each resample [R]."""

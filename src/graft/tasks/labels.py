@@ -48,7 +48,7 @@ class Labels(ABC):
         """Carved parts hold the same share of each; the same for all where no share of each can be kept."""
         return None
 
-    def told(self, label: Label, names: Sequence[str]) -> str:
+    def words(self, label: Label, names: Sequence[str]) -> str:
         return " and ".join(names[place] for place in self.shows(label)) or "no label"
 
     def summary(self, parts: Mapping[str, Sequence[Label]], names: Sequence[str]) -> dict[str, Any]:
@@ -84,9 +84,9 @@ class SeveralClasses(Labels):
     may_be_empty = True
 
     def read(self, rows: Sequence[Row], data: DataConfig) -> tuple[tuple[str, ...], list[Label], list[Fault]]:
-        found = [{name.strip() for name in row["label"].split(data.separator)} - {""} for row in rows]
-        names = _in_order(set[str]().union(*found))
-        labels: list[Label] = [tuple(float(name in each) for name in names) for each in found]
+        label_sets = [{name.strip() for name in row["label"].split(data.separator)} - {""} for row in rows]
+        names = _in_order(set[str]().union(*label_sets))
+        labels: list[Label] = [tuple(float(name in each) for name in names) for each in label_sets]
         if rows and not names:
             fault = Fault(key="data.root", expected="a label for some image", received="an empty column label")
             return names, labels, [fault]
@@ -104,7 +104,7 @@ class SeveralClasses(Labels):
         faults = _lacking(self, parts, names, key)
         for part, labels in parts.items():
             if labels and len(set(labels)) == 1:
-                received = f"{self.told(labels[0], names)} for each image"
+                received = f"{self.words(labels[0], names)} for each image"
                 faults.append(Fault(key=key, expected=f"labels that differ in {part}", received=received))
         return faults
 
@@ -131,7 +131,7 @@ class Numbers(Labels):
     def shows(self, label: Label) -> tuple[int, ...]:
         return ()
 
-    def told(self, label: Label, names: Sequence[str]) -> str:
+    def words(self, label: Label, names: Sequence[str]) -> str:
         assert isinstance(label, tuple)
         return ", ".join(f"{name} {value:g}" for name, value in zip(names, label, strict=True))
 

@@ -117,12 +117,12 @@ class BinaryCrossEntropy(Criterion):
 
 def positive_weights(names: Sequence[str], counts: tuple[Sequence[float], int] | None) -> Tensor:
     """(N − n_k) / n_k: the images with a label weigh as much as those without it."""
-    held, images = counts or ([0] * len(names), 0)
-    one_sided = [name for name, number in zip(names, held, strict=True) if not 0 < number < images]
+    frequencies, images = counts or ([0] * len(names), 0)
+    one_sided = [name for name, number in zip(names, frequencies, strict=True) if not 0 < number < images]
     if one_sided:
         raise InputError(
             "loss.class_weights: expected training images with each label and without it, received all or none for"
             f" {listed(one_sided)}; try loss.class_weights=none"
         )
-    counted = torch.tensor(held, dtype=torch.float32)
+    counted = torch.tensor(frequencies, dtype=torch.float32)
     return (images - counted) / counted

@@ -31,12 +31,12 @@ def task_of_record(record: Mapping[str, Any]) -> Task:
     Raises:
         InputError: a task that this version does not know.
     """
-    told = record.get("task") or {"kind": TaskKind.single_label.value}
+    task = record.get("task") or {"kind": TaskKind.single_label.value}
     try:
-        return TASKS[TaskKind(told["kind"])].recorded([str(name) for name in record["classes"]], told)
+        return TASKS[TaskKind(task["kind"])].recorded([str(name) for name in record["classes"]], task)
     except (KeyError, TypeError, ValueError) as error:
-        known = ", ".join(kind.value for kind in TaskKind)
+        kinds = ", ".join(kind.value for kind in TaskKind)
         raise InputError(
-            f"model.json: expected a task as graft writes it ({known}), received {told} "
+            f"model.json: expected a task as graft writes it ({kinds}), received {task} "
             f"({type(error).__name__}: {error}); try exporting the model again"
         ) from error

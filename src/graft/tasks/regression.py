@@ -35,7 +35,7 @@ class Regression(Task):
     def __init__(self, names: Sequence[str], mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__(names)
         assert len(names) == len(mean) == len(std), "a mean and a deviation for each number"
-        self._told = {"mean": list(mean), "std": list(std)}
+        self._scaling = {"mean": list(mean), "std": list(std)}
         self.mean_K: Tensor
         self.std_K: Tensor
         self.register_buffer("mean_K", torch.tensor(mean), persistent=False)
@@ -57,7 +57,7 @@ class Regression(Task):
 
     @override
     def record(self) -> dict[str, Any]:
-        return {**super().record(), **self._told}
+        return {**super().record(), **self._scaling}
 
     @override
     def described(self) -> str:

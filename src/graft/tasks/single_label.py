@@ -132,5 +132,5 @@ def balanced_weights(counts: Sequence[int] | None) -> Tensor:
         raise InputError(
             f"loss.class_weights: expected training images of every class, received counts {counts}; try none"
         )
-    held = torch.tensor(counts, dtype=torch.float32)
-    return held.sum() / (len(held) * held)
+    counts_K = torch.tensor(counts, dtype=torch.float32)
+    return counts_K.sum() / (len(counts_K) * counts_K)

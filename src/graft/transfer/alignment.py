@@ -59,13 +59,13 @@ class _Family:
 
 def layers_of(infos: Infos) -> list[Layer]:
     """The layers that these tensors belong to, in order; batch counters are left out, for old files have none."""
-    found: dict[str, list[tuple[str, tuple[int, ...]]]] = defaultdict(list)
+    groups: dict[str, list[tuple[str, tuple[int, ...]]]] = defaultdict(list)
     for name, info in infos.items():
         if not is_counter(name):
             role = _ROLE.search(name)
             stem = name[: role.start()] if role else name
-            found[stem].append((name[len(stem) :], info.shape))
-    return [Layer(stem, tuple(sorted(tensors)), place) for place, (stem, tensors) in enumerate(found.items())]
+            groups[stem].append((name[len(stem) :], info.shape))
+    return [Layer(stem, tuple(sorted(tensors)), place) for place, (stem, tensors) in enumerate(groups.items())]
 
 
 def is_ordered(infos: Infos) -> bool:
@@ -145,15 +145,15 @@ class _Work:
 
 def _families(layers: Iterable[Layer], free: int) -> list[_Family]:
     """Every way of leaving so many numbers open; a number that is open has two values at least."""
-    found: dict[tuple[str | None, ...], dict[Numbers, Layer]] = defaultdict(dict)
+    families: dict[tuple[str | None, ...], dict[Numbers, Layer]] = defaultdict(dict)
     for layer in layers:
         parts = layer.parts
         for chosen in combinations(range(1, len(parts), 2), free):
             pattern = tuple(None if place in chosen else part for place, part in enumerate(parts))
-            found[pattern][tuple(parts[place] for place in chosen)] = layer
+            families[pattern][tuple(parts[place] for place in chosen)] = layer
     return [
         _Family(_words(part for part in pattern if part), layers)
-        for pattern, layers in found.items()
+        for pattern, layers in families.items()
         if not free or len(layers) > 1
     ]
 
@@ -210,10 +210,10 @@ def _decide(
     if len(left) == len(open_targets) == 1:
         yield left[0], open_targets[0]
         return
-    while (found := _closest(left, open_targets)) is not None:
-        yield found
-        left.remove(found[0])
-        open_targets.remove(found[1])
+    while (pair := _closest(left, open_targets)) is not None:
+        yield pair
+        left.remove(pair[0])
+        open_targets.remove(pair[1])
     if len(left) == len(open_targets) and (ordered or len(left) == 1):
         yield from zip(*(sorted(side, key=lambda each: each.position) for side in (left, open_targets)), strict=True)
 

@@ -47,8 +47,8 @@ def rules_for(config: Config, network: Network, classes: Sequence[str]) -> Rules
     """The user's rules and those that follow from the rest of the config."""
     if config.donor.kind is DonorKind.none:
         return Rules(auto_skip={"*": "donor=none: trained from scratch"}, without_donor=True, seed=config.seed)
-    known = {DonorKind.pretrained: config.backbone.published, DonorKind.keras: config.backbone.keras}
-    source = known.get(config.donor.kind)
+    sources = {DonorKind.pretrained: config.backbone.published, DonorKind.keras: config.backbone.keras}
+    source = sources.get(config.donor.kind)
     ignore = dict.fromkeys(source.ignore, "the backbone has no place for it") if source else {}
     skip: dict[str, str] = {}
     own = config.backbone.keras.adapt if config.donor.kind is DonorKind.keras else {}
@@ -114,13 +114,13 @@ def _changed(config: Config, network: Network, **otherwise: Any) -> Iterator[str
 
 
 def _class_adapters(config: Config, network: Network, classes: Sequence[str]) -> dict[str, Any]:
-    known = _donor_classes(config.donor, config.backbone)
-    if known is None:
+    names = _donor_classes(config.donor, config.backbone)
+    if names is None:
         raise InputError(
             "donor.class_map: expected a donor that names its classes, received one that does not; try"
             " donor=run donor.path=…, a torchvision backbone with donor=pretrained, or donor.class_map=null"
         )
-    rule: Mapping[str, Any] = {"name": "class_rows", "donor_classes": list(known), "classes": list(classes)}
+    rule: Mapping[str, Any] = {"name": "class_rows", "donor_classes": list(names), "classes": list(classes)}
     return {f"{path}.*": rule for path in network.stages.heads}
 
 

@@ -31,10 +31,10 @@ def _keep_counters(work: Pairing) -> None:
         if pair is not None and name not in work.adapters and _differs(work.donor[pair.source], work.target[name]):
             source = work.donor[pair.source]
             reason = f"the donor's counter is {source.dtype} {source.shape}; {_NO_PART}"
-            work.kept[name], work.excused[pair.source] = ("", reason, None), reason
+            work.own_values[name], work.excused[pair.source] = ("", reason, None), reason
             del work.pairs[name]
-        elif pair is None and name not in work.kept and layer and beside(layer.source, COUNTER) not in work.donor:
-            work.kept[name] = ("", f"the donor counts no batches; {_NO_PART}", None)
+        elif pair is None and name not in work.own_values and layer and beside(layer.source, COUNTER) not in work.donor:
+            work.own_values[name] = ("", f"the donor counts no batches; {_NO_PART}", None)
     for name in filter(is_counter, work.donor):
         layer = targets.get(beside(name, _MEAN))
         if name not in targets and layer is not None and beside(layer, COUNTER) not in work.target:
@@ -50,7 +50,7 @@ def _keep_indices(work: Pairing) -> None:
     used = {name for pair in work.pairs.values() for name in pair.sources}
     for name in work.target:
         if _is_index(name) and name not in work.pairs and beside(name, _TABLE) in work.pairs:
-            work.kept.setdefault(name, ("", _COUNTED, None))
+            work.own_values.setdefault(name, ("", _COUNTED, None))
     for name in work.donor:
         if _is_index(name) and name not in used and beside(name, _TABLE) in used:
             work.excused.setdefault(name, _COUNTED)

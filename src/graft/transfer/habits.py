@@ -54,11 +54,11 @@ class Doubt:
 
 def habits_of(modules: Iterable[nn.Module]) -> Habits:
     """What these modules say of themselves."""
-    found: dict[Habit, set[str]] = defaultdict(set)
+    habits: dict[Habit, set[str]] = defaultdict(set)
     for module in modules:
         for habit, answer in _answers(module):
-            found[habit].add(answer)
-    return {habit: frozenset(answers) for habit, answers in found.items()}
+            habits[habit].add(answer)
+    return {habit: frozenset(answers) for habit, answers in habits.items()}
 
 
 def _answers(module: nn.Module) -> Iterator[tuple[Habit, str]]:

@@ -33,7 +33,7 @@ def inject(ledger: Ledger, donor: Donor, module: nn.Module | Target) -> None:
         tensor = tensors[entry.target]
         _check_writable(entry.target, tensor)
         read = [_read(name, donor, check=not donor.runs or entry.chain is not None) for name in entry.sources]
-        value = _checked(entry, _made(entry, read, tensor), tensor)
+        value = _checked(entry, _result(entry, read, tensor), tensor)
         if any(_memory(each) in memories and each.data_ptr() != tensor.data_ptr() for each in read):
             staged[entry.target] = value.clone()  # another target's write would change what was read
         elif donor.resident and entry.chain is None:
@@ -49,14 +49,14 @@ def inject(ledger: Ledger, donor: Donor, module: nn.Module | Target) -> None:
                 tensors[entry.target].copy_(_value(entry, donor, tensors[entry.target]) if value is None else value)
 
 
-def _made(entry: Entry, read: Sequence[Tensor], tensor: Tensor) -> Tensor:
+def _result(entry: Entry, read: Sequence[Tensor], tensor: Tensor) -> Tensor:
     """What the entry's rule makes of the donor's values; may still share memory with the donor."""
     values = read or [torch.empty(0, dtype=tensor.dtype)]
     return values[0] if entry.chain is None else entry.chain(*values)
 
 
 def _value(entry: Entry, donor: Donor, tensor: Tensor) -> Tensor:
-    return _made(entry, [donor.read(name) for name in entry.sources], tensor)
+    return _result(entry, [donor.read(name) for name in entry.sources], tensor)
 
 
 def _read(name: str, donor: Donor, *, check: bool) -> Tensor:

@@ -97,15 +97,17 @@ def account(
     sequences = None if rules.rename or rules.match == "table" else infos_in_order(work)
     follow_ties(work)
     keep_constants(work)
-    unfilled = [name for name in target if name not in work.pairs and name not in work.kept]
+    unfilled = [name for name in target if name not in work.pairs and name not in work.own_values]
     used = {name for pair in work.pairs.values() for name in pair.sources}
     work.excused |= {name: excuses[name] for name in donor if name in excuses and name not in used}
     unused = [name for name in donor if name not in used and name not in work.excused]
     _excuse_kept(work, unused, landing)
     if rules.match == "auto":
-        found = suggested(donor, target, landing.names, sequences, used=used, unused=unused, unfilled=unfilled)
-        raise TransferError(f"donor.match=auto suggests and changes nothing; the rules that it would use:\n{found}")
-    entries = [_entry(work, name) for name in target if name in work.pairs or name in work.kept]
+        suggestion = suggested(donor, target, landing.names, sequences, used=used, unused=unused, unfilled=unfilled)
+        raise TransferError(
+            f"donor.match=auto suggests and changes nothing; the rules that it would use:\n{suggestion}"
+        )
+    entries = [_entry(work, name) for name in target if name in work.pairs or name in work.own_values]
     _check_globs_act(work, entries)
     if unfilled or unused:
         work.faults.append(
@@ -136,15 +138,15 @@ def _excuse_kept(work: Pairing, unused: list[str], landing: Landing) -> None:
     """A donor tensor whose own target is set aside is excused with that target's reason."""
     for name in list(unused):
         target = landing.names[name]
-        if target in work.kept and work.rules.match != "structure":
-            work.excused[name] = f"its target {target} keeps its own values ({work.kept[target][1]})"
+        if target in work.own_values and work.rules.match != "structure":
+            work.excused[name] = f"its target {target} keeps its own values ({work.own_values[target][1]})"
             unused.remove(name)
 
 
 def _entry(work: Pairing, name: str) -> Entry:
     info, tied_to = work.target[name], work.ties.get(name)
-    if name in work.kept:
-        rule, reason, chain = work.kept[name]
+    if name in work.own_values:
+        rule, reason, chain = work.own_values[name]
         return Entry(
             target=name, verdict=Verdict.initialized, info=info, rule=rule, reason=reason, chain=chain, tied_to=tied_to
         )
@@ -233,7 +235,7 @@ def _may_cast(work: Pairing, name: str, source: TensorInfo) -> bool:
 def _check_globs_act(work: Pairing, entries: Sequence[Entry]) -> None:
     """An adapt rule under which every tensor fits already has no effect, which its writer should know."""
     acting = {work.globs.get(entry.target) for entry in entries if entry.chain is not None}
-    faulty = {work.globs[name] for name in work.globs if name not in work.pairs and name not in work.kept}
+    faulty = {work.globs[name] for name in work.globs if name not in work.pairs and name not in work.own_values}
     if work.faults:
         return
     for glob in dict.fromkeys(work.globs.values()):

@@ -107,7 +107,7 @@ class Landing:
 class Rename:
     """One ordered substitution. A `*` in the replacement makes both sides globs: `block1.* -> encoder.block1.*`."""
 
-    written: str
+    text: str
     pattern: re.Pattern[str]
     replacement: str
     automatic: bool = False
@@ -127,15 +127,15 @@ def _parse_rename(pair: Any, automatic: bool) -> Rename:
     if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
         raise TransferError(f"donor.rename: expected [pattern, replacement], received {pair!r}")
     pattern, replacement = pair
-    written = f"{pattern} -> {replacement}"
+    text = f"{pattern} -> {replacement}"
     if "*" in replacement:  # no tensor's name holds a star, so this cannot be meant as a regular expression's result
         pattern, replacement = _glob_pair(pattern, replacement)
     try:
         compiled = re.compile(pattern)
         compiled.sub(replacement, "")  # parses the replacement, so that a bad group shows here
     except (re.error, IndexError) as error:
-        raise TransferError(f"donor.rename: '{written}' is not a regular expression rule: {error}") from error
-    return Rename(written, compiled, replacement, automatic)
+        raise TransferError(f"donor.rename: '{text}' is not a regular expression rule: {error}") from error
+    return Rename(text, compiled, replacement, automatic)
 
 
 def _glob_pair(pattern: str, replacement: str) -> tuple[str, str]:
@@ -158,10 +158,10 @@ def land(stripped: Stripped, renames: Sequence[Rename] | Mapping[str, str]) -> L
         changed = {full: new for full, name in landing.names.items() if (new := rename(name)) != name}
         for full in changed:
             earlier = landing.rules.get(full)
-            landing.rules[full] = f"{earlier}, then {rename.written}" if earlier else f"rename {rename.written}"
+            landing.rules[full] = f"{earlier}, then {rename.text}" if earlier else f"rename {rename.text}"
         landing.names.update(changed)
         if not changed and not rename.automatic:
-            landing.idle[rename.written] = _advice(rename, stripped, landing)
+            landing.idle[rename.text] = _advice(rename, stripped, landing)
     return landing
 
 
@@ -189,10 +189,10 @@ def _land_exactly(stripped: Stripped, renames: Mapping[str, str]) -> Landing:
         landing.names[full] = renames.get(key, name)
         if key in renames:
             landing.rules[full] = f"rename {key} -> {renames[key]}"
-    known = {*stripped.names, *stripped.names.values()}
+    names = {*stripped.names, *stripped.names.values()}
     for name in renames:
-        if name not in known:
-            near = ", ".join(nearest(name, sorted(known)))
+        if name not in names:
+            near = ", ".join(nearest(name, sorted(names)))
             landing.idle[f"{name} -> {renames[name]}"] = f"; try {near}" if near else ""
     return landing
 
@@ -200,11 +200,11 @@ def _land_exactly(stripped: Stripped, renames: Mapping[str, str]) -> Landing:
 class Globs:
     """Patterns of names, each with a reason; the first that fits decides. Those marked automatic may fit nothing."""
 
-    def __init__(self, given: Sequence[str] | Mapping[str, str], automatic: Mapping[str, str], word: str) -> None:
-        if isinstance(given, str):
-            raise TransferError(f"donor.{word}: expected a list of globs, received the text {given!r}; try [{given!r}]")
-        reasons = dict(given) if isinstance(given, Mapping) else {glob: f"{word}: {glob}" for glob in given}
-        self._given = list(reasons)
+    def __init__(self, globs: Sequence[str] | Mapping[str, str], automatic: Mapping[str, str], word: str) -> None:
+        if isinstance(globs, str):
+            raise TransferError(f"donor.{word}: expected a list of globs, received the text {globs!r}; try [{globs!r}]")
+        reasons = dict(globs) if isinstance(globs, Mapping) else {glob: f"{word}: {glob}" for glob in globs}
+        self._globs = list(reasons)
         self._reasons = {**automatic, **reasons}
         self._compiled = {glob: re.compile(translate(glob)) for glob in self._reasons}
         self._hits: set[str] = set()
@@ -220,4 +220,4 @@ class Globs:
     @property
     def idle(self) -> list[str]:
         """Given globs that have covered nothing so far."""
-        return [glob for glob in self._given if glob not in self._hits]
+        return [glob for glob in self._globs if glob not in self._hits]

@@ -39,15 +39,15 @@ class OwnModel:
     """Its operations are others than the network's, so that only float64 tells rounding from another function."""
 
     def has(self, path: str) -> bool:
-        return self._found(path) is not None
+        return self._name_of(path) is not None
 
     def path_of(self, path: str) -> str:
         """The module of this name, perhaps behind a wrapper (`model.fc`)."""
-        found = self._found(path)
-        assert found is not None
-        return found
+        name = self._name_of(path)
+        assert name is not None
+        return name
 
-    def _found(self, path: str) -> str | None:
+    def _name_of(self, path: str) -> str | None:
         names = {name for name, _ in self.module.named_modules()}
         front = ""
         while f"{front}{path}" not in names:
@@ -127,8 +127,8 @@ def _landed(donor: Donor, published: PublishedConfig, wanted: set[str]) -> dict[
     """Own model's name to donor's full name, with as many wrapper prefixes off as explain the most names."""
     renames = parse_renames(published.rename)
     ignored = Globs((), dict.fromkeys(published.ignore, "no place for it"), "ignore")
-    kept = [name for name in donor.infos if ignored.reason(name) is None]
-    landings = [land(level, renames).names for level in strippings(kept)]
+    donor_names = [name for name in donor.infos if ignored.reason(name) is None]
+    landings = [land(level, renames).names for level in strippings(donor_names)]
     names = max(landings, key=lambda each: len(wanted & set(each.values())))
     return {own: full for full, own in names.items()}
 

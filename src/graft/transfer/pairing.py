@@ -43,7 +43,9 @@ class Pairing:
     fold_epsilon: bool = False
     wrappers: Sequence[str] = ()
     pairs: dict[str, Pair] = field(default_factory=dict[str, Pair])
-    kept: dict[str, tuple[str, str, Chain | None]] = field(default_factory=dict[str, "tuple[str, str, Chain | None]"])
+    own_values: dict[str, tuple[str, str, Chain | None]] = field(
+        default_factory=dict[str, "tuple[str, str, Chain | None]"]
+    )
     """Target names without a source: rule, reason and initialiser."""
     excused: dict[str, str] = field(default_factory=dict[str, str])
     adapters: dict[str, tuple[Adapter, ...]] = field(default_factory=dict[str, "tuple[Adapter, ...]"])
@@ -68,20 +70,20 @@ def cover(work: Pairing) -> None:
     for name in work.target:
         reason = skip.reason(name)
         if reason is not None:
-            work.kept[name] = ("", reason, None)
+            work.own_values[name] = ("", reason, None)
     work.faults += [
         f"donor.skip: {glob!r} covers no target tensor{near_globs(glob, work.target)}" for glob in skip.idle
     ]
-    for glob, written in rules.adapt.items():
-        _read_adapter(work, glob, written, work.globs)
-    for glob, written in rules.auto_adapt.items():
-        _read_adapter(work, glob, written, work.automatic)
+    for glob, settings in rules.adapt.items():
+        _read_adapter(work, glob, settings, work.globs)
+    for glob, settings in rules.auto_adapt.items():
+        _read_adapter(work, glob, settings, work.automatic)
     for name, adapters in work.adapters.items():
-        if name not in work.kept and not all(adapter.reads_donor for adapter in adapters):
+        if name not in work.own_values and not all(adapter.reads_donor for adapter in adapters):
             _initialise(work, name, adapters)
 
 
-def _read_adapter(work: Pairing, glob: str, written: object, globs: dict[str, str]) -> None:
+def _read_adapter(work: Pairing, glob: str, settings: object, globs: dict[str, str]) -> None:
     """Parses one rule for the targets that it covers and records its glob in `globs`, the user's or the automatic."""
     automatic = globs is work.automatic
     covered = Globs([glob], {}, "adapt")
@@ -90,7 +92,7 @@ def _read_adapter(work: Pairing, glob: str, written: object, globs: dict[str, st
         work.faults.append(f"donor.adapt: {glob!r} covers no target tensor{near_globs(glob, work.target)}")
         return
     try:
-        adapters = parse(written)
+        adapters = parse(settings)
     except Misfit as error:
         work.faults.append(f"donor.adapt: {glob}: {error}")
         return
@@ -112,16 +114,14 @@ def _initialise(work: Pairing, name: str, adapters: tuple[Adapter, ...]) -> None
     except Misfit as error:
         work.faults.append(f"donor.adapt: {glob}: {error}")
         return
-    work.kept[name] = (chain.formula if chain else "", f"adapt: {glob}", chain)
+    work.own_values[name] = (chain.formula if chain else "", f"adapt: {glob}", chain)
 
 
 def pair(work: Pairing) -> Landing:
     """Finds a source for every target that is not set aside; returns where the donor's names land."""
     donor_names, target_names, landing = _choose_level(work, _renames(work))
     word = "table" if work.rules.match == "table" else "rename"
-    work.faults += [
-        f"donor.{word}: '{written}' changes no donor name{advice}" for written, advice in landing.idle.items()
-    ]
+    work.faults += [f"donor.{word}: '{rule}' changes no donor name{advice}" for rule, advice in landing.idle.items()]
     if work.rules.match in ("name", "auto"):
         _translate(work, landing)
     _ignore(work, donor_names, landing)
@@ -190,9 +190,9 @@ def _translate(work: Pairing, landing: Landing) -> None:
         landing.rules[full[place]] = f"{earlier}, then {translation.rule}" if earlier else translation.rule
     for place, reason in translation.idle.items():
         work.excused[full[place]] = reason
-    for target, written in translation.adapters.items():
-        if target not in work.globs and target not in work.kept:
-            work.adapters[target] = (*parse(written), *work.adapters.get(target, ()))
+    for target, settings in translation.adapters.items():
+        if target not in work.globs and target not in work.own_values:
+            work.adapters[target] = (*parse(settings), *work.adapters.get(target, ()))
     work.remarks.append(f"recognised by its names: {translation.rule}")
 
 
@@ -217,7 +217,7 @@ def _pair_by_name(work: Pairing, landing: Landing, target_names: Stripped, wrapp
     full_target = {stripped: full for full, stripped in target_names.names.items()}
     for name, sources in arrivals.items():
         target = name if name in work.target else full_target.get(name)
-        if target is None or target in work.kept:
+        if target is None or target in work.own_values:
             continue
         _combine(work, target, sources, landing)
         if target in work.pairs:
@@ -254,7 +254,7 @@ def _combine(work: Pairing, target: str, sources: Sequence[str], landing: Landin
 def infos_in_order(work: Pairing) -> tuple[Infos, Infos]:
     """What match=structure pairs position by position: donor tensors that are not excused, targets to be filled."""
     sources = [name for name in work.donor if name not in work.excused]
-    targets = [name for name in work.target if name not in work.kept and name not in work.ties]
+    targets = [name for name in work.target if name not in work.own_values and name not in work.ties]
     if any(map(is_counter, sources)) != any(map(is_counter, targets)):
         sources, targets = ([name for name in names if not is_counter(name)] for names in (sources, targets))
     return {name: work.donor[name] for name in sources}, {name: work.target[name] for name in targets}
@@ -283,11 +283,14 @@ def _pair_by_structure(work: Pairing) -> None:
 def follow_ties(work: Pairing) -> None:
     """Fills a tensor that shares its memory with a filled one, and refuses two fates for one memory."""
     for alias, first in work.ties.items():
-        if alias not in work.pairs and alias not in work.kept and first in work.pairs:
+        if alias not in work.pairs and alias not in work.own_values and first in work.pairs:
             work.pairs[alias] = replace(work.pairs[first], tied_to=first)
-        elif first not in work.pairs and first not in work.kept and alias in work.pairs:
+        elif first not in work.pairs and first not in work.own_values and alias in work.pairs:
             work.pairs[first] = work.pairs[alias]
-        if (alias in work.kept) != (first in work.kept) and {alias, first} <= work.pairs.keys() | work.kept.keys():
+        if (alias in work.own_values) != (first in work.own_values) and {
+            alias,
+            first,
+        } <= work.pairs.keys() | work.own_values.keys():
             work.faults.append(
                 f"{alias} and {first} share their memory; try donor.skip or donor.adapt for both or neither"
             )

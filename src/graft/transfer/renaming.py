@@ -87,8 +87,8 @@ def _candidates(mine: Layer, theirs: Layer) -> Iterator[Rule]:
     shared = 0
     while shared < min(len(before), len(after)) and before[-1 - shared] == after[-1 - shared]:
         shared += 1
-    for kept in range(shared, 0, -1):
-        head, tail = (["".join(f"{piece}." for piece in side[: len(side) - kept])] for side in (before, after))
+    for depth in range(shared, 0, -1):
+        head, tail = (["".join(f"{piece}." for piece in side[: len(side) - depth])] for side in (before, after))
         yield from _generalized(head[0], tail[0], end="")
     yield from _generalized(mine.stem, theirs.stem, end="" if mine.tensors[0][0] else "$")
 

@@ -46,14 +46,14 @@ def layers_of(module: nn.Module) -> dict[int, Layer]:
     A tensor also stands for what has none and lies beside it: for the pooling layers and activations of the modules
     whose first tensor it is, under their names, and for the heads of an attention around it.
     """
-    found: dict[int, Layer] = {}
+    layers: dict[int, Layer] = {}
     for child in module.modules():
         carrier = _carrier(child)
         if carrier is not None:
             epsilon = child.__dict__.get("eps")
-            _add(found, carrier, _own_settings(child), epsilon if isinstance(epsilon, float) else None)
-        _add_around(found, child)
-    return found
+            _add(layers, carrier, _own_settings(child), epsilon if isinstance(epsilon, float) else None)
+        _add_around(layers, child)
+    return layers
 
 
 def _carrier(module: nn.Module) -> Tensor | None:
@@ -61,20 +61,20 @@ def _carrier(module: nn.Module) -> Tensor | None:
     return next((own[name] for name in ("running_var", "weight", *own) if name in own), None)
 
 
-def _add(found: dict[int, Layer], carrier: Tensor, settings: Settings, epsilon: float | None = None) -> None:
-    before = found.get(id(carrier), UNKNOWN)
-    known = {name for name, _ in before.settings}
-    further = tuple(each for each in settings if each[0] not in known)
-    found[id(carrier)] = Layer(before.epsilon if epsilon is None else epsilon, (*before.settings, *further))
+def _add(layers: dict[int, Layer], carrier: Tensor, settings: Settings, epsilon: float | None = None) -> None:
+    before = layers.get(id(carrier), UNKNOWN)
+    names = {name for name, _ in before.settings}
+    further = tuple(each for each in settings if each[0] not in names)
+    layers[id(carrier)] = Layer(before.epsilon if epsilon is None else epsilon, (*before.settings, *further))
 
 
 def _own_settings(module: nn.Module) -> Settings:
     kind = kind_of(module)
-    given = {name: _plain(module.__dict__[name]) for name in _COMPARED if name in module.__dict__}
-    return (*((("layer", kind),) if kind else ()), *given.items())
+    settings = {name: _plain(module.__dict__[name]) for name in _COMPARED if name in module.__dict__}
+    return (*((("layer", kind),) if kind else ()), *settings.items())
 
 
-def _add_around(found: dict[int, Layer], module: nn.Module) -> None:
+def _add_around(layers: dict[int, Layer], module: nn.Module) -> None:
     """What a module with others within it computes beside their tensors."""
     inner = [(name, child) for name, child in module.named_children() if kind_of(child) and _is_bare(child)]
     heads = {
@@ -85,7 +85,7 @@ def _add_around(found: dict[int, Layer], module: nn.Module) -> None:
     depth, carrier = _first_carrier(module)
     if carrier is not None:
         up = "../" * max(depth - 1, 0)  # beside the layer, or further out
-        _add(found, carrier, (*heads.items(), *((up + name, _described(child)) for name, child in inner)))
+        _add(layers, carrier, (*heads.items(), *((up + name, _described(child)) for name, child in inner)))
 
 
 def _first_carrier(module: nn.Module) -> tuple[int, Tensor | None]:
@@ -122,8 +122,8 @@ def _described(layer: nn.Module) -> str:
     kind = kind_of(layer)
     if kind == "Identity":
         return kind
-    given = {name: value for name, value in vars(layer).items() if not name.startswith("_") and name not in _HARMLESS}
-    settings = ", ".join(f"{name}={_same_on_every_side(value)}" for name, value in sorted(given.items()))
+    values = {name: value for name, value in vars(layer).items() if not name.startswith("_") and name not in _HARMLESS}
+    settings = ", ".join(f"{name}={_same_on_every_side(value)}" for name, value in sorted(values.items()))
     return f"{kind}({settings})"
 
 
@@ -143,20 +143,20 @@ def _same_on_every_side(value: object) -> str:
 class Differences:
     """Pairs of layers that are set otherwise, gathered so that one remark speaks of all that differ alike."""
 
-    found: dict[tuple[str, str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
+    names: dict[tuple[str, str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def compare(self, target: str, before: Settings, after: Settings) -> None:
         """Notes what both sides say and say differently."""
         theirs = dict(before)
         for name, value in after:
             if theirs.get(name, value) != value:
-                self.found[name, theirs[name], value].append(target)
+                self.names[name, theirs[name], value].append(target)
 
     def epsilon(self, target: str, before: float, after: float) -> None:
-        self.found["eps", f"{before:g}", f"{after:g}"].append(target)
+        self.names["eps", f"{before:g}", f"{after:g}"].append(target)
 
     def remarks(self) -> list[str]:
-        return [_remark(*difference, names) for difference, names in self.found.items()]
+        return [_remark(*difference, names) for difference, names in self.names.items()]
 
 
 _CONSEQUENCES: Mapping[str, str] = {

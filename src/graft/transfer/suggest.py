@@ -100,9 +100,9 @@ def suggest_rules(
         settled, sequences = Settled(common(strippings(donor)).names), sequences or (donor, target)
     landing = settled.landing
     left = {landing[name]: info for name, info in donor.items()}
-    found = align(left, target)
-    still = [*settled.donor, *(name for layer in found.undecided[0] for name in layer.names)]
-    rename = rename_rules(found.pairs, left, still, settled.target)
+    alignment = align(left, target)
+    still = [*settled.donor, *(name for layer in alignment.undecided[0] for name in layer.names)]
+    rename = rename_rules(alignment.pairs, left, still, settled.target)
     landed = {name: renamed(landing[name], rename) for name in donor}
     met = {place for name, place in landed.items() if place in target and target[place].shape == donor[name].shape}
     adapt = {
@@ -114,14 +114,14 @@ def suggest_rules(
     skip = [name for name in target if name not in met]
     ignore = [name for name in donor if landed[name] not in met]
     # What is set aside should be a head, not what is still open, nor most of a network of another architecture.
-    few = not all(found.undecided) and len(skip) <= (len(target) + len(settled.target)) // 2
+    few = not all(alignment.undecided) and len(skip) <= (len(target) + len(settled.target)) // 2
     structure = _structure(*sequences) if sequences and len(met) + len(skip) + len(ignore) else None
     return Suggestion(
         rename=tuple(rename),
         adapt=adapt,
         skip=tuple(globs_of(skip, [*target, *settled.target])) if few else (),
         ignore=tuple(globs_of(ignore, landing)) if few else (),
-        undecided=_stems(found.undecided),
+        undecided=_stems(alignment.undecided),
         structure=structure is not None,
         structure_skip=structure[0] if structure else (),
         structure_ignore=structure[1] if structure else (),
@@ -183,8 +183,8 @@ def unexplained(
         *_listed("target", lacking, left or {landing[name]: info for name, info in donor.items()}),
         *_listed("donor ", left, lacking or target),
     ]
-    found = suggested(donor, target, landing, sequences, used=used, unused=unused, unfilled=unfilled)
-    return "\n".join([*lines, f"try {str(found).strip()}", *_parametrized(unfilled, unused)])
+    suggestion = suggested(donor, target, landing, sequences, used=used, unused=unused, unfilled=unfilled)
+    return "\n".join([*lines, f"try {str(suggestion).strip()}", *_parametrized(unfilled, unused)])
 
 
 def suggested(

@@ -76,8 +76,10 @@ def _check_classifier(donor: DonorConfig) -> None:
     """What is kept are probabilities of classes of which an image has one."""
     if donor.kind is not DonorKind.run or not donor.path:
         return
-    told = (record_of(Path(donor.path)) or {}).get("task")
-    task = told.get("kind") if isinstance(told, dict) else None  # a run of a time without tasks had one class an image
+    task_record = (record_of(Path(donor.path)) or {}).get("task")
+    task = (
+        task_record.get("kind") if isinstance(task_record, dict) else None
+    )  # a run of a time without tasks had one class an image
     if task not in (None, TaskKind.single_label.value):
         raise InputError(
             f"method.distill: expected a donor that tells classes apart, received a run of data.task={task};"
@@ -92,8 +94,8 @@ def _classes(ledger: Ledger, donor: Donor, head: str) -> int:
         for entry in ledger.donor_tensors
         if not entry.used and (entry.reason == OWN_HEAD or entry.reason.startswith(f"its target {head}."))
     )
-    taken = (name for entry in ledger.tensors if covers(head, entry.target) for name in entry.sources)
-    rows = {donor.infos[name].shape[0] for name in (*left_out, *taken) if donor.infos[name].shape}
+    sources = (name for entry in ledger.tensors if covers(head, entry.target) for name in entry.sources)
+    rows = {donor.infos[name].shape[0] for name in (*left_out, *sources) if donor.infos[name].shape}
     if len(rows) != 1:
         raise InputError(
             f"method.distill: expected a donor with a head of its own, as its outputs are what is kept, received one"

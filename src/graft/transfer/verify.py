@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from graft.config.faults import InputError, said
+from graft.config.faults import InputError, one_line
 from graft.config.schema import Config
 from graft.models.network import Network
 from graft.models.stage_head import alike
@@ -81,19 +81,19 @@ def verify(config: Config, ledger: Ledger, donor: Donor, network: Network) -> Ve
     for path in _compared(list(here), network.stages.heads):
         ours, theirs = alike(here[path], there[own.path_of(path)], network.head, own.head)
         largest, scale = max(largest, _difference(ours, theirs, path, own)), max(scale, float(theirs.abs().max()))
-    found = Verified(
+    proof = Verified(
         probe=f"{IMAGES} images of {channels}×{side}×{side}, normal noise of seed {SEED}, through {own.name}",
         largest_difference=largest,
         tolerance=TOLERANCE * scale,
     )
-    if largest > found.tolerance:
+    if largest > proof.tolerance:
         raise InputError(
-            f"donor.verify: expected features within {found.tolerance:.2g} of those of {own.name}, received a "
+            f"donor.verify: expected features within {proof.tolerance:.2g} of those of {own.name}, received a "
             f"difference of {largest:.3g}: a tensor went to a place where it does something else; try looking through "
             "the renames and adapters, or donor.verify=false"
         )
-    ledger.verified = asdict(found)
-    return found
+    ledger.verified = asdict(proof)
+    return proof
 
 
 def _entrances(network: Network, own: OwnModel) -> list[str]:
@@ -115,11 +115,11 @@ def _compared(called: Sequence[str], heads: Sequence[str]) -> Sequence[str]:
 
 def _entering(module: nn.Module, paths: Iterable[str], images: Tensor, *, whose: str) -> dict[str, Tensor]:
     """What enters each of the modules, in the order of their calls."""
-    seen: dict[str, Tensor] = {}
+    entries: dict[str, Tensor] = {}
 
     def watch(path: str) -> None:
         def see(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            seen.setdefault(path, inputs[0].detach().clone())
+            entries.setdefault(path, inputs[0].detach().clone())
 
         hooks.append(module.get_submodule(path).register_forward_pre_hook(see))
 
@@ -131,13 +131,13 @@ def _entering(module: nn.Module, paths: Iterable[str], images: Tensor, *, whose:
             module(images)
     except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         raise InputError(
-            f"donor.verify: expected {whose} to take images of {list(images.shape)}, received: {said(error)}; "
+            f"donor.verify: expected {whose} to take images of {list(images.shape)}, received: {one_line(error)}; "
             "try donor.verify=false"
         ) from error
     finally:
         for hook in hooks:
             hook.remove()
-    return seen
+    return entries
 
 
 def _difference(ours: Tensor, theirs: Tensor, path: str, own: OwnModel) -> float:

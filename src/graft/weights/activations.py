@@ -62,9 +62,9 @@ class Capture:
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Stage to features [N, P], float32 on the CPU, in forward order; a stage that gives no tensor is not there."""
-        found: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         hooks = [
-            self.network.get_submodule(path).register_forward_hook(_keeper(found, stage))
+            self.network.get_submodule(path).register_forward_hook(_keeper(tensors, stage))
             for path, stage in self.owners.items()
         ]
         try:
@@ -73,15 +73,15 @@ class Capture:
         finally:
             for hook in hooks:
                 hook.remove()
-        found[HEAD] = logits
-        return {stage: found[stage].float().cpu().flatten(1) for stage in self.order if stage in found}
+        tensors[HEAD] = logits
+        return {stage: tensors[stage].float().cpu().flatten(1) for stage in self.order if stage in tensors}
 
 
-def _keeper(found: dict[str, Tensor], stage: str) -> Callable[..., None]:
+def _keeper(tensors: dict[str, Tensor], stage: str) -> Callable[..., None]:
     def keep(_module: nn.Module, _inputs: Any, output: Any) -> None:
         tensor = next((each for each in output if isinstance(each, Tensor)), None) if _is_several(output) else output
         if isinstance(tensor, Tensor) and tensor.ndim > 1:
-            found[stage] = tensor
+            tensors[stage] = tensor
 
     return keep
 
@@ -102,7 +102,7 @@ def grams(capture: Callable[[Tensor], dict[str, Tensor]], images: Images, count:
     per_image = sum(features.numel() * 4 for features in one.values())
     size = max(2, BYTES // max(per_image, 1) // 2)
     blocks = [range(start, min(start + size, count)) for start in range(0, count, size)]
-    found = {stage: torch.zeros(count, count, dtype=torch.float64) for stage in one}
+    squares = {stage: torch.zeros(count, count, dtype=torch.float64) for stage in one}
     for place, rows in enumerate(blocks):
         here = _features(capture, images, rows)
         for columns in blocks[: place + 1]:
@@ -111,9 +111,9 @@ def grams(capture: Callable[[Tensor], dict[str, Tensor]], images: Images, count:
                 products = gram(x_NP, there[stage])
                 if columns is rows:  # the two halves of one product may be rounded differently, as the BLAS pleases
                     products = products.triu() + products.triu(1).T
-                found[stage][rows.start : rows.stop, columns.start : columns.stop] = products
-                found[stage][columns.start : columns.stop, rows.start : rows.stop] = products.T
-    return found
+                squares[stage][rows.start : rows.stop, columns.start : columns.stop] = products
+                squares[stage][columns.start : columns.stop, rows.start : rows.stop] = products.T
+    return squares
 
 
 def _features(capture: Callable[[Tensor], dict[str, Tensor]], images: Images, rows: range) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from graft.config.faults import InputError
 from graft.config.figures import FIGURES, LOSS
 from graft.page.words import measured
 from graft.results.export import made_by, separate_tensors, write_folder
-from graft.results.intervals import written_intervals
+from graft.results.intervals import interval_record
 from graft.results.left_out import LeftOut, in_words, left_out
 from graft.results.predictions import Predictions, write_predictions
 from graft.system.files import write_json
@@ -75,31 +75,31 @@ def write_combined(
     parts = ["val", *(["test"] if test else [])]
     output.mkdir(parents=True, exist_ok=True)
     for part in parts:
-        said = judge.said(network, part)
-        found, other = said.figures(), judge.said(compared.opened.module, part).figures()
-        metrics.update({f"{part}/{name}": value for name, value in found.items()})
+        answers = judge.predict(network, part)
+        own_figures, other = answers.figures(), judge.predict(compared.opened.module, part).figures()
+        metrics.update({f"{part}/{name}": value for name, value in own_figures.items()})
         paths = tuple(sample.path for sample in judge.table.part(part))
         predictions.append(
-            Predictions(part=part, paths=paths, truth=said.truth, answers_NK=said.answers_NK, task=said.task)
+            Predictions(part=part, paths=paths, truth=answers.truth, answers_NK=answers.answers_NK, task=answers.task)
         )
-        shown = (*FIGURES[said.task][:2], LOSS)
+        shown = (*FIGURES[answers.task][:2], LOSS)
         say(
-            f"{part}: {', '.join(f'{figure.title} {measured(found[figure.name], 4)}' for figure in shown)}; "
+            f"{part}: {', '.join(f'{figure.title} {measured(own_figures[figure.name], 4)}' for figure in shown)}; "
             f"{compared.name} alone {', '.join(f'{measured(other[figure.name], 4)}' for figure in shown)}"
         )
         record[f"{part} of {compared.name}"] = other
-        out.update(left_out(part, said.truth, judge.table.classes, said.task))
+        out.update(left_out(part, answers.truth, judge.table.classes, answers.task))
     write_predictions(output, predictions, classes=judge.table.classes)
-    drawn = written_intervals(predictions)
-    told = {
+    intervals = interval_record(predictions)
+    combination = {
         "metrics": metrics,
-        "intervals": drawn,
+        "intervals": intervals,
         "left_out": out,
         "command": command,
         "combined": record,
     }
-    _write_model(output / "model", network, members, weights, base, told)
-    write_json(output / "metrics.json", {**metrics, "left_out": out, "intervals": drawn})
+    _write_model(output / "model", network, members, weights, base, combination)
+    write_json(output / "metrics.json", {**metrics, "left_out": out, "intervals": intervals})
     for line in in_words(out, members[base].opened.task.kind):
         say(line)
     say(f"written: {output}")
@@ -111,14 +111,14 @@ def _write_model(
     members: Sequence[Member],
     weights: Sequence[float],
     base: int,
-    told: dict[str, Any],
+    combination: dict[str, Any],
 ) -> None:
-    taken = [member for member, weight in zip(members, weights, strict=True) if weight]
-    certificates = [dict(member.opened.record.get("tensors", {})) for member in taken]
+    parents = [member for member, weight in zip(members, weights, strict=True) if weight]
+    certificates = [dict(member.opened.record.get("tensors", {})) for member in parents]
     record = {
         **members[base].opened.record,
         "made_by": made_by(),
-        **told,
+        **combination,
         "tensors": merged_certificate(certificates),
     }
     write_folder(folder, separate_tensors(network), record)

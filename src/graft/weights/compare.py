@@ -120,11 +120,11 @@ def _paired(first: Donor, second: Donor) -> _Pairs:
         if ledger is None or ledger["donor"].get("sha256") != donor.sha256:
             continue
         sources = {entry["target"]: entry["source"] for entry in ledger["tensors"] if entry["source"]}
-        known = {target: source for target, source in sources.items() if target in run.infos and source in donor.infos}
-        said = (f"names are paired by the ledger: the {order} is a run, the other the donor that it began with",)
+        names = {target: source for target, source in sources.items() if target in run.infos and source in donor.infos}
+        remark = (f"names are paired by the ledger: the {order} is a run, the other the donor that it began with",)
         if run is second:
-            return _Pairs({target: (source, target) for target, source in known.items()}, said)
-        return _Pairs({source: (target, target) for target, source in known.items()}, said)
+            return _Pairs({target: (source, target) for target, source in names.items()}, remark)
+        return _Pairs({source: (target, target) for target, source in names.items()}, remark)
     mine, theirs, remarks = _stripped(first, second)
     return _Pairs({theirs[bare]: (mine[bare], bare) for bare in theirs if bare in mine}, remarks)
 
@@ -136,8 +136,8 @@ def _stripped(first: Donor, second: Donor) -> tuple[dict[str, str], dict[str, st
         key=lambda pair: len({*pair[0].names.values()} & {*pair[1].names.values()}),
     )
     bare = tuple({short: full for full, short in level.names.items()} for level in best)
-    said = (f"{level.remark} names of the {which}" for level, which in zip(best, ("first", "second"), strict=True))
-    remarks = tuple(text for text, level in zip(said, best, strict=True) if level.prefix)
+    texts = (f"{level.remark} names of the {which}" for level, which in zip(best, ("first", "second"), strict=True))
+    remarks = tuple(text for text, level in zip(texts, best, strict=True) if level.prefix)
     return bare[0], bare[1], remarks
 
 

@@ -36,27 +36,27 @@ PAGE = Palette(figures.INK, figures.MUTED, figures.LINE, figures.SERIES)
 PAPER = Palette("#1d211f", "#59625d", "#dcdfda", ("#2563b8", "#b8560b", "#27805a", "#7c4dbd", "#b02f6c", "#0b7a86"))
 
 
-def write_plot(found: Comparison, path: Path) -> None:
+def write_plot(comparison: Comparison, path: Path) -> None:
     """Writes a picture or a page, whole or not at all."""
     match path.suffix.lower():
         case ".html":
-            write_text(path, page(found))
+            write_text(path, page(comparison))
         case ".svg":
-            write_text(path, _svg(draw(found, PAPER)))
+            write_text(path, _svg(draw(comparison, PAPER)))
         case _:
-            drawing = draw(found, PAPER)
+            drawing = draw(comparison, PAPER)
             FigureCanvasAgg(drawing)
             with atomic_path(path) as temporary:
                 drawing.savefig(temporary, format="png", dpi=150, facecolor="white", metadata={"Software": None})
 
 
-def draw(found: Comparison, palette: Palette) -> Figure:
+def draw(comparison: Comparison, palette: Palette) -> Figure:
     """Above, each tensor's relative change; below, its angle to where it began, as 1 - cosine."""
     drawing = Figure(figsize=SIZE, layout="constrained")
     FigureCanvasSVG(drawing)
     axes: Any = drawing.subplots(2, 1, sharex=True, height_ratios=(2, 1))
-    places = {row.name: place for place, row in enumerate(found.tensors)}
-    for index, (stage, rows) in enumerate(by_stage(found.tensors).items()):
+    places = {row.name: place for place, row in enumerate(comparison.tensors)}
+    for index, (stage, rows) in enumerate(by_stage(comparison.tensors).items()):
         colour = palette.series[index % len(palette.series)]
         shown = [row for row in rows if row.change is not None]
         turned = [row for row in rows if row.cosine is not None]
@@ -73,12 +73,12 @@ def draw(found: Comparison, palette: Palette) -> Figure:
             spine.set_visible(side == "bottom")
             spine.set_color(palette.line)
     axes[1].set_xlabel("tensors, in forward order", color=palette.muted)
-    if found.tensors:
+    if comparison.tensors:
         drawing.legend(loc="outside upper left", ncols=8, frameon=False, labelcolor=palette.ink)
     return drawing
 
 
-def page(found: Comparison) -> str:
+def page(comparison: Comparison) -> str:
     """One self-contained page: the drawing, the stages, every tensor."""
     label = "How far each tensor moved"
     stages = [
@@ -88,16 +88,18 @@ def page(found: Comparison) -> str:
             "" if row.cosine is None else f"{row.cosine:.6f}",
             f"{row.moved} of {row.tensors}",
         ]
-        for row in found.stages
+        for row in comparison.stages
     ]
-    tensors = [[row.name, row.stage, number(row.change), cosine(row.cosine), row.note] for row in found.tensors]
-    alone = [[name, "first"] for name in found.only_first] + [[name, "second"] for name in found.only_second]
+    tensors = [[row.name, row.stage, number(row.change), cosine(row.cosine), row.note] for row in comparison.tensors]
+    alone = [[name, "first"] for name in comparison.only_first] + [[name, "second"] for name in comparison.only_second]
     lead = join(element("p", f"{which}: {side['source']}, sha256 {side['sha256']}", class_="muted")
-                for which, side in (("First", found.first), ("Second", found.second)))  # fmt: skip
+                for which, side in (("First", comparison.first), ("Second", comparison.second)))  # fmt: skip
     return document(
         "Weights compared",
         lead,
-        section("Changes", figure(label, figures.render(draw(found, PAGE), label), "|second - first| / |first|, L2")),
+        section(
+            "Changes", figure(label, figures.render(draw(comparison, PAGE), label), "|second - first| / |first|, L2")
+        ),
         section("Stages", table(["stage", "change", "cosine", "tensors that moved"], stages, caption="By stage")),
         section("Tensors", table(["tensor", "stage", "change", "cosine", "note"], tensors, caption="Every tensor")),
         section("On one side only", table(["tensor", "side"], alone, caption="Without a partner", numbers=False))

@@ -26,7 +26,7 @@ BATCH = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
+class PartAnswers:
     """Of each image of a part, in its order."""
 
     answers_NK: Floats
@@ -81,7 +81,7 @@ class Judge:
         if not self.table.part(part):
             raise InputError(f"{option}: expected data with a {part} part, received data without one; try without it")
 
-    def said(self, network: nn.Module, part: str = "val") -> Said:
+    def predict(self, network: nn.Module, part: str = "val") -> PartAnswers:
         """What the network says of each image, in the part's order."""
         network.to(self.device).eval()
         truth = label_tensor(self.table.labels_of(part))
@@ -92,7 +92,7 @@ class Judge:
         else:
             logits = self._whole(network, part)
         outputs = logits.float().cpu()
-        return Said(
+        return PartAnswers(
             answers_NK=self.task.answers(outputs).double().numpy(),
             truth=truth.numpy(),
             loss=float(self.task.loss(outputs, truth)),

@@ -68,8 +68,8 @@ def shared_data(members: Sequence[Member]) -> tuple[DataConfig, int]:
     Raises:
         InputError: no run among them, or two whose validation images differ: one's may be the other's training images.
     """
-    found = [(member, member.run) for member in members]
-    runs = [(member, run) for member, run in found if run is not None]
+    pairs = [(member, member.run) for member in members]
+    runs = [(member, run) for member, run in pairs if run is not None]
     if not runs:
         raise InputError(
             f"{members[0].name}: expected at least one run's folder, whose config names the images to validate on, "
@@ -99,15 +99,15 @@ def shared_trunk(members: Sequence[Member]) -> str | None:
 
 
 def _runs(paths: Iterable[str]) -> list[Path]:
-    found: list[Path] = []
+    folders: list[Path] = []
     for path in map(Path, paths):
         below = sorted(record.parents[1] for record in path.glob(f"*/model/{RECORD}"))
         is_one = (path / RECORD).is_file() or (path / "model" / RECORD).is_file() or not below
-        found += [path] if is_one else below
-    repeated = [path for path in found if sum(path.resolve() == other.resolve() for other in found) > 1]
+        folders += [path] if is_one else below
+    repeated = [path for path in folders if sum(path.resolve() == other.resolve() for other in folders) > 1]
     if repeated:
         raise InputError(f"{repeated[0]}: expected each network once, received it twice")
-    return found
+    return folders
 
 
 def _shown(member: Member, key: str) -> str:

@@ -19,14 +19,14 @@ from graft.weights.average import State
 
 def moved_norms(module: nn.Module, states: Sequence[State]) -> tuple[str, ...]:
     """Paths of the batch-norms whose running statistics are not the same in every state."""
-    found: list[str] = []
+    paths: list[str] = []
     for path, layer in module.named_modules():
         names = [f"{path}.{name}" for name in ("running_mean", "running_var")]
         if isinstance(layer, BATCH_NORMS) and all(name in states[0] for name in names):
             first, *others = states
             if not all(torch.equal(first[name], other[name]) for name in names for other in others):
-                found.append(path)
-    return tuple(found)
+                paths.append(path)
+    return tuple(paths)
 
 
 @torch.no_grad()
@@ -42,15 +42,15 @@ def recompute(module: nn.Module, paths: Sequence[str], batches: Iterable[Tensor]
     for norm in norms:
         norm.reset_running_stats()
         norm.train()
-    seen = 0
+    images_before = 0
     for images in batches:
         if len(images) > 1:
-            seen += len(images)
+            images_before += len(images)
             for norm in norms:
-                norm.momentum = len(images) / seen
+                norm.momentum = len(images) / images_before
             with full_float32(images.device):
                 module(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     module.eval()
-    return seen
+    return images_before

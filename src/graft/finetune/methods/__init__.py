@@ -82,13 +82,16 @@ class Methods:
 
     def settings(self) -> dict[str, Any]:
         """What a resumed run must share, each named as a person would look for it."""
-        found: dict[str, Any] = {}
+        settings: dict[str, Any] = {}
         if self.anchors is not None:
-            found |= {"method.l2_sp": self.config.l2_sp, "weights that method.l2_sp starts from": self.anchors.identity}
+            settings |= {
+                "method.l2_sp": self.config.l2_sp,
+                "weights that method.l2_sp starts from": self.anchors.identity,
+            }
         if self.distillation is not None:
-            kept = [self.config.distill, self.config.distill_temperature]
-            found |= {"method.distill": kept, "donor of method.distill": self.distillation.identity}
-        return {**found, "method.ema": self.config.ema}
+            distill = [self.config.distill, self.config.distill_temperature]
+            settings |= {"method.distill": distill, "donor of method.distill": self.distillation.identity}
+        return {**settings, "method.ema": self.config.ema}
 
     def state(self) -> dict[str, Any]:
         return {} if self.average is None else {"average": self.average.state()}

@@ -64,8 +64,8 @@ def lora_layers(
 def _called(module: nn.Module, image_shape: tuple[int, int, int]) -> list[str]:
     """Paths of the plain layers through which an image's forward pass goes."""
     plain = {path: part for path, part in module.named_modules() if _is_plain(part)}
-    seen: set[str] = set()
-    hooks = [part.register_forward_pre_hook(lambda *_, path=path: seen.add(path)) for path, part in plain.items()]
+    calls: set[str] = set()
+    hooks = [part.register_forward_pre_hook(lambda *_, path=path: calls.add(path)) for path, part in plain.items()]
     modes = {part: part.training for part in module.modules()}
     try:
         with torch.no_grad():
@@ -75,7 +75,7 @@ def _called(module: nn.Module, image_shape: tuple[int, int, int]) -> list[str]:
             hook.remove()
         for part, mode in modes.items():
             part.training = mode
-    return [path for path in plain if path in seen]
+    return [path for path in plain if path in calls]
 
 
 def _is_plain(part: nn.Module) -> bool:

@@ -67,13 +67,13 @@ def _blocks(network: nn.Module, stages: Stages) -> Iterator[nn.Module]:
 def _statistics_held(module: nn.Module) -> Generator[None]:
     """Momentum 0 leaves every bit of them; without them at all the repetition would keep other tensors."""
     norms = [part for part in module.modules() if isinstance(part, BATCH_NORMS) and part.training]
-    kept = [(norm.momentum, None if (seen := norm.num_batches_tracked) is None else seen.clone()) for norm in norms]
+    before = [(norm.momentum, None if (count := norm.num_batches_tracked) is None else count.clone()) for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
     try:
         yield
     finally:
-        for norm, (momentum, seen) in zip(norms, kept, strict=True):
+        for norm, (momentum, count) in zip(norms, before, strict=True):
             norm.momentum = momentum
-            if norm.num_batches_tracked is not None and seen is not None:
-                norm.num_batches_tracked.copy_(seen)
+            if norm.num_batches_tracked is not None and count is not None:
+                norm.num_batches_tracked.copy_(count)

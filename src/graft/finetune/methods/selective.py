@@ -23,13 +23,13 @@ def biases_and_norms_only(schedule: Schedule, module: nn.Module, stages: Stages)
     Raises:
         InputError: a schedule that thaws no bias or norm of the trunk.
     """
-    held = {name for name in trunk_parameters(module, stages) if name not in biases_and_norms(module)}
-    if all(state.names >= trunk_parameters(module, stages) - held for state in schedule.table):
+    weights = {name for name in trunk_parameters(module, stages) if name not in biases_and_norms(module)}
+    if all(state.names >= trunk_parameters(module, stages) - weights for state in schedule.table):
         raise InputError(
             "method.bitfit: expected stages whose biases and norms train, received a freeze that holds them all for"
             " good; try freeze=none, or method.bitfit=false"
         )
-    return holding(schedule, module, stages, held=held)
+    return holding(schedule, module, stages, further=weights)
 
 
 def biases_and_norms(module: nn.Module) -> frozenset[str]:
@@ -54,14 +54,14 @@ def holding(
     module: nn.Module,
     stages: Stages,
     *,
-    held: AbstractSet[str] = frozenset(),
+    further: AbstractSet[str] = frozenset(),
     free: AbstractSet[str] = frozenset(),
 ) -> Schedule:
     """The same schedule with some tensors frozen in every phase, and others in none."""
     names = tensor_names(module)
 
     def changed(frozen: Frozen) -> Frozen:
-        return with_names(frozen, (frozen.names | held) - free, stages, names)
+        return with_names(frozen, (frozen.names | further) - free, stages, names)
 
     moments = tuple(replace(moment, frozen=changed(moment.frozen)) for moment in schedule.moments)
     plateau = schedule.plateau

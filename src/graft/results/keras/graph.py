@@ -54,7 +54,7 @@ class _Walk:
     def __init__(self, keras: Any, whole: nn.Module) -> None:
         self.keras, self.whole = keras, whole
         self.values: dict[fx.Node, Value] = {}
-        self.made: dict[str, Any] = {}
+        self.layers: dict[str, Any] = {}
         """Keras layers by torch's path; one that torch calls twice is called twice."""
         self.weights: list[tuple[Any, Any]] = []
         self.flatten: dict[str, int] = {}
@@ -95,10 +95,10 @@ class _Walk:
         path = str(node.target)
         name = path.removeprefix(f"{ROOT}.").replace(".", DOT)
         layer = self.whole.get_submodule(path)
-        given = node.args[0] if len(node.args) == 1 and not node.kwargs else None
-        if not isinstance(given, fx.Node):
+        source = node.args[0] if len(node.args) == 1 and not node.kwargs else None
+        if not isinstance(source, fx.Node):
             raise Unmapped(f"{name}, which takes more than one tensor")
-        return self._layer(layer, name, self.values[given])
+        return self._layer(layer, name, self.values[source])
 
     def _layer(self, layer: nn.Module, name: str, value: Value) -> Value:
         if isinstance(layer, NOTHING_IN_EVAL) or type(layer).__name__ == "DropPath":
@@ -112,27 +112,27 @@ class _Walk:
                 return walk(layer, name, value)
         if type(layer).__name__ == "SelectAdaptivePool2d":
             return self._select_pool(layer, name, value)
-        known = None if next(layer.parameters(), None) is not None else self._activation(layer, name)
-        if known is None:
+        function = None if next(layer.parameters(), None) is not None else self._activation(layer, name)
+        if function is None:
             raise Unmapped(f"{name} ({type(layer).__name__})")
-        return replace(value, tensor=known[0](value.tensor), positive=known[1])
+        return replace(value, tensor=function[0](value.tensor), positive=function[1])
 
     def _activation(self, layer: nn.Module, name: str) -> tuple[Any, bool] | None:
         return activation(self.keras, layer, f"{name}{DOT}{len(self.values)}")  # one module may stand in several places
 
     def _named(self, name: str, make: Callable[[], tuple[Any, Any]]) -> Any:
-        if name not in self.made:
+        if name not in self.layers:
             layer, weights = make()
-            self.made[name] = layer
+            self.layers[name] = layer
             self.weights.append((layer, weights))
-        return self.made[name]
+        return self.layers[name]
 
     def _convolution(self, layer: nn.Conv2d, name: str, value: Value) -> Value:
         if not value.is_map:
             raise Unmapped(f"{name}: a convolution of features")
         fresh, weights, padding = convolution(self.keras, layer, name, same=type(layer).__name__ == "Conv2dSame")
-        made = self._named(name, lambda: (fresh, weights))
-        return Value(tensor=made(self._padded(value, (padding[0], padding[0]), (padding[1], padding[1])).tensor))
+        keras_layer = self._named(name, lambda: (fresh, weights))
+        return Value(tensor=keras_layer(self._padded(value, (padding[0], padding[0]), (padding[1], padding[1])).tensor))
 
     def _batch_norm(self, layer: nn.BatchNorm1d | nn.BatchNorm2d, name: str, value: Value) -> Value:
         if value.flattened is not None:
@@ -148,8 +148,8 @@ class _Walk:
         if value.is_map:
             raise Unmapped(f"{name}: a linear layer over a map")
         self.flatten[name] = value.flattened[2] if value.flattened else 0
-        made = self._named(name, lambda: dense(self.keras, layer, name, value.flattened))
-        return Value(tensor=made(value.tensor))
+        keras_layer = self._named(name, lambda: dense(self.keras, layer, name, value.flattened))
+        return Value(tensor=keras_layer(value.tensor))
 
     def _select_pool(self, layer: Any, name: str, value: Value) -> Value:
         if layer.pool_type not in ("avg", "fast", "fastavg", ""):

@@ -82,33 +82,33 @@ def convolution(keras: Any, layer: nn.Conv2d, name: str, *, same: bool) -> tuple
         if stride[0] != stride[1]:
             raise Unmapped(f"{name}: a depthwise convolution with strides {stride}")
         multiplier = layer.out_channels // layer.in_channels
-        made = keras.layers.DepthwiseConv2D(depth_multiplier=multiplier, **options)
+        result = keras.layers.DepthwiseConv2D(depth_multiplier=multiplier, **options)
         kernel = weight_OIHW.reshape(layer.in_channels, multiplier, *weight_OIHW.shape[2:]).permute(2, 3, 0, 1)
     else:
-        made = keras.layers.Conv2D(filters=layer.out_channels, groups=layer.groups, **options)
+        result = keras.layers.Conv2D(filters=layer.out_channels, groups=layer.groups, **options)
         kernel = weight_OIHW.permute(2, 3, 1, 0)
-    return made, [array(kernel), *([array(layer.bias)] if layer.bias is not None else [])], padding
+    return result, [array(kernel), *([array(layer.bias)] if layer.bias is not None else [])], padding
 
 
 def batch_norm(keras: Any, layer: nn.BatchNorm1d | nn.BatchNorm2d, name: str) -> tuple[Any, Weights]:
     if layer.running_mean is None or layer.running_var is None:
         raise Unmapped(f"{name}: a batch-norm without running statistics")
     momentum = 0.99 if layer.momentum is None else 1 - layer.momentum
-    made = keras.layers.BatchNormalization(
+    result = keras.layers.BatchNormalization(
         axis=-1, epsilon=layer.eps, momentum=momentum, scale=layer.affine, center=layer.affine, name=name
     )
     affine = [layer.weight, layer.bias] if layer.affine else []
-    return made, [array(tensor) for tensor in (*affine, layer.running_mean, layer.running_var)]
+    return result, [array(tensor) for tensor in (*affine, layer.running_mean, layer.running_var)]
 
 
 def dense(keras: Any, layer: nn.Linear, name: str, flattened: tuple[int, int, int] | None) -> tuple[Any, Weights]:
     bias = dict(layer.named_parameters()).get("bias")
-    made = keras.layers.Dense(layer.out_features, use_bias=bias is not None, name=name)
+    result = keras.layers.Dense(layer.out_features, use_bias=bias is not None, name=name)
     kernel_OI = layer.weight
     if flattened is not None:
         height, width, channels = flattened
         kernel_OI = kernel_OI.reshape(-1, channels, height, width).permute(0, 2, 3, 1).reshape(layer.out_features, -1)
-    return made, [array(kernel_OI.t()), *([array(bias)] if bias is not None else [])]
+    return result, [array(kernel_OI.t()), *([array(bias)] if bias is not None else [])]
 
 
 def activation(keras: Any, layer: nn.Module, name: str) -> tuple[Any, bool] | None:
@@ -121,5 +121,5 @@ def activation(keras: Any, layer: nn.Module, name: str) -> tuple[Any, bool] | No
         return keras.layers.ELU(alpha=layer.alpha, name=name), False
     if isinstance(layer, nn.GELU):
         return (keras.layers.Activation("gelu", name=name), False) if layer.approximate == "none" else None
-    known = ACTIVATIONS.get(type(layer))
-    return None if known is None else (keras.layers.Activation(known[0], name=name), known[1])
+    entry = ACTIVATIONS.get(type(layer))
+    return None if entry is None else (keras.layers.Activation(entry[0], name=name), entry[1])

@@ -45,8 +45,8 @@ def write_keras(opened: OpenedModel, path: Path) -> None:
 
     def logits(images_NCHW: Tensor) -> Tensor:
         with torch.no_grad():
-            said = model(images_NCHW.permute(0, 2, 3, 1).numpy(), training=False)
-        return torch.from_numpy(keras.ops.convert_to_numpy(said).copy())
+            outputs = model(images_NCHW.permute(0, 2, 3, 1).numpy(), training=False)
+        return torch.from_numpy(keras.ops.convert_to_numpy(outputs).copy())
 
     check_same(opened, logits, "keras")
     with atomic_path(path) as temporary:
@@ -72,8 +72,8 @@ def check_bits(module: nn.Module, path: Path, flatten: dict[str, int]) -> None:
     from graft.transfer.donors import open_donor
 
     state = {name: value.cpu() for name, value in module.state_dict().items() if not is_counter(name)}
-    told = flatten if path.name.endswith(WEIGHTS_ONLY) else {}
-    with open_donor(path, keras=KerasConfig(accept=["padding", "strides", "bgr"], flatten=told)) as donor:
+    options = flatten if path.name.endswith(WEIGHTS_ONLY) else {}
+    with open_donor(path, keras=KerasConfig(accept=["padding", "strides", "bgr"], flatten=options)) as donor:
         read = {name.replace(DOT, "."): donor.read(name) for name in donor.infos}
     wrong = [
         name

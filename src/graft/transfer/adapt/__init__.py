@@ -41,7 +41,13 @@ _CLASSES: tuple[type[Adapter], ...] = (
     initial.Zeros,
     initial.Ones,
 )
-_TOLD = (positions.PositionResize, positions.PositionDrop, combining.Join, combining.ClassPosition, classes.ClassRows)
+_EXPLICIT = (
+    positions.PositionResize,
+    positions.PositionDrop,
+    combining.Join,
+    combining.ClassPosition,
+    classes.ClassRows,
+)
 """Those that fit a tensor of tokens, or must be told which names belong together: no shape suggests them."""
 ADAPTERS: dict[str, type[Adapter]] = {adapter.name: adapter for adapter in _CLASSES}
 
@@ -71,10 +77,10 @@ def _make(name: str, options: Mapping[str, Any]) -> Adapter:
     if name not in ADAPTERS:
         near = nearest(name, ADAPTERS) or list(ADAPTERS)
         raise Misfit(f"expected an adapter, received {name!r}; try {', '.join(near)}")
-    known = [field.name for field in fields(ADAPTERS[name])]  # pyright: ignore[reportArgumentType]
-    unknown = [option for option in options if option not in known]
+    options_of = [field.name for field in fields(ADAPTERS[name])]  # pyright: ignore[reportArgumentType]
+    unknown = [option for option in options if option not in options_of]
     if unknown:
-        raise Misfit(f"{name}: expected options {', '.join(known) or 'none'}, received {', '.join(unknown)}")
+        raise Misfit(f"{name}: expected options {', '.join(options_of) or 'none'}, received {', '.join(unknown)}")
     frozen = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
     return ADAPTERS[name](**frozen)
 
@@ -86,7 +92,7 @@ def fitting(donor: Shape, site: Site) -> list[str]:
 
 def _fitting(donor: Shape, site: Site) -> Iterator[str]:
     of_tokens: list[type[Adapter]] = [axes.Squeeze, positions.PositionResize, positions.PositionDrop]
-    of_layers = [adapter for adapter in _CLASSES if not adapter.name.startswith("init:") and adapter not in _TOLD]
+    of_layers = [adapter for adapter in _CLASSES if not adapter.name.startswith("init:") and adapter not in _EXPLICIT]
     if positions.has_tokens(site):
         chosen = of_tokens
     elif donor[:-2] == (1,):

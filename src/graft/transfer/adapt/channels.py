@@ -55,8 +55,8 @@ class OutputTruncate(_Output):
         return replaced(donor, site.out_axis, site.shape[site.out_axis])
 
     def formula(self, donor: Shape, site: Site) -> str:
-        kept = site.shape[site.out_axis] // self.parts
-        return f"W' = W[:{kept}]" + (f" in each of {self.parts} parts" if self.parts > 1 else "")
+        count = site.shape[site.out_axis] // self.parts
+        return f"W' = W[:{count}]" + (f" in each of {self.parts} parts" if self.parts > 1 else "")
 
     def __call__(self, value: Tensor, site: Site) -> Tensor:
         parts = value.unflatten(site.out_axis, (self.parts, -1))

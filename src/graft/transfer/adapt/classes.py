@@ -44,14 +44,14 @@ class ClassRows(Adapter):
         return replaced(donor, 0, len(self.classes))
 
     def formula(self, donor: Shape, site: Site) -> str:
-        kept = sum(name in set(self.donor_classes) for name in self.classes)
-        return f"W'[j] = W[index(class j)] for {kept} classes, {len(self.classes) - kept} rows fresh"
+        shared = sum(name in set(self.donor_classes) for name in self.classes)
+        return f"W'[j] = W[index(class j)] for {shared} classes, {len(self.classes) - shared} rows fresh"
 
     def __call__(self, value: Tensor, site: Site) -> Tensor:
         rows = {name: index for index, name in enumerate(self.donor_classes)}
         result = site.fresh((len(self.classes), *value.shape[1:]), value.dtype).to(value.device)
-        kept = [index for index, name in enumerate(self.classes) if name in rows]
-        result[kept] = value[torch.tensor([rows[self.classes[index]] for index in kept], device=value.device)]
+        places = [index for index, name in enumerate(self.classes) if name in rows]
+        result[places] = value[torch.tensor([rows[self.classes[index]] for index in places], device=value.device)]
         return result
 
 

@@ -29,18 +29,18 @@ class Join(Combining):
                          "try order: [query, key, value]")  # fmt: skip
 
     def in_order(self, sources: Sequence[str]) -> list[str]:
-        found = {word: [source for source in sources if word in source.split(".")] for word in self.order}
-        if len(sources) != len(self.order) or any(len(names) != 1 for names in found.values()):
+        matches = {word: [source for source in sources if word in source.split(".")] for word in self.order}
+        if len(sources) != len(self.order) or any(len(names) != 1 for names in matches.values()):
             raise Misfit(f"join: expected one donor name for each of {', '.join(self.order)}, "
                          f"received {', '.join(sources)}")  # fmt: skip
-        return [names[0] for names in found.values()]
+        return [names[0] for names in matches.values()]
 
     def combined(self, shapes: Sequence[Shape], site: Site) -> Shape:
         if not all(shapes) or len({shape[1:] for shape in shapes}) > 1:
             raise Misfit(f"join: expected shapes that differ in their first axis alone, received {list(shapes)}")
         return sum(shape[0] for shape in shapes), *shapes[0][1:]
 
-    def written(self, site: Site) -> str:
+    def formula_of_parts(self, site: Site) -> str:
         return f"W' = [{'; '.join(self.order)}] along the outputs"
 
     def combine(self, values: Sequence[Tensor], site: Site) -> Tensor:
@@ -75,7 +75,7 @@ class ClassPosition(Combining):
             )
         return token
 
-    def written(self, site: Site) -> str:
+    def formula_of_parts(self, site: Site) -> str:
         return f"{site.leaf}' = {site.leaf} + {self.positions}[:, 0]"
 
     def combine(self, values: Sequence[Tensor], site: Site) -> Tensor:

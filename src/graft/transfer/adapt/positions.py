@@ -64,11 +64,11 @@ class PositionResize(Adapter):
 
     def __call__(self, value: Tensor, site: Site) -> Tensor:
         prefix, old, new = self._grids(value.shape[-2], site.shape[-2])
-        kept, grid = value[..., :prefix, :], value[..., prefix:, :]
+        tokens, grid = value[..., :prefix, :], value[..., prefix:, :]
         image = grid.reshape(-1, *old, value.shape[-1]).permute(0, 3, 1, 2).float()  # B, D, H, W
         image = F.interpolate(image, size=new, mode="bicubic", antialias=True, align_corners=False)
         resized = image.permute(0, 2, 3, 1).reshape(*value.shape[:-2], new[0] * new[1], value.shape[-1])
-        return torch.cat([kept, resized.to(value)], dim=-2)
+        return torch.cat([tokens, resized.to(value)], dim=-2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +102,8 @@ def has_tokens(site: Site) -> bool:
     return any(word in site.leaf for word in ("pos", "token", "table"))
 
 
-def _grid(tokens: int, given: tuple[int, ...]) -> tuple[int, int] | None:
-    if given:
-        return (given[0], given[1]) if len(given) == 2 and given[0] * given[1] == tokens else None
+def _grid(tokens: int, sides: tuple[int, ...]) -> tuple[int, int] | None:
+    if sides:
+        return (sides[0], sides[1]) if len(sides) == 2 and sides[0] * sides[1] == tokens else None
     side = isqrt(max(tokens, 0))
     return (side, side) if side and side * side == tokens else None

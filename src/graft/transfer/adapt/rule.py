@@ -125,7 +125,7 @@ class Combining(Adapter):
         """
 
     @abstractmethod
-    def written(self, site: Site) -> str:
+    def formula_of_parts(self, site: Site) -> str:
         """The formula, for the ledger."""
 
     @abstractmethod
@@ -138,7 +138,7 @@ class Combining(Adapter):
         raise Misfit(f"{self.name} makes one tensor of several, received one, {donor}")
 
     def formula(self, donor: Shape, site: Site) -> str:
-        return self.written(site)
+        return self.formula_of_parts(site)
 
     def __call__(self, value: Tensor, site: Site) -> Tensor:
         return self.combine((value,), site)
@@ -194,7 +194,7 @@ def fit(adapters: tuple[Adapter, ...], donor: Shape, site: Site, *further: Shape
         assert isinstance(first, Combining)
         shape = first.combined((donor, *further), site)
         steps.append(first)
-        formulas.append(f"{first.name}: {first.written(site)}")
+        formulas.append(f"{first.name}: {first.formula_of_parts(site)}")
     for adapter in left:
         result = adapter.shape(shape, site)
         if result is not None:
@@ -202,9 +202,9 @@ def fit(adapters: tuple[Adapter, ...], donor: Shape, site: Site, *further: Shape
             steps.append(adapter)
             shape = result
     if shape != site.shape:
-        made = " then ".join(step.name for step in steps) or " and ".join(adapter.name for adapter in adapters)
+        chain = " then ".join(step.name for step in steps) or " and ".join(adapter.name for adapter in adapters)
         received = " and ".join(map(str, (donor, *further)))
-        raise Misfit(f"{made} makes {shape} of {received}, expected {site.shape}")
+        raise Misfit(f"{chain} makes {shape} of {received}, expected {site.shape}")
     return Chain(tuple(steps), site, ", then ".join(formulas)) if steps else None
 
 

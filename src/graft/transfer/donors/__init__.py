@@ -55,10 +55,10 @@ def open_donor(
         live = open_imported(text)
         _check_hash(text, live.sha256, sha256)
         return live
-    given = file_of_reference(text) if text.startswith((HUB_SCHEME, LOCAL_SCHEME)) else Path(path).expanduser()
-    file, format, recognised = given, sniff(given), list[str]()
+    path_or_folder = file_of_reference(text) if text.startswith((HUB_SCHEME, LOCAL_SCHEME)) else Path(path).expanduser()
+    file, format, recognised = path_or_folder, sniff(path_or_folder), list[str]()
     if format is Format.folder:
-        file, recognised = file_in(given)
+        file, recognised = file_in(path_or_folder)
         format = sniff(file)
     fingerprint = cache(partial(_hash, file, format, _state(file)))
     if sha256 is not None:
@@ -67,7 +67,7 @@ def open_donor(
     as_keras = partial(open_keras, file, keras or KerasConfig(), application, image_size=image_size)
     donor = _open(file, format, container=container, ema=ema, as_keras=as_keras)
     if format in (Format.safetensors, Format.torch, Format.shards):
-        donor = with_config(donor, str(given))
+        donor = with_config(donor, str(path_or_folder))
     donor.source, donor.fingerprint = text, fingerprint
     donor.remarks[:0] = recognised
     return donor
@@ -81,14 +81,14 @@ def _hash(file: Path, format: Format, opened: tuple[int, ...]) -> str:
 
 
 def _state(file: Path) -> tuple[int, ...]:
-    found = file.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    status = file.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _check_hash(donor: Path | str, found: str | None, wanted: str | None) -> None:
-    if wanted is not None and found != wanted.lower():
+def _check_hash(donor: Path | str, sha256: str | None, wanted: str | None) -> None:
+    if wanted is not None and sha256 != wanted.lower():
         raise refused(
-            donor, expected=f"sha256 {wanted}", received=str(found), remedy="the donor that was meant, or its hash"
+            donor, expected=f"sha256 {wanted}", received=str(sha256), remedy="the donor that was meant, or its hash"
         )
 
 

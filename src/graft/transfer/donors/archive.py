@@ -31,19 +31,19 @@ def entries(path: Path, what: str) -> list[zipfile.ZipInfo]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            found = archive.infolist()
+            infos = archive.infolist()
     except DAMAGE as error:
         raise refused(
             path,
             expected=what,
             received=f"a zip archive that is cut off or damaged ({first_line(error)})",
         ) from error
-    names = [entry.filename for entry in found]
+    names = [entry.filename for entry in infos]
     doubled = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if doubled:
         raise refused(path, expected=what, received=f"an archive that holds {', '.join(doubled[:3])} more than once")
     size = path.stat().st_size
-    unpacked = sum(entry.file_size for entry in found)
+    unpacked = sum(entry.file_size for entry in infos)
     if unpacked > max(EXPANSION * size, FLOOR):
         raise refused(
             path,
@@ -51,15 +51,15 @@ def entries(path: Path, what: str) -> list[zipfile.ZipInfo]:
             received=f"an archive that says it unpacks to {unpacked} bytes",
             remedy="unpack it by hand if you trust it, and store it uncompressed",
         )
-    return found
+    return infos
 
 
-def check_stored(path: Path, found: Sequence[zipfile.ZipInfo], what: str) -> None:
+def check_stored(path: Path, infos: Sequence[zipfile.ZipInfo], what: str) -> None:
     """Refuses compressed entries and those that do not match their checksum, and so damage inside tensors.
 
     Writers that were told to leave checksums out write zero; such entries are not checked.
     """
-    compressed = [entry.filename for entry in found if entry.compress_type != zipfile.ZIP_STORED]
+    compressed = [entry.filename for entry in infos if entry.compress_type != zipfile.ZIP_STORED]
     if compressed:
         raise refused(
             path,
@@ -68,7 +68,7 @@ def check_stored(path: Path, found: Sequence[zipfile.ZipInfo], what: str) -> Non
             remedy="unpack the archive and zip it again with `zip -0 -r`, or save the tensors again",
         )
     try:
-        broken = [entry.filename for entry in found if entry.CRC and _checksum(path, entry) != entry.CRC]
+        broken = [entry.filename for entry in infos if entry.CRC and _checksum(path, entry) != entry.CRC]
     except DAMAGE as error:
         raise refused(path, expected=what, received=f"a damaged archive ({first_line(error)})") from error
     if broken:

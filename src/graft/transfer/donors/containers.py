@@ -56,18 +56,18 @@ def choose(path: Path, checkpoint: object, *, container: str | None, ema: bool) 
             received=f"a single {kind_of(checkpoint)}",
             remedy="torch.save(model.state_dict(), …)",
         )
-    found = _holding_tensors(checkpoint)
-    if not found:
-        held = [f"{str(key)[:40]} ({kind_of(value)})" for key, value in list(checkpoint.items())[:_SHOWN]]
+    candidates = _holding_tensors(checkpoint)
+    if not candidates:
+        contents = [f"{str(key)[:40]} ({kind_of(value)})" for key, value in list(checkpoint.items())[:_SHOWN]]
         whole = any(isinstance(value, Opaque) for value in checkpoint.values())
         raise refused(
             path,
             expected="a mapping of names to tensors, or one that contains such a mapping (state_dict, model, …)",
-            received=f"a checkpoint with no tensors under names (it holds {', '.join(held) or 'nothing'})",
+            received=f"a checkpoint with no tensors under names (it holds {', '.join(contents) or 'nothing'})",
             remedy=_STATE_DICT if whole else "torch.save(model.state_dict(), …)",
         )
-    name = _pick(path, found, container=container, ema=ema)
-    return _contents(path, checkpoint, found, name)
+    name = _pick(path, candidates, container=container, ema=ema)
+    return _contents(path, checkpoint, candidates, name)
 
 
 def mappings(checkpoint: object) -> Iterator[tuple[tuple[str, ...], dict[Any, Any]]]:
@@ -91,21 +91,21 @@ def mappings(checkpoint: object) -> Iterator[tuple[tuple[str, ...], dict[Any, An
 def _holding_tensors(checkpoint: object) -> dict[str, Mapping[str, Any]]:
     """Every mapping that has tensors directly in it and only strings for names."""
     holds: dict[int, bool] = {}
-    found: dict[str, Mapping[str, Any]] = {}
+    candidates: dict[str, Mapping[str, Any]] = {}
     for names, value in mappings(checkpoint):
         if id(value) not in holds:
             named = all(isinstance(key, str) for key in value)
             holds[id(value)] = named and any(isinstance(inner, Tensor) for inner in value.values())
-        if holds[id(value)] and len(found) < _MOST:
-            found[".".join(names) or TOP] = value
-    return found
+        if holds[id(value)] and len(candidates) < _MOST:
+            candidates[".".join(names) or TOP] = value
+    return candidates
 
 
-def _pick(path: Path, found: Mapping[str, Any], *, container: str | None, ema: bool) -> str:
-    listed = _few([f"{name} ({_count(found[name])} tensors)" for name in list(found)[: _SHOWN + 1]])
+def _pick(path: Path, candidates: Mapping[str, Any], *, container: str | None, ema: bool) -> str:
+    listed = _few([f"{name} ({_count(candidates[name])} tensors)" for name in list(candidates)[: _SHOWN + 1]])
     if container is not None:
-        if container not in found:
-            close = nearest(container, found) or list(found)
+        if container not in candidates:
+            close = nearest(container, candidates) or list(candidates)
             raise refused(
                 path,
                 expected="donor.container to name a mapping of tensors",
@@ -120,7 +120,7 @@ def _pick(path: Path, found: Mapping[str, Any], *, container: str | None, ema: b
                 remedy="leave one of the two out",
             )
         return container
-    averaged = [name for name in found if _is_average(name)]
+    averaged = [name for name in candidates if _is_average(name)]
     if ema and not averaged:
         raise refused(
             path,
@@ -128,7 +128,7 @@ def _pick(path: Path, found: Mapping[str, Any], *, container: str | None, ema: b
             received=f"a file with {listed}",
             remedy="donor.ema=false, or donor.container=NAME",
         )
-    choices = averaged if ema else [name for name in found if not _is_average(name)] or averaged
+    choices = averaged if ema else [name for name in candidates if not _is_average(name)] or averaged
     if len(choices) > 1:
         raise refused(
             path,
@@ -139,10 +139,10 @@ def _pick(path: Path, found: Mapping[str, Any], *, container: str | None, ema: b
     return choices[0]
 
 
-def _contents(path: Path, checkpoint: Mapping[Any, Any], found: Mapping[str, Any], name: str) -> Contents:
-    chosen = found[name]
+def _contents(path: Path, checkpoint: Mapping[Any, Any], candidates: Mapping[str, Any], name: str) -> Contents:
+    chosen = candidates[name]
     tensors = {key: value for key, value in chosen.items() if isinstance(value, Tensor)}
-    nested = {other for other in found if other not in (name, TOP)}
+    nested = {other for other in candidates if other not in (name, TOP)}
     leaves = [
         f"{key} ({kind_of(value)})"
         for key, value in chosen.items()
@@ -153,8 +153,8 @@ def _contents(path: Path, checkpoint: Mapping[Any, Any], found: Mapping[str, Any
         above = name.split(".", maxsplit=1)[0]
         others = [str(key) for key in checkpoint if str(key) != above and str(key) not in nested]
         remarks.append(f"container {name}" + (f"; left out: {_few(others)}" if others else ""))
-    further = [other for other in found if other != name]
-    remarks += [f"not taken: {other} ({_count(found[other])} tensors)" for other in further[:_SHOWN]]
+    further = [other for other in candidates if other != name]
+    remarks += [f"not taken: {other} ({_count(candidates[other])} tensors)" for other in further[:_SHOWN]]
     if leaves:
         remarks.append(f"not tensors, left out: {_few(leaves)}")
     return Contents(tensors=tensors, container=name, remarks=remarks)

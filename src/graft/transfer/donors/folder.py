@@ -120,10 +120,10 @@ def open_imported(reference: str) -> Donor:
             f"donor.path: expected a name in {module_name}, received {attribute!r}"
             + (f"; try {SCHEME}{module_name}:{close[0]}" if close else "")
         )
-    found = getattr(module, attribute)
-    made = found if isinstance(found, nn.Module) else found() if callable(found) else found
-    if not isinstance(made, nn.Module):
-        raise InputError(f"donor.path: expected {reference} to give an nn.Module, received {type(made).__name__}")
-    donor = donor_of_module(made, source=reference)
+    value = getattr(module, attribute)
+    model = value if isinstance(value, nn.Module) else value() if callable(value) else value
+    if not isinstance(model, nn.Module):
+        raise InputError(f"donor.path: expected {reference} to give an nn.Module, received {type(model).__name__}")
+    donor = donor_of_module(model, source=reference)
     donor.fingerprint = donor.hash_values()
     return donor

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from graft.config.faults import InputError, said
+from graft.config.faults import InputError, one_line
 from graft.config.processor_images import PROCESSOR, json_beside
 from graft.transfer.donor import Donor
 from graft.transfer.spellings import Reading, read
@@ -85,8 +85,8 @@ def _own_trunk(path: str, kind: str) -> nn.Module:
         model: nn.Module = AutoModel.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **plain)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise InputError(
-            f"donor.verify: expected a folder of which transformers builds its model, received {folder}: {said(error)};"
-            " try donor.verify=false"
+            f"donor.verify: expected a folder of which transformers builds its model, received {folder}:"
+            f" {one_line(error)}; try donor.verify=false"
         ) from error
     return _Trunk(model.eval(), token=kind in _BY_TOKEN)
 
@@ -99,11 +99,11 @@ def _norms(reading: Reading, *, only_last: bool) -> Iterator[str]:
 
 
 def _differences(config: Mapping[str, Any], kind: str) -> Iterator[str]:
-    usual, given = _ACTIVATIONS.get(kind, "gelu"), config.get("hidden_act")
+    usual, act = _ACTIVATIONS.get(kind, "gelu"), config.get("hidden_act")
     gated = config.get("use_swiglu_ffn") is True
-    if isinstance(given, str) and given != usual and not gated:
+    if isinstance(act, str) and act != usual and not gated:
         yield (
-            f"config.json: hidden_act is {given[:40]!r}, and timm's and torchvision's models have {usual}, so the same "
+            f"config.json: hidden_act is {act[:40]!r}, and timm's and torchvision's models have {usual}, so the same "
             "weights compute something else; try backbone.kwargs.act_layer"
         )
     if config.get("downsample_in_bottleneck") is True:

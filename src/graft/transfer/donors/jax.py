@@ -99,23 +99,23 @@ def in_torch_layout(donor: Donor) -> Donor:
         InputError: An array has another rank than its name asks for, or an attention lacks query, key or value.
     """
     path = Path(donor.source)
-    made: dict[str, list[_Source]] = {}
-    kept: list[str] = []
+    grouped: dict[str, list[_Source]] = {}
+    others: list[str] = []
     for array, info in donor.infos.items():
         targets = _targets(path, array, info.shape)
         if not targets:
-            kept.append(array)
+            others.append(array)
             targets = [(array, _Source(array, None, _SAME))]
         for name, source in targets:
-            made.setdefault(name, []).append(source)
-    infos = {name: _info(path, donor, name, sources) for name, sources in made.items()}
+            grouped.setdefault(name, []).append(source)
+    infos = {name: _info(path, donor, name, sources) for name, sources in grouped.items()}
     remarks = ["a JAX checkpoint: names as timm has them, kernels turned to O, I, H, W, query, key and value joined"]
-    remarks += [f"no torch layout known, left as they are: {', '.join(kept[:5])}"] if kept else []
+    remarks += [f"no torch layout known, left as they are: {', '.join(others[:5])}"] if others else []
     return Donor(
         source=donor.source,
         format="npz",
         infos=infos,
-        reader=lambda name: _value(donor, made[name]),
+        reader=lambda name: _value(donor, grouped[name]),
         remarks=[*donor.remarks, *remarks],
         closer=donor.close,
     )
@@ -137,21 +137,21 @@ def _targets(path: Path, array: str, shape: Shape) -> list[tuple[str, _Source]]:
 
 def _match(path: Path, bare: str, shape: Shape) -> list[tuple[str, _Layout]]:
     for pattern, replacement, layout in _RULES:
-        found = re.fullmatch(pattern, bare)
-        if found is None:
+        match = re.fullmatch(pattern, bare)
+        if match is None:
             continue
         if len(shape) not in layout.ranks:
             ranks = " or ".join(map(str, layout.ranks))
             raise refused(path, expected=f"{bare} with {ranks} axes", received=f"one of shape {shape}")
-        return [(_numbered(found, replacement), layout)]
+        return [(_numbered(match, replacement), layout)]
     return []
 
 
-def _numbered(found: re.Match[str], replacement: str) -> str:
+def _numbered(match: re.Match[str], replacement: str) -> str:
     """The target's name. BiT counts blocks and units from 1 and its convolutions by letter."""
     if not replacement.startswith("stages."):
-        return found.expand(replacement)
-    stage, unit, *letter = found.groups()
+        return match.expand(replacement)
+    stage, unit, *letter = match.groups()
     counted = [str(int(stage) - 1), str(int(unit) - 1), *("abc".index(each) + 1 for each in letter)]
     return re.sub(r"\\(\d)", lambda group: str(counted[int(group[1]) - 1]), replacement)
 

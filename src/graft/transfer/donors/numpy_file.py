@@ -26,10 +26,10 @@ def open_npz(path: Path) -> Donor:
 
     Names of JAX's vision transformers and BiT ResNets become timm's.
     """
-    found = archive.entries(path, WHAT)
+    zip_infos = archive.entries(path, WHAT)
     infos: dict[str, TensorInfo] = {}
     remarks: list[str] = []
-    members = {entry.filename.removesuffix(".npy"): entry for entry in found}
+    members = {entry.filename.removesuffix(".npy"): entry for entry in zip_infos}
     for name, entry in members.items():
         shape, dtype = _header(path, entry)
         if dtype.hasobject:
@@ -59,7 +59,7 @@ def open_npz(path: Path) -> Donor:
 def _header(path: Path, entry: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and type of one array, once the entry is as long as they say."""
     try:
-        with zipfile.ZipFile(path) as found, found.open(entry) as file:
+        with zipfile.ZipFile(path) as zipped, zipped.open(entry) as file:
             version = np.lib.format.read_magic(file)
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = read(file)
@@ -87,7 +87,7 @@ def _torch_dtype(dtype: np.dtype) -> torch.dtype | None:
 
 def _read(path: Path, entry: zipfile.ZipInfo) -> Tensor:
     try:
-        with zipfile.ZipFile(path) as found, found.open(entry) as file:
+        with zipfile.ZipFile(path) as zipped, zipped.open(entry) as file:
             array = np.lib.format.read_array(file, allow_pickle=False)
     except _DAMAGE as error:
         raise refused(path, expected=f"the array {entry.filename}", received=f"damage ({first_line(error)})") from error

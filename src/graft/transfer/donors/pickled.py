@@ -99,7 +99,7 @@ class _Machine:
     """A pickle is a program for a machine with a stack; this one has no instruction that calls."""
 
     def __init__(self, size: int) -> None:
-        self.found = Pickled()
+        self.result = Pickled()
         self.stack: list[Any] = []
         self.marked: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -114,22 +114,22 @@ class _Machine:
                 if self.steps < 0:
                     raise ValueError("it takes more steps than a file of its size needs")
                 if opcode.name == "STOP":
-                    self.found.root = self.stack.pop()
-                    return self.found
+                    self.result.root = self.stack.pop()
+                    return self.result
                 if opcode.name in _CONSTANTS:
                     self.stack.append(argument)
                 elif opcode.name not in _IGNORED:
                     _STEPS_BY_NAME[opcode.name](self, argument)
         raise EOFError("it has no end")
 
-    def made(self, value: Any) -> Any:
+    def counted(self, value: Any) -> Any:
         self.objects -= 1
         if self.objects < 0:
             raise ValueError("it makes more objects than a file of its size needs")
         return value
 
     def push(self, value: Any) -> None:
-        self.stack.append(self.made(value))
+        self.stack.append(self.counted(value))
 
     def popped(self, count: int) -> list[Any]:
         values = self.stack[len(self.stack) - count :]
@@ -145,7 +145,7 @@ class _Machine:
     # -- instructions
 
     def mark(self, _: Any) -> None:
-        self.marked.append(self.made(self.stack))
+        self.marked.append(self.counted(self.stack))
         self.stack = []
 
     def pop(self, _: Any) -> None:
@@ -163,30 +163,30 @@ class _Machine:
             if not (isinstance(module, str) and isinstance(name, str)):
                 raise TypeError("it names something by no text")
             words = f"{module} {name}"
-        self.found.names.add(Name(words))
+        self.result.names.add(Name(words))
         self.push(Name(words))
 
     def call(self, name: Any, arguments: Any) -> None:
         if not (isinstance(name, Name) and isinstance(arguments, tuple)):
             raise TypeError("it calls what has no name")
-        self.push(_told(name, arguments))
+        self.push(_value_of_call(name, arguments))
 
     def instance(self, words: str | None) -> None:
         values = self.since_mark()
         if words is not None:
-            self.found.names.add(Name(words))
+            self.result.names.add(Name(words))
             values.insert(0, Name(words))
         self.call(values[0], tuple(values[1:]))
 
     def persistent(self, text: str | None) -> None:
-        given = self.stack.pop() if text is None else text
-        match given:
+        identity = self.stack.pop() if text is None else text
+        match identity:
             case ("module", Name() as name, *_):  # torch before 1.6 puts a module's source code beside its class
                 self.push(name)
                 return
             case _:
-                outside = Persistent(given)
-        self.found.outside.append(outside)
+                outside = Persistent(identity)
+        self.result.outside.append(outside)
         self.push(outside)
 
     def build(self, _: Any) -> None:
@@ -210,7 +210,7 @@ class _Machine:
         (into.elements if isinstance(into, Opaque) else into).extend(values)
 
 
-def _told(name: Name, arguments: tuple[Any, ...]) -> Any:
+def _value_of_call(name: Name, arguments: tuple[Any, ...]) -> Any:
     """What a call comes to: ordinary dictionaries and bytes themselves, anything else by its name."""
     match str(name), arguments:
         case kind, _ if kind in _DICTIONARIES:

@@ -119,9 +119,9 @@ def _open_timm(backbone: BackboneConfig, sha256: str | None) -> Donor:
             + (f"; try {', '.join(close)}" if close else "")
         )
     name = f"{architecture}.{backbone.published.weights}" if backbone.published.weights and not tag else backbone.name
-    known = _timm_cfg(name)
-    file = _timm_file(name, known)
-    return _named(open_donor(file, sha256=sha256), f"timm {architecture}.{known.tag}", file)
+    cfg = _timm_cfg(name)
+    file = _timm_file(name, cfg)
+    return _named(open_donor(file, sha256=sha256), f"timm {architecture}.{cfg.tag}", file)
 
 
 def _timm_cfg(name: str) -> Any:
@@ -129,38 +129,36 @@ def _timm_cfg(name: str) -> Any:
     from timm.models import get_pretrained_cfg, list_models
 
     try:
-        known = get_pretrained_cfg(name)
+        cfg = get_pretrained_cfg(name)
     except RuntimeError:  # an unknown tag
-        known = None
-    if known is None or not (known.url or known.hf_hub_id):
+        cfg = None
+    if cfg is None or not (cfg.url or cfg.hf_hub_id):
         tagged = list_models(f"{name.partition('.')[0]}.*", pretrained=True)[:5]
         raise InputError(
             f"donor=pretrained: expected weights that timm publishes as {name}, received none; "
             f"try: {'backbone.name=' + ' or '.join(tagged) + ', or ' if tagged else ''}{_OTHERWISE}"
         )
-    return known
+    return cfg
 
 
-def _timm_file(name: str, known: Any) -> Path:
-    cached = cached_file(known.url) if known.url else None
+def _timm_file(name: str, cfg: Any) -> Path:
+    cached = cached_file(cfg.url) if cfg.url else None
     if cached is not None and cached.is_file():
         return cached
     tried: list[str] = []
-    if known.hf_hub_id:
+    if cfg.hf_hub_id:
         try:
-            return hub_file(known.hf_hub_id, files_like(known.hf_hub_filename))
+            return hub_file(cfg.hf_hub_id, files_like(cfg.hf_hub_filename))
         except Unreachable as error:
             tried.append(str(error))
-    if known.url and cached is not None:
+    if cfg.url and cached is not None:
         try:
-            fetch(known.url, cached)
+            fetch(cfg.url, cached)
             return cached
         except Unreachable as error:
             tried.append(str(error))
     places = ([f"{cached}"] if cached else []) + (
-        [f"{files_like(known.hf_hub_filename)[0]} of {known.hf_hub_id} in the Hugging Face cache"]
-        if known.hf_hub_id
-        else []
+        [f"{files_like(cfg.hf_hub_filename)[0]} of {cfg.hf_hub_id} in the Hugging Face cache"] if cfg.hf_hub_id else []
     )
     raise InputError(
         f"donor=pretrained: expected the weights of timm's {name} as {' or '.join(places)}, received no such file, and "
@@ -196,14 +194,14 @@ def licence_of(donor: DonorConfig, backbone: BackboneConfig) -> str | None:
 
 def _of_package(package: str) -> str | None:
     try:
-        told = metadata(package)
+        about = metadata(package)
     except PackageNotFoundError:
         return None
-    fields = told.json
+    fields = about.json
     stated = str(fields.get("license_expression") or fields.get("license") or "").strip()
     if stated not in SAYS_NOTHING:
         return stated.splitlines()[0]
-    named = (line for line in told.get_all("Classifier") or () if line.startswith("License"))
+    named = (line for line in about.get_all("Classifier") or () if line.startswith("License"))
     return ", ".join(line.rpartition(" :: ")[2] for line in named) or None
 
 

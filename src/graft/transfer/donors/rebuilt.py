@@ -102,8 +102,8 @@ def _storage(storage: object, storages: Bytes | None) -> tuple[Tensor, torch.dty
                 case _:
                     raise ValueError(f"a view of a storage that is none: {view}")
         case Opaque(name="torch.storage _load_from_bytes", arguments=(bytes(inner),)):  # pickled without torch.save
-            found, inner_storages = read_legacy(io.BytesIO(inner))
-            return _storage(found.root, inner_storages)
+            pickled, inner_storages = read_legacy(io.BytesIO(inner))
+            return _storage(pickled.root, inner_storages)
         case _:
             raise ValueError(f"a tensor on a {kind_of(storage)} in place of a storage")
 
@@ -116,10 +116,10 @@ def storage_dtype(kind: Name) -> torch.dtype:
 
 
 def _dtype(kind: Name) -> torch.dtype:
-    found = getattr(torch, kind.rpartition(" ")[2], None)
-    if not isinstance(found, torch.dtype):
+    dtype = getattr(torch, kind.rpartition(" ")[2], None)
+    if not isinstance(dtype, torch.dtype):
         raise ValueError(f"a tensor of {kind.dotted}, which is no dtype")
-    return found
+    return dtype
 
 
 def _view(content: Tensor, dtype: torch.dtype, offset: int, size: tuple[Any, ...], stride: tuple[Any, ...]) -> Tensor:
@@ -198,10 +198,10 @@ def read_legacy(file: io.BufferedReader | io.BytesIO, mapped: Tensor | None = No
     _protocol, system = read_pickle(file), read_pickle(file)
     if isinstance(system.root, dict) and not system.root.get("little_endian", True):
         raise ValueError("numbers with their highest byte first, as another machine has them")
-    found, keys = read_pickle(file), read_pickle(file).root
+    pickled, keys = read_pickle(file), read_pickle(file).root
     begin = file.tell()
     whole = _in_memory(file) if mapped is None else mapped
-    return found, _laid_out(begin, keys, _item_sizes(found), whole)
+    return pickled, _laid_out(begin, keys, _item_sizes(pickled), whole)
 
 
 def _in_memory(file: io.BufferedReader | io.BytesIO) -> Tensor:
@@ -209,8 +209,8 @@ def _in_memory(file: io.BufferedReader | io.BytesIO) -> Tensor:
     return _from_numpy(np.frombuffer(file.read(), np.uint8))
 
 
-def _item_sizes(found: Pickled) -> Mapping[str, int]:
-    ids = (outside.id for outside in found.outside)
+def _item_sizes(pickled: Pickled) -> Mapping[str, int]:
+    ids = (outside.id for outside in pickled.outside)
     return {str(id[2]): storage_dtype(id[1]).itemsize for id in ids if isinstance(id, tuple) and len(id) > 2}
 
 
@@ -225,9 +225,9 @@ def _laid_out(begin: int, keys: Any, item_sizes: Mapping[str, int], mapped: Tens
             raise EOFError(f"the file ends inside the storage {key}")
 
     def storage(key: str, length: int) -> Tensor:
-        start, held = places[key]
-        if held != length:
-            raise ValueError(f"a storage of {length} bytes where {held} are held")
+        start, size = places[key]
+        if size != length:
+            raise ValueError(f"a storage of {length} bytes where {size} are held")
         return mapped[start : start + length]
 
     return storage

@@ -134,11 +134,11 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"{next(name for name in names if names.count(name) > 1)} is named twice")
-    return found
+    return entries
 
 
 def _infos(path: Path, header: dict[str, Any]) -> dict[str, TensorInfo]:

@@ -37,7 +37,7 @@ def open_shards(index: Path) -> Donor:
         reader=lambda name: shards[where[name]].read(name),
         resident=mapped,
         runs=[run for shard in shards.values() for run in shard.runs] if mapped else (),
-        remarks=[f"{len(shards)} shards", *(f"{file}: {said}" for file in shards for said in shards[file].remarks)],
+        remarks=[f"{len(shards)} shards", *(f"{file}: {remark}" for file in shards for remark in shards[file].remarks)],
         closer=close,
     )
 
@@ -77,10 +77,10 @@ def _open_shard(index: Path, file: str) -> Donor:
             raise refused(path, expected="a shard in safetensors or PyTorch's format", received=other.value)
 
 
-def _check_agreement(index: Path, file: str, held: set[str], promised: set[str]) -> None:
-    if held == promised:
+def _check_agreement(index: Path, file: str, names: set[str], promised: set[str]) -> None:
+    if names == promised:
         return
-    differing = sorted(held ^ promised)
+    differing = sorted(names ^ promised)
     raise refused(
         index,
         expected=f"{file} to hold exactly the tensors that the index puts there",

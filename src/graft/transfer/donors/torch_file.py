@@ -37,10 +37,10 @@ def open_torch(path: Path, *, container: str | None, ema: bool) -> Donor:
     """Opens a .pt, .pth, .bin, .ckpt or .pkl file; its tensors stay on disk until they are read."""
     check_whole(path)
     zipped = zipfile.is_zipfile(path)
-    found, storages = _read(path, zipped=zipped)
+    pickled, storages = _read(path, zipped=zipped)
     kind = "torch" if storages is not None else "pickle"
-    _check_names(path, found.names)
-    checkpoint = _with_tensors(path, found.root, storages)
+    _check_names(path, pickled.names)
+    checkpoint = _with_tensors(path, pickled.root, storages)
     if isinstance(checkpoint, dict) and "pytorch-lightning_version" in checkpoint:
         kind = "lightning"
     contents = choose(path, checkpoint, container=container, ema=ema)
@@ -65,8 +65,8 @@ def _read(path: Path, *, zipped: bool) -> tuple[Pickled, Bytes | None]:
 
 
 def _read_zip(path: Path, mapped: Tensor) -> tuple[Pickled, Bytes]:
-    found = archive.entries(path, WHAT)
-    names = [entry.filename for entry in found]
+    infos = archive.entries(path, WHAT)
+    names = [entry.filename for entry in infos]
     if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
         raise refused(
             path,
@@ -74,8 +74,8 @@ def _read_zip(path: Path, mapped: Tensor) -> tuple[Pickled, Bytes]:
             received="a TorchScript archive, which holds code",
             remedy="torch.save(torch.jit.load(…).state_dict(), …) on a machine where you trust the file",
         )
-    archive.check_stored(path, found, WHAT)
-    entries = {entry.filename: entry for entry in found}
+    archive.check_stored(path, infos, WHAT)
+    entries = {entry.filename: entry for entry in infos}
     pickle = next(name for name in names if _is_pickle(name))
     prefix = pickle.removesuffix("data.pkl")
 

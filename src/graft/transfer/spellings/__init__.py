@@ -54,8 +54,8 @@ class Translation:
 
 def read(names: Collection[str]) -> Reading | None:
     """A donor's names as the one of the translated spellings that knows the most of them; None where none does."""
-    found = [reading for spelling in _DONORS if (reading := spelling.read(names)) is not None]
-    return max(found, key=lambda reading: len(reading.common), default=None)
+    readings = [reading for spelling in _DONORS if (reading := spelling.read(names)) is not None]
+    return max(readings, key=lambda reading: len(reading.common), default=None)
 
 
 def translate(donor: Infos, target: Infos) -> Translation | None:
@@ -95,9 +95,9 @@ class _Link:
                 self.names[sources[common]] = place
                 self._squeeze(sources[common], place)
             elif parts and sources.keys() >= set(parts):
-                found = [sources[part] for part in parts]
-                self.names |= dict.fromkeys(found, place)
-                self.adapters[place] = [{"name": "join", "order": _differing(found)}]
+                names = [sources[part] for part in parts]
+                self.names |= dict.fromkeys(names, place)
+                self.adapters[place] = [{"name": "join", "order": _differing(names)}]
         self._settle_positions()
         rule = f"{self.mine.spelling.owner} {self.mine.spelling.network} by {self.theirs.spelling.owner} names"
         return Translation(rule, self.names, self.adapters, self.mine.idle)

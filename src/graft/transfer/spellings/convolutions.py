@@ -29,14 +29,14 @@ HUGGING_FACE_RESNET = Spelling(
 )
 
 
-def _from_one(found: re.Match[str]) -> str:
+def _from_one(match: re.Match[str]) -> str:
     """Stages and convolutions are counted from 1."""
-    stage, block, kind, number, *leaf = found.groups()
+    stage, block, kind, number, *leaf = match.groups()
     return ".".join([f"unit.{int(stage) - 1}.{block}.{ {'conv': 'conv', 'bn': 'norm'}[kind] }{int(number) - 1}", *leaf])
 
 
-def _shortcut(found: re.Match[str]) -> str:
-    stage, block, *leaf = found.groups()
+def _shortcut(match: re.Match[str]) -> str:
+    stage, block, *leaf = match.groups()
     return f"unit.{int(stage) - 1}.{block}.shortcut.{'norm.' + leaf[0] if leaf else 'conv'}"
 
 

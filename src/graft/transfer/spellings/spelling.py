@@ -17,8 +17,8 @@ def counted_by_two(common: str) -> Meaning:
         common: a text for `str.format`: the stage, then the pattern's further groups.
     """
 
-    def meaning(found: re.Match[str]) -> str:
-        number, *others = found.groups()
+    def meaning(match: re.Match[str]) -> str:
+        number, *others = match.groups()
         return common.format(int(number) // 2, *others)
 
     return meaning
@@ -45,7 +45,7 @@ class Spelling:
     def read(self, names: Collection[str]) -> Reading | None:
         """What the names stand for; None where they are no names of this spelling, or of two networks at once."""
         sign = re.compile(rf"((?:.+?\.)??){self.front}{self.sign}")
-        outers = {found[1] for name in names if (found := sign.fullmatch(name))}
+        outers = {match[1] for name in names if (match := sign.fullmatch(name))}
         if len(outers) != 1:
             return None
         outer = outers.pop()
@@ -57,8 +57,8 @@ class Spelling:
             if not name.startswith(outer):
                 continue
             for pattern, meaning in rules:
-                if found := pattern.fullmatch(inner):
-                    common[name] = found.expand(meaning) if isinstance(meaning, str) else meaning(found)
+                if match := pattern.fullmatch(inner):
+                    common[name] = match.expand(meaning) if isinstance(meaning, str) else meaning(match)
             for pattern, reason in idle:
                 if pattern.fullmatch(inner):
                     excused[name] = reason

@@ -26,8 +26,8 @@ _HF_INNER = {
 }
 
 
-def _hf_part(found: re.Match[str]) -> str:
-    *numbers, word, letter, leaf = found.groups()
+def _hf_part(match: re.Match[str]) -> str:
+    *numbers, word, letter, leaf = match.groups()
     return f"block.{'.'.join(numbers)}.{letter or _PART[word]}.{leaf}"
 
 
@@ -117,7 +117,7 @@ HUGGING_FACE_SWIN = Spelling(
         **{f"{_HF_BLOCK}{inner}": rf"block.\1.\2.{name}.\3" for inner, name in _HF_INNER.items()},
         rf"{_HF_BLOCK}attention\.(?:self|relative_position_bias)\.relative_position_bias_table": r"block.\1.\2.table",
         rf"encoder\.layers\.{_N}\.downsample\.(norm|reduction)\.{_X}": (
-            lambda found: f"merge.{int(found[1]) + 1}.{found[2]}.{found[3]}"  # at a stage's end, elsewhere at its begin
+            lambda match: f"merge.{int(match[1]) + 1}.{match[2]}.{match[3]}"  # at a stage's end, elsewhere at its begin
         ),
         rf"layernorm\.{_X}": r"norm.\1",
         rf"classifier\.{_X}": r"head.\1",

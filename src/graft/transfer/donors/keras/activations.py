@@ -16,7 +16,7 @@ class Unknown(ValueError):
     """Something in a model's config that graft does not compute."""
 
 
-def activation(written: Any, version: int = 3) -> Function:
+def activation(config: Any, version: int = 3) -> Function:
     """The function that `activation` in a layer's config means.
 
     Args:
@@ -26,14 +26,14 @@ def activation(written: Any, version: int = 3) -> Function:
     Raises:
         Unknown: It is none of Keras' own.
     """
-    if written is None:
+    if config is None:
         return _unchanged
-    if isinstance(written, Mapping):
-        settings = written.get("config")
-        if isinstance(settings, Mapping) and written.get("class_name") in LAYERS:
-            return LAYERS[str(written["class_name"])](settings)
-        written = settings if isinstance(settings, str) else written.get("class_name")
-    name = str(written)
+    if isinstance(config, Mapping):
+        settings = config.get("config")
+        if isinstance(settings, Mapping) and config.get("class_name") in LAYERS:
+            return LAYERS[str(config["class_name"])](settings)
+        config = settings if isinstance(settings, str) else config.get("class_name")
+    name = str(config)
     if version < 3 and name in _BEFORE_3:
         return _BEFORE_3[name]
     if name not in NAMES:
@@ -109,10 +109,10 @@ NAMES: Mapping[str, Function] = {
 
 def _setting(config: Mapping[str, Any], *names: str, default: Any) -> Any:
     """A setting by its present name or an earlier one; a number may lie in Keras' form of an array."""
-    found = next((config[name] for name in names if config.get(name) is not None), default)
-    while isinstance(found, Mapping):
-        found = found.get("config", found.get("value"))
-    return found
+    value = next((config[name] for name in names if config.get(name) is not None), default)
+    while isinstance(value, Mapping):
+        value = value.get("config", value.get("value"))
+    return value
 
 
 def _relu_layer(config: Mapping[str, Any]) -> Function:

@@ -79,7 +79,7 @@ def findings_of(
     *,
     image_size: int | None = None,
     prepared: Collection[str] = (),
-    held: Collection[str] = (),
+    with_weights: Collection[str] = (),
 ) -> list[Finding]:
     """What a reader of the shapes alone would miss: by the model's config, else by whose weights they are.
 
@@ -88,33 +88,35 @@ def findings_of(
         prepared: Layers that prepare the images, which the network gets prepared.
         held: Layers that have tensors, whose account is the ledger's.
     """
-    found = _of_family(family, known=graph is not None)
+    findings = _of_family(family, has_config=graph is not None)
     if graph is not None:
-        found += _of_graph(graph, entering_sizes(graph, image_size), prepared, held)
-    return found
+        findings += _of_graph(graph, entering_sizes(graph, image_size), prepared, with_weights)
+    return findings
 
 
-def _of_family(family: Family | None, *, known: bool) -> list[Finding]:
+def _of_family(family: Family | None, *, has_config: bool) -> list[Finding]:
     """What the colours were, and, where there is no config, the rest."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for caution in Caution:
         if family is None or caution not in family.cautions:
             continue
         if caution is Caution.bgr:
-            found.append(Finding(caution, _BGR.format(family.name), [], {}))
-        elif not known:
+            findings.append(Finding(caution, _BGR.format(family.name), [], {}))
+        elif not has_config:
             habit, answer = _NEEDS[caution]
-            found.append(Finding(caution, f"Keras' {family.name} {_WHAT[caution]}", [], {habit: {answer}}))
-    return found
+            findings.append(Finding(caution, f"Keras' {family.name} {_WHAT[caution]}", [], {habit: {answer}}))
+    return findings
 
 
 def _of_graph(
-    graph: Graph, sizes: Mapping[str, Size], prepared: Collection[str], held: Collection[str]
+    graph: Graph, sizes: Mapping[str, Size], prepared: Collection[str], with_weights: Collection[str]
 ) -> list[Finding]:
     layers: dict[tuple[Caution, str, Habit | None], list[str]] = defaultdict(list)
     answers: dict[Habit, set[str]] = defaultdict(set)
     for layer in graph.layers.values():
-        for caution, what, need in [] if layer.name in prepared else _seen(graph, layer, sizes[layer.name], held):
+        for caution, what, need in (
+            [] if layer.name in prepared else _sightings(graph, layer, sizes[layer.name], with_weights)
+        ):
             habit, answer = need or (None, "")
             layers[caution, what, habit].append(layer.name)
             if habit is not None:
@@ -125,11 +127,11 @@ def _of_graph(
     ]
 
 
-Seen = tuple[Caution, str, tuple[Habit, str] | None]
+Sighting = tuple[Caution, str, tuple[Habit, str] | None]
 """A caution, what is done otherwise, and the habit that a network must have to do so too."""
 
 
-def _seen(graph: Graph, layer: Layer, size: Size, held: Collection[str]) -> Iterator[Seen]:
+def _sightings(graph: Graph, layer: Layer, size: Size, with_weights: Collection[str]) -> Iterator[Sighting]:
     for caution, holds in (
         (Caution.padding, _pads_unevenly(layer, size)),
         (Caution.strides, _strides_first(graph, layer)),
@@ -140,7 +142,7 @@ def _seen(graph: Graph, layer: Layer, size: Size, held: Collection[str]) -> Iter
     if _pads_maximum(graph, layer):
         yield Caution.padding, "pads with zeros in front of a maximum, which torch's pooling does with −∞", None
     yield from _activations(layer, graph.version)
-    what = "" if layer.name in held else _unknown(layer, graph.version)
+    what = "" if layer.name in with_weights else _unknown(layer, graph.version)
     if what:
         yield Caution.layers, what, None
 
@@ -202,18 +204,18 @@ def _pads_maximum(graph: Graph, layer: Layer) -> bool:
 
 
 def _activation_name(layer: Layer) -> str:
-    written = layer.config.get("activation")
+    activation = layer.config.get("activation")
     slope = layer.config.get("negative_slope")
-    return str(written) if written is not None else f"{layer.class_name}{' with a slope' if slope else ''}"
+    return str(activation) if activation is not None else f"{layer.class_name}{' with a slope' if slope else ''}"
 
 
-def _activations(layer: Layer, version: int) -> Iterator[Seen]:
+def _activations(layer: Layer, version: int) -> Iterator[Sighting]:
     """Activations that have a setting, which torch's layer of the same name has otherwise unless told."""
-    written: Any = layer.config.get("activation")
-    inner: Mapping[str, Any] = written if isinstance(written, Mapping) else {}
-    own = layer.config if written is None else inner.get("config")
+    activation: Any = layer.config.get("activation")
+    inner: Mapping[str, Any] = activation if isinstance(activation, Mapping) else {}
+    own = layer.config if activation is None else inner.get("config")
     config: Mapping[str, Any] = own if isinstance(own, Mapping) else {}
-    name = str(inner.get("class_name", written)) if written is not None else layer.class_name
+    name = str(inner.get("class_name", activation)) if activation is not None else layer.class_name
     match name:
         case "LeakyReLU" | "leaky_relu":
             slope = config.get("negative_slope", config.get("alpha", 0.3 if name == "LeakyReLU" else 0.2))
@@ -232,12 +234,12 @@ def _activations(layer: Layer, version: int) -> Iterator[Seen]:
             pass
 
 
-def _set(habit: Habit, value: str, default: str, what: str) -> Seen:
+def _set(habit: Habit, value: str, default: str, what: str) -> Sighting:
     usual = "" if value == default else ", which torch's is not by itself"
     return Caution.activation, f"{what} {value}{usual}", (habit, value)
 
 
-def _relu(config: Mapping[str, Any]) -> Iterator[Seen]:
+def _relu(config: Mapping[str, Any]) -> Iterator[Sighting]:
     slope, threshold = _number(config.get("negative_slope")), _number(config.get("threshold"))
     largest = config.get("max_value")
     if threshold or (largest is not None and (slope or _number(largest) != 6)):

@@ -13,9 +13,9 @@ from graft.transfer.donors.keras.families import Family, numbered_from_zero
 from graft.transfer.donors.keras.flattening import Flattening
 from graft.transfer.donors.keras.graph import Graph
 from graft.transfer.donors.keras.hdf5 import Hdf5
-from graft.transfer.donors.keras.kinds import Known, kind_of, raw
-from graft.transfer.donors.keras.layers import NORMS, Kind, Made, Mismatch, Shape, convert
-from graft.transfer.donors.keras.variables import Held
+from graft.transfer.donors.keras.kinds import TypedLayer, kind_of, raw
+from graft.transfer.donors.keras.layers import NORMS, Kind, Mismatch, Shape, TorchTensor, convert
+from graft.transfer.donors.keras.variables import FileLayer
 from graft.transfer.ledger import TensorInfo
 
 _KERAS_EPSILON = 1e-3
@@ -46,7 +46,7 @@ class Conversion:
     def __init__(
         self,
         file: Hdf5,
-        held: Sequence[Held],
+        file_layers: Sequence[FileLayer],
         graph: Graph | None,
         options: KerasConfig,
         application: ApplicationConfig,
@@ -58,16 +58,16 @@ class Conversion:
         self.remarks: list[str] = []
         self._file, self._graph, self._options, self._family = file, graph, options, family
         self._tensors: dict[str, _Tensor] = {}
-        self._known: dict[str, Known] = {}
-        self._names = numbered_from_zero([layer.layer for layer in held]) if family and family.numbered else {}
-        for layer in held:
+        self._layers: dict[str, TypedLayer] = {}
+        self._names = numbered_from_zero([layer.layer for layer in file_layers]) if family and family.numbered else {}
+        for layer in file_layers:
             self._settle(layer)
-        told = [*options.flatten.items(), *application.flatten.items()]
-        self._flattening = Flattening(self._known, self._shapes, graph, family, told)
-        for name in self._known:
+        counts = [*options.flatten.items(), *application.flatten.items()]
+        self._flattening = Flattening(self._layers, self._shapes, graph, family, counts)
+        for name in self._layers:
             self._convert(name)
         if options.fold_bias or application.fold_bias:
-            self._fold_biases(asked=options.fold_bias)
+            self._fold_biases(folds=options.fold_bias)
 
     def read(self, name: str) -> Tensor:
         """A tensor in torch's layout."""
@@ -79,11 +79,11 @@ class Conversion:
 
     def variables(self, layer: str) -> Mapping[str, Tensor]:
         """A layer's tensors as Keras has them, by Keras' names; empty where it has none."""
-        known = self._known.get(layer)
-        return {} if known is None else {name: self._file.read(path) for name, path in known.datasets.items()}
+        entry = self._layers.get(layer)
+        return {} if entry is None else {name: self._file.read(path) for name, path in entry.datasets.items()}
 
     def is_dense(self, layer: str) -> bool:
-        return layer in self._known and self._known[layer].kind is Kind.dense
+        return layer in self._layers and self._layers[layer].kind is Kind.dense
 
     def turn_first_round(self) -> None:
         """Turns the input channels of the first convolution of three, so that it reads red, green, blue."""
@@ -98,42 +98,42 @@ class Conversion:
         first.formula = lambda value: turned(value).flip(1)
         self.remarks.append(f"{firsts[0]}: input channels turned round, W[:, ::-1], so that it reads red, green, blue")
 
-    def _settle(self, layer: Held) -> None:
+    def _settle(self, layer: FileLayer) -> None:
         shapes = [self._file.datasets[dataset].shape for dataset in layer.datasets]
         unscaled = self._family is not None and self._family.unscaled
-        if layer.layer in self._known:
+        if layer.layer in self._layers:
             self.faults.append(f"{layer.layer}: two layers of this name")
             return
         try:
-            self._known[layer.layer] = kind_of(layer, shapes, self._graph, self._options, unscaled=unscaled)
+            self._layers[layer.layer] = kind_of(layer, shapes, self._graph, self._options, unscaled=unscaled)
         except Mismatch as error:
             self.faults.append(f"{layer.layer}: {error}")
-            self._known[layer.layer] = raw(layer)
+            self._layers[layer.layer] = raw(layer)
 
-    def _shapes(self, known: Known) -> dict[str, Shape]:
-        return {variable: self._file.datasets[dataset].shape for variable, dataset in known.datasets.items()}
+    def _shapes(self, entry: TypedLayer) -> dict[str, Shape]:
+        return {variable: self._file.datasets[dataset].shape for variable, dataset in entry.datasets.items()}
 
     def _convert(self, name: str) -> None:
-        known = self._known[name]
-        made: list[Made] | None = None
+        entry = self._layers[name]
+        tensors: list[TorchTensor] | None = None
         epsilon: float | None = None
         try:
-            if known.kind is not None:
-                made = convert(known.kind, self._shapes(known), flattened=self._flattening.channels(name))
-                epsilon = self._epsilon(name) if known.kind in NORMS else None
+            if entry.kind is not None:
+                tensors = convert(entry.kind, self._shapes(entry), flattened=self._flattening.channels(name))
+                epsilon = self._epsilon(name) if entry.kind in NORMS else None
         except Mismatch as error:
             self.faults.append(f"{name}: {error}")
-            made = None
-        if made is None:
-            for variable, dataset in known.datasets.items():
+            tensors = None
+        if tensors is None:
+            for variable, dataset in entry.datasets.items():
                 self._add(name, variable, self._file.datasets[dataset].shape, dataset, lambda value: value)
             return
-        first = next(iter(known.datasets.values()))
-        carries = "running_var" if known.kind is Kind.batch_normalization else "weight"
-        for each in made:
-            dataset = known.datasets[each.source] if each.source is not None else first
-            told = epsilon if each.suffix == carries else None
-            full = self._add(name, each.suffix, each.shape, dataset, self._typed(each), told)
+        first = next(iter(entry.datasets.values()))
+        carries = "running_var" if entry.kind is Kind.batch_normalization else "weight"
+        for each in tensors:
+            dataset = entry.datasets[each.source] if each.source is not None else first
+            own_epsilon = epsilon if each.suffix == carries else None
+            full = self._add(name, each.suffix, each.shape, dataset, self._typed(each), own_epsilon)
             if each.rule:
                 self.remarks.append(f"{full}: {each.rule}")
 
@@ -157,27 +157,27 @@ class Conversion:
         return name
 
     @staticmethod
-    def _typed(made: Made) -> Callable[[Tensor], Tensor]:
-        return lambda value: made.formula(value).to(value.dtype)
+    def _typed(tensor: TorchTensor) -> Callable[[Tensor], Tensor]:
+        return lambda value: tensor.formula(value).to(value.dtype)
 
     # -- what the target cannot see
 
     def _epsilon(self, name: str) -> float:
         if self._graph is not None:
-            given = self._graph.layers[name].config.get("epsilon", _KERAS_EPSILON)
-            if not isinstance(given, int | float) or isinstance(given, bool) or not 0 <= given < 1:
-                raise Mismatch(f"an epsilon between 0 and 1, received {str(given)[:40]}")
-            return float(given)
-        if self._known[name].kind is not Kind.batch_normalization:
+            value = self._graph.layers[name].config.get("epsilon", _KERAS_EPSILON)
+            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1:
+                raise Mismatch(f"an epsilon between 0 and 1, received {str(value)[:40]}")
+            return float(value)
+        if self._layers[name].kind is not Kind.batch_normalization:
             return _KERAS_EPSILON if self._family is None else self._family.layer_epsilon
         if self._options.epsilon is not None:
             return self._options.epsilon
         return _KERAS_EPSILON if self._family is None else self._family.epsilon
 
-    def _fold_biases(self, *, asked: bool) -> None:
+    def _fold_biases(self, *, folds: bool) -> None:
         folded = 0
-        for name, known in self._known.items():
-            front = self._in_front(name) if known.kind is Kind.batch_normalization else None
+        for name, entry in self._layers.items():
+            front = self._in_front(name) if entry.kind is Kind.batch_normalization else None
             if front is None:
                 continue
             bias, mean = (f"{self._names.get(layer, layer)}.{leaf}"
@@ -192,7 +192,7 @@ class Conversion:
             self.layers[front].remove(bias)
             folded += 1
             self.remarks.append(f"{mean}: running_mean − {bias}, which is left out (exact)")
-        if asked and not folded:
+        if folds and not folded:
             self.faults.append("donor.keras.fold_bias: no convolution with a bias stands in front of a batch-norm")
 
     def _in_front(self, name: str) -> str | None:
@@ -202,7 +202,7 @@ class Conversion:
             front = parents[0] if len(parents) == 1 else None
         else:
             front = re.sub(r"bn(?!.*bn)", "conv", name)
-        return front if front in self._known and self._flattening.is_convolution(front) else None
+        return front if front in self._layers and self._flattening.is_convolution(front) else None
 
     def remark(self, prepared: Collection[str]) -> None:
         """Adds what was decided about whole layers.
@@ -210,8 +210,8 @@ class Conversion:
         Args:
             prepared: Layers that prepare the images.
         """
-        raw_layers = [name for name, known in self._known.items() if known.kind is None and name not in prepared]
-        guessed = [f"{name} {known.kind.value}" for name, known in self._known.items() if known.guessed and known.kind]
+        raw_layers = [name for name, entry in self._layers.items() if entry.kind is None and name not in prepared]
+        guessed = [f"{name} {entry.kind.value}" for name, entry in self._layers.items() if entry.guessed and entry.kind]
         if raw_layers:
             self.remarks.append(
                 f"of classes without a counterpart, left as Keras has them: {', '.join(raw_layers[:5])}"
@@ -224,16 +224,16 @@ class Conversion:
         self._remark_epsilons()
 
     def _remark_epsilons(self) -> None:
-        norms = [name for name, known in self._known.items() if known.kind is Kind.batch_normalization]
+        norms = [name for name, entry in self._layers.items() if entry.kind is Kind.batch_normalization]
         if norms and self._graph is None and self._options.epsilon is None:
             whose = f", as in Keras' {self._family.name}" if self._family is not None else ""
             self.remarks.append(
                 f"no model config: {self._epsilon(norms[0])} taken as the epsilon of {len(norms)} batch-norms{whose}; "
                 "donor.keras.epsilon=… says another"
             )
-        for name, known in self._known.items():
+        for name, entry in self._layers.items():
             weight = f"{self._names.get(name, name)}.weight"
-            if known.kind is Kind.layer_normalization and weight in self.infos:
+            if entry.kind is Kind.layer_normalization and weight in self.infos:
                 epsilon = self.infos[weight].epsilon
                 if epsilon != _TORCH_EPSILON:
                     layer = weight.removesuffix(".weight")

@@ -61,8 +61,8 @@ class Family:
 
 
 def _has(kernels: Mapping[str, Shape], pattern: str, side: int | None) -> bool:
-    found = [shape for name, shape in kernels.items() if re.fullmatch(pattern, name)]
-    return bool(found) and all(side is None or (len(shape) == 4 and shape[:2] == (side, side)) for shape in found)
+    shapes = [shape for name, shape in kernels.items() if re.fullmatch(pattern, name)]
+    return bool(shapes) and all(side is None or (len(shape) == 4 and shape[:2] == (side, side)) for shape in shapes)
 
 
 def family_of(kernels: Mapping[str, Shape]) -> Family | None:
@@ -84,8 +84,8 @@ def numbered_from_zero(names: Sequence[str]) -> dict[str, str]:
             counted[container + dot, match[1]].append((int(match[2] or 0), name))
     return {
         name: f"{container}{kind}_{place}" if place else f"{container}{kind}"
-        for (container, kind), found in counted.items()
-        for place, (_, name) in enumerate(sorted(found))
+        for (container, kind), places in counted.items()
+        for place, (_, name) in enumerate(sorted(places))
     }
 
 

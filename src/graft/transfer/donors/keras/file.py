@@ -28,7 +28,7 @@ from graft.transfer.donors.keras.layers import Kind
 from graft.transfer.donors.keras.model_config import graph_of
 from graft.transfer.donors.keras.preparation import Preparation, of_tensors, preparation_of, resized
 from graft.transfer.donors.keras.trunk import KerasTrunk, trunk_of
-from graft.transfer.donors.keras.variables import Held, held_variables
+from graft.transfer.donors.keras.variables import FileLayer, layers_of_file
 from graft.transfer.donors.sniff import DAMAGE, first_line, refused
 from graft.transfer.habits import Doubt
 
@@ -66,11 +66,11 @@ def _open(path: Path) -> tuple[Hdf5, str | None, str | None]:
     if not zipfile.is_zipfile(path):
         file = Hdf5(path)
         return file, file.text("", "model_config"), file.text("", "keras_version")
-    found = {entry.filename: entry for entry in archive.entries(path, WHAT)}
+    members = {entry.filename: entry for entry in archive.entries(path, WHAT)}
     try:
         with zipfile.ZipFile(path) as opened:
-            content = opened.read(found["model.weights.h5"])
-            config = opened.read(found["config.json"]).decode("utf-8") if "config.json" in found else None
+            content = opened.read(members["model.weights.h5"])
+            config = opened.read(members["config.json"]).decode("utf-8") if "config.json" in members else None
     except DAMAGE as error:
         raise refused(path, expected=WHAT, received=f"a damaged archive ({first_line(error)})") from error
     return Hdf5(path, content), config, None
@@ -85,42 +85,42 @@ def _donor(
     image_size: int | None,
 ) -> Donor:
     try:
-        held, remarks = held_variables(file)
+        file_layers, remarks = layers_of_file(file)
     except DAMAGE as error:
         raise refused(path, expected=WHAT, received=f"a list of weights that misleads ({first_line(error)})") from error
-    if not held:
+    if not file_layers:
         raise refused(path, expected=WHAT, received="an HDF5 file that Keras did not write", remedy="model.save(…)")
-    held = _in_order(_named_as_configured(held, graph), graph)
-    _check_options(path, held, options)
-    family = family_of({layer.layer: file.datasets[layer.datasets[0]].shape for layer in held})
-    made = Conversion(file, held, graph, options, application, family)
-    preparation = _preparation(graph, held, made, family)
+    file_layers = _in_order(_named_as_configured(file_layers, graph), graph)
+    _check_options(path, file_layers, options)
+    family = family_of({layer.layer: file.datasets[layer.datasets[0]].shape for layer in file_layers})
+    conversion = Conversion(file, file_layers, graph, options, application, family)
+    preparation = _preparation(graph, file_layers, conversion, family)
     turned = (preparation is not None and preparation.turned) != (options.input == "bgr")
     if turned:
-        made.turn_first_round()
+        conversion.turn_first_round()
     prepared = preparation.layers if preparation is not None else ()
-    made.remark(prepared)
+    conversion.remark(prepared)
     findings = findings_of(
-        graph, family, image_size=image_size, prepared=prepared, held=[layer.layer for layer in held]
+        graph, family, image_size=image_size, prepared=prepared, with_weights=[layer.layer for layer in file_layers]
     )
     if preparation is not None or options.input == "bgr":
         findings = [finding for finding in findings if finding.caution is not Caution.bgr]
     return Donor(
         source=str(path),
         format="keras",
-        infos=made.infos,
-        reader=made.read,
-        remarks=[*remarks, *_idle(findings, options), *_of_images(graph, preparation, options), *made.remarks],
+        infos=conversion.infos,
+        reader=conversion.read,
+        remarks=[*remarks, *_idle(findings, options), *_of_images(graph, preparation, options), *conversion.remarks],
         closer=file.close,
         folds_epsilon=True,
-        doubts=_doubts(findings, made.faults, options, application),
-        wrappers=[f"{name}." for name in _models(graph, held)],
-        excuses={name: _PREPARED for layer in prepared for name in made.layers.get(layer, ())},
-        head=[name for layer in _head(graph, held, made) for name in made.layers.get(layer, ())],
+        doubts=_doubts(findings, conversion.faults, options, application),
+        wrappers=[f"{name}." for name in _models(graph, file_layers)],
+        excuses={name: _PREPARED for layer in prepared for name in conversion.layers.get(layer, ())},
+        head=[name for layer in _head(graph, file_layers, conversion) for name in conversion.layers.get(layer, ())],
         preprocess=_preprocess(preparation, options),
         own_trunk=None
         if graph is None
-        else partial(_own_trunk, graph, made, path, preparation, options.input == "bgr"),
+        else partial(_own_trunk, graph, conversion, path, preparation, options.input == "bgr"),
     )
 
 
@@ -130,10 +130,10 @@ _CERTAIN = "the options that are named, or the model saved whole as .keras, whic
 
 
 def _own_trunk(
-    graph: Graph, made: Conversion, path: Path, preparation: Preparation | None, bgr: bool, used: Collection[str]
+    graph: Graph, conversion: Conversion, path: Path, preparation: Preparation | None, bgr: bool, used: Collection[str]
 ) -> KerasTrunk:
     try:
-        return trunk_of(graph, made.variables, made.layers, used, preparation, bgr=bgr)
+        return trunk_of(graph, conversion.variables, conversion.layers, used, preparation, bgr=bgr)
     except Unknown as error:
         raise refused(
             path, expected="a model that graft can compute", received=str(error), remedy="donor.verify=false"
@@ -141,13 +141,13 @@ def _own_trunk(
 
 
 def _preparation(
-    graph: Graph | None, held: Sequence[Held], made: Conversion, family: Family | None
+    graph: Graph | None, file_layers: Sequence[FileLayer], conversion: Conversion, family: Family | None
 ) -> Preparation | None:
     if graph is not None:
-        return preparation_of(graph, made.variables)
-    raw = [layer.layer for layer in held if is_normalization(layer)]
+        return preparation_of(graph, conversion.variables)
+    raw = [layer.layer for layer in file_layers if is_normalization(layer)]
     published = family is not None and family.name == "EfficientNet"
-    return of_tensors(made.variables(raw[0]), published=published, layer=raw[0]) if len(raw) == 1 else None
+    return of_tensors(conversion.variables(raw[0]), published=published, layer=raw[0]) if len(raw) == 1 else None
 
 
 def _of_images(graph: Graph | None, preparation: Preparation | None, options: KerasConfig) -> list[str]:
@@ -171,20 +171,20 @@ def _preprocess(preparation: Preparation | None, options: KerasConfig) -> Prepro
     return PreprocessConfig(mean=list(preparation.mean)[::step], std=list(preparation.std)[::step])
 
 
-def _models(graph: Graph | None, held: Sequence[Held]) -> list[str]:
+def _models(graph: Graph | None, file_layers: Sequence[FileLayer]) -> list[str]:
     """The nested models' names, the one that most layers stand in first."""
-    counted = Counter(name for layer in held for name in layer.within)
+    counted = Counter(name for layer in file_layers for name in layer.within)
     named = graph.models if graph is not None else list(counted)
     return sorted(dict.fromkeys(named), key=lambda name: -counted[name])[:_MODELS]
 
 
-def _head(graph: Graph | None, held: Sequence[Held], made: Conversion) -> list[str]:
+def _head(graph: Graph | None, file_layers: Sequence[FileLayer], conversion: Conversion) -> list[str]:
     """The layers behind the trunk: by the graph, else those dense layers that stand beside the one nested model."""
     if graph is not None:
         return graph.head()
-    outside = [layer.layer for layer in held if not layer.within]
-    inside = {layer.within[0] for layer in held if layer.within}
-    return outside if len(inside) == 1 and all(map(made.is_dense, outside)) else []
+    outside = [layer.layer for layer in file_layers if not layer.within]
+    inside = {layer.within[0] for layer in file_layers if layer.within}
+    return outside if len(inside) == 1 and all(map(conversion.is_dense, outside)) else []
 
 
 def _doubts(
@@ -193,17 +193,17 @@ def _doubts(
     """What the backbone does not settle, whether it was accepted or not, and what cannot be converted."""
     settled = {Caution(each) for each in application.settled}
     accepted = {Caution(each) for each in options.accept}
-    found = [
+    doubts = [
         replace(finding.doubt(), accepted=finding.caution.value if finding.caution in accepted else "")
         for finding in findings
         if finding.caution not in settled
     ]
-    return [*found, *(Doubt(reason=fault, remedy=_CERTAIN, expected=_CERTAINTY) for fault in faults)]
+    return [*doubts, *(Doubt(reason=fault, remedy=_CERTAIN, expected=_CERTAINTY) for fault in faults)]
 
 
 def _idle(findings: Sequence[Finding], options: KerasConfig) -> list[str]:
-    found = {finding.caution.value for finding in findings}
-    idle = [word for word in options.accept if word not in found]
+    words = {finding.caution.value for finding in findings}
+    idle = [word for word in options.accept if word not in words]
     return [f"donor.keras.accept: {', '.join(idle)} had nothing to accept"] if idle else []
 
 
@@ -220,23 +220,23 @@ def _graph(path: Path, config: str | None, version: str | None) -> Graph | None:
     return graph if graph.layers else None
 
 
-def _named_as_configured(held: list[Held], graph: Graph | None) -> list[Held]:
+def _named_as_configured(file_layers: list[FileLayer], graph: Graph | None) -> list[FileLayer]:
     """Files of earlier Keras 3 name layers by class and number alone; the config says which layer that is."""
     if graph is None:
-        return held
+        return file_layers
     return [
         layer if layer.layer in graph.layers else replace(layer, layer=graph.automatic.get(layer.layer, layer.layer))
-        for layer in held
+        for layer in file_layers
     ]
 
 
-def _in_order(held: list[Held], graph: Graph | None) -> list[Held]:
+def _in_order(file_layers: list[FileLayer], graph: Graph | None) -> list[FileLayer]:
     order = {name: place for place, name in enumerate(graph.layers)} if graph is not None else {}
-    return sorted(held, key=lambda layer: order.get(layer.layer, len(order)))
+    return sorted(file_layers, key=lambda layer: order.get(layer.layer, len(order)))
 
 
-def _check_options(path: Path, held: Sequence[Held], options: KerasConfig) -> None:
-    names = [layer.layer for layer in held]
+def _check_options(path: Path, file_layers: Sequence[FileLayer], options: KerasConfig) -> None:
+    names = [layer.layer for layer in file_layers]
     for option, globs in (("layers", options.layers), ("flatten", options.flatten), ("absent", options.absent)):
         for glob in globs:
             if not any(fnmatchcase(name, glob) for name in names):

@@ -7,10 +7,10 @@ from fnmatch import fnmatchcase
 
 from graft.transfer.donors.keras.families import Family
 from graft.transfer.donors.keras.graph import Graph
-from graft.transfer.donors.keras.kinds import Known
+from graft.transfer.donors.keras.kinds import TypedLayer
 from graft.transfer.donors.keras.layers import NORMS, Kind, Mismatch, Shape, convert
 
-Shapes = Callable[[Known], dict[str, Shape]]
+Shapes = Callable[[TypedLayer], dict[str, Shape]]
 
 
 class Flattening:
@@ -18,18 +18,18 @@ class Flattening:
 
     def __init__(
         self,
-        known: Mapping[str, Known],
+        layers: Mapping[str, TypedLayer],
         shapes: Shapes,
         graph: Graph | None,
         family: Family | None,
-        told: list[tuple[str, int]],
+        counts: list[tuple[str, int]],
     ) -> None:
         """
         Args:
             shapes: A layer's variables' shapes by Keras' names.
             told: Globs of layers to channels (0: behind no Flatten); the first that fits counts.
         """
-        self._known, self._shapes, self._graph, self._family, self._told = known, shapes, graph, family, told
+        self._layers, self._shapes, self._graph, self._family, self._counts = layers, shapes, graph, family, counts
         self._outputs: dict[str, int] | None = None
 
     def channels(self, name: str) -> int | None:
@@ -38,12 +38,12 @@ class Flattening:
         Raises:
             Mismatch: They come, or may come, from one that is not known.
         """
-        kind = self._known[name].kind
+        kind = self._layers[name].kind
         if kind is not Kind.dense and kind not in NORMS:
             return None
-        told = next((count for glob, count in self._told if fnmatchcase(name, glob)), None)
-        if told is not None:
-            return told or None
+        width = next((count for glob, count in self._counts if fnmatchcase(name, glob)), None)
+        if width is not None:
+            return width or None
         if self._graph is None:
             return self._guess(name)
         flatten = self._graph.flatten_before(name)
@@ -59,7 +59,7 @@ class Flattening:
 
     def _guess(self, name: str) -> int | None:
         """Without a config: none where the features are as many as another layer gives or takes, else a question."""
-        shapes = list(self._shapes(self._known[name]).values())
+        shapes = list(self._shapes(self._layers[name]).values())
         features = shapes[0][0] if shapes and shapes[0] else 0
         maps = self._maps()
         if self._family is not None:
@@ -68,8 +68,8 @@ class Flattening:
             last = next((other for other in reversed(maps) if "block5" in other), None)
             if last is not None and name.rpartition(".")[2] == "fc1":
                 return maps[last]
-        kind = self._known[name].kind
-        vectors = {self._features(other) for other, each in self._known.items() if each.kind is Kind.dense}
+        kind = self._layers[name].kind
+        vectors = {self._features(other) for other, each in self._layers.items() if each.kind is Kind.dense}
         pooled = {*maps.values(), *map(self._inputs, maps)} if kind in NORMS else set[int]()
         may_be = any(count and features > count and features % count == 0 for count in maps.values())
         if features in vectors | pooled or not may_be:
@@ -82,25 +82,25 @@ class Flattening:
     def _maps(self) -> dict[str, int]:
         """What each convolution puts out, per place."""
         if self._outputs is None:
-            self._outputs = {other: self._features(other) for other in self._known if self.is_convolution(other)}
+            self._outputs = {other: self._features(other) for other in self._layers if self.is_convolution(other)}
         return self._outputs
 
     def is_convolution(self, name: str) -> bool:
-        kind = self._known[name].kind
+        kind = self._layers[name].kind
         return kind is not None and "conv" in kind.value
 
     def _inputs(self, name: str) -> int:
         """Channels that a convolution takes: a norm of as many stands in front of it, not behind a Flatten."""
-        kernel = next(iter(self._shapes(self._known[name]).values()))
-        return kernel[-1 if str(self._known[name].kind).endswith("transpose") else -2] if len(kernel) > 2 else 0
+        kernel = next(iter(self._shapes(self._layers[name]).values()))
+        return kernel[-1 if str(self._layers[name].kind).endswith("transpose") else -2] if len(kernel) > 2 else 0
 
     def _features(self, name: str) -> int:
         """What a layer puts out, per place."""
-        known = self._known[name]
-        assert known.kind is not None
+        entry = self._layers[name]
+        assert entry.kind is not None
         try:
-            made = convert(known.kind, self._shapes(known))
+            tensors = convert(entry.kind, self._shapes(entry))
         except Mismatch:
             return 0
-        weight = [each for each in made if each.suffix.endswith("weight")][-1]
-        return weight.shape[1 if known.kind.value.endswith("transpose") else 0]
+        weight = [each for each in tensors if each.suffix.endswith("weight")][-1]
+        return weight.shape[1 if entry.kind.value.endswith("transpose") else 0]

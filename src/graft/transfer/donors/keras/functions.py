@@ -80,9 +80,9 @@ def _operation(layer: Layer) -> Function:
     name = layer.class_name
     if name in ("TFOpLambda", "SlicingOpLambda"):
         name = str(layer.config.get("function", "")).rpartition(".")[2]
-    found = OPERATIONS.get(name) or OPERATIONS.get(snake_case(name))
-    if found is not None:
-        return found(layer.config)
+    operation = OPERATIONS.get(name) or OPERATIONS.get(snake_case(name))
+    if operation is not None:
+        return operation(layer.config)
     if snake_case(name) in NAMES:
         return NAMES[snake_case(name)]
     raise Unknown(f"the operation {name[:40]}")
@@ -96,10 +96,10 @@ def _spatial(name: str, config: Mapping[str, Any]) -> Function | None:
         return _global(name, keeps=bool(config.get("keepdims")))
     if _ADAPTIVE.fullmatch(name):
         return _adaptive(name, config)
-    made = _SHAPING.get(re.sub(r"[123]D$", "", name))
-    if made is None:
+    function = _SHAPING.get(re.sub(r"[123]D$", "", name))
+    if function is None:
         return NAMES.get(snake_case(name))  # an activation as an operation
-    return made(config)
+    return function(config)
 
 
 def _global(name: str, *, keeps: bool) -> Function:
@@ -168,11 +168,11 @@ def _rescaling(config: Mapping[str, Any]) -> Function:
     return lambda x: x * scale.to(x) + offset.to(x)
 
 
-def numbers(written: Any) -> Tensor:
+def numbers(value: Any) -> Tensor:
     """A number or an array as Keras writes it."""
-    while isinstance(written, Mapping):
-        written = written["config"] if "config" in written else written["value"]
-    return torch.tensor(written, dtype=torch.float64)
+    while isinstance(value, Mapping):
+        value = value["config"] if "config" in value else value["value"]
+    return torch.tensor(value, dtype=torch.float64)
 
 
 def _center_crop(config: Mapping[str, Any]) -> Function:

@@ -126,9 +126,9 @@ class Graph:
 
     def flatten_before(self, name: str) -> str | None:
         """The Flatten whose order of features reaches a layer; None where none does."""
-        seen: set[str] = set()
-        while name in self.layers and name not in seen:
-            seen.add(name)
+        visited: set[str] = set()
+        while name in self.layers and name not in visited:
+            visited.add(name)
             parents = self.parents(name)
             if len(parents) != 1 or parents[0] not in self.layers:
                 return None
@@ -146,19 +146,19 @@ class Graph:
         """Channels of the map that enters a layer; None where the config does not say."""
         return self._channels_into(name, set())
 
-    def _channels_into(self, name: str, seen: set[str]) -> int | None:
+    def _channels_into(self, name: str, visited: set[str]) -> int | None:
         layer = self.layers.get(name)
-        if layer is None or name in seen:
+        if layer is None or name in visited:
             return None
         if layer.input_shape is not None and len(layer.input_shape) > 1:
             return _positive(layer.input_shape[1 if layer.config.get("data_format") == "channels_first" else -1])
-        seen.add(name)
-        counts = [self._channels_out(parent, seen) for parent in self.parents(name)]
+        visited.add(name)
+        counts = [self._channels_out(parent, visited) for parent in self.parents(name)]
         if layer.class_name == "Concatenate":
             return sum(count for count in counts if count) if counts and all(counts) else None
         return counts[0] if counts else None
 
-    def _channels_out(self, name: str, seen: set[str]) -> int | None:
+    def _channels_out(self, name: str, visited: set[str]) -> int | None:
         layer = self.layers.get(name)
         if layer is None:
             return None
@@ -168,7 +168,7 @@ class Graph:
         own = layer.config.get("filters") or layer.config.get("units")
         if own is not None:
             return _positive(own)
-        into = self._channels_into(name, seen)
+        into = self._channels_into(name, visited)
         if layer.kind in (Kind.depthwise_conv1d, Kind.depthwise_conv2d):
             multiplier = _positive(layer.config.get("depth_multiplier", 1))
             return into * multiplier if into and multiplier else None

@@ -77,15 +77,15 @@ class Hdf5:
     def text(self, group: str, attribute: str) -> str | None:
         """An attribute that holds a text."""
         with self._reading(f"the attribute {attribute}"), limited_memory(2 * self._size):
-            found = self._attribute(group, attribute)
-            return None if found is None else _decoded(found)
+            value = self._attribute(group, attribute)
+            return None if value is None else _decoded(value)
 
     def texts(self, group: str, attribute: str) -> list[str] | None:
         """An attribute that holds a list of texts; Keras splits a long one into attribute0, attribute1, …"""
         with self._reading(f"the attribute {attribute}"), limited_memory(2 * self._size):
-            found = self._attribute(group, attribute)
-            if found is not None:
-                return [_decoded(each) for each in np.atleast_1d(found)]
+            values = self._attribute(group, attribute)
+            if values is not None:
+                return [_decoded(each) for each in np.atleast_1d(values)]
             pieces: list[str] = []
             while (piece := self._attribute(group, f"{attribute}{len(pieces)}")) is not None:
                 pieces.extend(_decoded(each) for each in np.atleast_1d(piece))
@@ -100,7 +100,7 @@ class Hdf5:
         return self._file[f"/{group}"].attrs.get(attribute)
 
     def _walk(self) -> None:
-        seen: set[int] = set()
+        visited: set[int] = set()
         self._groups: set[str] = set()
         pending: list[tuple[str, Any]] = [("", self._file)]
         total = 0
@@ -110,9 +110,9 @@ class Hdf5:
                 total += self._take(path, node)
                 continue
             address = self._h5py.h5o.get_info(node.id).addr
-            if address in seen:
+            if address in visited:
                 raise refused(self.path, expected="a tree of groups", received=f"a link back to a group, at {path}")
-            seen.add(address)
+            visited.add(address)
             self._groups.add(path)
             children = [(f"{path}/{name}".lstrip("/"), self._child(node, name)) for name in node]
             pending.extend(reversed(children))
@@ -162,12 +162,12 @@ def limited_memory(extra: int) -> Generator[None]:
         import resource
 
         status = Path("/proc/self/status").read_text(encoding="ascii")
-        held = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData:")) * 1024
+        data = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData:")) * 1024
         soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     except (ImportError, OSError, StopIteration):
         yield
         return
-    bound = held + extra + _SLACK
+    bound = data + extra + _SLACK
     limits = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
     resource.setrlimit(resource.RLIMIT_DATA, (min([bound, *limits]), hard))
     try:

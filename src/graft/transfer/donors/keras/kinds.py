@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from graft.config.schema import KerasConfig
 from graft.transfer.donors.keras.graph import Graph
 from graft.transfer.donors.keras.layers import NORMS, SINGLE, Kind, Mismatch, Shape, variables_of
-from graft.transfer.donors.keras.variables import Held
+from graft.transfer.donors.keras.variables import FileLayer
 
 _DEPTHWISE = ("depthwise_kernel", "pointwise_kernel")
 _IN_ORDER = {"Normalization": ("mean", "variance", "count")}
@@ -17,7 +17,7 @@ _IN_ORDER = {"Normalization": ("mean", "variance", "count")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class TypedLayer:
     """A layer's kind and its variables' shapes by Keras' names."""
 
     kind: Kind | None
@@ -29,8 +29,8 @@ class Known:
 
 
 def kind_of(
-    held: Held, shapes: Sequence[Shape], graph: Graph | None, options: KerasConfig, *, unscaled: bool = False
-) -> Known:
+    file_layer: FileLayer, shapes: Sequence[Shape], graph: Graph | None, options: KerasConfig, *, unscaled: bool = False
+) -> TypedLayer:
     """What a layer is.
 
     Args:
@@ -40,31 +40,37 @@ def kind_of(
     Raises:
         Mismatch: Its variables are not those of its kind, or its kind cannot be told.
     """
-    told = next((Kind(kind) for glob, kind in options.layers.items() if fnmatchcase(held.layer, glob)), None)
-    layer = graph.layers.get(held.layer) if graph is not None else None
-    if told is None and graph is not None:
+    override = next((Kind(kind) for glob, kind in options.layers.items() if fnmatchcase(file_layer.layer, glob)), None)
+    layer = graph.layers.get(file_layer.layer) if graph is not None else None
+    if override is None and graph is not None:
         kind = layer.kind if layer is not None else None
         if kind is None:
-            return raw(held, layer.class_name if layer is not None else "")
+            return raw(file_layer, layer.class_name if layer is not None else "")
         config = layer.config if layer is not None else {}
-        return _known(held, kind, scale=config.get("scale", True), center=config.get("center", True))
-    if told is None and is_normalization(held):
-        return raw(held, "Normalization")
-    kind = told or (Kind.__members__.get(held.hint) if held.names is None else _by_names(held, shapes))
+        return _typed_layer(file_layer, kind, scale=config.get("scale", True), center=config.get("center", True))
+    if override is None and is_normalization(file_layer):
+        return raw(file_layer, "Normalization")
+    kind = override or (
+        Kind.__members__.get(file_layer.hint) if file_layer.names is None else _by_names(file_layer, shapes)
+    )
     guessed = kind is None
-    kind = kind or _by_shapes(held, shapes)
-    absent = [variable for glob, variable in options.absent.items() if fnmatchcase(held.layer, glob)]
+    kind = kind or _by_shapes(file_layer, shapes)
+    absent = [variable for glob, variable in options.absent.items() if fnmatchcase(file_layer.layer, glob)]
     if unscaled and kind is Kind.batch_normalization and len(shapes) == 3 and not absent:
         absent = ["gamma"]
-    return _known(held, kind, scale="gamma" not in absent, center="beta" not in absent, guessed=guessed)
+    return _typed_layer(file_layer, kind, scale="gamma" not in absent, center="beta" not in absent, guessed=guessed)
 
 
-def _known(held: Held, kind: Kind, *, scale: object = True, center: object = True, guessed: bool = False) -> Known:
+def _typed_layer(
+    file_layer: FileLayer, kind: Kind, *, scale: object = True, center: object = True, guessed: bool = False
+) -> TypedLayer:
     expected = (
-        variables_of(kind, len(held.datasets), scale=bool(scale), center=bool(center)) if held.names is None else []
+        variables_of(kind, len(file_layer.datasets), scale=bool(scale), center=bool(center))
+        if file_layer.names is None
+        else []
     )
-    names = expected or _checked_names(kind, held.names or [])
-    return Known(kind=kind, datasets=dict(zip(names, held.datasets, strict=True)), guessed=guessed)
+    names = expected or _checked_names(kind, file_layer.names or [])
+    return TypedLayer(kind=kind, datasets=dict(zip(names, file_layer.datasets, strict=True)), guessed=guessed)
 
 
 def _checked_names(kind: Kind, names: list[str]) -> list[str]:
@@ -88,10 +94,10 @@ def _checked_names(kind: Kind, names: list[str]) -> list[str]:
     return names
 
 
-def _by_names(held: Held, shapes: Sequence[Shape]) -> Kind | None:
+def _by_names(file_layer: FileLayer, shapes: Sequence[Shape]) -> Kind | None:
     """By the variables' names; a plain `kernel` leaves its convolutions apart by shape."""
-    names = set(held.names or [])
-    if len(shapes) == 1 and len(shapes[0]) == 1 and held.hint.endswith("layer_scale"):
+    names = set(file_layer.names or [])
+    if len(shapes) == 1 and len(shapes[0]) == 1 and file_layer.hint.endswith("layer_scale"):
         return Kind.layer_scale
     if names & {"moving_mean", "moving_variance"}:
         return Kind.batch_normalization
@@ -105,7 +111,7 @@ def _by_names(held: Held, shapes: Sequence[Shape]) -> Kind | None:
     return Kind.dense if "kernel" in names and len(shapes[0]) == 2 else None
 
 
-def _by_shapes(held: Held, shapes: Sequence[Shape]) -> Kind:
+def _by_shapes(file_layer: FileLayer, shapes: Sequence[Shape]) -> Kind:
     """By shapes alone. A wrong guess among convolutions has another shape in torch, or the same values."""
     ranks = [len(shape) for shape in shapes]
     match ranks:
@@ -116,12 +122,12 @@ def _by_shapes(held: Held, shapes: Sequence[Shape]) -> Kind:
         case [2] if shapes[0][0] != shapes[0][1]:
             return Kind.dense
         case [3 | 4 | 5 as rank] | [3 | 4 | 5 as rank, 1]:
-            return _convolution(rank - 2, shapes, held.layer)
+            return _convolution(rank - 2, shapes, file_layer.layer)
         case _:
             pass
     listed = ", ".join("×".join(map(str, shape)) for shape in shapes)
     raise Mismatch(
-        f"variables of shapes {listed} could be several classes; set donor.keras.layers={{{held.layer}: CLASS}} "
+        f"variables of shapes {listed} could be several classes; set donor.keras.layers={{{file_layer.layer}: CLASS}} "
         f"(one of {', '.join(Kind.__members__)})"
     )
 
@@ -136,14 +142,18 @@ def _convolution(axes: int, shapes: Sequence[Shape], name: str) -> Kind:
     return transposed if bias == inputs != last or (bias is None and "transpose" in name) else plain
 
 
-def is_normalization(held: Held) -> bool:
+def is_normalization(file_layer: FileLayer) -> bool:
     """A Normalization layer, which no tensor of a torch model stands for."""
-    return held.hint == "normalization" if held.names is None else {"mean", "variance"} <= set(held.names)
+    return (
+        file_layer.hint == "normalization"
+        if file_layer.names is None
+        else {"mean", "variance"} <= set(file_layer.names)
+    )
 
 
-def raw(held: Held, class_name: str = "") -> Known:
+def raw(file_layer: FileLayer, class_name: str = "") -> TypedLayer:
     """A layer whose tensors stay as Keras has them."""
-    numbers = [dataset.rpartition("/")[2] for dataset in held.datasets]
+    numbers = [dataset.rpartition("/")[2] for dataset in file_layer.datasets]
     in_order = _IN_ORDER.get(class_name, ())[: len(numbers)]
-    names = held.names or [*in_order, *numbers[len(in_order) :]]
-    return Known(kind=None, datasets=dict(zip(names, held.datasets, strict=True)))
+    names = file_layer.names or [*in_order, *numbers[len(in_order) :]]
+    return TypedLayer(kind=None, datasets=dict(zip(names, file_layer.datasets, strict=True)))

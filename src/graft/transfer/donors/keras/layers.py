@@ -49,7 +49,7 @@ class Mismatch(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class TorchTensor:
     """One tensor in torch's layout."""
 
     suffix: str
@@ -87,7 +87,7 @@ def variables_of(
     return names
 
 
-def convert(kind: Kind, shapes: Mapping[str, Shape], *, flattened: int | None = None) -> list[Made]:
+def convert(kind: Kind, shapes: Mapping[str, Shape], *, flattened: int | None = None) -> list[TorchTensor]:
     """What a layer becomes.
 
     Args:
@@ -109,32 +109,32 @@ def convert(kind: Kind, shapes: Mapping[str, Shape], *, flattened: int | None = 
     return _convolution(kind, shapes, rank)
 
 
-def _single(kind: Kind, shapes: Mapping[str, Shape]) -> Made:
+def _single(kind: Kind, shapes: Mapping[str, Shape]) -> TorchTensor:
     variable = SINGLE[kind]
     if kind is not Kind.p_re_lu:
         _ranks(kind, shapes, **{variable: 2 if kind is Kind.embedding else 1})
-        return Made("gamma" if kind is Kind.layer_scale else "weight", variable, shapes[variable], torch.clone)
+        return TorchTensor("gamma" if kind is Kind.layer_scale else "weight", variable, shapes[variable], torch.clone)
     *places, channels = shapes.get(variable, (0,))
     if any(side != 1 for side in places):
         raise Mismatch(
             f"p_re_lu with an alpha of shape {shapes[variable]}, one for each place; torch's has one a channel"
         )
-    return Made("weight", variable, (channels,), torch.flatten)
+    return TorchTensor("weight", variable, (channels,), torch.flatten)
 
 
-def _convolution(kind: Kind, shapes: Mapping[str, Shape], rank: int, prefix: str = "") -> list[Made]:
+def _convolution(kind: Kind, shapes: Mapping[str, Shape], rank: int, prefix: str = "") -> list[TorchTensor]:
     _ranks(kind, shapes, kernel=rank)
     *window, inputs, last = shapes["kernel"]
     if kind.value.startswith("depthwise"):
         outputs, weight = inputs * last, (inputs * last, 1, *window)
-        made = Made(f"{prefix}weight", "kernel", weight, lambda value: _depthwise(value, weight))
+        kernel = TorchTensor(f"{prefix}weight", "kernel", weight, lambda value: _depthwise(value, weight))
     else:  # a transposed convolution has its axes O, I here and I, O in torch, so one reordering serves both
         outputs, weight = (inputs if kind.value.endswith("transpose") else last), (last, inputs, *window)
-        made = Made(f"{prefix}weight", "kernel", weight, _channels_first)
-    return [made, *_bias(kind, shapes, outputs, prefix)]
+        kernel = TorchTensor(f"{prefix}weight", "kernel", weight, _channels_first)
+    return [kernel, *_bias(kind, shapes, outputs, prefix)]
 
 
-def _separable(kind: Kind, shapes: Mapping[str, Shape], rank: int) -> list[Made]:
+def _separable(kind: Kind, shapes: Mapping[str, Shape], rank: int) -> list[TorchTensor]:
     _ranks(kind, shapes, depthwise_kernel=rank, pointwise_kernel=rank)
     *window, inputs, multiplier = shapes["depthwise_kernel"]
     *one, middle, outputs = shapes["pointwise_kernel"]
@@ -143,13 +143,13 @@ def _separable(kind: Kind, shapes: Mapping[str, Shape], rank: int) -> list[Made]
                        f"{shapes['pointwise_kernel']}")  # fmt: skip
     depthwise = (middle, 1, *window)
     return [
-        Made("depthwise.weight", "depthwise_kernel", depthwise, lambda value: _depthwise(value, depthwise)),
-        Made("pointwise.weight", "pointwise_kernel", (outputs, middle, *one), _channels_first),
+        TorchTensor("depthwise.weight", "depthwise_kernel", depthwise, lambda value: _depthwise(value, depthwise)),
+        TorchTensor("pointwise.weight", "pointwise_kernel", (outputs, middle, *one), _channels_first),
         *_bias(kind, shapes, outputs, "pointwise."),
     ]
 
 
-def _dense(shapes: Mapping[str, Shape], flattened: int | None) -> list[Made]:
+def _dense(shapes: Mapping[str, Shape], flattened: int | None) -> list[TorchTensor]:
     _ranks(Kind.dense, shapes, kernel=2)
     inputs, outputs = shapes["kernel"]
     weight, rule = (outputs, inputs), ""
@@ -158,41 +158,41 @@ def _dense(shapes: Mapping[str, Shape], flattened: int | None) -> list[Made]:
         _check_divides(Kind.dense, inputs, flattened)
         rule = f"K.reshape(HW, {flattened}, O).permute(2, 1, 0).reshape(O, -1): rows H, W, C behind a Flatten"
         formula = lambda value: value.reshape(-1, flattened, outputs).permute(2, 1, 0).reshape(weight)  # noqa: E731
-    return [Made("weight", "kernel", weight, formula, rule), *_bias(Kind.dense, shapes, outputs, "")]
+    return [TorchTensor("weight", "kernel", weight, formula, rule), *_bias(Kind.dense, shapes, outputs, "")]
 
 
-def _norm(kind: Kind, shapes: Mapping[str, Shape], flattened: int | None) -> list[Made]:
+def _norm(kind: Kind, shapes: Mapping[str, Shape], flattened: int | None) -> list[TorchTensor]:
     names = {"weight": "gamma", "bias": "beta"}
     if kind is Kind.batch_normalization:
         names |= {"running_mean": "moving_mean", "running_var": "moving_variance"}
     size = next(iter(shapes.values()))
     if any(shape != size for shape in shapes.values()) or (kind is Kind.batch_normalization and len(size) != 1):
         raise Mismatch(f"{kind.value} with variables of shapes {', '.join(map(str, shapes.values()))}")
-    made: list[Made] = []
+    tensors: list[TorchTensor] = []
     for suffix, variable in names.items():
         if variable in shapes:
-            made.append(_vector(kind, suffix, variable, size, flattened))
+            tensors.append(_vector(kind, suffix, variable, size, flattened))
         else:
             constant = float(suffix == "weight")
             rule = f"{constant:g} throughout: the Keras layer has no {variable}"
-            made.append(Made(suffix, None, size, lambda _, value=constant: torch.full(size, value), rule))
-    return made
+            tensors.append(TorchTensor(suffix, None, size, lambda _, value=constant: torch.full(size, value), rule))
+    return tensors
 
 
-def _vector(kind: Kind, suffix: str, variable: str, size: Shape, flattened: int | None) -> Made:
+def _vector(kind: Kind, suffix: str, variable: str, size: Shape, flattened: int | None) -> TorchTensor:
     if flattened is None or size == (flattened,):
-        return Made(suffix, variable, size, torch.clone)
+        return TorchTensor(suffix, variable, size, torch.clone)
     _check_divides(kind, size[0], flattened)
     rule = f"v.reshape(HW, {flattened}).t().reshape(-1): features H, W, C behind a Flatten"
-    return Made(suffix, variable, size, lambda value: value.reshape(-1, flattened).t().reshape(size), rule)
+    return TorchTensor(suffix, variable, size, lambda value: value.reshape(-1, flattened).t().reshape(size), rule)
 
 
-def _bias(kind: Kind, shapes: Mapping[str, Shape], outputs: int, prefix: str) -> list[Made]:
+def _bias(kind: Kind, shapes: Mapping[str, Shape], outputs: int, prefix: str) -> list[TorchTensor]:
     if "bias" not in shapes:
         return []
     if shapes["bias"] != (outputs,):
         raise Mismatch(f"{kind.value} with {outputs} outputs and a bias of shape {shapes['bias']}")
-    return [Made(f"{prefix}bias", "bias", (outputs,), torch.clone)]
+    return [TorchTensor(f"{prefix}bias", "bias", (outputs,), torch.clone)]
 
 
 def _ranks(kind: Kind, shapes: Mapping[str, Shape], **ranks: int) -> None:

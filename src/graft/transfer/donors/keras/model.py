@@ -44,8 +44,8 @@ class KerasModel(nn.Module):
             raise ValueError(f"expected {len(self.inputs)} inputs, received {len(inputs)}")
         values: dict[str, Tensor] = dict(zip(self.inputs, inputs, strict=True))
         for name, operands, compute in self._steps:
-            given = [values[each.name] if isinstance(each, Reference) else each for each in operands]
-            values[name] = compute(*given)
+            arguments = [values[each.name] if isinstance(each, Reference) else each for each in operands]
+            values[name] = compute(*arguments)
         return values[self.to_layer]
 
     def _add(self, graph: Graph, layer: Layer, read: Read) -> None:

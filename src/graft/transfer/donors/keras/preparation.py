@@ -53,7 +53,7 @@ def preparation_of(graph: Graph, read: Read) -> Preparation | None:
         return None
     try:
         model = KerasModel(_of_one_place(graph), read, to=exits[0]).double()
-        offset, matrix = _asked(model, channels)
+        offset, matrix = _responses(model, channels)
     except (Unknown, RuntimeError, ValueError, TypeError, LookupError):
         return None  # the layers stay what they are, and a doubt speaks of each
     turned = channels == 3 and bool(matrix[0, 0] == 0)
@@ -84,7 +84,7 @@ def prepared(offset: Tensor, factors: Tensor, *, turned: bool, layers: Sequence[
     )  # fmt: skip
 
 
-def _asked(model: KerasModel, channels: int) -> tuple[Tensor, Tensor]:
+def _responses(model: KerasModel, channels: int) -> tuple[Tensor, Tensor]:
     """The value at black [C], and by how much each output [C] grows with each colour [C]."""
     images = torch.cat([torch.zeros(1, channels), torch.eye(channels)]).double()[:, None, None]  # [1 + C, 1, 1, C]
     values = model(images)[:, 0, 0]  # [1 + C, C]

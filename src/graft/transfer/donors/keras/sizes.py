@@ -32,8 +32,8 @@ def entering_sizes(graph: Graph, image_size: int | None = None) -> dict[str, Siz
 
 
 def _area(size: Size) -> tuple[int, int]:
-    known = [side for side in size if side is not None]
-    return len(size), sum(known)
+    sides = [side for side in size if side is not None]
+    return len(size), sum(sides)
 
 
 def _image(layer: Layer, image_size: int | None) -> Size:

@@ -20,7 +20,7 @@ _SPELLINGS = {
 
 
 @dataclass(slots=True, kw_only=True)
-class Held:
+class FileLayer:
     """A layer's variables as the file has them."""
 
     layer: str
@@ -35,22 +35,22 @@ class Held:
     """The nested models that it stands in."""
 
 
-def held_variables(file: Hdf5) -> tuple[list[Held], list[str]]:
+def layers_of_file(file: Hdf5) -> tuple[list[FileLayer], list[str]]:
     """The layers that have variables, and remarks about what was left out. Empty where Keras did not write the file."""
     root = next((group for group in ("", "model_weights") if file.texts(group, "layer_names") is not None), None)
-    held = _by_paths(file) if root is None else _by_attributes(file, root)
-    taken = {dataset for layer in held for dataset in layer.datasets}
-    beside = [path for path in (*file.datasets, *file.others) if path not in taken]
+    file_layers = _by_paths(file) if root is None else _by_attributes(file, root)
+    datasets = {dataset for layer in file_layers for dataset in layer.datasets}
+    beside = [path for path in (*file.datasets, *file.others) if path not in datasets]
     remarks = [f"left out: {len(beside)} datasets that are no weights ({beside[0]}, …)"] if beside else []
-    return held, remarks
+    return file_layers, remarks
 
 
-def _by_attributes(file: Hdf5, root: str) -> list[Held]:
+def _by_attributes(file: Hdf5, root: str) -> list[FileLayer]:
     """The legacy .h5 layout: a group for each layer, which lists its weights by name."""
-    held: list[Held] = []
+    file_layers: list[FileLayer] = []
     for top in file.texts(root, "layer_names") or []:
         group = f"{root}/{top}".lstrip("/")
-        layers: dict[str, Held] = {}
+        layers: dict[str, FileLayer] = {}
         for weight in file.texts(group, "weight_names") or []:
             dataset = f"{group}/{weight}"
             if dataset not in file.datasets:
@@ -59,13 +59,13 @@ def _by_attributes(file: Hdf5, root: str) -> list[Held]:
             nested = _nested(top, path)
             name, hint = ".".join(nested), path[-1] if path else top
             layer = layers.setdefault(
-                name, Held(layer=name, hint=hint, datasets=[], names=[], within=tuple(nested[:-1]))
+                name, FileLayer(layer=name, hint=hint, datasets=[], names=[], within=tuple(nested[:-1]))
             )
             layer.datasets.append(dataset)
             assert layer.names is not None
             layer.names.append(_variable(variable, path[-1] if path else top))
-        held.extend(layers.values())
-    return held
+        file_layers.extend(layers.values())
+    return file_layers
 
 
 def _nested(top: str, path: list[str]) -> list[str]:
@@ -81,22 +81,24 @@ def _variable(name: str, layer: str) -> str:
     return _SPELLINGS.get(bare, bare)
 
 
-def _by_paths(file: Hdf5) -> list[Held]:
+def _by_paths(file: Hdf5) -> list[FileLayer]:
     """The layout of .weights.h5 and .keras: `layers/conv2d_1/vars/0`, the layer's name beside them as an attribute."""
-    held: dict[str, Held] = {}
+    file_layers: dict[str, FileLayer] = {}
     for path in file.datasets:
         *where, marker, number = path.split("/") if path.count("/") >= 1 else ["", path]
         if marker != "vars" or not number.isdigit() or any(part in _NO_WEIGHTS for part in where):
             continue
         group = "/".join(where)
-        if group not in held:
+        if group not in file_layers:
             hint = re.sub(r"_\d+$", "", where[-1]) if where else ""
             parts = _parts(file, where)
-            held[group] = Held(layer=".".join(parts), hint=hint, datasets=[], names=None, within=tuple(parts[:-1]))
-        held[group].datasets.append(path)
-    for layer in held.values():
+            file_layers[group] = FileLayer(
+                layer=".".join(parts), hint=hint, datasets=[], names=None, within=tuple(parts[:-1])
+            )
+        file_layers[group].datasets.append(path)
+    for layer in file_layers.values():
         layer.datasets.sort(key=lambda dataset: int(dataset.rpartition("/")[2]))
-    return list(held.values())
+    return list(file_layers.values())
 
 
 def _parts(file: Hdf5, where: list[str]) -> list[str]:
@@ -105,6 +107,6 @@ def _parts(file: Hdf5, where: list[str]) -> list[str]:
         if part in _CONTAINERS:
             continue
         automatic = depth > 0 and where[depth - 1] in _CONTAINERS
-        given = file.text("/".join([*where[: depth + 1], "vars"]), "name") if automatic else None
-        parts.append(given or part)
+        name = file.text("/".join([*where[: depth + 1], "vars"]), "name") if automatic else None
+        parts.append(name or part)
     return parts

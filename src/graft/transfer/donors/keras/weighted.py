@@ -25,10 +25,10 @@ def computation_of(layer: Layer, version: int = 3) -> Computation:
         Unknown: Its class, or how it is set, is not among what graft computes.
     """
     name, config = layer.class_name, layer.config
-    made = _LAYERS.get(name)
-    if made is None:
+    function = _LAYERS.get(name)
+    if function is None:
         raise Unknown(f"a {name[:40]}")
-    compute, first = made(config), config.get("data_format") == "channels_first"
+    compute, first = function(config), config.get("data_format") == "channels_first"
     after = activation(config.get("activation"), version)
 
     def run(variables: Variables, x: Tensor) -> Tensor:
@@ -125,8 +125,8 @@ def _shaped(values: Tensor, x: Tensor, axes: Sequence[int]) -> Tensor:
     return values.reshape([x.shape[axis] if axis in places else 1 for axis in range(x.ndim)])
 
 
-def _axes(written: Any) -> list[int]:
-    return [written] if isinstance(written, int) else list(written)
+def _axes(value: Any) -> list[int]:
+    return [value] if isinstance(value, int) else list(value)
 
 
 def _batch_normalization(config: Mapping[str, Any]) -> Computation:

@@ -23,15 +23,15 @@ def each_axis(value: object, rank: int) -> list[int]:
     return [side if isinstance(side, int) else 1 for side in sides]
 
 
-def pairs(written: Any, rank: int) -> list[tuple[int, int]]:
+def pairs(value: Any, rank: int) -> list[tuple[int, int]]:
     """How many before and behind on each axis: one number, one an axis, or two an axis."""
-    if isinstance(written, int):
-        return [(written, written)] * rank
-    if not isinstance(written, list):
+    if isinstance(value, int):
+        return [(value, value)] * rank
+    if not isinstance(value, list):
         return [(0, 0)] * rank
-    if rank == 1 and len(written) == 2 and all(isinstance(each, int) for each in written):
-        return [(written[0], written[1])]
-    return [(side, side) if isinstance(side, int) else (side[0], side[1]) for side in written]
+    if rank == 1 and len(value) == 2 and all(isinstance(each, int) for each in value):
+        return [(value[0], value[1])]
+    return [(side, side) if isinstance(side, int) else (side[0], side[1]) for side in value]
 
 
 def same_padding(size: int, window: int, stride: int, dilation: int = 1) -> tuple[int, int]:
