@@ -39,9 +39,9 @@ from graft.config.faults import InputError  # noqa: E402
 from graft.sweep.attempt import Claim, Ended  # noqa: E402
 from graft.sweep.conduct import conduct  # noqa: E402
 from graft.sweep.record import COMPLETE, Objective, StudyRecord  # noqa: E402
-from graft.sweep.settings import SweepSettings  # noqa: E402
 from graft.sweep.space import read_space  # noqa: E402
 from graft.sweep.study import read_study  # noqa: E402
+from graft.sweep.sweep_settings import SweepSettings  # noqa: E402
 from graft.system.locks import FileLock  # noqa: E402
 
 FORK = multiprocessing.get_context("fork")

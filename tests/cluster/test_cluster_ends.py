@@ -21,15 +21,15 @@ from graft.sweep.attempt import Claim, Ended
 from graft.sweep.conduct import conduct
 from graft.sweep.ledger import TrialLedger
 from graft.sweep.record import Objective
-from graft.sweep.settings import SweepSettings
 from graft.sweep.space import read_space
+from graft.sweep.sweep_settings import SweepSettings
 
 RECORD = JobRecord(job="7_1", log="/logs/7_1_0_log.err")
 WITHIN = """
 import sys
 from pathlib import Path
-from graft.cluster.task import Task
-Task(command=[sys.executable, "-c", sys.argv[2]], folder=Path(sys.argv[1]), env={"WHO": "child"}, max_requeues=1)()
+from graft.cluster.slurm_task import SlurmTask
+SlurmTask(command=[sys.executable, "-c", sys.argv[2]], folder=Path(sys.argv[1]), env={"WHO": "child"}, max_requeues=1)()
 """
 SLEEP = "import pathlib, time; pathlib.Path('begun').touch(); time.sleep(60)"
 FAIL = "import signal; signal.signal(signal.SIGTERM, lambda *_: exit('a worker was killed')); " + SLEEP

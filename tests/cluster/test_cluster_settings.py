@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from graft.cluster.settings import SlurmSettings, read_slurm_settings
+from graft.cluster.slurm_settings import SlurmSettings, read_slurm_settings
 from graft.cluster.submission import MOST, sbatch_files
 from graft.config.faults import InputError
 from graft.sweep.children import Prepared

@@ -20,11 +20,11 @@ from graft.finetune.step_search import (
     TOLERANCE,
     WARMING,
     Measured,
-    Tuned,
+    SearchResult,
     Way,
     choose,
     measure,
-    tune,
+    search_step,
     ways,
 )
 from graft.models.fingerprint import digests
@@ -130,8 +130,8 @@ def test_weights_stay_so_that_losses_compare_and_gradients_are_the_first_steps(t
 
 
 def test_what_is_measured_is_what_the_ways_compute(tiny):
-    tuned = tune(make(tiny), batches(tiny), tiny.trainer())
-    assert isinstance(tuned, Tuned)
+    tuned = search_step(make(tiny), batches(tiny), tiny.trainer())
+    assert isinstance(tuned, SearchResult)
     assert [each.way for each in tuned.tried[:2]] == [LAST, FIRST]
     assert tuned.tried[2].way.update == "foreach"
     assert all(0 < each.seconds < 60 for each in tuned.tried)
@@ -159,7 +159,7 @@ def test_nothing_of_the_run_changes(tiny, tmp_path):
     torch.manual_seed(3)
     before = digests(tuned.network, names), torch.get_rng_state().tolist()
     wanted = [parameter.requires_grad for parameter in tuned.network.parameters()]
-    chosen = tune(tuned, batches(tiny), tiny.trainer()).way
+    chosen = search_step(tuned, batches(tiny), tiny.trainer()).way
     assert (digests(tuned.network, names), torch.get_rng_state().tolist()) == before
     assert [parameter.requires_grad for parameter in tuned.network.parameters()] == wanted
     assert all(parameter.grad is None for parameter in tuned.network.parameters())
@@ -195,7 +195,7 @@ def test_a_loss_that_breaks_down_is_not_chosen(tiny):
 
 def test_an_argument_the_optimizer_does_not_take_is_told_as_ever(tiny):
     with pytest.raises(InputError, match=r"optimizer\.kwargs"):
-        tune(make(tiny, optimizer=tiny.optimizer(kwargs={"no_such": 1})), batches(tiny), tiny.trainer())
+        search_step(make(tiny, optimizer=tiny.optimizer(kwargs={"no_such": 1})), batches(tiny), tiny.trainer())
 
 
 class Reads(TorchDispatchMode):

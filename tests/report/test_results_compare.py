@@ -12,7 +12,7 @@ from graft.report import write_comparison
 from graft.report.compare import _word
 from graft.report.helped import difference, sentence
 from graft.report.record import RunRecord, read_run
-from graft.report.settings import best, differing, monitored, settings_of
+from graft.report.run_settings import best, differing, monitored, settings_of
 from graft.results.predictions import Predictions, in_order_of
 from graft.results.resampling import bootstrap, paired_difference
 from tests.report.test_results_report import Page

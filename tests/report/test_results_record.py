@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from graft.config.faults import InputError
 from graft.report.record import read_run
-from graft.report.settings import settings_of
+from graft.report.run_settings import settings_of
 from tests.run_folder import write_run
 
 

@@ -25,10 +25,10 @@ from graft.sweep.conduct import conduct
 from graft.sweep.engine import Sweep
 from graft.sweep.ledger import TrialLedger
 from graft.sweep.record import FAILED, JOURNAL, Objective, StudyRecord, training_lock
-from graft.sweep.settings import SweepSettings
 from graft.sweep.sources import Grid
 from graft.sweep.space import read_space
 from graft.sweep.study import read_study
+from graft.sweep.sweep_settings import SweepSettings
 from graft.system.locks import FileLock
 
 LOSS = (Objective(metric="loss", direction="min"),)
@@ -40,7 +40,7 @@ import json, sys, time
 from pathlib import Path
 sys.path.insert(0, str(Path(sys.argv[1])))
 from test_sweep_engine import LOSS, job, run
-from graft.sweep.settings import SweepSettings
+from graft.sweep.sweep_settings import SweepSettings
 folder, seconds = Path(sys.argv[2]), float(sys.argv[5])
 settings, space = json.loads(sys.argv[3]), json.loads(sys.argv[4])
 run(folder, space, job(folder, seconds), SweepSettings(objectives=LOSS, **settings))

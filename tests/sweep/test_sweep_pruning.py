@@ -17,9 +17,9 @@ from graft.sweep.conduct import conduct
 from graft.sweep.job import PARENT, TRIAL, SweepTrial, trial_of_this_job
 from graft.sweep.record import Objective, StudyRecord, training_lock
 from graft.sweep.samplers import make_pruner, make_sampler
-from graft.sweep.settings import SweepSettings
 from graft.sweep.space import read_space
 from graft.sweep.study import read_study, summary
+from graft.sweep.sweep_settings import SweepSettings
 from graft.system.locks import FileLock
 
 LOSS = (Objective(metric="val/loss", direction="min"),)

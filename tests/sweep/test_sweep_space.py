@@ -12,8 +12,8 @@ from graft.config.compose import sweep_name
 from graft.config.faults import ConfigError, InputError
 from graft.sweep.objectives import read_objectives
 from graft.sweep.samplers import make_pruner, make_sampler
-from graft.sweep.settings import read_settings
 from graft.sweep.space import Space, as_text, distributions, measuring, points, read_space
+from graft.sweep.sweep_settings import read_settings
 
 
 def space(*words: str, **params: Any) -> Space:

@@ -13,8 +13,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from graft.sweep.attempt import Claim, Ended, Interrupted
 from graft.sweep.conduct import conduct
 from graft.sweep.record import Objective
-from graft.sweep.settings import SweepSettings
 from graft.sweep.space import read_space
+from graft.sweep.sweep_settings import SweepSettings
 
 REASON = "its process was killed by SIGKILL: out of memory, or by hand"
 SPACES = {"grid": ["x=range(0,{trials})"], "random": ["x=interval(0.0,1.0)"]}

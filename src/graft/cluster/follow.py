@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from graft.cluster.record import JobRecord, enter, has_open_job, read_end, read_record
-from graft.cluster.settings import SlurmSettings
+from graft.cluster.slurm_settings import SlurmSettings
 from graft.cluster.states import JobState, cancel, states_of
 from graft.cluster.submission import submit
 from graft.sweep.attempt import Ended

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from graft.cluster.record import JobRecord, write_record
-from graft.cluster.settings import SlurmSettings
+from graft.cluster.slurm_settings import SlurmSettings
+from graft.cluster.slurm_task import SlurmTask
 from graft.cluster.submitit_text import text_for_sbatch
-from graft.cluster.task import Task
 from graft.config.faults import InputError, one_line
 from graft.sweep.children import Prepared
 
@@ -91,8 +91,8 @@ def _alike(runs: Mapping[int, Prepared]) -> Iterator[dict[int, Prepared]]:
             yield {number: runs[number] for number in numbers[start : start + MOST]}
 
 
-def _task(run: Prepared, settings: SlurmSettings) -> Task:
-    return Task(command=run.command, folder=run.folder, env=run.env, max_requeues=settings.max_requeues)
+def _task(run: Prepared, settings: SlurmSettings) -> SlurmTask:
+    return SlurmTask(command=run.command, folder=run.folder, env=run.env, max_requeues=settings.max_requeues)
 
 
 def _executor(settings: SlurmSettings, run: Prepared, sweep: Path) -> Any:

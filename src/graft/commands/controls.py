@@ -16,7 +16,7 @@ from graft.config.faults import InputError, RunFailed
 
 if TYPE_CHECKING:
     from graft.report.record import RunRecord
-    from graft.report.settings import Settings
+    from graft.report.run_settings import Settings
 
 NAME = "controls"
 HELP = "run a run's config from random weights and as a linear probe, and report how much the transfer helped"
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _carry_out(record: RunRecord, name: str, folder: Path) -> None:
-    from graft.report.settings import settings_of
+    from graft.report.run_settings import settings_of
 
     settings = settings_of(record)
     if name == "linear_probe" and is_linear_probe(settings):

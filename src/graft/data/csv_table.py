@@ -11,7 +11,7 @@ from graft.config.choices import TaskKind
 from graft.config.faults import Fault, nearest
 from graft.config.schema_images import DataConfig
 from graft.data.folder import missing_path
-from graft.data.table import PARTS, Entry, Listing
+from graft.data.table import PARTS, ListedImage, Listing
 from graft.tasks.labels import LABELS, LINE
 
 KEY = "data.root"
@@ -39,7 +39,7 @@ def list_csv(data: DataConfig) -> Listing:
     listing.faults.extend(faults)
     for row, label in zip(rows, labels, strict=True):
         path = os.path.abspath(os.path.join(table.parent, os.path.expanduser(row["path"])))
-        listing.entries.append(Entry(path, row["path"], label, row.get("split", "train")))
+        listing.entries.append(ListedImage(path, row["path"], label, row.get("split", "train")))
     _check_labels(data, listing)
     return listing
 

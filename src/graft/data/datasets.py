@@ -24,7 +24,7 @@ from graft.data.folder import list_folder
 from graft.data.pixels import Unreadable, check_image
 from graft.data.solar_cells import list_solar_cells
 from graft.data.split import carve
-from graft.data.table import PARTS, Entry, Listing, Sample, Table, digest
+from graft.data.table import PARTS, ListedImage, Listing, Sample, Table, digest
 from graft.tasks.labels import LABELS
 
 SOURCES: dict[DataKind, Callable[[DataConfig], Listing]] = {
@@ -87,10 +87,10 @@ class _Look:
     inode: tuple[int, int] = (0, 0)
 
 
-def _look(entries: Sequence[Entry], data: DataConfig, contents: Contents) -> list[tuple[Entry, _Look]]:
+def _look(entries: Sequence[ListedImage], data: DataConfig, contents: Contents) -> list[tuple[ListedImage, _Look]]:
     thorough = data.on_error is OnError.skip
 
-    def look(entry: Entry) -> _Look:
+    def look(entry: ListedImage) -> _Look:
         try:
             check_image(entry.path, data.channels, thorough=thorough)
             content, status = contents.of(entry.path)
@@ -137,7 +137,7 @@ def _check_config(data: DataConfig, listing: Listing) -> list[Fault]:
     return faults
 
 
-def _assign_parts(entries: Sequence[Entry], data: DataConfig, listing: Listing) -> list[Fault]:
+def _assign_parts(entries: Sequence[ListedImage], data: DataConfig, listing: Listing) -> list[Fault]:
     """Carve what is missing off train, and see that every part can do its work."""
     labels = LABELS[data.task]
     fractions = {"test": data.test_fraction, "val": data.val_fraction}
@@ -164,9 +164,9 @@ def _assign_parts(entries: Sequence[Entry], data: DataConfig, listing: Listing) 
     return faults
 
 
-def _twice(sound: Sequence[tuple[Entry, _Look]], data: DataConfig, listing: Listing) -> list[Fault]:
+def _twice(sound: Sequence[tuple[ListedImage, _Look]], data: DataConfig, listing: Listing) -> list[Fault]:
     """One file (also through a link) under two labels, in two parts, or listed twice."""
-    places: dict[tuple[int, int], list[Entry]] = defaultdict(list)
+    places: dict[tuple[int, int], list[ListedImage]] = defaultdict(list)
     for entry, look in sound:
         places[look.inode].append(entry)
     repeated = [entries for entries in places.values() if len(entries) > 1]
@@ -192,6 +192,6 @@ def _unreadable(unreadable: Sequence[tuple[str, str]], key: str) -> Fault:
     )
 
 
-def _sample(entry: Entry, look: _Look, data: DataConfig) -> Sample:
+def _sample(entry: ListedImage, look: _Look, data: DataConfig) -> Sample:
     target = entry.target if data.targets is Targets.soft else None
     return Sample(entry.path, entry.label, target, look.content)

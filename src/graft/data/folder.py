@@ -9,7 +9,7 @@ from PIL import Image
 
 from graft.config.faults import Fault, nearest
 from graft.config.schema_images import DataConfig
-from graft.data.table import Entry, Listing
+from graft.data.table import ListedImage, Listing
 
 KEY = "data.root"
 LAYOUT = "root/train/<class>/… and root/val/<class>/…, or root/<class>/…"
@@ -114,7 +114,7 @@ def _list_part(part: str, place: Path, root: Path, listing: Listing) -> None:
                     remedy="removing the folder if there is no such class",
                 )
             )
-        listing.entries.extend(Entry(path, os.path.relpath(path, root), label, part) for path in files)
+        listing.entries.extend(ListedImage(path, os.path.relpath(path, root), label, part) for path in files)
     suffixes = Image.registered_extensions()
     for place_of_strays in {place, root}:
         for file in _visible(place_of_strays):

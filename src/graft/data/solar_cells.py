@@ -13,7 +13,7 @@ from graft.config.choices import TaskKind
 from graft.config.faults import Fault, InputError
 from graft.config.schema_images import DataConfig
 from graft.data.split import carve
-from graft.data.table import Entry, Listing
+from graft.data.table import ListedImage, Listing
 
 PACKAGE = "elpv_dataset"
 CLASSES = ("functional", "defective")
@@ -49,7 +49,9 @@ def list_solar_cells(data: DataConfig) -> Listing:
         p = float(probability)
         label = (p,) if as_number else int(p > 0.5)
         target = None if as_number else (1 - p, p)
-        listing.entries.append(Entry(str(folder / name), name, label=label, target=target, stratum=(probability, kind)))
+        listing.entries.append(
+            ListedImage(str(folder / name), name, label=label, target=target, stratum=(probability, kind))
+        )
     names = [entry.name for entry in listing.entries]
     for position in carve(names, [entry.stratum for entry in listing.entries], TEST_FRACTION, TEST_SEED):
         listing.entries[position].part = "test"

@@ -78,7 +78,7 @@ class Table:
 
 
 @dataclass(slots=True)
-class Entry:
+class ListedImage:
     """A line of a source's listing: an image that should exist, not looked at yet."""
 
     path: str
@@ -98,7 +98,7 @@ class Listing:
     key: str
     """The config key that led here, named in faults."""
     classes: tuple[str, ...] = ()
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[ListedImage] = field(default_factory=list)
     stray: list[tuple[str, str]] = field(default_factory=list)
     """Images that cannot be used where they lie: path and reason."""
     faults: list[Fault] = field(default_factory=list)

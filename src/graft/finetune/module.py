@@ -19,7 +19,7 @@ from graft.finetune.methods import Methods
 from graft.finetune.metrics import Batch, Evaluating, Sums, trained_figures
 from graft.finetune.noise import seed_noise
 from graft.finetune.optimizer import build_optimizer
-from graft.finetune.progress import Clock, Watch
+from graft.finetune.progress import TrainingClock, Watch
 from graft.finetune.route import EVALUATION, Route
 from graft.finetune.state import add_state, take_up
 from graft.finetune.step_mean import StepMean
@@ -66,7 +66,7 @@ class FineTuning(Evaluating):
         self.sums = Sums()
         self._sums_before = self.sums.values
         self.step_mean = StepMean()
-        self.clock = Clock()
+        self.clock = TrainingClock()
         self.history: list[dict[str, Any]] = []
 
     def adopt(self, plan: TrainingPlan) -> None:
@@ -124,7 +124,7 @@ class FineTuning(Evaluating):
 
     def forget(self) -> None:
         """Back to before training, but for the network's weights."""
-        self.history, self.row, self.sums, self.clock = [], {}, Sums(), Clock()
+        self.history, self.row, self.sums, self.clock = [], {}, Sums(), TrainingClock()
         self.route.leave()
 
     @override

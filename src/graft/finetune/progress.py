@@ -16,7 +16,7 @@ from graft.finetune.unfreeze import Phase
 from graft.models.fingerprint import digests
 
 
-class Clock:
+class TrainingClock:
     """Seconds spent in training and in evaluation, and images trained on, across interruptions."""
 
     def __init__(self) -> None:

@@ -82,7 +82,7 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tuned:
+class SearchResult:
     """What was tried, the configured way first, and what it comes to."""
 
     way: Way
@@ -122,7 +122,7 @@ def ways(
     ]
 
 
-def tune(tuning: FineTuning, batches: Sequence[Mapping[str, Any]], trainer: TrainerConfig) -> Tuned:
+def search_step(tuning: FineTuning, batches: Sequence[Mapping[str, Any]], trainer: TrainerConfig) -> SearchResult:
     """Measures the ways; of the best, the optimizer's other implementation too. Nothing of `tuning` changes, nor do the
     random numbers that come after.
 
@@ -147,7 +147,7 @@ def tune(tuning: FineTuning, batches: Sequence[Mapping[str, Any]], trainer: Trai
         other = measure(tuning, batches, trainer, replace(best, update="foreach"))
         tried.append(other.beside(measured[plain]))
         best = choose([next(each for each in tried if each.way == best), tried[-1]])
-    return Tuned(way=best, tried=tuple(tried))
+    return SearchResult(way=best, tried=tuple(tried))
 
 
 def choose(tried: Sequence[Measured]) -> Way:

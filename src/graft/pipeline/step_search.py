@@ -18,7 +18,7 @@ from graft.config.faults import InputError
 from graft.data.datamodule import DataModule
 from graft.finetune.module import FineTuning
 from graft.finetune.resume import Resumption
-from graft.finetune.step_search import Way, tune
+from graft.finetune.step_search import Way, search_step
 from graft.models.fingerprint import structure_hash
 from graft.plan.describe import columns, precisions_in_words
 from graft.plan.plan import Plan
@@ -100,7 +100,7 @@ def _remembered_or_measured(plan: Plan, tuning: FineTuning, data: DataModule) ->
     place = Path(config.cache.dir) / "tune" / f"{key}.json"
     if config.cache.kind is not CacheKind.none and place.is_file():
         return dict(read_json(place)), f"as measured before ({place})"
-    record: dict[str, Any] = {**tune(tuning, batches, config.trainer).to_dict(), **circumstances}
+    record: dict[str, Any] = {**search_step(tuning, batches, config.trainer).to_dict(), **circumstances}
     if config.cache.kind is not CacheKind.none:
         place.parent.mkdir(parents=True, exist_ok=True)
         write_json(place, record)

@@ -16,8 +16,8 @@ from graft.page.elements import Html, cell, details, document, element, figure, 
 from graft.page.words import count, duration, measured, span
 from graft.report.helped import controls
 from graft.report.record import RunRecord
-from graft.report.settings import Settings, best, differing, monitored, settings_of
-from graft.report.settings import figure as value_of
+from graft.report.run_settings import Settings, best, differing, monitored, settings_of
+from graft.report.run_settings import figure as value_of
 from graft.results.intervals import read_intervals
 from graft.results.predictions import in_order_of
 

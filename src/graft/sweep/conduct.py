@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from graft.config.faults import InputError
 from graft.sweep.record import DESCRIPTION, FAILED, KEYS, RUNNING, StudyRecord, TrialRecord
-from graft.sweep.settings import SweepSettings
 from graft.sweep.space import Space
+from graft.sweep.sweep_settings import SweepSettings
 from graft.system.files import write_json
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from graft.sweep.job import FAILURE_FILE
 from graft.sweep.ledger import Source, TrialLedger
 from graft.sweep.objectives import METRICS_FILE, read_metrics, values_of
 from graft.sweep.record import COMPLETE, FAILED, PRUNED, Objective
-from graft.sweep.settings import SweepSettings
+from graft.sweep.sweep_settings import SweepSettings
 
 POLL_SECONDS = 0.5
 SHOWN = 12  # overrides of a trial on one line

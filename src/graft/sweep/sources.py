@@ -18,8 +18,8 @@ from optuna.trial import FrozenTrial, TrialState
 from graft.config.faults import InputError
 from graft.sweep.record import FAILED, TrialRecord
 from graft.sweep.samplers import make_sampler
-from graft.sweep.settings import SweepSettings
 from graft.sweep.space import Space, as_text, distributions, points
+from graft.sweep.sweep_settings import SweepSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

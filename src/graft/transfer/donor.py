@@ -17,8 +17,8 @@ from torch.nn.parameter import is_lazy
 from graft.config.schema import PreprocessConfig
 from graft.models.fingerprint import combined, digest
 from graft.transfer.habits import Doubt
+from graft.transfer.layer_settings import UNKNOWN, layers_of
 from graft.transfer.ledger import TensorInfo, TransferError
-from graft.transfer.settings import UNKNOWN, layers_of
 
 
 @dataclass(slots=True, kw_only=True)

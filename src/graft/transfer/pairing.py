@@ -10,10 +10,10 @@ from graft.config.faults import nearest
 from graft.config.patterns import instead_of_glob
 from graft.models.stages import is_counter
 from graft.transfer.adapt import Adapter, Chain, Combining, Misfit, Site, fit, parse
+from graft.transfer.layer_settings import Differences
 from graft.transfer.ledger import TensorInfo
 from graft.transfer.names import Globs, Landing, Rename, Stripped, common, land, parse_renames, strippings
 from graft.transfer.rules import Rules
-from graft.transfer.settings import Differences
 from graft.transfer.spellings import translate
 from graft.transfer.structure import disagreement
 

@@ -10,8 +10,8 @@ from torch.nn.parameter import is_lazy
 
 from graft.transfer.donor import check_dense, dtype_name
 from graft.transfer.habits import Habit, Habits, habits_of
+from graft.transfer.layer_settings import UNKNOWN, layers_of
 from graft.transfer.ledger import TensorInfo, TransferError
-from graft.transfer.settings import UNKNOWN, layers_of
 
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 

@@ -127,7 +127,7 @@ class GpusLauncher(WorkersLauncher):
 
 
 class SlurmLauncher(ProcessLauncher):
-    """Each job a job of SLURM's, all of them together an array; graft.cluster.settings says what the keys mean."""
+    """Each job a job of SLURM's, all of them together an array; `graft.cluster.slurm_settings` has the keys."""
 
     def __init__(self, **settings: Any) -> None:
         from graft.config.hydra_job import plain_settings
@@ -136,7 +136,7 @@ class SlurmLauncher(ProcessLauncher):
         self.slurm = plain_settings(settings)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from graft.cluster.settings import read_slurm_settings
+        from graft.cluster.slurm_settings import read_slurm_settings
         from graft.cluster.submission import check_installed
 
         self.hydra_context = hydra_context

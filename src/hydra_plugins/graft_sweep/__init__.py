@@ -80,9 +80,9 @@ class _LedgerSweeper(Sweeper):
         from graft.commands.report import write_study_page
         from graft.config.faults import InputError
         from graft.sweep.conduct import check_optuna, conduct
-        from graft.sweep.settings import read_settings
         from graft.sweep.space import measuring, points, read_space
         from graft.sweep.study import failures, summary
+        from graft.sweep.sweep_settings import read_settings
 
         settings = read_settings(self.settings)
         config, context = self.config, self.hydra_context

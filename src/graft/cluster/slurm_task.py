@@ -29,7 +29,7 @@ RANK_OF_SRUN = "SLURM_PROCID"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class SlurmTask:
     """One process of the job; srun starts as many as the run has. Pickled by submitit, called in the job.
 
     Args:
