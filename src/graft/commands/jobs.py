@@ -11,6 +11,7 @@ from graft.cluster.record import enter, has_open_job, read_end, read_record
 from graft.cluster.states import JobState, states_of
 from graft.config.faults import InputError
 from graft.config.options import positive
+from graft.page.terminal import aligned
 from graft.sweep.attempt import Claim, Ended
 from graft.sweep.children import ERRORS, OUTPUT
 from graft.sweep.conduct import check_optuna
@@ -73,11 +74,7 @@ def table(study: StudyRecord, states: Mapping[str, JobState] | None) -> str:
         record = read_record(trial.folder)
         state = (states or {}).get(record.job) if record and trial.state == RUNNING else None
         rows.append((str(trial.number), record.job if record else "", _standing(trial, state), _note(study, trial)))
-    widths = [max(len(row[place]) for row in rows) for place in range(3)]
-    return "\n".join(
-        f"{number:>{widths[0]}}  {job:{widths[1]}}  {state:{widths[2]}}  {note}".rstrip()
-        for number, job, state, note in rows
-    )
+    return "\n".join(aligned(rows, right=[0]))
 
 
 def _standing(trial: TrialRecord, state: JobState | None) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from graft.config.choices import CacheKind, DonorKind
 from graft.finetune.decay import CONFIG, LIBRARY, TABLE
 from graft.finetune.groups import Group
+from graft.page.terminal import aligned
 from graft.page.words import for_each_purpose, moment, precision_name
 from graft.plan.checks import SHOWN_NAMES
 from graft.plan.plan import Plan
@@ -35,16 +36,9 @@ def size(number: float) -> str:
     return f"{count(number)}B"
 
 
-def columns(rows: Iterable[Sequence[str]]) -> str:
+def columns(rows: Sequence[Sequence[str]]) -> str:
     """Aligned columns: the first to the left, the others to the right."""
-    cells = [tuple(row) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in cells
-    )
+    return "\n".join(aligned(rows, right=range(1, len(rows[0]))))
 
 
 def _data(plan: Plan) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
+from graft.page.terminal import aligned
 from graft.sweep.ledger import DIRECTIONS, TrialLedger
 from graft.sweep.objectives import read_objectives
 from graft.sweep.record import COMPLETE, STATES, StudyRecord, TrialRecord, read_description
@@ -111,23 +112,15 @@ def failures(study: StudyRecord) -> str:
     """A table of the trials that failed, or nothing."""
     if not study.failed:
         return ""
-    rows = [(str(trial.number), _choices(trial), trial.reason) for trial in study.failed]
-    headers = ("trial", "overrides", "reason")
-    widths = [max(len(row[place]) for row in [headers, *rows]) for place in (0, 1)]
+    rows = [("trial", "overrides", "reason")]
+    for trial in study.failed:
+        first, *rest = trial.reason.splitlines() or [""]
+        rows += [(str(trial.number), _choices(trial), first), *(("", "", line) for line in rest)]
     return "\n".join([
-        f"{len(rows)} of {len(study.trials)} trials failed:",
-        _row(headers, widths),
-        *(_row(row, widths) for row in rows),
+        f"{len(study.failed)} of {len(study.trials)} trials failed:",
+        *(f"  {line}" for line in aligned(rows, right=[0])),
         "the same command with hydra.sweeper.retry_failed=true tries them again",
     ])  # fmt: skip
-
-
-def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """Further lines of the last cell stand below its first."""
-    first, *rest = cells[2].splitlines() or [""]
-    lines = [f"  {cells[0]:>{widths[0]}}  {cells[1]:{widths[1]}}  {first}"]
-    lines += [" " * (widths[0] + widths[1] + 6) + line for line in rest]
-    return "\n".join(lines)
 
 
 def _line(study: StudyRecord, trial: TrialRecord) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from graft.config.faults import InputError
 from graft.config.schema import PreprocessConfig
+from graft.page.terminal import aligned
 
 if TYPE_CHECKING:
     from graft.transfer.adapt import Chain
@@ -200,14 +201,9 @@ class Ledger:
             for entry in self.tensors
         ]
         excused = [f"excused: {entry.source} ({entry.reason})" for entry in self.donor_tensors if not entry.used]
-        return "\n".join([self.headline, *self.remarks, *_columns([header, *rows]), *excused])
+        return "\n".join([self.headline, *self.remarks, *aligned([header, *rows]), *excused])
 
 
 def _percent(fraction: float) -> str:
     """Rounded, but 100 % only for all of it and 0 % only for none."""
     return f"{min(max(fraction, 0.001), 0.999) if 0 < fraction < 1 else fraction:.1%}"
-
-
-def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
