@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -16,12 +16,12 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler, PyTorchProfiler
 from rich.console import Console
 
-from graft.config.faults import ConfigError, InputError, RunFailed, one_line
+from graft.config.faults import ConfigError, InputError, RunFailed
 from graft.config.figures import monitor_fault
 from graft.config.schema import CheckpointConfig, TrainerConfig
 from graft.finetune.callbacks import Checkpoints, EpochLines, EpochRows, best_row, explain_lost_process
 from graft.finetune.checkpoint import BEST, FOLDER, LAST, CheckpointFile, read_checkpoint
-from graft.finetune.fit_result import FitResult
+from graft.finetune.fit_result import FitResult, outcome_of, ways_of
 from graft.finetune.hardware import hardware, known_to_be_none, precisions, quiet_lightning, strategy
 from graft.finetune.head_loop import HeadLoop, trains_head_alone
 from graft.finetune.methods.recompute import recomputed
@@ -29,10 +29,10 @@ from graft.finetune.metrics import Outputs, Shares
 from graft.finetune.module import FineTuning
 from graft.finetune.pruning import Pruning, Watcher
 from graft.finetune.resume import Resumption, prepare
-from graft.finetune.route import EVALUATION, WHOLE
-from graft.finetune.shrink import Beginning, free_memory, with_smaller_batches
+from graft.finetune.shrink import Beginning
 from graft.finetune.state import STATE
 from graft.finetune.training_plan import Timeline
+from graft.finetune.within_memory import train_within_memory
 from graft.system.machine import denormals_as_zero, keep_freed_memory, threads
 from graft.system.processes import is_first
 from graft.system.stopping import StopSignals
@@ -93,84 +93,66 @@ def fit(
     def say(line: str) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
+    resumption = _prepare(tuning, datamodule, folder, trainer, checkpoint, resume, say)
+    profiler = _profiler(trainer, folder)
+    beginning = Beginning(tuning.network, tuning.watch.injected)
+    shared_out = threads(trainer.threads or (1 if tuning.is_small else None))
+
+    def new_trainer() -> L.Trainer | HeadLoop:
+        return make_trainer(
+            trainer, tuning, checkpoint, loggers, folder, CheckpointFile(resumption.path, resumption.take),
+            console=console, signals=signals, profiler=profiler, watcher=watcher,
+        )  # fmt: skip
+
+    with (
+        quiet_lightning(), known_to_be_none(), shared_out, denormals_as_zero(), _recomputing(tuning, trainer),
+        explain_lost_process(folder),
+    ):  # fmt: skip
+        lightning = train_within_memory(
+            tuning, datamodule, folder, new_trainer, signals, beginning, resumption.path, say
+        )
+        tuning.clock.go(None)
+        lightning.strategy.barrier()  # the first process has given best.ckpt its name
+        chosen = _best_epoch(tuning.history, checkpoint)
+        best = _take_best(tuning, folder)
+        results = _evaluate(lightning, tuning, cast(L.LightningDataModule, datamodule), datamodule)
+        _check_finite({**chosen, **results["metrics"]}, checkpoint.monitor)
+    tuning.network.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
+    return FitResult(
+        **results,
+        **outcome_of(tuning),
+        trained={name: value for name, value in chosen.items() if name.startswith("train/")},
+        best_epoch=chosen["epoch"],
+        best_path=best,
+        last_path=folder / FOLDER / LAST,
+        resumed_from=resumption.path,
+        profile=profiler.shares() if isinstance(profiler, Shares) else {},
+        precision=precisions(trainer),
+        prefix=ways_of(tuning),
+    )
+
+
+def _prepare(
+    tuning: FineTuning,
+    datamodule: Batches,
+    folder: Path,
+    trainer: TrainerConfig,
+    checkpoint: CheckpointConfig,
+    resume: str | Resumption,
+    say: Callable[[str], None],
+) -> Resumption:
+    """Checks what fits together, and has network, machine and the folder of checkpoints ready for the first step."""
     _check(tuning, checkpoint)
     tuning.shared["checkpoint.monitor and checkpoint.direction"] = f"{checkpoint.monitor} {checkpoint.direction}"
     _check_timeline(tuning.plan.timeline, datamodule, trainer)
     tuning.adopt(tuning.plan)
     resumption = resume if isinstance(resume, Resumption) else Resumption(resume, folder, say)
-    path = resumption.path
     if is_first():
         prepare(resumption, folder / FOLDER, checkpoint)
     _lay_out_memory(tuning, trainer)
-    profiler = _profiler(trainer, folder)
-    beginning = Beginning(tuning.network, tuning.watch.injected)
-    data = cast(L.LightningDataModule, datamodule)
     if hardware(trainer)["accelerator"] == "cpu":
         keep_freed_memory()
-    shared_out = threads(trainer.threads or (1 if tuning.is_small else None))
-    with (
-        quiet_lightning(), known_to_be_none(), shared_out, denormals_as_zero(), _recomputing(tuning, trainer),
-        explain_lost_process(folder),
-    ):  # fmt: skip
-        start = path
-        while True:
-            lightning = make_trainer(
-                trainer, tuning, checkpoint, loggers, folder, CheckpointFile(path, resumption.take),
-                console=console, signals=signals, profiler=profiler, watcher=watcher,
-            )  # fmt: skip
-            try:
-                with signals.deferred():
-                    lightning.fit(tuning, datamodule=data, ckpt_path=start, weights_only=True)
-                break
-            except torch.OutOfMemoryError as error:
-                reason = one_line(error)
-            plan = with_smaller_batches(tuning.plan, datamodule, reason, say)
-            del lightning
-            free_memory()
-            start = last if (last := folder / FOLDER / LAST).exists() else path
-            if start is None:
-                beginning.restore()
-            tuning.forget()
-            tuning.adopt(plan.derived(decisions=()))
-        tuning.clock.go(None)
-        lightning.strategy.barrier()  # the first process has given best.ckpt its name
-        chosen = _best_epoch(tuning.history, checkpoint)
-        best = _take_best(tuning, folder)
-        results = _evaluate(lightning, tuning, data, datamodule)
-        _check_finite({**chosen, **results["metrics"]}, checkpoint.monitor)
-    tuning.network.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
-    verified = tuning.watch.verified()
-    spent = tuning.clock.seconds
-    return FitResult(
-        **results,
-        trained={name: value for name, value in chosen.items() if name.startswith("train/")},
-        history=tuning.history,
-        seconds=sum(spent.values()),
-        first_step=tuning.clock.first_step,
-        images_per_second=tuning.clock.images / spent["training"] if spent["training"] else 0.0,
-        epochs=len(tuning.history),
-        steps=tuning.history[-1]["step"],
-        batch_size=tuning.plan.timeline.batch_size,
-        accumulate=tuning.plan.timeline.accumulate,
-        steps_skipped=tuning.finite.skipped,
-        best_epoch=chosen["epoch"],
-        best_path=best,
-        last_path=folder / FOLDER / LAST,
-        resumed_from=path,
-        frozen_verified=verified,
-        moved=tuple(sorted(tuning.watch.moved)),
-        moved_statistics=tuple(sorted(tuning.watch.moved_statistics())),
-        phases=tuning.plan.phases,
-        profile=profiler.shares() if isinstance(profiler, Shares) else {},
-        precision=precisions(trainer),
-        prefix=_ways(tuning),
-    )
-
-
-def _ways(tuning: FineTuning) -> dict[str, dict[str, str]]:
-    """How frozen prefixes ran on images; a mean of the weights is evaluated whole."""
-    mean = {} if tuning.methods.average is None else {EVALUATION: WHOLE}
-    return {cut: {**ways, **mean} for cut, ways in tuning.route.ways.items()}
+    return resumption
 
 
 def _check_timeline(timeline: Timeline, datamodule: Batches, trainer: TrainerConfig) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from graft.finetune.metrics import Outputs
+from graft.finetune.module import FineTuning
+from graft.finetune.route import EVALUATION, WHOLE
 from graft.finetune.unfreeze import Phase
 
 BEFORE = 0
@@ -68,3 +70,29 @@ class FitResult:
     def figures(self) -> dict[str, float]:
         """All that was measured of the best epoch."""
         return {**self.trained, **self.metrics}
+
+
+def outcome_of(tuning: FineTuning) -> dict[str, Any]:
+    """How the training went: fields of a FitResult."""
+    seconds = tuning.clock.seconds
+    return {
+        "frozen_verified": tuning.watch.verified(),
+        "moved": tuple(sorted(tuning.watch.moved)),
+        "moved_statistics": tuple(sorted(tuning.watch.moved_statistics())),
+        "history": tuning.history,
+        "seconds": sum(seconds.values()),
+        "first_step": tuning.clock.first_step,
+        "images_per_second": tuning.clock.images / seconds["training"] if seconds["training"] else 0.0,
+        "epochs": len(tuning.history),
+        "steps": tuning.history[-1]["step"],
+        "batch_size": tuning.plan.timeline.batch_size,
+        "accumulate": tuning.plan.timeline.accumulate,
+        "steps_skipped": tuning.finite.skipped,
+        "phases": tuning.plan.phases,
+    }
+
+
+def ways_of(tuning: FineTuning) -> dict[str, dict[str, str]]:
+    """How frozen prefixes ran on images; a mean of the weights is evaluated whole."""
+    mean = {} if tuning.methods.average is None else {EVALUATION: WHOLE}
+    return {cut: {**ways, **mean} for cut, ways in tuning.route.ways.items()}
