@@ -16,7 +16,8 @@ from graft.config.choices import AUTO
 from graft.config.schema import Config
 from graft.data.table import Table
 from graft.finetune.optimizer import state_numbers
-from graft.models.network import network_for
+from graft.models.memo import once_for
+from graft.models.network import Network, network_for
 from graft.models.stages import tensor_names
 from graft.plan.head_start import plan_start
 from graft.plan.methods import lora_of, schedule_of
@@ -102,6 +103,17 @@ def activation_numbers(module: nn.Module, image_CHW: tuple[int, int, int], train
         for hook in hooks:
             hook.remove()
     return stored + alive
+
+
+def activations_of(network: Network, channels: int, trained: frozenset[str]) -> int:
+    image_CHW = (channels, network.preprocess.image_size, network.preprocess.image_size)
+    return once_for(
+        network,
+        lambda: activation_numbers(network.module, image_CHW, trained),
+        "activations",
+        image_CHW,
+        sorted(trained),
+    )
 
 
 LARGEST = 256

@@ -17,17 +17,16 @@ from graft.finetune.methods.lora import plain_name
 from graft.finetune.optimizer import state_numbers
 from graft.finetune.training_plan import Timeline, TrainingPlan, plan_training
 from graft.finetune.unfreeze import Phase, thawed
-from graft.models.memo import once_for
 from graft.models.network import Network, network_for, with_donor_preprocess
 from graft.models.stage_head import head_in_words
 from graft.models.stages import HEAD, tensor_names
 from graft.plan.batches import fewest_images
 from graft.plan.checks import altered_layers, check_monitor, check_not_random, norm_policy
-from graft.plan.features import CachePlan, keep_all_blocks, plan_cache, prefix_in_words
+from graft.plan.features import CachePlan, prefix_in_words
 from graft.plan.head_start import StartPlan, plan_start
-from graft.plan.memory import Memory, activation_numbers, estimate_memory
+from graft.plan.memory import Memory, activations_of, estimate_memory
 from graft.plan.methods import anchors_of, lora_of, numbers_beside, schedule_of, teacher_of
-from graft.plan.solver import SolverPlan, network_of_all_blocks, plan_solver
+from graft.plan.solver import SolverPlan, plan_features
 from graft.tasks.registry import task_of
 from graft.tasks.task import Task
 from graft.transfer import Donor, Ledger, account_donor, target_of_module
@@ -235,16 +234,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor], ove
     assert training is not None
     assert fewest is not None
     network = with_donor_preprocess(network, config, ledger.preprocess)
-    cache = plan_cache(
-        config, table, network, training.phases, training.undecided, steps_per_epoch=training.steps_per_epoch
-    )
-    solver = plan_solver(config, table, network, training, cache, overrides)
-    blocks = network_of_all_blocks(config, network) if solver.solves else None
-    if blocks is not None and blocks is not network:
-        wider = keep_all_blocks(cache, config, table, blocks)
-        cache, blocks = (cache, None) if wider is None else (wider, blocks)
-    side = network.preprocess.image_size
-    image_CHW = (config.data.channels, side, side)
+    cache, solver, blocks = plan_features(config, table, network, training, overrides)
     return Plan(
         config=config,
         table=table,
@@ -260,7 +250,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor], ove
         trainable=sum(group.parameters for group in training.groups),
         total=sum(parameter.numel() for parameter in network.module.parameters()),
         memory=estimate_memory(
-            network.module, activations=_activations(network, image_CHW, trained),
+            network.module, activations=activations_of(network, config.data.channels, trained),
             batch_size=config.data.images, trainable=trained, state=state,
             beside=numbers_beside(config.method, network, trained, anchors, teacher),
         ),
@@ -278,16 +268,6 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor], ove
             *norm_policy(config.freeze_bn, network, states),
         ),
     )  # fmt: skip
-
-
-def _activations(network: Network, image_CHW: tuple[int, int, int], trained: frozenset[str]) -> int:
-    return once_for(
-        network,
-        lambda: activation_numbers(network.module, image_CHW, trained),
-        "activations",
-        image_CHW,
-        sorted(trained),
-    )
 
 
 def _optimizer_state(network: Network, trained: frozenset[str], optimizer: OptimizerConfig) -> int:

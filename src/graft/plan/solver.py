@@ -18,7 +18,7 @@ from graft.heads.choice import FEW, FOLDS
 from graft.heads.solve import PENALTIES
 from graft.models.heads import DropoutLinear
 from graft.models.network import Network, network_for
-from graft.plan.features import CachePlan
+from graft.plan.features import CachePlan, keep_all_blocks, plan_cache
 
 SOLVABLE = (HeadKind.linear, HeadKind.stages, HeadKind.auto)
 STEPS = (
@@ -133,3 +133,18 @@ def network_of_all_blocks(config: Config, network: Network) -> Network | None:
         return replace(network_for(settings, network.classes, device="meta"), preprocess=network.preprocess)
     except InputError:
         return None
+
+
+def plan_features(
+    config: Config, table: Table, network: Network, training: TrainingPlan, overrides: Sequence[str]
+) -> tuple[CachePlan, SolverPlan, Network | None]:
+    """What is computed once, how the head is trained, and the network of all blocks where that is measured too."""
+    cache = plan_cache(
+        config, table, network, training.phases, training.undecided, steps_per_epoch=training.steps_per_epoch
+    )
+    solver = plan_solver(config, table, network, training, cache, overrides)
+    blocks = network_of_all_blocks(config, network) if solver.solves else None
+    if blocks is not None and blocks is not network:
+        wider = keep_all_blocks(cache, config, table, blocks)
+        cache, blocks = (cache, None) if wider is None else (wider, blocks)
+    return cache, solver, blocks
