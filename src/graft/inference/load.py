@@ -27,13 +27,20 @@ SHOWN = 3
 def load(path: Path | str, *, import_code: bool = False) -> nn.Module:
     """Opens a run's folder or an exported model: the network in eval mode, with `.classes`, `.preprocess`, `.answers`.
 
-    `model.classes` are the names of the classes, labels or numbers; `model.preprocess(image)` takes a path or a PIL
-    image and gives what the network takes, float32 [C, S, S]; `model.answers(outputs)` makes probabilities of each
-    class or label, or numbers in their units, of what it gives:
+    `model.classes` are the names of the classes, labels or numbers. `model.preprocess(image)` takes a path or a PIL
+    image and returns what the network takes: float32 [C, S, S]. `model(images)` takes a batch of these [B, C, S, S] and
+    returns outputs [B, K]. `model.answers(outputs)` returns [B, K] too: the probability of each class or label, or each
+    number in its unit.
 
-        model = graft.load("outputs/…")
-        outputs = model(model.preprocess("cell.png")[None])
-        dict(zip(model.classes, model.answers(outputs)[0].tolist()))
+    >>> model = load(folder)  # of a run, or of `graft export`
+    >>> model.classes
+    ('ant', 'bee', 'cicada')
+    >>> images = model.preprocess(picture)[None]  # a path or a PIL image
+    >>> tuple(images.shape)
+    (1, 3, 64, 64)
+    >>> answers = model.answers(model(images))
+    >>> tuple(answers.shape), round(answers.sum().item(), 5)
+    ((1, 3), 1.0)
 
     Args:
         import_code: a custom head's class is imported from where the record says. Only for files that one trusts.

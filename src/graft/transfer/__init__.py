@@ -62,6 +62,22 @@ def transfer(
 ) -> Ledger:
     """Fills a module's tensors from a donor, every one accounted for, or changes nothing.
 
+    >>> from torch import equal, nn
+    >>> donor = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    >>> target = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 5))
+    >>> ledger = transfer(donor, target, skip=["1.*"], ignore=["1.*"])
+    >>> print(ledger)
+    Sequential (module): 2 copied, 2 initialized; 2 donor tensors used, 2 excused; 42.9% of the parameters transferred
+    target    verdict      shape  source    rule and reason
+    0.weight  copied       3×4    0.weight
+    0.bias    copied       3      0.bias
+    1.weight  initialized  5×3    -         skip: 1.*
+    1.bias    initialized  5      -         skip: 1.*
+    excused: 1.weight (ignore: 1.*)
+    excused: 1.bias (ignore: 1.*)
+    >>> equal(target[0].weight, donor[0].weight)
+    True
+
     Args:
         donor: A module (or a layer of one), a mapping of tensors, a file's path, or an open `Donor`.
         target: The module (or layer) that receives. Its tensors keep their identity, device and dtype.

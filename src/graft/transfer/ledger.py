@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 class TransferError(InputError):
     """The donor does not account for the target; nothing was written.
 
+    >>> from graft import transfer
+    >>> from torch import nn
+    >>> try:
+    ...     transfer(nn.Linear(4, 2), nn.Linear(4, 2, bias=False))
+    ... except TransferError as error:
+    ...     print(error.unfilled, error.unused)
+    () ('bias',)
+
     Attributes:
         unfilled: Target names that nothing fills.
         unused: Donor names that nothing uses.
@@ -100,7 +108,18 @@ class DonorEntry:
 
 @dataclass(slots=True, kw_only=True)
 class Ledger:
-    """Every target tensor with its verdict and every donor tensor with its status; nothing else exists."""
+    """What a transfer did: every target tensor with its verdict, every donor tensor with its status.
+
+    `print(ledger)` shows a table, `ledger.summary` has the counts, and `ledger.to_dict()` is transfer.json's form.
+
+    >>> from graft import transfer
+    >>> from torch import nn
+    >>> ledger = transfer(nn.Linear(4, 2), nn.Linear(4, 2))
+    >>> ledger.summary["copied"], ledger.summary["parameters_transferred_fraction"]
+    (2, 1.0)
+    >>> [(entry.target, entry.verdict.value) for entry in ledger.tensors]
+    [('weight', 'copied'), ('bias', 'copied')]
+    """
 
     tensors: list[Entry]
     donor_tensors: list[DonorEntry]
