@@ -14,7 +14,7 @@ import torch
 
 from graft.config.faults import InputError
 from graft.features.cache_folder import CacheFolder, exclusive
-from graft.features.store import PARTIAL, Entry, Writer, entry_bytes, entry_path
+from graft.features.store import PARTIAL, StoredRows, Writer, entry_bytes, entry_path
 from graft.system.stopping import Stopped
 
 KEY, OTHER = "ab" * 32, "cd" * 32
@@ -25,7 +25,7 @@ def folder(path: Path, *, max_gb: float = 1.0, said: list[str] | None = None) ->
     return CacheFolder(path, max_gb=max_gb, say=(said if said is not None else []).append)
 
 
-def ask(cache: CacheFolder, key: str = KEY, fill: Callable[[Writer], None] | None = None) -> Entry:
+def ask(cache: CacheFolder, key: str = KEY, fill: Callable[[Writer], None] | None = None) -> StoredRows:
     return cache.open_or_write(
         key, shape=(100, 20), dtype="float32", record={}, fill=fill or (lambda writer: writer.append(ROWS))
     )

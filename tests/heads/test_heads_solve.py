@@ -138,7 +138,7 @@ def test_blocks_find_the_head_that_rows_held_at_once_do(monkeypatch):
     y = classes(x, 3)
     loss = Softmax(300.0, one_hot(y, 3))
     held = solve(x, loss, penalties=[1e-3]).head
-    monkeypatch.setattr(solving, "HELD", 0)
+    monkeypatch.setattr(solving, "IN_MEMORY", 0)
     monkeypatch.setattr(solving, "BLOCK", 64)
     assert torch.allclose(solve(x, loss, penalties=[1e-3]).head(x).softmax(1), held(x).softmax(1), atol=2e-5)
     monkeypatch.setattr(solving, "ROTATED", 4)

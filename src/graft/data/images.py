@@ -19,7 +19,7 @@ from graft.data.pixels import Unreadable, measure, read_pixels
 from graft.data.table import Sample
 from graft.data.transforms import resize
 from graft.features.cache_folder import CacheFolder
-from graft.features.store import Entry, Writer
+from graft.features.store import StoredRows, Writer
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -82,7 +82,7 @@ class StoredImages:
         rows: which of the store's images these are.
     """
 
-    def __init__(self, entry: Entry, rows: Sequence[int], channels: int) -> None:
+    def __init__(self, entry: StoredRows, rows: Sequence[int], channels: int) -> None:
         count, start = entry.header.record["images"], entry.header.record["index_at"]
         table_N4 = entry.tensor[start : start + count * _COLUMNS * _ALIGNMENT].view(torch.int64).view(count, _COLUMNS)
         self.bytes, self.channels = entry.tensor, channels

@@ -20,7 +20,7 @@ from graft.config.faults import InputError, RunFailed
 from graft.features.cache_folder import CacheFolder
 from graft.features.dataset import FeatureDataset, pack
 from graft.features.ingredients import Ingredients
-from graft.features.store import DTYPES, Entry, Writer, entry_bytes
+from graft.features.store import DTYPES, StoredRows, Writer, entry_bytes
 from graft.system.machine import threads
 from graft.system.stopping import outlive_signals
 
@@ -118,7 +118,7 @@ class FeatureCache:
         entry = self.folder.open(ingredients.key(layout.digest))
         return None if entry is None else _datasets(entry, layout, parts, channels_last)
 
-    def _compute(self, key: str, rows: _Rows, dtype: str, record: Mapping[str, Any]) -> Entry:
+    def _compute(self, key: str, rows: _Rows, dtype: str, record: Mapping[str, Any]) -> StoredRows:
         def fill(writer: Writer) -> None:
             done = 0
             loader = DataLoader(
@@ -142,7 +142,7 @@ class FeatureCache:
 
 
 def _datasets(
-    entry: Entry, layout: _Layout, parts: Mapping[str, PartImages], channels_last: bool
+    entry: StoredRows, layout: _Layout, parts: Mapping[str, PartImages], channels_last: bool
 ) -> dict[str, FeatureDataset]:
     return {
         name: FeatureDataset(entry, rows=layout.rows[name], columns=part.columns, channels_last=channels_last)
@@ -287,8 +287,8 @@ def _lay_out(parts: Mapping[str, PartImages], views: int) -> _Layout:
     rows = dict(zip(plain, torch.from_numpy(row_of).split(counts), strict=True))
     numbers = np.repeat([names.index(name) for name in plain], counts)
     indices = np.concatenate([np.arange(count) for count in counts]) if counts else np.arange(0)
-    found = np.stack([numbers, np.zeros_like(indices), indices], axis=1)[first]
-    sources = [torch.from_numpy(found.astype(np.int32))]
+    keys = np.stack([numbers, np.zeros_like(indices), indices], axis=1)[first]
+    sources = [torch.from_numpy(keys.astype(np.int32))]
     digest = hashlib.sha256(f"{ordered.dtype} ".encode() + ordered.tobytes())
     total = len(ordered)
     for name in random:

@@ -17,8 +17,8 @@ from graft.features.store import (
     PARTIAL,
     SUFFIX,
     Damaged,
-    Entry,
     Header,
+    StoredRows,
     Writer,
     entry_bytes,
     entry_path,
@@ -64,7 +64,7 @@ class CacheFolder:
         self.say = say
         self._damaged: set[str] = set()
 
-    def open(self, key: str) -> Entry | None:
+    def open(self, key: str) -> StoredRows | None:
         """The entry, or None where there is none or it is damaged (which is said)."""
         try:
             return open_entry(self.path, key, resident_bytes=self.resident_bytes)
@@ -76,7 +76,7 @@ class CacheFolder:
 
     def open_or_write(
         self, key: str, *, shape: tuple[int, ...], dtype: str, record: Mapping[str, Any], fill: Callable[[Writer], None]
-    ) -> Entry:
+    ) -> StoredRows:
         """The entry; where it is missing or damaged, `fill` appends its rows, in one process however many ask at once.
 
         Raises:
@@ -106,12 +106,13 @@ class CacheFolder:
 
     def check_room(self, need: int, *, replaced: tuple[Path, ...] = ()) -> None:
         """Raise InputError unless `need` more bytes fit under the limit and on the disk."""
-        held = sum(status.st_size for path, status in self._files() if path not in replaced)
-        if held + need > self.max_gb * GB:
+        total = sum(status.st_size for path, status in self._files() if path not in replaced)
+        if total + need > self.max_gb * GB:
             raise InputError(
                 f"cache.max_gb: expected room for {need / GB:.3g} GB below the limit of {self.max_gb:g} GB, received a "
-                f"cache folder ({self.path}) that holds {held / GB:.3g} GB already; nothing was written; try "
-                f"cache.max_gb={(held + need) / GB * 1.01:.3g}, cache.dtype=float16, `graft cache prune`, or cache=none"
+                f"cache folder ({self.path}) that holds {total / GB:.3g} GB already; nothing was written; try"
+                f" cache.max_gb={(total + need) / GB * 1.01:.3g}, cache.dtype=float16, `graft cache prune`, or"
+                " cache=none"
             )
         existing = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
         free = shutil.disk_usage(existing).free + sum(path.stat().st_size for path in replaced)
@@ -123,7 +124,7 @@ class CacheFolder:
 
     def entries(self) -> list[Listed]:
         """Every entry, the most recently used first; unusable ones with the reason."""
-        found: list[Listed] = []
+        listing: list[Listed] = []
         for path, status in self._files():
             header, fault, writer = None, "", ""
             try:
@@ -134,10 +135,10 @@ class CacheFolder:
                 continue  # removed by another process since it was found
             if path.suffix == PARTIAL:
                 fault, writer = "half-written", holder_of(path.with_suffix(LOCK)) or ""
-            found.append(
+            listing.append(
                 Listed(path=path, bytes=status.st_size, used=status.st_mtime, header=header, fault=fault, writer=writer)
             )
-        return sorted(found, key=lambda listed: listed.used, reverse=True)
+        return sorted(listing, key=lambda listed: listed.used, reverse=True)
 
     def prune(self, *, max_gb: float | None = None, older_than_days: float | None = None) -> list[Listed]:
         """Remove unusable entries, those unused for so long, and then the longest unused until the rest fits.
@@ -146,29 +147,29 @@ class CacheFolder:
         """
         removed: list[Listed] = []
         left = self.entries()
-        held = sum(listed.bytes for listed in left)
+        total = sum(listed.bytes for listed in left)
         for listed in reversed(left):
             old = older_than_days is not None and time.time() - listed.used > older_than_days * 86400
-            over = max_gb is not None and held > max_gb * GB
+            over = max_gb is not None and total > max_gb * GB
             if (listed.fault or old or over) and self._remove(listed.path):
                 removed.append(listed)
-                held -= listed.bytes
+                total -= listed.bytes
         return removed
 
     def _remove(self, path: Path) -> bool:
-        with exclusive(path.with_suffix(LOCK), waiting=None) as held:
-            if held:
+        with exclusive(path.with_suffix(LOCK), waiting=None) as is_ours:
+            if is_ours:
                 path.unlink(missing_ok=True)
-            return held
+            return is_ours
 
     def _files(self) -> list[tuple[Path, os.stat_result]]:
         """Entries and what is being written, less what another process removes or seals at this moment."""
-        found: list[tuple[Path, os.stat_result]] = []
+        files: list[tuple[Path, os.stat_result]] = []
         for path in sorted(self.path.glob("*")):
             if path.suffix in (SUFFIX, PARTIAL):
                 with suppress(FileNotFoundError):
-                    found.append((path, path.stat()))
-        return found
+                    files.append((path, path.stat()))
+        return files
 
     def _make(self) -> None:
         try:
@@ -209,11 +210,11 @@ def exclusive(path: Path, *, waiting: Callable[[str], None] | None) -> Generator
         Whether the lock is held; False only where one must not wait.
     """
     lock = FileLock(path, setting="cache.dir")
-    taken = lock.try_acquire()
-    if not taken and waiting is not None:
+    is_ours = lock.try_acquire()
+    if not is_ours and waiting is not None:
         waiting(signature(path))
-        taken = lock.acquire()
-    if not taken:
+        is_ours = lock.acquire()
+    if not is_ours:
         yield False
         return
     try:

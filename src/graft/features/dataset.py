@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from graft.features.store import Entry
+from graft.features.store import StoredRows
 
 
 def pack(features: torch.Tensor) -> torch.Tensor:
@@ -75,7 +75,7 @@ class FeatureDataset(Dataset[dict[str, torch.Tensor]]):
 
     def __init__(
         self,
-        entry: Entry,
+        entry: StoredRows,
         *,
         rows: torch.Tensor,
         columns: Mapping[str, torch.Tensor],

@@ -92,8 +92,8 @@ class Ingredients:
     def record(self) -> dict[str, Any]:
         """The ingredients, this format and the libraries' versions: hashed into the key, written into the entry."""
         versions = {library: version(library) for library in _LIBRARIES}
-        drawn = {"augment": self.augment, "seed": self.seed} if self.views else {"augment": None, "seed": None}
-        values = {**asdict(self), **drawn, "versions": versions, "format": FORMAT}
+        randomness = {"augment": self.augment, "seed": self.seed} if self.views else {"augment": None, "seed": None}
+        values = {**asdict(self), **randomness, "versions": versions, "format": FORMAT}
         return json.loads(_canonical(values))
 
 

@@ -66,7 +66,7 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class StoredRows:
     """A sealed array: its header, and its rows as a tensor (in memory, or mapped from the file)."""
 
     path: Path
@@ -114,7 +114,7 @@ class Writer:
         self._partial = folder / f"{key}{PARTIAL}"
         self._offset = len(self.header.pack())
         self._checksums: list[int] = []
-        self._running, self._written = 0, 0
+        self._running, self._length = 0, 0
         self._file = open(self._partial, "wb")  # noqa: SIM115 - closed by seal or discard
         try:
             os.posix_fallocate(self._file.fileno(), 0, self._offset + self.header.data_bytes)
@@ -129,23 +129,23 @@ class Writer:
         assert tuple(rows.shape[1:]) == expected, f"rows of {tuple(rows.shape[1:])} for an entry of {expected}"
         assert rows.dtype == dtype, f"rows of {rows.dtype} for an entry of {dtype}"
         data = bytes_of(rows.detach().cpu().contiguous())
-        assert self._written + len(data) <= self.header.data_bytes, "more rows than the entry was created for"
+        assert self._length + len(data) <= self.header.data_bytes, "more rows than the entry was created for"
         try:
             self._file.write(data)
         except OSError as error:
             raise _failed(self.path, error) from error
         while data:
-            room = _BLOCK - self._written % _BLOCK
+            room = _BLOCK - self._length % _BLOCK
             self._running = zlib.crc32(data[:room], self._running)
-            self._written += len(data[:room])
-            if self._written % _BLOCK == 0:
+            self._length += len(data[:room])
+            if self._length % _BLOCK == 0:
                 self._close_block()
             data = data[room:]
 
     def seal(self) -> None:
         """Put the checksums into the header, flush to disk, and rename the file to its place."""
-        assert self._written == self.header.data_bytes, "an entry is sealed when every row is there"
-        if self._written % _BLOCK:
+        assert self._length == self.header.data_bytes, "an entry is sealed when every row is there"
+        if self._length % _BLOCK:
             self._close_block()
         checksums = "".join(f"{value:08x}" for value in self._checksums)
         self.header = replace(self.header, checksums=checksums)
@@ -190,7 +190,7 @@ def read_header(path: Path) -> Header:
     return _read_header(path)[0]
 
 
-def open_entry(folder: Path, key: str, *, resident_bytes: int = 0) -> Entry | None:
+def open_entry(folder: Path, key: str, *, resident_bytes: int = 0) -> StoredRows | None:
     """The entry of that key with every block checked, or None where there is none.
 
     Args:
@@ -209,7 +209,7 @@ def open_entry(folder: Path, key: str, *, resident_bytes: int = 0) -> Entry | No
     if header.data_bytes <= resident_bytes:
         tensor = torch.empty(header.shape, dtype=DTYPES[header.dtype])
         _check(path, header, offset, into=bytes_of(tensor))
-        entry = Entry(path=path, header=header, tensor=tensor, resident=True)
+        entry = StoredRows(path=path, header=header, tensor=tensor, resident=True)
     else:
         _check(path, header, offset, into=None)
         entry = _map(path)
@@ -218,11 +218,13 @@ def open_entry(folder: Path, key: str, *, resident_bytes: int = 0) -> Entry | No
     return entry
 
 
-def _map(path: Path) -> Entry:
+def _map(path: Path) -> StoredRows:
     """The entry with its rows left on disk, unchecked. Copy-on-write: nothing done to the tensor reaches the file."""
     header, offset = _read_header(path)
     mapped = np.memmap(path, dtype=_NUMPY[header.dtype], mode="c", offset=offset, shape=header.shape)
-    return Entry(path=path, header=header, tensor=torch.from_numpy(mapped).view(DTYPES[header.dtype]), resident=False)
+    return StoredRows(
+        path=path, header=header, tensor=torch.from_numpy(mapped).view(DTYPES[header.dtype]), resident=False
+    )
 
 
 def _blank_header(key: str, shape: tuple[int, ...], dtype: str, record: Mapping[str, Any]) -> Header:
@@ -243,13 +245,13 @@ def _read_header(path: Path) -> tuple[Header, int]:
         text = file.read(length)
         if len(text) != length or zlib.crc32(text) != checksum:
             raise Damaged(f"{path.name} has a damaged header")
-        found = os.fstat(file.fileno()).st_size
+        size = os.fstat(file.fileno()).st_size
     values: dict[str, Any] = json.loads(text)
     values["shape"] = tuple(values["shape"])
     header = Header(**values)
     expected = _first_row(length) + header.data_bytes
-    if expected != found:
-        raise Damaged(f"{path.name} has {found} bytes where its header says {expected}")
+    if expected != size:
+        raise Damaged(f"{path.name} has {size} bytes where its header says {expected}")
     return header, _first_row(length)
 
 

@@ -21,7 +21,7 @@ PENALTIES = tuple(10.0 ** (-exponent / 2) for exponent in range(2, 14))
 """λ from 0.1 down to 3e-7, for features whose rows have norm 1 on average."""
 ROTATED = 4096  # of images and features, the smaller number up to which the covariance is diagonalised
 BLOCK = 8192  # rows at a time, where not all are held
-HELD = 2**30  # bytes of scaled features that may be held at once
+IN_MEMORY = 2**30  # bytes of scaled features that may be held at once
 STEPS = 300  # evaluations for a penalty
 ROUGH, FINE = 1e-3, 1e-6
 """Largest derivative, in coordinates of curvature 1, at which a point of the path, and the chosen one, are found: the
@@ -186,16 +186,16 @@ class _Rows:
         count, width = features_ND.shape
         self.rotation_DR: Tensor | None = None
         self.spread_R = torch.full((width,), 1.0 / width, dtype=torch.float64)
-        scaled_ND = scaling(features_ND[:]) if count * width * 8 <= HELD else None
+        scaled_ND = scaling(features_ND[:]) if count * width * 8 <= IN_MEMORY else None
         if min(count, width) <= ROTATED and (scaled_ND is not None or width <= count):
             self.rotation_DR, self.spread_R = self._principal(scaled_ND)
         self.width = len(self.spread_R)
         self.exact_NR: Tensor | None = None
-        self.held: tuple[Tensor, Tensor] | None = None
+        self.in_memory: tuple[Tensor, Tensor] | None = None
         if scaled_ND is not None:
             self.exact_NR = scaled_ND if self.rotation_DR is None else scaled_ND @ self.rotation_DR
             held_NR = self.exact_NR.float()
-            self.held = held_NR, held_NR.T.contiguous()
+            self.in_memory = held_NR, held_NR.T.contiguous()
 
     def _principal(self, scaled_ND: Tensor | None) -> tuple[Tensor, Tensor]:
         """Directions in which features vary [D, R], and their variances [R]."""
@@ -216,8 +216,8 @@ class _Rows:
     def blocks(self, dtype: torch.dtype) -> Generator[tuple[slice, Tensor, Tensor]]:
         """Rows [n, R] a block at a time, with the block transposed."""
         count = len(self.features_ND)
-        if self.exact_NR is not None and self.held is not None:
-            yield slice(0, count), *(self.held if dtype == torch.float32 else (self.exact_NR, self.exact_NR.T))
+        if self.exact_NR is not None and self.in_memory is not None:
+            yield slice(0, count), *(self.in_memory if dtype == torch.float32 else (self.exact_NR, self.exact_NR.T))
             return
         for start in range(0, count, BLOCK):
             part = slice(start, min(start + BLOCK, count))
@@ -227,11 +227,11 @@ class _Rows:
 
     def onto_blocks(self, weight_RK: Tensor) -> Tensor:
         """Weights for what `blocks` gives: blocks that are read anew each time stay as they are, and weights turn."""
-        return weight_RK if self.held is not None or self.rotation_DR is None else self.rotation_DR @ weight_RK
+        return weight_RK if self.in_memory is not None or self.rotation_DR is None else self.rotation_DR @ weight_RK
 
     def from_blocks(self, slope: Tensor) -> Tensor:
         """A derivative by such weights, as one by the weights."""
-        return slope if self.held is not None or self.rotation_DR is None else self.rotation_DR.T @ slope
+        return slope if self.in_memory is not None or self.rotation_DR is None else self.rotation_DR.T @ slope
 
     def unscaled(self, weight_RK: Tensor, bias_K: Tensor) -> Head:
         """The layer for features as they are."""

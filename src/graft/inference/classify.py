@@ -52,8 +52,8 @@ def _each(
         waiting = _submit(pool, opened, names, batch_size)
         while waiting:
             following = _submit(pool, opened, names, batch_size)
-            for name, said in _said(opened, [(name, reading.result()) for name, reading in waiting], place):
-                yield Answer(file=name, error=said) if isinstance(said, str) else form.answer(name, said)
+            for name, outcome in _outcomes(opened, [(name, reading.result()) for name, reading in waiting], place):
+                yield Answer(file=name, error=outcome) if isinstance(outcome, str) else form.answer(name, outcome)
             waiting = following
 
 
@@ -83,7 +83,7 @@ def _read(opened: OpenedModel, name: str) -> torch.Tensor | str:
         return str(error)
 
 
-def _said(
+def _outcomes(
     opened: OpenedModel, read: Sequence[tuple[str, torch.Tensor | str]], place: torch.device
 ) -> Iterator[tuple[str, Sequence[float] | str]]:
     """Each name with what the network says of it, or why it could not be read."""

@@ -39,7 +39,7 @@ def latency_ms(folder: Path | str, *, device: str) -> float:
     with torch.inference_mode(), full_float32(device):
         for _ in range(WARM_UP):
             seconds()
-        taken: list[float] = []
-        while len(taken) < REPEATS and (len(taken) < FEWEST or sum(taken) < PATIENCE):
-            taken.append(seconds())
-    return 1000 * statistics.median(taken)
+        times: list[float] = []
+        while len(times) < REPEATS and (len(times) < FEWEST or sum(times) < PATIENCE):
+            times.append(seconds())
+    return 1000 * statistics.median(times)

@@ -45,17 +45,17 @@ def is_image(path: Path) -> bool:
 
 
 def _of_folder(folder: Path) -> list[str]:
-    found = sorted(str(path) for path in folder.rglob("*") if is_image(path))
-    if not found:
+    paths = sorted(str(path) for path in folder.rglob("*") if is_image(path))
+    if not paths:
         raise InputError(f"{folder}: expected images ({' '.join(sorted(suffixes()))}), received a folder without any")
-    return found
+    return paths
 
 
 def _of_glob(pattern: str) -> list[str]:
-    found = sorted(name for name in glob.glob(pattern, recursive=True) if Path(name).is_file())
-    if not found:
+    paths = sorted(name for name in glob.glob(pattern, recursive=True) if Path(name).is_file())
+    if not paths:
         raise InputError(f"{pattern}: expected a pattern that matches images, received one that matches nothing")
-    return found
+    return paths
 
 
 def _of_csv(path: Path, column: str) -> Iterator[str]:

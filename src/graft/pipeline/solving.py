@@ -164,11 +164,11 @@ def _neighbours(plan: Plan, source: Network, parts: Mapping[str, FeatureDataset]
     labels = train.columns["label"]
     if labels.ndim != 1 or labels.is_floating_point() or len(train) * train.whole().width > MEASURED:
         return None
-    known, others = train.whole(), val.whole()
+    references, others = train.whole(), val.whole()
     if source.head["kind"] == HeadKind.stages.value:
         last = columns_of(source.head)["last"]
-        known, others = known.only(last), others.only(last)
-    votes_MK = vote(known, labels.repeat(train.views), others, len(plan.table.classes))
+        references, others = references.only(last), others.only(last)
+    votes_MK = vote(references, labels.repeat(train.views), others, len(plan.table.classes))
     return float((votes_MK.argmax(1) == val.columns["label"]).double().mean())
 
 
