@@ -56,6 +56,13 @@ def test_the_best_epoch_is_the_earliest_of_equals(monitor, direction, epoch):
     assert best_row(history, CheckpointConfig(monitor=monitor, direction=direction))["epoch"] == epoch
 
 
+@pytest.mark.parametrize(("values", "epoch"), [([0.1, 0.3, 0.2], 3), ([0.1, 0.3, NAN], 2), ([NAN, NAN], None)])
+def test_the_last_epoch_with_a_number_is_taken_where_that_is_asked_for(values, epoch):
+    history = [{"epoch": number, "val/loss": value} for number, value in enumerate(values, 1)]
+    best = best_row(history, CheckpointConfig(epoch="last"))
+    assert (None if best is None else best["epoch"]) == epoch
+
+
 @pytest.mark.parametrize(
     ("values", "direction", "epoch"),
     [

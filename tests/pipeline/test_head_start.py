@@ -217,3 +217,13 @@ def test_the_report_shows_the_head_and_what_training_made_of_it(
     assert f"Exported is {exported}" in page
     assert f"{metrics['head']['start']['val/loss']:.3f}"[:5] in page
     assert f"{after['val/loss']:.3f}"[:5] in page
+
+
+def test_the_last_epoch_is_exported_where_that_is_asked_for(folder: Path, tmp_path: Path) -> None:
+    steps = [word for word in STILL if not word.startswith(("trainer.max_epochs", "optimizer.lr"))]
+    more = ("trainer.max_epochs=3", "optimizer.lr=0.5", "head.start=random")  # the loss rises
+    best = trained(folder, tmp_path / "best", *steps, *more)
+    last = trained(folder, tmp_path / "last", *steps, *more, "checkpoint.epoch=last")
+    assert best["best_epoch"] < last["best_epoch"] == 3
+    saved = torch.load(tmp_path / "last" / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(value, saved[f"network.{name}"]) for name, value in weights(tmp_path / "last").items())

@@ -21,6 +21,7 @@ from graft.config.choices import (
     DataKind,
     Direction,
     DonorKind,
+    Epoch,
     Freeze,
     FreezeBatchNorm,
     HeadKind,
@@ -249,6 +250,9 @@ class CheckpointConfig:
     """checkpoints/best.ckpt is the epoch where this is best. Never a test/ metric."""
     direction: Direction = "min"
     """min or max, as the monitored figure has it: min of losses and errors, max of all else."""
+    epoch: Epoch = "best"
+    """Whose weights are exported, and are checkpoints/best.ckpt. best: by the monitor. last: where the rate ends at zero
+    and weights are averaged, no luck of few validation images chooses then."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -36,9 +36,14 @@ MOST_FIGURES = 2  # of a part in an epoch's line, beside its loss
 
 
 def best_row(history: Sequence[Mapping[str, Any]], checkpoint: CheckpointConfig) -> Mapping[str, Any] | None:
-    """The epoch that checkpoints/best.ckpt is: of equals, the earliest; None where no epoch has a finite figure."""
+    """The epoch that checkpoints/best.ckpt is: of equals, the earliest; None where no epoch has a finite figure.
+
+    With checkpoint.epoch=last, the last one that has.
+    """
     ranked = ranking([row[checkpoint.monitor] for row in history], checkpoint.direction)
-    return history[ranked[0]] if ranked else None
+    if not ranked:
+        return None
+    return history[ranked[0] if checkpoint.epoch == "best" else max(ranked)]
 
 
 class EpochRows(Callback):

@@ -143,7 +143,8 @@ def _prepare(
 ) -> Resumption:
     """Checks what fits together, and has network, machine and the folder of checkpoints ready for the first step."""
     _check(tuning, checkpoint)
-    tuning.shared["checkpoint.monitor and checkpoint.direction"] = f"{checkpoint.monitor} {checkpoint.direction}"
+    chosen_by = f"{checkpoint.monitor} {checkpoint.direction}" if checkpoint.epoch == "best" else "the last epoch"
+    tuning.shared["checkpoint.monitor and checkpoint.direction"] = chosen_by
     _check_timeline(tuning.plan.timeline, datamodule, trainer)
     tuning.adopt(tuning.plan)
     resumption = resume if isinstance(resume, Resumption) else Resumption(resume, folder, say)
