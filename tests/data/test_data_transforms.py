@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from torchvision.models import ConvNeXt_Tiny_Weights, EfficientNet_B0_Weights, ResNet18_Weights
+from torchvision.transforms import v2
 
 from graft.config.faults import InputError
 from graft.config.rules_cache import is_random
@@ -138,8 +139,11 @@ def test_quarter_turns_are_the_four_and_each_comes_up():
 
 @pytest.mark.parametrize(
     "options",
-    [{"crop_scale": [0.3, 0.6]}, {"rotate": 30.0}, {"jitter": 0.5}, {"erase": 1.0}, {"hflip": 0.5, "vflip": 0.5}],
-)
+    [
+        {"crop_scale": [0.3, 0.6]}, {"rotate": 30.0}, {"jitter": 0.5}, {"erase": 1.0}, {"hflip": 0.5, "vflip": 0.5},
+        {"policy": "trivial"}, {"policy": "rand"}, {"policy": "augmix"},
+    ],
+)  # fmt: skip
 def test_every_option_varies_and_is_repeated_by_its_key(options):
     assert is_random(AugmentConfig(name="test", **options))
     images = [augmented(key, **options) for key in range(6)]
@@ -165,6 +169,27 @@ def test_what_is_erased_is_the_mean():
 def test_options_out_of_range(options, key):
     with pytest.raises(InputError, match=key):
         augmented(**options)
+
+
+@pytest.mark.parametrize(
+    ("policy", "theirs"),
+    [("trivial", v2.TrivialAugmentWide()), ("rand", v2.RandAugment()), ("augmix", v2.AugMix())],
+)
+def test_a_policy_is_torchvisions(policy, theirs):
+    """Of the square that enters, before it is normalised."""
+    for key in range(4):
+        with keyed_randomness(0, Key(0, key)):
+            expected = theirs(IMAGE_CHW).float() / 255
+        assert torch.allclose(augmented(key, policy=policy), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["trivial", "rand", "augmix"])
+def test_a_policy_on_six_channels_is_refused(policy):
+    six = Preprocess(
+        image_size=8, crop_fraction=1.0, interpolation="bilinear", mean=(0.5,) * 6, std=(1.0,) * 6, channels=6
+    )
+    with pytest.raises(InputError, match=r"try augment\.policy=none"):
+        augmented(preprocess=six, policy=policy)
 
 
 def test_jitter_on_six_channels_is_refused():

@@ -10,6 +10,7 @@ FIND: Final = "find"
 
 Freeze = str | list[str]
 """A stage expression (none, backbone, layer3, layer1-3, joined by +), or literal name prefixes."""
+Policy = Literal["none", "trivial", "rand", "augmix"]
 Rate = float | Literal["find"]
 BatchSize = int | Literal["auto"]
 Accelerator = Literal["auto", "cpu", "gpu"]

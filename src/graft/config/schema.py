@@ -251,8 +251,8 @@ class CheckpointConfig:
     direction: Direction = "min"
     """min or max, as the monitored figure has it: min of losses and errors, max of all else."""
     epoch: Epoch = "best"
-    """Whose weights are exported, and are checkpoints/best.ckpt. best: by the monitor. last: where the rate ends at zero
-    and weights are averaged, no luck of few validation images chooses then."""
+    """Whose weights are exported, and are checkpoints/best.ckpt. best: by the monitor. last: where the rate ends at
+    zero and weights are averaged, no luck of few validation images chooses then."""
 
 
 @dataclass(slots=True, kw_only=True)

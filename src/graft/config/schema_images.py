@@ -7,7 +7,7 @@ from typing import Literal
 
 from omegaconf import MISSING
 
-from graft.config.choices import AUTO, BatchSize, CacheKind, DataKind, FeatureType, OnError, Targets, TaskKind
+from graft.config.choices import AUTO, BatchSize, CacheKind, DataKind, FeatureType, OnError, Policy, Targets, TaskKind
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,6 +87,10 @@ class AugmentConfig:
     """Largest angle in degrees."""
     jitter: float = 0.0
     """Brightness and contrast, each by up to this share."""
+    policy: Policy = "none"
+    """Colours, contrasts, turns and shears by a policy of the field: trivial, one at any strength (TrivialAugment,
+    Müller & Hutter 2021); rand, two at a strength of 9 of 30 (RandAugment, Cubuk et al. 2020); augmix, mixed chains
+    of them (AugMix, Hendrycks et al. 2020); none. Of grey or RGB images."""
     erase: float = 0.0
     """Probability of a random erased rectangle."""
     mixup: float = 0.0

@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from graft.models.preprocess import Preprocess
 
 Step = Callable[[torch.Tensor], torch.Tensor]
+POLICIES: dict[str, Callable[[], Step]] = {
+    "trivial": v2.TrivialAugmentWide,
+    "rand": v2.RandAugment,
+    "augmix": v2.AugMix,
+}
 MARGIN = 2  # a JPEG decoded at a smaller scale is still so many times as long as what it is resized to
 
 
@@ -87,6 +92,8 @@ def train_transform(augment: AugmentConfig, preprocess: Preprocess) -> Transform
         steps.append(quarter_turns)
     if augment.jitter:
         steps.append(v2.ColorJitter(brightness=augment.jitter, contrast=augment.jitter))
+    if augment.policy != "none":
+        steps.append(POLICIES[augment.policy]())
     after = [v2.RandomErasing(augment.erase, inplace=True)] if augment.erase else []
     return Transform(_shape(preprocess), steps, _normalize(preprocess), after)
 
@@ -199,8 +206,10 @@ def _check(augment: AugmentConfig, preprocess: Preprocess) -> None:
             f"augment.crop_scale: expected the smallest and the largest share of the area, above 0 and at most 1, "
             f"received {list(scale)}; try augment.crop_scale=[0.5,1]"
         )
-    if augment.jitter and len(preprocess.mean) not in (1, 3):
-        raise InputError(
-            f"augment.jitter: expected grey or RGB images, received data.channels={len(preprocess.mean)}; "
-            f"try augment.jitter=0"
-        )
+    if len(preprocess.mean) not in (1, 3):
+        off = {"jitter": "0", "policy": "none"}
+        for key in [key for key, value in off.items() if str(getattr(augment, key)).removesuffix(".0") != value]:
+            raise InputError(
+                f"augment.{key}: expected grey or RGB images, received data.channels={len(preprocess.mean)}; "
+                f"try augment.{key}={off[key]}"
+            )
