@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from graft.config.compose import section_of
 from graft.config.duration import Duration, Unit
-from graft.config.faults import InputError
+from graft.config.faults import ConfigError, InputError
 from graft.config.presets import composed
 from graft.config.schema import Config, OptimizerConfig, SchedulerConfig, TrainerConfig, UnfreezeConfig
 from graft.config.values import form_of, to_plain, values_of
@@ -63,3 +63,12 @@ def test_a_duration_that_is_none_is_named_by_its_key() -> None:
 def test_one_section_of_a_file() -> None:
     assert section_of(SchedulerConfig, {"kind": "step", "every": 3}).every == Duration(3, Unit.epochs)
     assert section_of(TrainerConfig, {"max_epochs": 2}).accelerator == "auto"
+
+
+def test_words_of_a_closed_set_are_checked_wherever_the_schema_has_them() -> None:
+    with pytest.raises(
+        ConfigError, match=r"backbone\.keras\.preprocess\.interpolation: expected one of bilinear, bicu"
+    ):
+        composed(["backbone.keras.preprocess.interpolation=bicubical"])
+    with pytest.raises(ConfigError, match=r"donor\.keras\.accept: expected for each entry one of padding, strides"):
+        composed(["donor=keras", "donor.path=train.py", "donor.keras.accept=[paddings]"])

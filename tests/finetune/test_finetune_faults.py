@@ -24,7 +24,7 @@ from graft.finetune.fit import fit
 from graft.finetune.freeze import check_tied, parse_freeze, unmoving
 from graft.finetune.groups import group_parameters
 from graft.finetune.optimizer import rate_factor
-from graft.finetune.progress import Clock
+from graft.finetune.progress import TrainingClock
 from graft.finetune.rate_search import STEPS, RangeTest, rate_at, steepest
 from graft.finetune.step_search import Measured, SearchResult, Way
 from graft.finetune.training_plan import Timeline
@@ -325,7 +325,7 @@ def test_one_process_agrees_with_itself():
 def test_a_clock_counts_activities_apart_and_laps_from_one_to_the_next(monkeypatch):
     moments = iter([10.0, 11.0, 13.0, 17.0, 25.0, 26.0, 30.0, 31.0])
     monkeypatch.setattr("graft.finetune.progress.time.perf_counter", lambda: next(moments))
-    clock = Clock()
+    clock = TrainingClock()
     clock.go("training")  # at 10
     clock.step()  # at 11
     clock.images += 8
@@ -338,7 +338,7 @@ def test_a_clock_counts_activities_apart_and_laps_from_one_to_the_next(monkeypat
     clock.images += 4
     state = clock.state()  # at 26
     assert state == {"seconds": {"training": 4.0, "evaluation": 4.0}, "images": 12, "lap": [3.0, 8]}
-    other = Clock()
+    other = TrainingClock()
     other.restore(state)
     assert (other.state(), other.lap()) == (state, (1.0, 4))
     clock.go(None)  # at 31, as the other looked at 30
