@@ -23,7 +23,7 @@ def filled(record: Any, folder: Path, own: PreprocessConfig | None = None, file:
     (folder / "preprocessor_config.json").write_text(text)
     config = Config(backbone=BackboneConfig(), donor=DonorConfig(kind=DonorKind.file, path=str(folder / file)))
     config.backbone.published.preprocess = own or PreprocessConfig()
-    fill_from_processor(config)
+    fill_from_processor(config.donor, config.backbone.published.preprocess)
     return config.backbone.published.preprocess
 
 
@@ -98,10 +98,10 @@ def test_it_belongs_to_a_file_that_has_transformers_name(file: str, is_read: boo
 
 def test_other_donors_and_folders_without_it_are_as_they_were(tmp_path: Path) -> None:
     config = Config(backbone=BackboneConfig(), donor=DonorConfig(kind=DonorKind.file, path=str(tmp_path)))
-    fill_from_processor(config)
+    fill_from_processor(config.donor, config.backbone.published.preprocess)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(NORMAL))
     config.donor.kind = DonorKind.run
-    fill_from_processor(config)
+    fill_from_processor(config.donor, config.backbone.published.preprocess)
     assert config.backbone.published.preprocess == PreprocessConfig()
 
 

@@ -65,7 +65,7 @@ def parse(cfg: DictConfig) -> Config:
     if faults:
         raise ConfigError(faults)
     config = _values(Config, typed)
-    fill_from_processor(config)
+    fill_from_processor(config.donor, config.backbone.published.preprocess)
     return config
 
 

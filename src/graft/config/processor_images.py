@@ -11,7 +11,7 @@ from typing import Any
 
 from graft.config.choices import DonorKind, Interpolation
 from graft.config.faults import InputError
-from graft.config.schema import Config, PreprocessConfig
+from graft.config.schema import DonorConfig, PreprocessConfig
 
 PROCESSOR = "preprocessor_config.json"
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -22,18 +22,17 @@ _WARPED_FROM = 384
 """ConvNeXt's processor crops smaller images out of larger ones, and takes these as they are."""
 
 
-def fill_from_processor(config: Config) -> None:
-    """Fills `backbone.published.preprocess` for donor=file from the file beside it; what the user gave stays.
+def fill_from_processor(donor: DonorConfig, own: PreprocessConfig) -> None:
+    """Fills `own` (backbone.published.preprocess) for donor=file from the file beside it; what the user gave stays.
 
     Raises:
         InputError: The file is damaged, or says what graft does not do.
     """
-    if config.donor.kind is not DonorKind.file or config.donor.path is None:
+    if donor.kind is not DonorKind.file or donor.path is None:
         return
-    own = config.backbone.published.preprocess
-    record = json_beside(config.donor.path, PROCESSOR)
+    record = json_beside(donor.path, PROCESSOR)
     if record is not None:
-        theirs = _Processor(record, Path(config.donor.path)).preprocess(own)
+        theirs = _Processor(record, Path(donor.path)).preprocess(own)
         for name in (each.name for each in fields(PreprocessConfig)):
             if getattr(own, name) is None:
                 setattr(own, name, getattr(theirs, name))
