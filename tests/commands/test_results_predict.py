@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from graft.config.faults import InputError
 from graft.inference.classify import find_device, predict
 from graft.inference.load import load, open_model
 from graft.inference.sources import image_paths
+from graft.results.model import Preparation
 
 
 @pytest.fixture
@@ -140,3 +142,51 @@ def test_sources_that_name_nothing(tmp_path):
 def test_an_unknown_device():
     with pytest.raises(InputError, match="try cpu"):
         find_device("cuda:99")
+
+
+@pytest.mark.parametrize("tta", ["flips", "crops", "flips+crops"])
+def test_answers_of_several_views_are_averaged(timm_model, pictures, tta):
+    """Probabilities, not outputs; of the image, its mirror image, the other crop, as they are named."""
+    model = open_model(timm_model)
+    settings = model.preprocess.settings
+    other = Preparation(replace(settings, crop_fraction=1.0 if settings.crop_fraction < 1 else 0.875))
+    paths = [str(pictures / f"{k}.png") for k in range(3)]
+    for path, answer in zip(paths, predict(timm_model, paths, tta=tta, batch_size=2), strict=True):
+        views = [model.preprocess(path)] + ([other(path)] if "crops" in tta else [])
+        views += [view.flip(-1) for view in views] if "flips" in tta else []
+        with torch.no_grad():
+            expected = model.module(torch.stack(views)).softmax(1).mean(0)
+        assert answer.values == pytest.approx(expected.tolist(), abs=1e-6)
+
+
+def test_what_several_views_gain_is_told(ask, timm_model, pictures, tmp_path):
+    model = open_model(timm_model)
+    paths = [str(pictures / f"{k}.png") for k in range(4)]
+    likeliest = [answer.top[0][0] for answer in predict(timm_model, paths)]
+    other = next(name for name in model.classes if name != likeliest[3])
+    table = tmp_path / "true.csv"
+    rows = zip(paths, [*likeliest[:3], other], strict=True)
+    table.write_text("path,label\n" + "".join(f"{path},{name}\n" for path, name in rows))
+    code, _, told = ask(str(table), "--label-column", "label")
+    assert code == 0
+    assert "accuracy 0.7500 of 4 images" in told
+    _, _, told = ask(str(table), "--label-column", "label", "--tta", "flips")
+    assert "with --tta flips, 0.7500 without" in told
+
+
+@pytest.mark.parametrize(
+    ("rows", "words", "message"),
+    [
+        ("path,label\n{path},zebra\n", ["--label-column", "label"], "the model's classes .*, received zebra"),
+        ("path,label\n{path},a\n", ["--label-column", "class"], "expected a column 'class'"),
+        (None, ["--label-column", "label"], "expected a CSV"),
+    ],
+)
+def test_true_classes_that_cannot_be_read(ask, pictures, tmp_path, rows, words, message):
+    source = str(pictures / "0.png")
+    if rows is not None:
+        table = tmp_path / "true.csv"
+        table.write_text(rows.format(path=source))
+        source = str(table)
+    with pytest.raises(InputError, match=message):
+        ask(source, *words)

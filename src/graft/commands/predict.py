@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TextIO
 from graft.config.options import positive
 
 if TYPE_CHECKING:
+    from graft.results.model import OpenedModel
     from graft.tasks.answers import Answer, Form
 
 NAME = "predict"
@@ -38,6 +39,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--column", default="path", help="the CSV's column of paths (path)")
     parser.add_argument("--batch-size", type=positive, default=32, help="images computed at once (32)")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 …")
+    parser.add_argument(
+        "--tta",
+        choices=("none", "flips", "crops", "flips+crops"),
+        default="none",
+        help="average the answers over the mirror image, another crop, or both; two or four times the work (none)",
+    )
+    parser.add_argument(
+        "--label-column", help="the CSV's column of true classes: the accuracy is told, and what --tta gains"
+    )
     parser.add_argument("--import-code", action="store_true", help="import the class of a custom head")
 
 
@@ -54,26 +64,70 @@ def run(args: argparse.Namespace) -> int:
     choices = {"top": args.top, "threshold": args.threshold}
     form = FORMS[opened.task.kind](opened.classes, **choices)
     paths = list(image_paths(args.paths, column=args.column, stdin=sys.stdin))
-    answers = predict(opened, paths, **choices, batch_size=args.batch_size, device=args.device)
-    counted = _Counted(_with_progress(answers, len(paths)))
+    truth = _truth(args, opened)
+    settings = {**choices, "batch_size": args.batch_size, "device": args.device}
+    answers = predict(opened, paths, **settings, tta=args.tta)
+    counted = _Counted(_with_progress(answers, len(paths)), truth)
     with _destination(output) as file:
         _WRITERS[args.format](counted, file, form)
+    if truth:
+        told = f"graft predict: accuracy {counted.accuracy:.4f} of {counted.judged:,} images"
+        if args.tta != "none":
+            alone = _Counted(predict(opened, paths, **settings), truth)
+            list(alone)
+            told += f" with --tta {args.tta}, {alone.accuracy:.4f} without"
+        print(told, file=sys.stderr)
     if counted.unread:
         print(f"graft predict: {counted.unread} of {len(paths)} images have no answer", file=sys.stderr)
     return 1 if counted.unread else 0
 
 
 class _Counted:
-    """Passes answers on and counts those that are errors."""
+    """Passes answers on and counts those that are errors, and those that are right.
 
-    def __init__(self, answers: Iterable[Answer]) -> None:
-        self.answers = answers
-        self.unread = 0
+    Args:
+        truth: path to the number of its class.
+    """
+
+    def __init__(self, answers: Iterable[Answer], truth: Mapping[str, int]) -> None:
+        self.answers, self.truth = answers, truth
+        self.unread = self.right = self.judged = 0
 
     def __iter__(self) -> Iterator[Answer]:
         for answer in self.answers:
             self.unread += answer.error is not None
+            if answer.error is None and answer.file in self.truth:
+                self.judged += 1
+                self.right += max(range(len(answer.values)), key=answer.values.__getitem__) == self.truth[answer.file]
             yield answer
+
+    @property
+    def accuracy(self) -> float:
+        return self.right / self.judged if self.judged else float("nan")
+
+
+def _truth(args: argparse.Namespace, opened: OpenedModel) -> dict[str, int]:
+    """Each image's class, of the CSV files among the paths."""
+    from graft.config.choices import TaskKind
+    from graft.config.faults import InputError
+    from graft.inference.sources import labels_in
+
+    if args.label_column is None:
+        return {}
+    if opened.task.kind is not TaskKind.single_label:
+        raise InputError(
+            f"--label-column: expected a model of one class an image, received one of {opened.task.kind.value}; try"
+            " leaving it out"
+        )
+    number = {name: place for place, name in enumerate(opened.classes)}
+    names = labels_in(args.paths, column=args.column, label=args.label_column)
+    unknown = sorted({name for name in names.values() if name not in number})
+    if unknown:
+        raise InputError(
+            f"--label-column: expected the model's classes ({', '.join(opened.classes)}), received"
+            f" {', '.join(unknown[:5])}; try the column that the model was trained on"
+        )
+    return {path: number[name] for path, name in names.items()}
 
 
 def _with_progress(answers: Iterator[Answer], total: int) -> Iterator[Answer]:

@@ -12,6 +12,7 @@ import torch
 
 from graft.config.faults import InputError
 from graft.inference.load import open_model
+from graft.inference.views import TTA, Views
 from graft.results.model import OpenedModel
 from graft.system.machine import full_float32
 from graft.tasks.answers import FORMS, Answer, Form
@@ -28,6 +29,7 @@ def predict(
     batch_size: int = 32,
     device: str = "auto",
     threads: int = 4,
+    tta: str = "none",
 ) -> Iterator[Answer]:
     """One answer a path, in order, which come as they are asked for; images of the next batch are read meanwhile.
 
@@ -37,21 +39,31 @@ def predict(
         threshold: above which probability labels are named, where an image has any number; None: one half.
         device: auto (the GPU where there is one), cpu, cuda, cuda:1 …
         threads: how many read images.
+        tta: what answers are averaged over beside the image: its mirror image (flips), another crop (crops), both
+            (flips+crops), nothing (none). Twice or four times the work.
     """
     opened = open_model(model) if isinstance(model, Path | str) else model
     form = FORMS[opened.task.kind](opened.classes, top=top, threshold=threshold)
-    return _each(opened, form, paths, batch_size=batch_size, place=find_device(device), threads=threads)
+    views = TTA[tta](opened)
+    return _each(opened, views, form, paths, batch_size=batch_size, place=find_device(device), threads=threads)
 
 
 def _each(
-    opened: OpenedModel, form: Form, paths: Iterable[str], *, batch_size: int, place: torch.device, threads: int
+    opened: OpenedModel,
+    views: Views,
+    form: Form,
+    paths: Iterable[str],
+    *,
+    batch_size: int,
+    place: torch.device,
+    threads: int,
 ) -> Iterator[Answer]:
     opened.module.to(place)
     names = iter(paths)
     with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        waiting = _submit(pool, opened, names, batch_size)
+        waiting = _submit(pool, views, names, batch_size)
         while waiting:
-            following = _submit(pool, opened, names, batch_size)
+            following = _submit(pool, views, names, batch_size)
             for name, outcome in _outcomes(opened, [(name, reading.result()) for name, reading in waiting], place):
                 yield Answer(file=name, error=outcome) if isinstance(outcome, str) else form.answer(name, outcome)
             waiting = following
@@ -69,16 +81,14 @@ def find_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def _submit(
-    pool: ThreadPoolExecutor, opened: OpenedModel, names: Iterator[str], count: int
-) -> list[tuple[str, Reading]]:
-    return [(name, pool.submit(_read, opened, name)) for name in islice(names, count)]
+def _submit(pool: ThreadPoolExecutor, views: Views, names: Iterator[str], count: int) -> list[tuple[str, Reading]]:
+    return [(name, pool.submit(_read, views, name)) for name in islice(names, count)]
 
 
-def _read(opened: OpenedModel, name: str) -> torch.Tensor | str:
-    """The image as the network takes it [C, S, S], or why it cannot be read."""
+def _read(views: Views, name: str) -> torch.Tensor | str:
+    """The image's views as the network takes them [V, C, S, S], or why it cannot be read."""
     try:
-        return opened.preprocess(name)
+        return views(name)
     except InputError as error:
         return str(error)
 
@@ -100,5 +110,9 @@ def _outcomes(
 
 @torch.inference_mode()
 def _values(opened: OpenedModel, images: Sequence[torch.Tensor], place: torch.device) -> torch.Tensor:
+    """Answers [B, K], each the mean over an image's views; as many images as given go through the network at once."""
+    total: list[torch.Tensor] = []
     with full_float32(place):
-        return opened.task.answers(opened.module(torch.stack(list(images)).to(place))).cpu()
+        for view_BCSS in torch.stack(list(images), dim=1):
+            total.append(opened.task.answers(opened.module(view_BCSS.to(place))).cpu())
+    return torch.stack(total).mean(0)

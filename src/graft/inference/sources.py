@@ -58,16 +58,36 @@ def _of_glob(pattern: str) -> list[str]:
     return paths
 
 
+def labels_in(sources: Iterable[str], *, column: str, label: str) -> dict[str, str]:
+    """The path of each image that a CSV among the sources names, with what stands in its label column.
+
+    Raises:
+        InputError: no CSV among them, or one without one of the columns.
+    """
+    tables = [Path(source) for source in sources if Path(source).suffix.lower() == ".csv"]
+    if not tables:
+        raise InputError(
+            f"--label-column: expected a CSV with the columns {column} and {label}, received other paths; try leaving"
+            " it out"
+        )
+    return {str(table.parent / name): answer for table in tables for name, answer in _cells(table, (column, label))}
+
+
 def _of_csv(path: Path, column: str) -> Iterator[str]:
+    return (str(path.parent / name) for (name,) in _cells(path, (column,)))
+
+
+def _cells(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Of each row whose first one is not empty."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             names = reader.fieldnames or []
-            if column not in names:
+            if absent := [column for column in columns if column not in names]:
                 raise InputError(
-                    f"{path}: expected a column {column!r}, received {', '.join(names) or 'an empty file'}; "
+                    f"{path}: expected a column {absent[0]!r}, received {', '.join(names) or 'an empty file'}; "
                     "try --column with the name of the column of paths"
                 )
-            yield from (str(path.parent / row[column]) for row in reader if row[column])
+            yield from (tuple(row[column] or "" for column in columns) for row in reader if row[columns[0]])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: expected a readable CSV file, received {error}") from error
