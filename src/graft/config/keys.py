@@ -86,7 +86,8 @@ def nearest_keys(name: str) -> list[str]:
         return [ALIASES[last]]
     same_last = [key for key in keys if key.rsplit(".", 1)[-1] == last]
     if same_last:
-        return nearest(name, same_last) or same_last[:3]
+        beside = [key for key in keys if key.rpartition(".")[0] == name.rpartition(".")[0] != ""]
+        return nearest(name, [*same_last, *beside]) or same_last[:3]
     if len(last) < 3:
         return []
     if looks_like := nearest(name, keys):
