@@ -71,12 +71,12 @@ def run(args: argparse.Namespace) -> int:
     with _destination(output) as file:
         _WRITERS[args.format](counted, file, form)
     if truth:
-        told = f"graft predict: accuracy {counted.accuracy:.4f} of {counted.judged:,} images"
+        message = f"graft predict: accuracy {counted.accuracy:.4f} of {counted.judged:,} images"
         if args.tta != "none":
             alone = _Counted(predict(opened, paths, **settings), truth)
             list(alone)
-            told += f" with --tta {args.tta}, {alone.accuracy:.4f} without"
-        print(told, file=sys.stderr)
+            message += f" with --tta {args.tta}, {alone.accuracy:.4f} without"
+        print(message, file=sys.stderr)
     if counted.unread:
         print(f"graft predict: {counted.unread} of {len(paths)} images have no answer", file=sys.stderr)
     return 1 if counted.unread else 0
