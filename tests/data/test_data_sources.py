@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def class_folders(root: Path, parts: dict[str, dict[str, int]]) -> Path:
     for part, classes in parts.items():
         for name, count in classes.items():
             for number in range(count):
-                picture(root / part / name / f"{number}.png", number)
+                picture(root / part / name / f"{number}.png", zlib.crc32(f"{part} {name} {number}".encode()))
     return root
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from graft.system.files import atomic_path
+from graft.data.record import read_rows, write_rows
 
 HASH_BYTES = 16
 FOLDER = "contents"
@@ -40,6 +38,10 @@ class Version(NamedTuple):
     def of(cls, status: os.stat_result) -> Version:
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
+    def is_settled(self) -> bool:
+        """Whether a later change of the file will tell."""
+        return max(self.modified, self.changed) < (time.time() - SETTLED_SECONDS) * 1e9
+
 
 class Contents:
     """Hashes of files, remembered in a record so that a version of a file is read once, not once a run.
@@ -51,7 +53,8 @@ class Contents:
 
     def __init__(self, path: Path | None = None, *, writes: bool = True) -> None:
         self.path, self.writes = path, writes
-        self._before = _read(path) if path is not None else {}
+        rows = read_rows(path, _MAGIC, _RECORD).tolist() if path is not None else []
+        self._before = {Version(*row[:-1]): bytes(row[-1]) for row in rows}
         self._current: dict[Version, bytes] = {}
         self.hashed = 0
         """Files that had to be read."""
@@ -72,36 +75,15 @@ class Contents:
             value = hashlib.file_digest(file, "sha256").digest()[:HASH_BYTES]
             after = os.fstat(file.fileno())
         self.hashed += 1
-        last = max(after.st_mtime, after.st_ctime)
-        if Version.of(status) == Version.of(after) and last < time.time() - SETTLED_SECONDS:
-            self._current[Version.of(after)] = value
+        version = Version.of(after)
+        if version == Version.of(status) and version.is_settled():
+            self._current[version] = value
         return value.hex(), status
 
     def keep(self) -> None:
-        """Writes the record of the files that were asked for, where it would be another; it only saves time, so a
-        folder that cannot be written is no fault."""
+        """Writes the record of the files that were asked for, where it would be another."""
         if self.path is None or not self.writes or self._current == self._before:
             return
-        rows = np.array([(*version, value) for version, value in self._current.items()], dtype=_RECORD).tobytes()
-        with suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(self.path) as temporary:
-                temporary.write_bytes(_MAGIC + rows + hashlib.sha256(rows).digest())
+        rows = np.array([(*version, value) for version, value in self._current.items()], dtype=_RECORD)
+        write_rows(self.path, _MAGIC, rows)
         self._before = dict(self._current)
-
-
-def _read(path: Path) -> dict[Version, bytes]:
-    """The record; empty where there is none, or what is there is none of graft's in full."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-    except OSError:
-        return {}
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        return {}
-    with open(descriptor, "rb") as file:
-        content = file.read() if file.read(len(_MAGIC)) == _MAGIC else b""
-    rows, checksum = content[:-32], content[-32:]
-    if hashlib.sha256(rows).digest() != checksum or len(rows) % _RECORD.itemsize:
-        return {}
-    return {Version(*row[:-1]): bytes(row[-1]) for row in np.frombuffer(rows, dtype=_RECORD).tolist()}

@@ -4,6 +4,7 @@ Every file is looked at once, up front, so that an unreadable one is known befor
 left out, is left out of every epoch and process alike. data.on_error=stop reads headers, checksums and end marks (about
 0.2 ms an image and core); data.on_error=skip decodes every image (about as long as an epoch's decoding). The bytes of
 each version of a file are hashed once (0.07 ms for 34 kB, 0.43 ms for 378 kB), as content is what an image is known by.
+Files that may show the same picture are decoded once more, to tell (pictures.py).
 """
 
 from __future__ import annotations
@@ -12,15 +13,19 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 from graft.config.choices import DataKind, OnError, Targets
 from graft.config.faults import ConfigError, Fault
 from graft.config.schema_images import DataConfig
-from graft.data.contents import FOLDER, Contents
+from graft.data.contents import FOLDER as CONTENTS
+from graft.data.contents import Contents, Version
 from graft.data.csv_table import list_csv
 from graft.data.folder import list_folder
+from graft.data.pictures import FOLDER as PICTURES
+from graft.data.pictures import Picture, Pictures, ReadableFile
 from graft.data.pixels import Unreadable, check_image
 from graft.data.solar_cells import list_solar_cells
 from graft.data.split import carve
@@ -33,17 +38,19 @@ SOURCES: dict[DataKind, Callable[[DataConfig], Listing]] = {
     DataKind.csv: list_csv,
 }
 SHOWN = 10
+NO_VERSION = Version(0, 0, 0, 0, 0)
 _CHUNK = 64  # files a thread takes at once
 
 
-def load_table(data: DataConfig, contents: Contents | None = None) -> Table:
+def load_table(data: DataConfig, contents: Contents | None = None, pictures: Pictures | None = None) -> Table:
     """The samples of each part.
 
     Validation is carved off train where the source has none, and so is a test part when `test_fraction` asks for one;
-    both by data.split_seed and each image's name, never by the run's seed.
+    both by data.split_seed and each image's name, never by the run's seed. Images that show the same stay together.
 
     Args:
         contents: hashes of the files as far as they are known; None: every file is read.
+        pictures: what they show, as far as it is known; None: every file that may show what another does is decoded.
 
     Raises:
         InputError: every fault found, together: a missing or empty root, a single class, a class with no image, parts
@@ -51,18 +58,21 @@ def load_table(data: DataConfig, contents: Contents | None = None) -> Table:
     """
     listing = SOURCES[data.kind](data)
     faults = [*listing.faults, *_check_config(data, listing)]
-    contents = contents or Contents()
+    contents, pictures = contents or Contents(), pictures or Pictures(data.channels)
     looked = _look(listing.entries, data, contents)
+    if not faults:
+        looked = _compare(looked, pictures)
     unreadable = [*listing.stray, *((entry.path, look.fault) for entry, look in looked if look.fault)]
     if unreadable and data.on_error is OnError.stop:
         faults.append(_unreadable(unreadable, listing.key))
     sound = [(entry, look) for entry, look in looked if not look.fault]
     faults.extend(_twice(sound, data, listing))
     if not faults:
-        faults.extend(_assign_parts([entry for entry, _ in sound], data, listing))
+        faults.extend(_assign_parts(sound, data, listing))
     if faults:
         raise ConfigError(faults)
     contents.keep()
+    pictures.keep()
     parts = {part: tuple(_sample(e, look, data) for e, look in sound if e.part == part) for part in PARTS}
     return Table(
         classes=listing.classes,
@@ -74,8 +84,16 @@ def load_table(data: DataConfig, contents: Contents | None = None) -> Table:
 
 def record_of_contents(cache: Path, data: DataConfig) -> Path:
     """Where a cache folder remembers the hashes of a source's files."""
-    root = "" if data.root is None else os.path.abspath(os.path.expanduser(data.root))
-    return cache / FOLDER / digest((data.kind.value, root))
+    return cache / CONTENTS / digest(_source(data))
+
+
+def record_of_pictures(cache: Path, data: DataConfig) -> Path:
+    """Where a cache folder remembers what a source's files show, as this decoder reads them."""
+    return cache / PICTURES / digest((*_source(data), data.channels, version("pillow")))
+
+
+def _source(data: DataConfig) -> tuple[str, str]:
+    return data.kind.value, "" if data.root is None else os.path.abspath(os.path.expanduser(data.root))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +102,11 @@ class _Look:
 
     fault: str = ""
     content: str = ""
-    inode: tuple[int, int] = (0, 0)
+    version: Version = NO_VERSION
+    decoded: Picture | None = None
+    """Where it was decoded."""
+    picture: str = ""
+    """As a sample's."""
 
 
 def _look(entries: Sequence[ListedImage], data: DataConfig, contents: Contents) -> list[tuple[ListedImage, _Look]]:
@@ -92,18 +114,34 @@ def _look(entries: Sequence[ListedImage], data: DataConfig, contents: Contents) 
 
     def look(entry: ListedImage) -> _Look:
         try:
-            check_image(entry.path, data.channels, thorough=thorough)
+            pixels_HWC = check_image(entry.path, data.channels, thorough=thorough)
             content, status = contents.of(entry.path)
         except Unreadable as unreadable:
             return _Look(unreadable.reason)
         except OSError as error:
             return _Look(error.strerror or "cannot be read")
-        return _Look("", content, (status.st_dev, status.st_ino))
+        return _Look("", content, Version.of(status), None if pixels_HWC is None else Picture.of(pixels_HWC))
 
     chunks = [entries[start : start + _CHUNK] for start in range(0, len(entries), _CHUNK)]
     with ThreadPoolExecutor(max_workers=min(8, 2 * (os.cpu_count() or 1))) as pool:
         results = pool.map(lambda chunk: [look(entry) for entry in chunk], chunks)
         return list(zip(entries, (one for chunk in results for one in chunk), strict=True))
+
+
+def _compare(looked: Sequence[tuple[ListedImage, _Look]], pictures: Pictures) -> list[tuple[ListedImage, _Look]]:
+    """With what tells their pictures apart; decoding one may find that it cannot be read."""
+    files = [
+        ReadableFile(entry.path, look.content, look.version, look.decoded) for entry, look in looked if not look.fault
+    ]
+    by_content = pictures.tell_apart(files)
+
+    def compared(look: _Look) -> _Look:
+        picture = by_content.get(look.content, "")
+        if isinstance(picture, Unreadable):
+            return replace(look, fault=picture.reason)
+        return replace(look, picture=picture)
+
+    return [(entry, compared(look)) for entry, look in looked]
 
 
 def _check_config(data: DataConfig, listing: Listing) -> list[Fault]:
@@ -112,7 +150,7 @@ def _check_config(data: DataConfig, listing: Listing) -> list[Fault]:
         value = getattr(data, key)
         if not 0 <= value < 1:
             faults.append(Fault(key=f"data.{key}", expected="a share from 0 to below 1", received=f"{value:g}"))
-    if data.test_fraction and any(entry.part == "test" for entry in listing.entries):
+    if data.test_fraction and (listing.test or any(entry.part == "test" for entry in listing.entries)):
         faults.append(
             Fault(
                 key="data.test_fraction",
@@ -137,19 +175,24 @@ def _check_config(data: DataConfig, listing: Listing) -> list[Fault]:
     return faults
 
 
-def _assign_parts(entries: Sequence[ListedImage], data: DataConfig, listing: Listing) -> list[Fault]:
+def _assign_parts(sound: Sequence[tuple[ListedImage, _Look]], data: DataConfig, listing: Listing) -> list[Fault]:
     """Carve what is missing off train, and see that every part can do its work."""
     labels = LABELS[data.task]
-    fractions = {"test": data.test_fraction, "val": data.val_fraction}
+    entries = [entry for entry, _ in sound]
+    carved = {
+        "test": listing.test or (data.test_fraction, data.split_seed),
+        "val": (data.val_fraction, data.split_seed),
+    }
     present = {entry.part for entry in listing.entries}
     if lost := [part for part in PARTS if part in present and all(entry.part != part for entry in entries)]:
         return [Fault(key=listing.key, expected=f"images of {part} that can be read", received="none") for part in lost]
-    for part in ("test", "val"):
-        if part not in present and fractions[part]:
-            pool = [entry for entry in entries if entry.part == "train"]
-            strata = [labels.stratum(entry.label) if entry.stratum is None else entry.stratum for entry in pool]
-            for position in carve([entry.name for entry in pool], strata, fractions[part], data.split_seed):
-                pool[position].part = part
+    for part, (fraction, seed) in carved.items():
+        if part not in present and fraction:
+            pool = [(entry, look) for entry, look in sound if entry.part == "train"]
+            strata = [labels.stratum(entry.label) if entry.stratum is None else entry.stratum for entry, _ in pool]
+            same = [look.picture for _, look in pool]
+            for position in carve([entry.name for entry, _ in pool], strata, fraction, seed, same):
+                pool[position][0].part = part
     parts = {part: [entry.label for entry in entries if entry.part == part] for part in PARTS}
     faults = labels.check(parts, listing.classes, listing.key)
     if not any(entry.part == "val" for entry in entries):
@@ -168,7 +211,7 @@ def _twice(sound: Sequence[tuple[ListedImage, _Look]], data: DataConfig, listing
     """One file (also through a link) under two labels, in two parts, or listed twice."""
     places: dict[tuple[int, int], list[ListedImage]] = defaultdict(list)
     for entry, look in sound:
-        places[look.inode].append(entry)
+        places[look.version.device, look.version.inode].append(entry)
     repeated = [entries for entries in places.values() if len(entries) > 1]
     if not repeated:
         return []
@@ -194,4 +237,4 @@ def _unreadable(unreadable: Sequence[tuple[str, str]], key: str) -> Fault:
 
 def _sample(entry: ListedImage, look: _Look, data: DataConfig) -> Sample:
     target = entry.target if data.targets is Targets.soft else None
-    return Sample(entry.path, entry.label, target, look.content)
+    return Sample(entry.path, entry.label, target, look.content, look.picture)

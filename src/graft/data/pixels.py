@@ -91,15 +91,14 @@ def suffixes() -> frozenset[str]:
     return frozenset([".npy", *(suffix for suffix, kind in registered if kind in FORMATS)])
 
 
-def check_image(path: str, channels: int, *, thorough: bool) -> None:
-    """Raise Unreadable for a file that would not decode.
+def check_image(path: str, channels: int, *, thorough: bool) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
+    """Raise Unreadable for a file that would not decode; its pixels, where decoding it told.
 
     Thoroughly: by decoding it. Quickly: a PNG whose checksums hold and a JPEG that ends with its end mark are believed,
     and everything else is decoded. What slips past that (a JPEG whose middle is damaged past decoding) stops the run
     when its turn comes.
     """
-    if thorough or not _looks_whole(path, channels):
-        read_pixels(path, channels)
+    return read_pixels(path, channels) if thorough or not _looks_whole(path, channels) else None
 
 
 def measure(path: str, jpeg_edge: int | None = None) -> tuple[int, int, bool]:
@@ -113,6 +112,19 @@ def measure(path: str, jpeg_edge: int | None = None) -> tuple[int, int, bool]:
             turned = image.getexif().get(0x0112, 1) >= 5  # orientations 5 to 8 exchange the sides
             width, height = reversed(image.size) if turned else image.size
             return height, width, image.mode in GREY
+    except _DAMAGE as damage:
+        raise _explained(path, damage) from damage
+
+
+def sides(path: str) -> tuple[int, int]:
+    """The shorter and the longer side, which EXIF orientation does not change, from the file's header alone."""
+    try:
+        if path.lower().endswith(".npy"):
+            short, long = sorted(np.load(path, allow_pickle=False, mmap_mode="r").shape[:2])
+        else:
+            with _open(path) as image:
+                short, long = sorted(image.size)
+        return short, long
     except _DAMAGE as damage:
         raise _explained(path, damage) from damage
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from graft.config.choices import TaskKind
 from graft.config.faults import Fault, InputError
 from graft.config.schema_images import DataConfig
-from graft.data.split import carve
 from graft.data.table import ListedImage, Listing
 
 PACKAGE = "elpv_dataset"
@@ -33,7 +32,7 @@ def list_solar_cells(data: DataConfig) -> Listing:
         InputError: the package is not installed, or lacks its files.
     """
     as_number = data.task is TaskKind.regression
-    listing = Listing(key="data", classes=(NUMBER,) if as_number else CLASSES)
+    listing = Listing(key="data", classes=(NUMBER,) if as_number else CLASSES, test=(TEST_FRACTION, TEST_SEED))
     if data.root is not None:
         listing.faults.append(
             Fault(
@@ -52,9 +51,6 @@ def list_solar_cells(data: DataConfig) -> Listing:
         listing.entries.append(
             ListedImage(str(folder / name), name, label=label, target=target, stratum=(probability, kind))
         )
-    names = [entry.name for entry in listing.entries]
-    for position in carve(names, [entry.stratum for entry in listing.entries], TEST_FRACTION, TEST_SEED):
-        listing.entries[position].part = "test"
     return listing
 
 

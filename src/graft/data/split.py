@@ -6,31 +6,42 @@ The same names and seed give the same part on every machine and in every version
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
 
 
-def carve(names: Sequence[str], strata: Sequence[Hashable], fraction: float, seed: int) -> frozenset[int]:
-    """Positions of a share of the names, the same share of every stratum as nearly as whole numbers allow.
+def carve(
+    names: Sequence[str],
+    strata: Sequence[Hashable],
+    fraction: float,
+    seed: int,
+    groups: Sequence[Hashable] | None = None,
+) -> frozenset[int]:
+    """Positions of a share of the names, the same share of every stratum as nearly as whole groups allow.
 
     The total is `fraction` of all, to the nearest; what rounding leaves over goes to the strata with the largest
-    remainders.
+    remainders. A group goes by the first of its names: it is taken where that brings the shares nearer to their quotas.
 
     Args:
         strata: one label a name.
+        groups: one a name; those of a group are never parted. None: each name is its own.
     """
+    lacking = _quotas(Counter(strata), fraction)
     members: dict[Hashable, list[int]] = defaultdict(list)
-    for position, stratum in enumerate(strata):
-        members[stratum].append(position)
-    quotas = _quotas({stratum: len(positions) for stratum, positions in members.items()}, fraction)
+    for position in range(len(names)):
+        members[position if groups is None else groups[position]].append(position)
+    first = {group: min(names[position] for position in positions) for group, positions in members.items()}
     carved: list[int] = []
-    for stratum, positions in members.items():
-        ranked = sorted(positions, key=lambda position: (_rank(names[position], seed), names[position]))
-        carved.extend(ranked[: quotas[stratum]])
+    for group in sorted(members, key=lambda group: (_rank(first[group], seed), first[group])):
+        sizes = Counter(strata[position] for position in members[group])
+        if sum(size * (size - 2 * lacking[stratum]) for stratum, size in sizes.items()) < 0:  # of squared distances
+            carved.extend(members[group])
+            for stratum, size in sizes.items():
+                lacking[stratum] -= size
     return frozenset(carved)
 
 
-def _quotas(sizes: dict[Hashable, int], fraction: float) -> dict[Hashable, int]:
+def _quotas(sizes: Counter[Hashable], fraction: float) -> dict[Hashable, int]:
     exact = {stratum: size * fraction for stratum, size in sizes.items()}
     quotas = {stratum: int(share) for stratum, share in exact.items()}
     left_over = int(sum(sizes.values()) * fraction + 0.5) - sum(quotas.values())

@@ -26,6 +26,8 @@ class Sample:
     """Probability of each class, where training uses them (data.targets=soft)."""
     content: str = ""
     """A hash of the file's bytes: by it an image is the same or another, wherever and whenever it was written."""
+    picture: str = ""
+    """The same for files that show the same picture, pixel for pixel, and for no others of the table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +104,8 @@ class Listing:
     stray: list[tuple[str, str]] = field(default_factory=list)
     """Images that cannot be used where they lie: path and reason."""
     faults: list[Fault] = field(default_factory=list)
+    test: tuple[float, int] | None = None
+    """Share and seed of the test part that every run carves off, whatever its options; None: as they say."""
 
 
 def digest(value: object) -> str:

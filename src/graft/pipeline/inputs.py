@@ -10,7 +10,8 @@ from pathlib import Path
 from graft.config.choices import CacheKind, Mode
 from graft.config.schema import BackboneConfig, Config, DataConfig, DonorConfig
 from graft.data.contents import Contents
-from graft.data.datasets import load_table, record_of_contents
+from graft.data.datasets import load_table, record_of_contents, record_of_pictures
+from graft.data.pictures import Pictures
 from graft.data.table import Table
 from graft.system.processes import is_first
 from graft.transfer.chosen import open_chosen
@@ -22,10 +23,15 @@ class Inputs:
 
     def table(self, config: Config) -> Table:
         """With mode=plan and with cache=none nothing is written down about the images."""
-        record = record_of_contents(Path(config.cache.dir), config.data)
-        remembers = config.cache.kind is not CacheKind.none
+        data, folder = config.data, Path(config.cache.dir)
         writes = config.mode is Mode.train and is_first()
-        return load_table(config.data, Contents(record if remembers else None, writes=writes))
+        if config.cache.kind is CacheKind.none:
+            return load_table(data)
+        return load_table(
+            data,
+            Contents(record_of_contents(folder, data), writes=writes),
+            Pictures(data.channels, record_of_pictures(folder, data), writes=writes),
+        )
 
     def donor(self, config: Config) -> Donor:
         return open_chosen(config)

@@ -1,0 +1,43 @@
+"""Rows that are remembered in a file of the cache folder: read whole or not at all, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from graft.system.files import atomic_path
+
+Rows = np.ndarray[Any, np.dtype[np.void]]
+
+
+def read_rows(path: Path, magic: bytes, row: np.dtype[np.void]) -> Rows:
+    """The rows; none where there is no file, or what is there is none of graft's in full."""
+    nothing = np.empty(0, row)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        return nothing
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return nothing
+    with open(descriptor, "rb") as file:
+        content = file.read() if file.read(len(magic)) == magic else b""
+    rows, checksum = content[:-32], content[-32:]
+    if hashlib.sha256(rows).digest() != checksum or len(rows) % row.itemsize:
+        return nothing
+    return np.frombuffer(rows, dtype=row)
+
+
+def write_rows(path: Path, magic: bytes, rows: Rows) -> None:
+    """A record only saves time, so a folder that cannot be written is no fault."""
+    content = rows.tobytes()
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(magic + content + hashlib.sha256(content).digest())
