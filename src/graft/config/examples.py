@@ -18,6 +18,7 @@ EXAMPLES = {
     "backbone.drop_path": "0.1",
     "backbone.drop_rate": "0.2",
     "backbone.published.preprocess.crop_fraction": "0.875",
+    "data.accept": "[duplicates]",
     "data.columns": "[age,weight]",
     "data.crop_fraction": "1.0",
     "backbone.published.preprocess.image_size": "224",

@@ -7,7 +7,18 @@ from typing import Literal
 
 from omegaconf import MISSING
 
-from graft.config.choices import AUTO, BatchSize, CacheKind, DataKind, FeatureType, OnError, Policy, Targets, TaskKind
+from graft.config.choices import (
+    AUTO,
+    Acceptance,
+    BatchSize,
+    CacheKind,
+    DataKind,
+    FeatureType,
+    OnError,
+    Policy,
+    Targets,
+    TaskKind,
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,6 +67,9 @@ class DataConfig:
     """single_label: draw each class equally often."""
     on_error: OnError = OnError.stop
     """An unreadable image stops the run, or is left out, counted and listed."""
+    accept: list[Acceptance] = field(default_factory=list[Acceptance])
+    """What is refused otherwise: duplicates (an image in two parts, by its bytes or pixels), contradictions (the same
+    image under two labels). The plan counts them; copies.csv in the run's folder lists them."""
 
     @property
     def images(self) -> int:

@@ -79,7 +79,7 @@ def write_results(
         },
         ledger=plan.ledger.to_dict(),
         frozen=never - {f"{path}.weight" for path in plan.lora},
-        data={"kind": config.data.kind.value, **table.summary()},
+        data=plan.data_record(),
         metrics=result.metrics,
         left_out=_left_out(plan, result),
         intervals=intervals,

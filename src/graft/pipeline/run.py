@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch.loggers import Logger
 
+from graft.audit.copies import check_copies
 from graft.config.choices import Mode
 from graft.config.faults import InputError, RunFailed, one_line
 from graft.config.schema import Config
@@ -80,6 +81,7 @@ def _run(
     _check_writable(folder)
     with clock("data"):
         table = inputs.table(config)
+        check_copies(table, config.data.accept, folder)
     with clock("plan"):
         config = with_batch_size(config, table, folder, say)
         plan = make_plan(config, table, lambda: inputs.donor(config), overrides)

@@ -50,6 +50,7 @@ def _data(plan: Plan) -> str:
         f"images    {preprocess.image_size} pixels, {preprocess.interpolation}, mean {_numbers(preprocess.mean)},"
         f" std {_numbers(preprocess.std)}; augment {config.augment.name}",
     ]
+    lines += [f"copies    {line}" for line in plan.copies.described(config.data.accept)]
     lines += [f"left out  {entry['path']}: {entry['reason']}" for entry in table.skipped]
     return "\n".join(lines)
 

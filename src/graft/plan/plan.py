@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from graft.audit.copies import Copies, find_copies
 from graft.config.choices import FIND
 from graft.config.faults import Faults
 from graft.config.schema import Config, OptimizerConfig, TrainerConfig
@@ -52,6 +53,8 @@ class Plan:
 
     config: Config
     table: Table
+    copies: Copies
+    """Its images that show the same."""
     task: Task
     """What labels and outputs mean."""
     network: Network
@@ -117,6 +120,11 @@ class Plan:
         """The group's first, highest and last learning rate in each phase; None where it is frozen."""
         return [self.training.rates.span(group, phase) for phase in self.training.phases]
 
+    def data_record(self) -> dict[str, Any]:
+        """What is learnt from, for plan.json and the model's record."""
+        data = self.config.data
+        return {"kind": data.kind.value, **self.table.summary(), "copies": self.copies.record(data.accept)}
+
     def to_dict(self) -> dict[str, Any]:
         """plan.json."""
         config, training = self.config, self.training
@@ -125,7 +133,7 @@ class Plan:
             "head": {**self.network.head, "at": list(self.network.stages.heads)},
             "classes": list(self.table.classes),
             "task": self.task.record(),
-            "data": {"kind": config.data.kind.value, **self.table.summary()},
+            "data": self.data_record(),
             "preprocess": asdict(self.network.preprocess),
             "donor": self.ledger.donor,
             "ledger": self.ledger.summary,
@@ -238,6 +246,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor], ove
     return Plan(
         config=config,
         table=table,
+        copies=find_copies(table),
         task=task,
         network=network,
         ledger=ledger,
