@@ -57,7 +57,7 @@ WAYS: dict[str, tuple[str, ...]] = {
     "mixed images": ("freeze=none", "augment.mixup=0.2", *IN_BF16),
     "additions of low rank": ("method.lora=2", *IN_BF16),
     "additions of low rank in float32": ("method.lora=2",),
-    "the recipe of low rank, trained in bf16": ("experiment=lora", *IN_BF16),
+    "the recipe of low rank, trained in bf16": ("experiment=lora", "head.start=random", *IN_BF16),
     "the fastest step": ("freeze=stage1-3", "cache=none", "trainer.tune=auto"),
 }  # fmt: skip
 

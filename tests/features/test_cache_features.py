@@ -334,8 +334,7 @@ def cache_config(**fields: Any) -> CacheConfig:
         (cache_config(), AugmentConfig(name="rotations", quarter_turns=True), ["cache"]),
         (cache_config(views=8), AugmentConfig(name="none"), ["cache.views"]),
         (cache_config(kind=CacheKind.images, views=8), AugmentConfig(name="none"), ["cache.views"]),
-        (cache_config(views=-1, dtype="int8", max_gb=0.0), AugmentConfig(name="none"),
-         ["cache.max_gb", "cache.dtype", "cache.views"]),
+        (cache_config(views=-1, max_gb=0.0), AugmentConfig(name="none"), ["cache.max_gb", "cache.views"]),
     ],
 )  # fmt: skip
 def test_config_faults(cache: CacheConfig, augment: AugmentConfig, keys: list[str]) -> None:
