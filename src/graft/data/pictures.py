@@ -102,9 +102,9 @@ class Pictures:
         write_rows(self.path, _MAGIC, rows)
 
     def _measured(self, file: ReadableFile) -> Picture | Unreadable:
-        known = self._before.get(bytes.fromhex(file.content))
-        if known is not None and (known.pixels != _UNDECODED or file.picture is None):
-            return known
+        before = self._before.get(bytes.fromhex(file.content))
+        if before is not None and (before.pixels != _UNDECODED or file.picture is None):
+            return before
         if file.picture is not None:
             return file.picture
         try:
