@@ -58,7 +58,8 @@ def test_lora_is_merged_and_its_account_is_the_donors(train: Train, images: Path
 
 def test_bitfit_beside_distillation_and_mixup(train: Train, images: Path, donor: Path, tmp_path: Path):
     done = train(
-        "experiment=bitfit", "donor=file", f"donor.path={donor}", "method.distill=1", "augment.mixup=0.2",
+        "experiment=bitfit", "head.start=random", "donor=file", f"donor.path={donor}", "method.distill=1",
+        "augment.mixup=0.2",
         f"data.root={images}", *SMALL,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -79,7 +80,8 @@ def test_lp_ft_trains_its_head_from_kept_features_and_then_on_images(
         "plain": ("cache=none", "trainer.engine=false"),
     }.items():
         done = train(
-            "experiment=lp_ft", "unfreeze.start=2 epochs", "optimizer=sgd", "donor=file", f"donor.path={donor}", *words,
+            "experiment=lp_ft", "head.start=random", "unfreeze.start=2 epochs", "unfreeze.phase_factors=[1,0.1]",
+            "optimizer=sgd", "optimizer.lr=0.003", "donor=file", f"donor.path={donor}", *words,
             f"data.root={images}", *SMALL,
             "trainer.max_epochs=3", "trainer.precision=32-true", f"hydra.run.dir={tmp_path / name}",
         )  # fmt: skip

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from graft.config.compose import parse, register
 from graft.finetune.module import FineTuning
+from graft.pipeline.head_start import Change
 from graft.pipeline.run import run
 from graft.system.stopping import Stopped, StopSignals
 
@@ -52,7 +53,7 @@ def carry_out(recipe: str, folder: Path, images: Path, tmp_path: Path) -> None:
         f"experiment={recipe}", "backbone=timm", "backbone.name=test_efficientnet", "donor=file",
         f"donor.path={tmp_path / 'donor.pth'}", "data=folder", f"data.root={images}", "data.batch_size=8",
         "trainer.accelerator=cpu", "trainer.progress=false", f"trainer.max_epochs={EPOCHS}", "cache=none",
-        "trainer.engine=false", *SHORTER.get(recipe, []), "data.image_size=32",
+        "trainer.engine=false", *SHORTER.get(recipe, []), "data.image_size=32", "checkpoint.epoch=last",
     ]  # fmt: skip
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -66,6 +67,8 @@ def test_what_is_frozen_keeps_its_bits_and_what_thaws_moves(
     recipe: str, images: Path, donor: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     folder, calls, step = tmp_path / "run", iter(range(1000)), FineTuning.training_step
+    # Noise teaches nothing, so that the solved head which most recipes begin with would come back.
+    monkeypatch.setattr(Change, "is_worse", False)
 
     def signalled(self: FineTuning, *args: object):
         if next(calls) == 2 * STEPS + 1:
@@ -88,7 +91,7 @@ def test_what_is_frozen_keeps_its_bits_and_what_thaws_moves(
         held = [name for name in donor if any(name == p or name.startswith(f"{p}.") for p in names)]
         statistics = [name for name in held if name.endswith(("running_mean", "running_var"))]
         moved = {name for name in held if not torch.equal(donor[name], after[name])}
-        if recipe == "lora":
+        if recipe in ("lora", "finetune"):  # freeze_bn=all in the latter
             assert not moved & set(statistics), stage
             assert moved or stage == "stem", stage
         elif stage in always:
