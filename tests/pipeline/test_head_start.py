@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -22,46 +21,15 @@ from graft.pipeline.head_start import Change, compare
 from graft.pipeline.run import run
 from graft.results.predictions import read_predictions
 from graft.tasks.registry import task_of
-
-BACKBONE = "test_efficientnet"
-COLOURS = ("red", "green", "blue")
+from tests.pipeline.coloured import carried_out, words, write_images_and_donor
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images in which one channel is a little brighter, 30 of each for every part, and a donor."""
-    place, rng = tmp_path_factory.mktemp("coloured"), np.random.default_rng(0)
-    for part in ("train", "val", "test"):
-        for name in COLOURS:
-            (place / "images" / part / name).mkdir(parents=True)
-        for number in range(90):
-            pixels = rng.integers(0, 200, (36, 36, 3))
-            pixels[:, :, number % 3] += 35
-            target = place / "images" / part / COLOURS[number % 3] / f"{number}.png"
-            Image.fromarray(pixels.astype(np.uint8)).save(target)
-    torch.manual_seed(0)
-    donor = timm.create_model(BACKBONE, num_classes=5)
-    for layer in donor.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.momentum = None  # statistics of what it sees here
-    with torch.no_grad():
-        donor.train()(torch.randn(32, 3, 32, 32))
-    torch.save(donor.state_dict(), place / "donor.pth")
+    place = tmp_path_factory.mktemp("coloured")
+    write_images_and_donor(place, images=90, brighter=35)
     return place
-
-
-def words(folder: Path, place: Path, *more: str) -> list[str]:
-    return [
-        "backbone=timm", f"backbone.name={BACKBONE}", "donor=file", f"donor.path={folder / 'donor.pth'}",
-        "data=folder", f"data.root={folder / 'images'}", "data.image_size=32", "data.num_workers=0",
-        "trainer.accelerator=cpu", "trainer.progress=false", f"cache.dir={place / 'cache'}", *more,
-    ]  # fmt: skip
-
-
-def trained(folder: Path, place: Path, *more: str) -> dict[str, Any]:
-    given = words(folder, place, *more)
-    run(composed(*given), place / "run", given)
-    return json.loads((place / "run" / "metrics.json").read_text())
 
 
 def weights(place: Path) -> dict[str, torch.Tensor]:
@@ -74,8 +42,8 @@ RUINOUS = (*STEPS, "optimizer=sgd", "optimizer.lr=5", "freeze_bn=all")
 
 
 def test_training_begins_with_the_head_that_is_solved_on_a_frozen_trunk(folder: Path, tmp_path: Path) -> None:
-    solved = trained(folder, tmp_path / "solved")
-    still = trained(folder, tmp_path / "still", *STILL, "augment=light")
+    solved = carried_out(folder, tmp_path / "solved")
+    still = carried_out(folder, tmp_path / "still", *STILL, "augment=light")
     begun = still["head"]["start"]
     for name in ("val/loss", "val/accuracy", "test/loss", "test/accuracy", "train/loss"):
         assert begun[name] == pytest.approx(solved[name], abs=1e-5)
@@ -89,8 +57,8 @@ def test_training_begins_with_the_head_that_is_solved_on_a_frozen_trunk(folder: 
 def test_a_head_that_training_fell_below_comes_back(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    solved = trained(folder, tmp_path / "solved")
-    ruined = trained(folder, tmp_path / "ruined", *RUINOUS)
+    solved = carried_out(folder, tmp_path / "solved")
+    ruined = carried_out(folder, tmp_path / "ruined", *RUINOUS)
     assert ruined["head"]["returned"] is True
     assert ruined["head"]["fine_tuned"]["val/accuracy"] < solved["val/accuracy"] - 0.1
     assert ruined["best_epoch"] == 0
@@ -104,7 +72,7 @@ def test_a_head_that_training_fell_below_comes_back(
 
 
 def test_predictions_are_those_of_the_weights_that_came_back(folder: Path, tmp_path: Path) -> None:
-    trained(folder, tmp_path, *RUINOUS)
+    carried_out(folder, tmp_path, *RUINOUS)
     model: Any = graft.load(tmp_path / "run")
     told = read_predictions(tmp_path / "run" / "predictions.csv")["test"]
     with torch.inference_mode():
@@ -115,16 +83,18 @@ def test_predictions_are_those_of_the_weights_that_came_back(folder: Path, tmp_p
 
 def test_lora_comes_back_to_the_donors_own_weights(folder: Path, tmp_path: Path) -> None:
     steps = [word for word in RUINOUS if not word.startswith("freeze")]
-    ruined = trained(folder, tmp_path, *steps, "method.lora=2", "optimizer.lr=50")
+    ruined = carried_out(folder, tmp_path, *steps, "method.lora=2", "optimizer.lr=50")
     donor = torch.load(folder / "donor.pth", weights_only=True)
     assert ruined["head"]["returned"] is True
     assert all(torch.equal(donor[name], value) for name, value in weights(tmp_path).items() if "classifier" not in name)
 
 
 def test_features_of_the_start_are_of_images_without_augmentation_and_are_kept(folder: Path, tmp_path: Path) -> None:
-    trained(folder, tmp_path / "solved", "head.solver=sgd", "trainer.max_epochs=1", f"cache.dir={tmp_path / 'cache'}")
+    carried_out(
+        folder, tmp_path / "solved", "head.solver=sgd", "trainer.max_epochs=1", f"cache.dir={tmp_path / 'cache'}"
+    )
     entries = sorted((tmp_path / "cache").glob("*.graft"))
-    trained(folder, tmp_path / "tuned", *STILL, "augment=light", f"cache.dir={tmp_path / 'cache'}")
+    carried_out(folder, tmp_path / "tuned", *STILL, "augment=light", f"cache.dir={tmp_path / 'cache'}")
     assert len(entries) == 1
     assert sorted((tmp_path / "cache").glob("*.graft")) == entries
 
@@ -211,7 +181,7 @@ def test_each_task_says_how_right_an_answer_is() -> None:
 def test_the_report_shows_the_head_and_what_training_made_of_it(
     folder: Path, tmp_path: Path, steps: tuple[str, ...], exported: str
 ) -> None:
-    metrics = trained(folder, tmp_path, *steps)
+    metrics = carried_out(folder, tmp_path, *steps)
     page = (tmp_path / "run" / "report.html").read_text()
     after = metrics["head"].get("fine_tuned", metrics)
     assert f"Exported is {exported}" in page
@@ -222,8 +192,8 @@ def test_the_report_shows_the_head_and_what_training_made_of_it(
 def test_the_last_epoch_is_exported_where_that_is_asked_for(folder: Path, tmp_path: Path) -> None:
     steps = [word for word in STILL if not word.startswith(("trainer.max_epochs", "optimizer.lr"))]
     more = ("trainer.max_epochs=3", "optimizer.lr=0.5", "head.start=random")  # the loss rises
-    best = trained(folder, tmp_path / "best", *steps, *more)
-    last = trained(folder, tmp_path / "last", *steps, *more, "checkpoint.epoch=last")
+    best = carried_out(folder, tmp_path / "best", *steps, *more)
+    last = carried_out(folder, tmp_path / "last", *steps, *more, "checkpoint.epoch=last")
     assert best["best_epoch"] < last["best_epoch"] == 3
     saved = torch.load(tmp_path / "last" / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert all(torch.equal(value, saved[f"network.{name}"]) for name, value in weights(tmp_path / "last").items())

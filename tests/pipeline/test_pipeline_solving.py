@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 
@@ -25,50 +23,19 @@ from graft.pipeline.run import run
 from graft.plan import features as features_plan
 from graft.report.record import read_run
 from graft.results.predictions import read_predictions
-
-BACKBONE = "test_efficientnet"
-COLOURS = ("red", "green", "blue")
+from tests.pipeline.coloured import BACKBONE, COLOURS, carried_out, words, write_images_and_donor
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """180 images in which one channel is a little brighter, 60 of each for every part, and a donor."""
-    place, rng = tmp_path_factory.mktemp("coloured"), np.random.default_rng(0)
-    for part in ("train", "val", "test"):
-        for name in COLOURS:
-            (place / "images" / part / name).mkdir(parents=True)
-        for number in range(60):
-            pixels = rng.integers(0, 200, (36, 36, 3))
-            pixels[:, :, number % 3] += 25
-            target = place / "images" / part / COLOURS[number % 3] / f"{number}.png"
-            Image.fromarray(pixels.astype(np.uint8)).save(target)
-    torch.manual_seed(0)
-    donor = timm.create_model(BACKBONE, num_classes=5)
-    for layer in donor.modules():
-        if isinstance(layer, torch.nn.BatchNorm2d):
-            layer.momentum = None  # statistics of what it sees here
-    with torch.no_grad():
-        donor.train()(torch.randn(32, 3, 32, 32))
-    torch.save(donor.state_dict(), place / "donor.pth")
+    place = tmp_path_factory.mktemp("coloured")
+    write_images_and_donor(place, images=60, brighter=25)
     return place
 
 
-def words(folder: Path, place: Path, *more: str) -> list[str]:
-    return [
-        "backbone=timm", f"backbone.name={BACKBONE}", "donor=file", f"donor.path={folder / 'donor.pth'}",
-        "data=folder", f"data.root={folder / 'images'}", "data.image_size=32", "data.num_workers=0",
-        "trainer.accelerator=cpu", "trainer.progress=false", f"cache.dir={place / 'cache'}", *more,
-    ]  # fmt: skip
-
-
-def solved(folder: Path, place: Path, *more: str) -> dict[str, Any]:
-    given = words(folder, place, *more)
-    run(composed(*given), place / "run", given)
-    return json.loads((place / "run" / "metrics.json").read_text())
-
-
 def test_the_default_head_is_what_scikit_learn_finds_on_the_same_features(folder: Path, tmp_path: Path) -> None:
-    metrics = solved(folder, tmp_path)
+    metrics = carried_out(folder, tmp_path)
     model: Any = graft.load(tmp_path / "run")
     trunk = model.network if hasattr(model, "network") else model
     told = read_predictions(tmp_path / "run" / "predictions.csv")
@@ -103,14 +70,14 @@ def _timm_of(module: Any) -> Any:
 
 
 def test_the_same_command_gives_the_same_bits(folder: Path, tmp_path: Path) -> None:
-    solved(folder, tmp_path / "one")
-    solved(folder, tmp_path / "two", "seed=5")
+    carried_out(folder, tmp_path / "one")
+    carried_out(folder, tmp_path / "two", "seed=5")
     read = [(tmp_path / name / "run/model/model.safetensors").read_bytes() for name in ("one", "two")]
     assert read[0] == read[1]
 
 
 def test_metrics_and_report_have_the_path_of_penalties(folder: Path, tmp_path: Path) -> None:
-    head = solved(folder, tmp_path)["head"]
+    head = carried_out(folder, tmp_path)["head"]
     losses = [point["loss"] for point in head["path"]]
     assert head["solver"] == "convex"
     assert head["chosen_by"] == "validation"
@@ -129,14 +96,14 @@ def test_metrics_and_report_have_the_path_of_penalties(folder: Path, tmp_path: P
 
 
 def test_refit_uses_validation_images_too_and_says_so(folder: Path, tmp_path: Path, capsys) -> None:
-    metrics = solved(folder, tmp_path, "head.refit=true")
+    metrics = carried_out(folder, tmp_path, "head.refit=true")
     assert metrics["head"]["refit"] is True
     assert metrics["val/loss"] < min(point["loss"] for point in metrics["head"]["path"])
     assert "of images that the head was solved on" in capsys.readouterr().out
 
 
 def test_the_heads_that_one_pass_can_have_are_measured(folder: Path, tmp_path: Path, capsys) -> None:
-    head = solved(folder, tmp_path)["head"]
+    head = carried_out(folder, tmp_path)["head"]
     assert [(each["head"], each["features"]) for each in head["measured"]] == [
         ("linear", "last layer"), ("stages", "all blocks"), ("stages", "all blocks and last layer"),
     ]  # fmt: skip
@@ -150,7 +117,7 @@ def test_the_heads_that_one_pass_can_have_are_measured(folder: Path, tmp_path: P
 
 def test_many_images_keep_what_the_runs_own_head_takes(folder: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(features_plan, "MEASURED", 1e4)
-    head = solved(folder, tmp_path)["head"]
+    head = carried_out(folder, tmp_path)["head"]
     assert [each["features"] for each in head["measured"]] == ["last layer"]
     (kept,) = read_run(tmp_path / "run").plan["cache"]["kept"]
     assert kept["size"] < 180 * 4 * 300  # 256 numbers an image
@@ -158,7 +125,7 @@ def test_many_images_keep_what_the_runs_own_head_takes(folder: Path, tmp_path: P
 
 @pytest.mark.parametrize("kind", ["linear", "stages", "auto"])
 def test_each_head_is_the_best_of_its_kind_and_answers_as_exported(folder: Path, tmp_path: Path, kind: str) -> None:
-    metrics = solved(folder, tmp_path, f"head={kind}")
+    metrics = carried_out(folder, tmp_path, f"head={kind}")
     head = metrics["head"]
     allowed = [each["compared_by"] for each in head["measured"] if kind in (each["head"], "auto")]
     chosen = (head["features"], head["crop_fraction"])
@@ -175,24 +142,24 @@ def test_each_head_is_the_best_of_its_kind_and_answers_as_exported(folder: Path,
 
 
 def test_auto_compares_the_donors_crop_with_the_whole_image(folder: Path, tmp_path: Path, capsys) -> None:
-    head = solved(folder, tmp_path, "head=auto")["head"]
+    head = carried_out(folder, tmp_path, "head=auto")["head"]
     assert [each["crop_fraction"] for each in head["measured"]] == [0.95] * 3 + [1.0] * 3
     assert read_run(tmp_path / "run").plan["solver"]["crops"] == [0.95, 1.0]
     told = capsys.readouterr().out
     assert "data.crop_fraction=0.95 and data.crop_fraction=1 are compared" in told
     assert "head=stages data.crop_fraction=1" in told
     assert (tmp_path / "run" / "report.html").read_text().count("(taken)") == 1
-    alone = solved(folder, tmp_path / "alone", "head=auto", "data.crop_fraction=0.95")["head"]
+    alone = carried_out(folder, tmp_path / "alone", "head=auto", "data.crop_fraction=0.95")["head"]
     assert [each["crop_fraction"] for each in alone["measured"]] == [0.95] * 3
     for before, after in zip(head["measured"][:3], alone["measured"], strict=True):
         assert before["loss"] == pytest.approx(after["loss"], rel=1e-4)
 
 
 def test_few_validation_images_are_not_all_that_auto_goes_by(folder: Path, tmp_path: Path, monkeypatch) -> None:
-    few = solved(folder, tmp_path / "few", "head=auto", "data.crop_fraction=1")["head"]["measured"]
+    few = carried_out(folder, tmp_path / "few", "head=auto", "data.crop_fraction=1")["head"]["measured"]
     assert all(each["compared_by"] != each["loss"] for each in few)
     monkeypatch.setattr(candidates, "COMPARED_BY_ALL", 60)
-    many = solved(folder, tmp_path / "many", "head=auto", "data.crop_fraction=1")["head"]["measured"]
+    many = carried_out(folder, tmp_path / "many", "head=auto", "data.crop_fraction=1")["head"]["measured"]
     assert all(each["compared_by"] == each["loss"] for each in many)
 
 
@@ -200,7 +167,7 @@ def test_auto_takes_the_last_layer_where_that_is_best(folder: Path, tmp_path: Pa
     """Its export is then the library's own network, which loads its weights strictly."""
     monkeypatch.setattr(candidates, "choose_head", _worse_with_more_features)
     monkeypatch.setattr(candidates, "COMPARED_BY_ALL", 0)
-    assert solved(folder, tmp_path, "head=auto")["head"]["kind"] == "linear"
+    assert carried_out(folder, tmp_path, "head=auto")["head"]["kind"] == "linear"
     plain = timm.create_model(BACKBONE, num_classes=3)
     plain.load_state_dict(load_file(tmp_path / "run" / "model" / "model.safetensors"), strict=True)
     model: Any = graft.load(tmp_path / "run")
@@ -216,7 +183,7 @@ def _worse_with_more_features(train: Any, *others: Any, **more: Any) -> Any:
 
 
 def test_words_without_effect_are_named(folder: Path, tmp_path: Path, capsys) -> None:
-    solved(folder, tmp_path, "optimizer.lr=0.1", "trainer.max_epochs=3")
+    carried_out(folder, tmp_path, "optimizer.lr=0.1", "trainer.max_epochs=3")
     assert "no effect optimizer.lr=0.1, trainer.max_epochs=3: a solved head takes no steps" in capsys.readouterr().out
     plan = read_run(tmp_path / "run").plan
     assert plan["solver"]["without_effect"] == ["optimizer.lr=0.1", "trainer.max_epochs=3"]
