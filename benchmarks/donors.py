@@ -27,8 +27,8 @@ def network_of(backbone: str) -> Network:
     config = composed(f"backbone={backbone}", "head=none", f"donor={kind}", "freeze=none")
     network = build_network(config.backbone, config.head, num_classes=CLASSES, seed=config.seed)
     if kind == "pretrained":
-        with open_chosen(config) as donor:
-            ledger = account_donor(donor, target_of_module(network.module), rules_for(config, network, ()))
+        with open_chosen(config.network) as donor:
+            ledger = account_donor(donor, target_of_module(network.module), rules_for(config.network, network, ()))
             inject(ledger, donor, network.module)
     else:
         _settle_norms(network)

@@ -66,9 +66,9 @@ def ready(task: Task, folder: Path) -> Ready:
     cache = "none" if task.freeze == "none" else "features"
     config = composed(*command(task, folder, cache=cache)[2:], "trainer.progress=false")
     table = load_table(config.data)
-    plan = make_plan(config, table, lambda: open_chosen(config))
-    network = network_for(config, len(table.classes))
-    with open_chosen(config) as donor:
+    plan = make_plan(config, table, lambda: open_chosen(config.network))
+    network = network_for(config.network, len(table.classes))
+    with open_chosen(config.network) as donor:
         inject(plan.ledger, donor, network.module)
     data = DataModule(
         table, config.data, config.augment, network.preprocess, seed=config.seed, cache=config.cache, fewest=plan.fewest

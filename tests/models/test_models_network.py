@@ -85,11 +85,11 @@ def test_all_that_a_config_says_of_its_network_is_heeded() -> None:
         data=DataConfig(channels=1, image_size=80, crop_fraction=0.8, reduced_jpeg=True),
         seed=2,
     )
-    network = network_for(config, 4)
+    network = network_for(config.network, 4)
     said = network.preprocess
     assert (said.channels, said.image_size, said.crop_fraction, said.reduced_jpeg) == (1, 80, 0.8, True)
     assert network.classes == 4
-    other = network_for(replace(config, data=replace(config.data, reduced_jpeg=False), seed=3), 4)
+    other = network_for(replace(config, data=replace(config.data, reduced_jpeg=False), seed=3).network, 4)
     assert not other.preprocess.reduced_jpeg
     first, second = (each.module.state_dict()["features.3.squeeze.weight"] for each in (network, other))
     assert not torch.equal(first, second)

@@ -1,7 +1,6 @@
 """data.batch_size=auto becomes a number before anything is planned."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +8,8 @@ from hydra import compose, initialize_config_dir
 
 from graft.config.compose import parse, register
 from graft.config.faults import ConfigError
-from graft.data.table import Sample, Table
-from graft.plan.memory import free_memory, largest_batch, with_batch_size
+from graft.models.network import network_for
+from graft.plan.memory import batch_size_before, free_memory, largest_batch, with_batch_size
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 MB = 1_000_000
@@ -22,44 +21,52 @@ def config_of(*overrides):
         return parse(compose("config", ["backbone=resnet18", "data.image_size=64", "trainer=cpu", *overrides]))
 
 
-def table_of(train=1000):
-    samples = tuple(Sample(path=f"{number}.png", label=number % 2) for number in range(train))
-    return Table(classes=("a", "b"), train=samples, val=samples[:4], test=())
+def meta(config):
+    return network_for(config.network, 2, device="meta")
 
 
 def test_more_memory_holds_larger_batches_and_fewer_trained_stages_too():
     config = config_of("data.batch_size=auto", "freeze=none", "donor=none")
-    sizes = [largest_batch(config, table_of(), free * MB) for free in (100, 600, 100_000)]
+    sizes = [largest_batch(config, meta(config), 1000, free * MB) for free in (100, 600, 100_000)]
     assert sizes == sorted(sizes)
     assert sizes[0] == 1
     assert sizes[-1] == 256
     assert 1 < sizes[1] < 256
     head = config_of("data.batch_size=auto", "freeze=backbone")
-    assert largest_batch(head, table_of(), 600 * MB) > sizes[1]
-    assert largest_batch(config, table_of(train=20), 100_000 * MB) == 16
+    assert largest_batch(head, meta(head), 1000, 600 * MB) > sizes[1]
+    assert largest_batch(config, meta(config), 20, 100_000 * MB) == 16
 
 
 def test_what_a_stalled_figure_may_thaw_counts_as_what_thaws_at_its_time():
     head, decided, timed = (
-        largest_batch(config_of("data.batch_size=auto", "freeze=backbone", *words), table_of(), 400 * MB)
+        largest_batch(config, meta(config), 1000, 400 * MB)
         for words in ((), ("unfreeze=plateau",), ("unfreeze=gradual",))
+        for config in [config_of("data.batch_size=auto", "freeze=backbone", *words)]
     )
     assert decided == timed < head
 
 
 def test_a_number_stays_and_a_run_that_goes_on_keeps_its_own(tmp_path):
-    said = []
     config = config_of("data.batch_size=4")
-    assert with_batch_size(config, table_of(), tmp_path, said.append) is config
+    assert with_batch_size(config, meta(config), 1000, 24) == (config, "")
     auto = config_of("data.batch_size=auto")
-    chosen = with_batch_size(auto, table_of(), tmp_path, said.append).data.batch_size
-    assert said[0].startswith(f"batch     {chosen} images, estimated for ")
+    chosen, remark = with_batch_size(auto, meta(auto), 1000, None)
+    assert remark.startswith(f"data.batch_size=auto: {chosen.data.batch_size} images, estimated for ")
+    later, remark = with_batch_size(auto, meta(auto), 1000, 24)
+    assert (later.data.batch_size, remark) == (24, "")
+    (tmp_path / "plan.json").write_text(json.dumps({"batch_size": 24}))
+    assert batch_size_before(tmp_path) is None
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.ckpt").touch()
-    (tmp_path / "plan.json").write_text(json.dumps({"batch_size": 24}))
-    assert with_batch_size(auto, table_of(), tmp_path, said.append).data.batch_size == 24
-    anew = with_batch_size(replace(auto, resume="never"), table_of(), tmp_path, said.append)
-    assert anew.data.batch_size == chosen
+    assert batch_size_before(tmp_path) == 24
+
+
+def test_lora_joins_a_copy_of_the_network_that_is_planned_with():
+    config = config_of("data.batch_size=auto", "method.lora=2", "freeze=backbone")
+    network = meta(config)
+    names = network.names
+    assert largest_batch(config, network, 1000, 600 * MB) > 1
+    assert network.names == names
 
 
 def test_free_memory_is_some_and_less_than_the_machine_has():

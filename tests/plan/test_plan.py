@@ -73,7 +73,7 @@ def test_a_donor_without_batch_counters_may_be_frozen(tmp_path: Path):
     state = {name: value for name, value in torchvision.models.resnet18().state_dict().items() if "tracked" not in name}
     torch.save(state, tmp_path / "old.pth")
     config = config_of("donor=file", f"donor.path={tmp_path / 'old.pth'}", "freeze=backbone")
-    plan = make_plan(config, table_of(), lambda: open_chosen(config))
+    plan = make_plan(config, table_of(), lambda: open_chosen(config.network))
     counters = [entry for entry in plan.ledger.tensors if entry.target.endswith("num_batches_tracked")]
     assert len(counters) == 20
     assert {(entry.verdict.value, entry.reason) for entry in counters} == {
@@ -188,7 +188,7 @@ def test_freezing_what_no_donor_filled_is_an_error():
 
 def test_thawed_random_weights_are_no_error():
     config = config_of("donor=none", "freeze=none")
-    plan = make_plan(config, table_of(), lambda: open_chosen(config))
+    plan = make_plan(config, table_of(), lambda: open_chosen(config.network))
     assert plan.ledger.summary["initialized"] == 122
     assert "from scratch" in describe(plan)
 

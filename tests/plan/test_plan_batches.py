@@ -40,7 +40,9 @@ def table_of(train: int, val: int = 4) -> Table:
 def plan_of(train: int, *overrides: str, val: int = 4) -> Plan:
     config = config_of(*overrides)
     none = config.donor.kind is DonorKind.none
-    return make_plan(config, table_of(train, val), lambda: open_chosen(config) if none else donor_of_module(resnet18()))
+    return make_plan(
+        config, table_of(train, val), lambda: open_chosen(config.network) if none else donor_of_module(resnet18())
+    )
 
 
 SCRATCH = ("donor=none", "freeze=none")

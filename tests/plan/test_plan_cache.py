@@ -25,7 +25,7 @@ Epochs = tuple[int, int] | None
 
 @cache
 def resnet18() -> Network:
-    return network_for(of("freeze=none"), 2, device="meta")
+    return network_for(of("freeze=none").network, 2, device="meta")
 
 
 def of(*words: str):
@@ -43,10 +43,10 @@ def planned(*words: str) -> CachePlan:
     config, network = of(*words), resnet18()
     samples = tuple(Sample(path=f"{number}.png", label=number % 2) for number in range(12))
     table = Table(classes=("a", "b"), train=samples, val=samples[:4], test=())
-    schedule = schedule_of(config, network)
+    schedule = schedule_of(config.freezing, network, config.checkpoint)
     phases = schedule.phases(EPOCH, EPOCH * EPOCHS)
     decided = schedule.states(EPOCH, EPOCH * EPOCHS)[len(phases) :]
-    return plan_cache(config, table, network, phases, decided, steps_per_epoch=EPOCH)
+    return plan_cache(config.features, table, network, phases, decided, steps_per_epoch=EPOCH)
 
 
 def kept(*words: str) -> dict[str, Epochs]:
@@ -157,11 +157,11 @@ def test_what_is_judged_takes_its_room_in_float32():
 
 def test_blocks_pooled_under_one_layer_are_kept_as_one_vector_an_image() -> None:
     config = of("head=stages")
-    network = network_for(config, 2, device="meta")
+    network = network_for(config.network, 2, device="meta")
     samples = tuple(Sample(path=f"{number}.png", label=number % 2) for number in range(12))
     table = Table(classes=("a", "b"), train=samples, val=samples[:4], test=())
-    schedule = schedule_of(config, network)
+    schedule = schedule_of(config.freezing, network, config.checkpoint)
     phases = schedule.phases(EPOCH, EPOCH * EPOCHS)
-    plan = plan_cache(config, table, network, phases, [], steps_per_epoch=EPOCH)
+    plan = plan_cache(config.features, table, network, phases, [], steps_per_epoch=EPOCH)
     assert [kept.cut for kept in plan.outputs] == ["layer4"]
     assert plan.size == pytest.approx(4480 * 4 * 16, abs=4096)

@@ -152,8 +152,8 @@ def test_a_vision_transformer_from_the_command_line(tmp_path: Path) -> None:
     network = build_network(
         config.backbone, config.head, num_classes=2, channels=3, image_size=32, crop_fraction=None, seed=0
     )
-    with open_chosen(config) as donor:
-        ledger = account_donor(donor, target_of_module(network.module), rules_for(config, network, ("a", "b")))
+    with open_chosen(config.network) as donor:
+        ledger = account_donor(donor, target_of_module(network.module), rules_for(config.network, network, ("a", "b")))
         inject(ledger, donor, network.module)
     expected = vit_arrays()["Transformer/encoderblock_1/MlpBlock_3/Dense_1/kernel"].T
     assert np.array_equal(network.module.state_dict()["blocks.1.mlp.fc2.weight"].numpy(), expected)

@@ -71,13 +71,13 @@ def grafted(path: Path, backbone: str, size: int, *words: str) -> tuple[Network,
     config = composed(
         "donor=keras", f"donor.path={path}", f"backbone={backbone}", "head=none", f"data.image_size={size}", *words,
     )  # fmt: skip
-    network = network_for(config, CLASSES)
-    with open_chosen(config) as donor:
-        ledger = account_donor(donor, target_of_module(network.module), rules_for(config, network, ()))
+    network = network_for(config.network, CLASSES)
+    with open_chosen(config.network) as donor:
+        ledger = account_donor(donor, target_of_module(network.module), rules_for(config.network, network, ()))
         inject(ledger, donor, network.module)
         if config.donor.verify:
-            verify(config, ledger, donor, network)
-    return with_donor_preprocess(network, config, ledger.preprocess), ledger.to_dict()
+            verify(config.network, ledger, donor, network)
+    return with_donor_preprocess(network, config.network, ledger.preprocess), ledger.to_dict()
 
 
 def answers(network: Network, images: np.ndarray) -> torch.Tensor:

@@ -44,12 +44,12 @@ def table_of(*classes: str) -> Table:
 def carried_out(*words: str, classes: tuple[str, ...] = ("across", "down")) -> tuple[Plan, Network, State]:
     """The plan, the network and its tensors behind the transfer, in the order of run.py."""
     config = config_of(*words)
-    plan = make_plan(config, table_of(*classes), lambda: open_chosen(config))
+    plan = make_plan(config, table_of(*classes), lambda: open_chosen(config.network))
     network = build_network(
         config.backbone, config.head, num_classes=len(classes), channels=config.data.channels,
         image_size=config.data.image_size, crop_fraction=config.data.crop_fraction, seed=config.seed,
     )  # fmt: skip
-    with open_chosen(config) as donor:
+    with open_chosen(config.network) as donor:
         inject(plan.ledger, donor, network.module)
     return plan, network, network.module.state_dict()
 
@@ -124,7 +124,7 @@ def test_image_size_384_on_vit_b_16_is_accounted_for() -> None:
     )  # fmt: skip
     with torch.device("meta"):
         donor = target_of_module(torchvision.models.vit_b_16()).infos
-    ledger = account(donor, target_of_module(network.module).infos, rules_for(config, network, ("a", "b")))
+    ledger = account(donor, target_of_module(network.module).infos, rules_for(config.network, network, ("a", "b")))
     entry = ledger.by_target["encoder.pos_embedding"]
     assert (entry.verdict.value, entry.info.shape) == ("adapted", (1, 577, 768))
     assert {each.target for each in ledger.tensors if each.source is None} == {"heads.head.weight", "heads.head.bias"}

@@ -29,8 +29,8 @@ def config_of(*overrides):
 def planned(donor, *overrides):
     config = config_of(*overrides)
     network = build_network(config.backbone, config.head, num_classes=2, image_size=32, device="meta")
-    ledger = account_donor(donor, target_of_module(network.module), rules_for(config, network, ("a", "b")))
-    return config, plan_teacher(config, network, ledger, donor)
+    ledger = account_donor(donor, target_of_module(network.module), rules_for(config.network, network, ("a", "b")))
+    return config, plan_teacher(config.network, network, ledger, donor)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_it_says_what_the_donor_says(library):
     donor = donor_of_mapping(dict(library.state_dict()))
     config, plan = planned(donor)
     assert (plan.network.classes, plan.head) == (11, "fc")
-    teacher = build_teacher(config, plan, donor)
+    teacher = build_teacher(config.network, plan, donor)
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         assert teacher(images).equal(library(images))

@@ -42,11 +42,11 @@ def transferred(config: Config) -> tuple[Network, Ledger]:
     network = build_network(
         config.backbone, config.head, num_classes=2, channels=config.data.channels, image_size=config.data.image_size
     )
-    with open_chosen(config) as donor:
-        ledger = account_donor(donor, target_of_module(network.module), rules_for(config, network, ["a", "b"]))
+    with open_chosen(config.network) as donor:
+        ledger = account_donor(donor, target_of_module(network.module), rules_for(config.network, network, ["a", "b"]))
         check_verifiable(ledger, network.stages)
         inject(ledger, donor, network.module)
-        verify(config, ledger, donor, network)
+        verify(config.network, ledger, donor, network)
     return network, ledger
 
 
@@ -122,8 +122,8 @@ def test_a_value_changed_on_the_way_is_found_and_all_modes_are_left(verified) ->
     norm.eval()
     try:
         variance.mul_(1.001)
-        with open_chosen(chosen) as opened, pytest.raises(InputError, match="received a difference of"):
-            verify(chosen, ledger, opened, network)
+        with open_chosen(chosen.network) as opened, pytest.raises(InputError, match="received a difference of"):
+            verify(chosen.network, ledger, opened, network)
     finally:
         variance.copy_(before)
     assert "verified" not in ledger.donor
@@ -225,9 +225,12 @@ def test_a_live_module_s_hash_is_recorded_and_can_be_pinned(config, live: str) -
 def test_a_factory_that_gives_other_values_than_were_accounted_for_is_refused(config, live: str) -> None:
     chosen = config(*SMALL, f"donor.path='python:{live}:other'")
     network = build_network(chosen.backbone, chosen.head, num_classes=2, image_size=64)
-    with open_chosen(chosen) as donor:
-        ledger = account_donor(donor, target_of_module(network.module), rules_for(chosen, network, ["a", "b"]))
-    with open_chosen(chosen) as donor, pytest.raises(InputError, match="expected the values that were accounted for"):
+    with open_chosen(chosen.network) as donor:
+        ledger = account_donor(donor, target_of_module(network.module), rules_for(chosen.network, network, ["a", "b"]))
+    with (
+        open_chosen(chosen.network) as donor,
+        pytest.raises(InputError, match="expected the values that were accounted for"),
+    ):
         inject(ledger, donor, network.module)
 
 

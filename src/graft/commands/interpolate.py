@@ -117,9 +117,11 @@ def _from_own_donor(run: str) -> list[Member]:
 
     (end,) = open_members([run])
     config = stored_config(end.run or Path(run), needed=("backbone", "donor", "head", "data"))
-    network = network_for(config, len(end.opened.classes))
-    with open_chosen(config) as donor:
-        ledger = account_donor(donor, target_of_module(network.module), rules_for(config, network, end.opened.classes))
+    network = network_for(config.network, len(end.opened.classes))
+    with open_chosen(config.network) as donor:
+        ledger = account_donor(
+            donor, target_of_module(network.module), rules_for(config.network, network, end.opened.classes)
+        )
         inject(ledger, donor, network.module)
         source = str(ledger.donor.get("source"))
         digest = ledger.donor.get("sha256")

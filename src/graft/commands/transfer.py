@@ -13,7 +13,7 @@ from graft.config.faults import InputError
 from graft.config.options import Option, add_options, config_of, in_options
 
 if TYPE_CHECKING:
-    from graft.config.schema import BackboneConfig, Config
+    from graft.config.schema import BackboneConfig, NetworkConfig
     from graft.models.network import Network
     from graft.transfer import Ledger
 
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     out = _out_path(args.out, args.donor)
     config = config_of(args, OPTIONS, _chosen(args))
     try:
-        network, ledger = _transferred(config, args.classes)
+        network, ledger = _transferred(config.network, args.classes)
     except InputError as error:
         raise in_options(error, (*OPTIONS, Option("--to-arch", "backbone.name"))) from error
     _write(network, ledger, out)
@@ -103,18 +103,13 @@ def _library_of(name: str) -> str:
     return next((each.value for each in Library if name in model_names(each)), Library.timm.value)
 
 
-def _transferred(config: Config, classes: int | None) -> tuple[Network, Ledger]:
-    from graft.config.keras_donor import backbone_for_donor
-    from graft.models.network import build_network, with_donor_preprocess
+def _transferred(config: NetworkConfig, classes: int | None) -> tuple[Network, Ledger]:
+    from graft.models.network import network_for, with_donor_preprocess
     from graft.transfer import account_donor, inject, target_of_module
     from graft.transfer.chosen import open_chosen, rules_for
 
     with open_chosen(config) as donor:
-        network = build_network(
-            backbone_for_donor(config.backbone, config.donor), config.head,
-            num_classes=classes or _default_classes(config.backbone), seed=config.seed,
-            channels=config.data.channels, image_size=config.data.image_size,
-        )  # fmt: skip
+        network = network_for(config, classes or _default_classes(config.backbone))
         ledger = account_donor(donor, target_of_module(network.module), rules_for(config, network, ()))
         inject(ledger, donor, network.module)
     return with_donor_preprocess(network, config, ledger.preprocess), ledger

@@ -95,7 +95,9 @@ __all__ = [
     "DataKind",
     "DonorConfig",
     "DonorKind",
+    "FeaturesConfig",
     "FreezeBatchNorm",
+    "FreezingConfig",
     "HeadConfig",
     "HeadKind",
     "KerasConfig",
@@ -104,6 +106,7 @@ __all__ = [
     "LossConfig",
     "MethodConfig",
     "Mode",
+    "NetworkConfig",
     "OnError",
     "OptimizerConfig",
     "PreprocessConfig",
@@ -282,6 +285,42 @@ class LossConfig:
     """regression: the squared error, or smooth_l1, which is linear beyond one standard deviation of the target."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkConfig:
+    """What a network is built from and filled with: of the images, what its layers and its preprocessing need."""
+
+    backbone: BackboneConfig
+    head: HeadConfig
+    donor: DonorConfig
+    channels: int
+    image_size: int | None
+    crop_fraction: float | None
+    reduced_jpeg: bool
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FreezingConfig:
+    """What stays frozen, and until when; BitFit and LoRA hold or free single weights."""
+
+    freeze: Freeze
+    freeze_bn: FreezeBatchNorm
+    unfreeze: UnfreezeConfig
+    method: MethodConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeaturesConfig:
+    """What is kept of images that frozen stages see, and how that is computed."""
+
+    cache: CacheConfig
+    trainer: TrainerConfig
+    method: MethodConfig
+    augment: AugmentConfig
+    freeze_bn: FreezeBatchNorm
+    channels: int
+
+
 @dataclass(slots=True, kw_only=True)
 class Config:
     """A run, as its user describes it."""
@@ -324,3 +363,25 @@ class Config:
     """auto (go on if the run's folder holds a checkpoint), never, or a checkpoint's path."""
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     """What is written besides metrics.csv."""
+
+    @property
+    def network(self) -> NetworkConfig:
+        """The part of whatever builds, fills or compares networks."""
+        data = self.data
+        return NetworkConfig(
+            backbone=self.backbone, head=self.head, donor=self.donor, channels=data.channels, seed=self.seed,
+            image_size=data.image_size, crop_fraction=data.crop_fraction, reduced_jpeg=data.reduced_jpeg,
+        )  # fmt: skip
+
+    @property
+    def freezing(self) -> FreezingConfig:
+        """The part of the freeze schedule."""
+        return FreezingConfig(freeze=self.freeze, freeze_bn=self.freeze_bn, unfreeze=self.unfreeze, method=self.method)
+
+    @property
+    def features(self) -> FeaturesConfig:
+        """The part of what is computed once."""
+        return FeaturesConfig(
+            cache=self.cache, trainer=self.trainer, method=self.method, augment=self.augment,
+            freeze_bn=self.freeze_bn, channels=self.data.channels,
+        )  # fmt: skip

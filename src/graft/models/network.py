@@ -12,7 +12,7 @@ from torch import nn
 
 from graft.config.faults import InputError, nearest, one_line
 from graft.config.keras_donor import backbone_for_donor
-from graft.config.schema import BackboneConfig, Config, HeadConfig, HeadKind, Library, PreprocessConfig
+from graft.config.schema import BackboneConfig, HeadConfig, HeadKind, Library, NetworkConfig, PreprocessConfig
 from graft.models.altered import alter, resolved
 from graft.models.backbones import construct, drop_kwargs, size_kwargs
 from graft.models.derive import call_order, derive_heads, derive_stages
@@ -134,24 +134,23 @@ def take_trunk(network: Network, other: Network) -> None:
     network.module.load_state_dict({name: own[name] if name in head else trunk[name] for name in own}, strict=True)
 
 
-def network_for(config: Config, classes: int, *, device: str = "cpu") -> Network:
+def network_for(config: NetworkConfig, classes: int, *, device: str = "cpu") -> Network:
     """The network that a config describes, for so many classes. Raises InputError as `build_network` does."""
-    data = config.data
     return build_network(
-        backbone_for_donor(config.backbone, config.donor), config.head, num_classes=classes, channels=data.channels,
-        image_size=data.image_size, crop_fraction=data.crop_fraction, reduced_jpeg=data.reduced_jpeg, seed=config.seed,
-        device=device,
+        backbone_for_donor(config.backbone, config.donor), config.head, num_classes=classes, channels=config.channels,
+        image_size=config.image_size, crop_fraction=config.crop_fraction, reduced_jpeg=config.reduced_jpeg,
+        seed=config.seed, device=device,
     )  # fmt: skip
 
 
-def with_donor_preprocess(network: Network, config: Config, own: PreprocessConfig | None) -> Network:
+def with_donor_preprocess(network: Network, config: NetworkConfig, own: PreprocessConfig | None) -> Network:
     """The network that gets its images as the donor's own file says; what the user gave stays, and so does the size."""
     if own is None:
         return network
     preprocess = preprocess_for(
         backbone_for_donor(config.backbone, config.donor, own),
-        channels=config.data.channels, image_size=network.preprocess.image_size,
-        crop_fraction=config.data.crop_fraction, reduced_jpeg=config.data.reduced_jpeg,
+        channels=config.channels, image_size=network.preprocess.image_size,
+        crop_fraction=config.crop_fraction, reduced_jpeg=config.reduced_jpeg,
     )  # fmt: skip
     return replace(network, preprocess=preprocess)
 

@@ -34,7 +34,7 @@ class Inputs:
         )
 
     def donor(self, config: Config) -> Donor:
-        return open_chosen(config)
+        return open_chosen(config.network)
 
 
 class SharedInputs(Inputs):

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from graft.audit.copies import check_copies
-from graft.config.choices import Mode
+from graft.config.choices import AUTO, Mode
 from graft.config.faults import InputError, RunFailed, one_line
 from graft.config.schema import Config
 from graft.data.datamodule import DataModule
@@ -27,7 +27,7 @@ from graft.pipeline.outcome import summary, write_metrics, write_page, write_pru
 from graft.pipeline.solving import crops_of, solve_head
 from graft.pipeline.training import before_training, fine_tune, try_out, tuning_of
 from graft.plan.describe import describe
-from graft.plan.memory import with_batch_size
+from graft.plan.memory import batch_size_before
 from graft.plan.plan import Plan, make_plan
 from graft.report.publish import announce, close_on_failure, publish
 from graft.system.clock import Clock
@@ -83,8 +83,9 @@ def _run(
         table = inputs.table(config)
         check_copies(table, config.data.accept, folder)
     with clock("plan"):
-        config = with_batch_size(config, table, folder, say)
-        plan = make_plan(config, table, lambda: inputs.donor(config), overrides)
+        before = batch_size_before(folder) if config.resume == AUTO else None
+        plan = make_plan(config, table, lambda: inputs.donor(config), overrides, batch_size=before)
+        config = plan.config
     if is_first():
         write_json(folder / "plan.json", plan.to_dict())
     say(describe(plan))
@@ -139,9 +140,9 @@ def _transfer(plan: Plan, network: Network, inputs: Inputs, folder: Path) -> tor
     with inputs.donor(config) as donor:
         inject(plan.ledger, donor, network.module)
         if config.donor.verify:
-            proof = verify(config, plan.ledger, donor, network)
+            proof = verify(config.network, plan.ledger, donor, network)
             say(f"verified  {proof}")
-        teacher = build_teacher(config, plan.teacher, donor) if plan.teacher else None
+        teacher = build_teacher(config.network, plan.teacher, donor) if plan.teacher else None
     if is_first():
         write_json(folder / "transfer.json", plan.ledger.to_dict())
     return teacher

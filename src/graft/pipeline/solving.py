@@ -99,7 +99,7 @@ def solve_head(plan: Plan, crops: Sequence[Crop], folder: Path) -> tuple[Network
 
 def _with_last_layer(plan: Plan, network: Network) -> Network:
     """The network with head=linear and this one's trunk."""
-    config = replace(plan.config, head=HeadConfig(kind=HeadKind.linear))
+    config = replace(plan.config.network, head=HeadConfig(kind=HeadKind.linear))
     plain = replace(network_for(config, network.classes, device="meta"), preprocess=network.preprocess)
     plain = with_values(plain, config.seed)
     take_trunk(plain, network)

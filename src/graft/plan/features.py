@@ -16,7 +16,7 @@ import torch
 from graft.config.choices import CacheKind
 from graft.config.faults import InputError
 from graft.config.rules_cache import is_mixed, is_random
-from graft.config.schema import CacheConfig, Config, FreezeBatchNorm, MethodConfig, TrainerConfig
+from graft.config.schema import CacheConfig, FeaturesConfig, FreezeBatchNorm, MethodConfig, TrainerConfig
 from graft.data.table import PARTS, Table
 from graft.features.cache import check_cut, estimate, feature_shape, row_count
 from graft.features.engine import description, frozen_prefix, training_dtype
@@ -140,7 +140,7 @@ class _Span:
 
 
 def plan_cache(
-    config: Config,
+    config: FeaturesConfig,
     table: Table,
     network: Network,
     phases: Sequence[Phase],
@@ -192,7 +192,7 @@ def _spans(
 
 
 def _plan_features(
-    config: Config, table: Table, network: Network, spans: Sequence[_Span]
+    config: FeaturesConfig, table: Table, network: Network, spans: Sequence[_Span]
 ) -> tuple[tuple[StageOutput, ...], str]:
     """What is kept, and a word on what would not fit beside it."""
     cuts = _worth_keeping(config.cache, spans)
@@ -240,11 +240,11 @@ def _worth_keeping(cache: CacheConfig, spans: Sequence[_Span]) -> dict[str, tupl
     return cuts or {check_cut(None): None}
 
 
-def _need(config: Config, table: Table, network: Network, cut: str) -> int:
+def _need(config: FeaturesConfig, table: Table, network: Network, cut: str) -> int:
     """Bytes on disk of one stage's output for every image."""
     images = {part: len(table.part(part)) for part in PARTS}
     side = network.preprocess.image_size
-    image_shape = (config.data.channels, side, side)
+    image_shape = (config.channels, side, side)
     shape = once_for(
         network, lambda: _shape_after(network, cut, image_shape), "output", cut, image_shape, network.stages
     )
@@ -261,7 +261,7 @@ MEASURED = 1e8
 """Features of the training images up to which other heads than the run's own are measured: 800 MB as float64."""
 
 
-def keep_all_blocks(cache: CachePlan, config: Config, table: Table, blocks: Network) -> CachePlan | None:
+def keep_all_blocks(cache: CachePlan, config: FeaturesConfig, table: Table, blocks: Network) -> CachePlan | None:
     """With what every block gives, pooled, beside what enters the last layer: the features of another network. None
     where that would take much more than the run's own head needs.
     """

@@ -10,7 +10,7 @@ import torch
 
 from graft.config.choices import DonorKind, HeadKind, HeadStart, UnfreezeKind
 from graft.config.faults import InputError
-from graft.config.schema import Config
+from graft.config.schema import FreezingConfig, NetworkConfig
 from graft.models.heads import DropoutLinear
 from graft.models.network import Network
 
@@ -28,7 +28,7 @@ class StartPlan:
         return asdict(self)
 
 
-def plan_start(config: Config, network: Network) -> StartPlan:
+def plan_start(config: NetworkConfig, freezing: FreezingConfig, network: Network) -> StartPlan:
     """Solved where head.start asks for it; with auto, where unfreeze=lp_ft does and nothing stands against it.
 
     Raises:
@@ -37,9 +37,9 @@ def plan_start(config: Config, network: Network) -> StartPlan:
     start = config.head.start
     if start is HeadStart.random:
         return StartPlan(solved=False, reason="head.start=random")
-    if start is HeadStart.auto and config.unfreeze.kind is not UnfreezeKind.lp_ft:
+    if start is HeadStart.auto and freezing.unfreeze.kind is not UnfreezeKind.lp_ft:
         return StartPlan(solved=False, reason="")
-    obstacle = next(_obstacles(config, network), "")
+    obstacle = next(_obstacles(config, freezing, network), "")
     if obstacle and start is HeadStart.solved:
         raise InputError(
             f"head.start: expected a new linear head on a trunk that a donor filled and that trains, received"
@@ -48,7 +48,7 @@ def plan_start(config: Config, network: Network) -> StartPlan:
     return StartPlan(solved=not obstacle, reason=obstacle)
 
 
-def _obstacles(config: Config, network: Network) -> Iterator[str]:
+def _obstacles(config: NetworkConfig, freezing: FreezingConfig, network: Network) -> Iterator[str]:
     last = network.module.get_submodule(network.stages.head)
     if config.head.kind is not HeadKind.linear:
         yield f"head={config.head.kind.value}"
@@ -60,5 +60,6 @@ def _obstacles(config: Config, network: Network) -> Iterator[str]:
         yield f"{len(network.stages.heads)} last layers"
     if type(last) not in (torch.nn.Linear, DropoutLinear):
         yield f"a {type(last).__name__} for the last layer"
-    if config.freeze == "backbone" and config.unfreeze.kind is UnfreezeKind.never and config.method.lora is None:
+    stays = freezing.freeze == "backbone" and freezing.unfreeze.kind is UnfreezeKind.never
+    if stays and freezing.method.lora is None:
         yield "freeze=backbone, with which the head is all that trains"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,9 @@ from torch import nn
 
 from graft.config.choices import AUTO
 from graft.config.schema import Config
-from graft.data.table import Table
 from graft.finetune.optimizer import state_numbers
 from graft.models.memo import once_for
-from graft.models.network import Network, network_for
+from graft.models.network import Network
 from graft.models.stages import tensor_names
 from graft.plan.head_start import plan_start
 from graft.plan.methods import lora_of, schedule_of
@@ -125,27 +125,35 @@ CGROUPS = (
 )
 
 
-def with_batch_size(config: Config, table: Table, folder: Path, say: Callable[[str], None]) -> Config:
-    """The config with a number where it says auto; a run that goes on keeps the number that it has."""
+def with_batch_size(config: Config, network: Network, images: int, before: int | None) -> tuple[Config, str]:
+    """The config with a number where it says auto, and a word on where the number comes from.
+
+    Args:
+        images: of the training part.
+        before: the batch size of the run that this one goes on from, which it keeps.
+    """
     if config.data.batch_size != AUTO:
-        return config
-    size = _of_before(folder) if config.resume == AUTO else None
+        return config, ""
+    size, remark = before, ""
     if size is None:
         device = "cuda" if config.trainer.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
         free = free_memory(device)
-        size = largest_batch(config, table, free)
-        say(f"batch     {size} images, estimated for {free / 1e9:.1f} GB of free memory on the {device}")
-    return replace(config, data=replace(config.data, batch_size=size))
+        size = largest_batch(config, network, images, free)
+        remark = (
+            f"data.batch_size=auto: {size} images, estimated for {free / 1e9:.1f} GB of free memory on the {device}"
+        )
+    return replace(config, data=replace(config.data, batch_size=size)), remark
 
 
-def largest_batch(config: Config, table: Table, free: int) -> int:
-    """The largest power of two, up to 256 and the number of images, whose step is estimated to fit."""
-    network = network_for(config, len(table.classes), device="meta")
+def largest_batch(config: Config, network: Network, images: int, free: int) -> int:
+    """The largest power of two, up to 256 and the number of training images, whose step is estimated to fit."""
     method = config.method
     if method.lora:
+        network = replace(network, module=deepcopy(network.module))
         lora_of(method, network, channels=config.data.channels)
     names = tensor_names(network.module)
-    schedule = schedule_of(config, network, begins_solved=plan_start(config, network).solved)
+    begins_solved = plan_start(config.network, config.freezing, network).solved
+    schedule = schedule_of(config.freezing, network, config.checkpoint, begins_solved=begins_solved)
     copies = sum(map(bool, (method.l2_sp, method.ema, method.distill)))  # each keeps a network at most
     always = frozenset[str].intersection(*(state.names for state in schedule.table))
     side = network.preprocess.image_size
@@ -159,7 +167,7 @@ def largest_batch(config: Config, table: Table, free: int) -> int:
         ),
         beside=copies * sum(parameter.numel() for parameter in network.module.parameters()),
     )  # fmt: skip
-    size, most = 1, min(LARGEST, len(table.train))
+    size, most = 1, min(LARGEST, images)
     while 2 * size <= most and need.total + SPARE * need.activations * 2 * size <= SHARE * free:
         size *= 2
     return size
@@ -193,8 +201,8 @@ def _free_in_cgroup() -> list[int]:
     return free
 
 
-def _of_before(folder: Path) -> int | None:
-    """The batch size of the run that left a checkpoint here."""
+def batch_size_before(folder: Path) -> int | None:
+    """The batch size of the run that left a checkpoint in a run's folder."""
     if not any((folder / "checkpoints").glob("*.ckpt")):
         return None
     plan: Mapping[str, Any] = json.loads((folder / "plan.json").read_text(encoding="utf-8"))

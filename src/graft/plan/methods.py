@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from graft.config.faults import InputError
-from graft.config.schema import Config, MethodConfig, UnfreezeKind
+from graft.config.schema import CheckpointConfig, FreezingConfig, MethodConfig, NetworkConfig, UnfreezeKind
 from graft.finetune.methods.l2_sp import anchored
 from graft.finetune.methods.lora import add_lora, lora_layers, lora_names
 from graft.finetune.methods.selective import biases_and_norms_only, holding
@@ -17,7 +17,9 @@ from graft.transfer import Donor, Ledger
 from graft.transfer.teacher import TeacherPlan, plan_teacher
 
 
-def schedule_of(config: Config, network: Network, *, begins_solved: bool = False) -> Schedule:
+def schedule_of(
+    config: FreezingConfig, network: Network, checkpoint: CheckpointConfig, *, begins_solved: bool = False
+) -> Schedule:
     """The freeze schedule, and what of it the chosen methods hold or free.
 
     Args:
@@ -26,7 +28,7 @@ def schedule_of(config: Config, network: Network, *, begins_solved: bool = False
     module, stages, unfreeze = network.module, network.stages, config.unfreeze
     if begins_solved and unfreeze.kind is UnfreezeKind.lp_ft and unfreeze.start is None:
         unfreeze = replace(unfreeze, start=START)
-    schedule = make_schedule(unfreeze, config.freeze, stages, tensor_names(module), checkpoint=config.checkpoint)
+    schedule = make_schedule(unfreeze, config.freeze, stages, tensor_names(module), checkpoint=checkpoint)
     if config.method.bitfit:
         return biases_and_norms_only(schedule, module, stages)
     return holding(schedule, module, stages, free=lora_names(module)) if config.method.lora else schedule
@@ -53,10 +55,8 @@ def anchors_of(method: MethodConfig, network: Network, ledger: Ledger, never_tra
     return anchors
 
 
-def teacher_of(config: Config, network: Network, ledger: Ledger, open_donor: Callable[[], Donor]) -> TeacherPlan | None:
-    """The donor's own network, where method.distill needs it."""
-    if not config.method.distill:
-        return None
+def teacher_of(config: NetworkConfig, network: Network, ledger: Ledger, open_donor: Callable[[], Donor]) -> TeacherPlan:
+    """The donor's own network, which method.distill needs."""
     with open_donor() as donor:
         return plan_teacher(config, network, ledger, donor)
 

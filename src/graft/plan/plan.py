@@ -9,24 +9,22 @@ from typing import Any
 from graft.audit.copies import Copies, find_copies
 from graft.config.choices import FIND
 from graft.config.faults import Faults
-from graft.config.schema import Config, OptimizerConfig, TrainerConfig
+from graft.config.schema import Config, NetworkConfig, OptimizerConfig, TrainerConfig
 from graft.data.table import Table
 from graft.finetune.groups import Group, without_decay
 from graft.finetune.hardware import precisions
 from graft.finetune.methods import methods_in_words
-from graft.finetune.methods.lora import plain_name
-from graft.finetune.optimizer import state_numbers
-from graft.finetune.training_plan import Timeline, TrainingPlan, plan_training
-from graft.finetune.unfreeze import Phase, thawed
+from graft.finetune.training_plan import TrainingPlan
+from graft.finetune.unfreeze import Phase
 from graft.models.network import Network, network_for, with_donor_preprocess
 from graft.models.stage_head import head_in_words
 from graft.models.stages import HEAD, tensor_names
-from graft.plan.batches import fewest_images
-from graft.plan.checks import altered_layers, check_monitor, check_not_random, norm_policy
+from graft.plan.checks import altered_layers, check_monitor, norm_policy
+from graft.plan.course import plan_course
 from graft.plan.features import CachePlan, prefix_in_words
-from graft.plan.head_start import StartPlan, plan_start
-from graft.plan.memory import Memory, activations_of, estimate_memory
-from graft.plan.methods import anchors_of, lora_of, numbers_beside, schedule_of, teacher_of
+from graft.plan.head_start import StartPlan
+from graft.plan.memory import Memory, activations_of, estimate_memory, with_batch_size
+from graft.plan.methods import numbers_beside
 from graft.plan.solver import SolverPlan, plan_features
 from graft.tasks.registry import task_of
 from graft.tasks.task import Task
@@ -188,60 +186,38 @@ class Plan:
         }
 
 
-def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor], overrides: Sequence[str] = ()) -> Plan:
+def make_plan(
+    config: Config,
+    table: Table,
+    open_donor: Callable[[], Donor],
+    overrides: Sequence[str] = (),
+    *,
+    batch_size: int | None = None,
+) -> Plan:
     """Computes the plan.
 
     Args:
         open_donor: opens the donor, of which names, shapes and dtypes are read.
         overrides: what was typed; the plan names those words that have no effect.
+        batch_size: what data.batch_size=auto was in the run that this one goes on from.
 
     Raises:
         InputError: everything that is wrong between config, data and donor, together.
     """
-    network = network_for(config, len(table.classes), device="meta")
-    timeline = Timeline(
-        images=len(table.train), epochs=config.trainer.max_epochs, batch_size=config.data.images,
-        accumulate=config.trainer.accumulate, processes=config.trainer.devices * config.trainer.num_nodes,
-    )  # fmt: skip
+    network = network_for(config.network, len(table.classes), device="meta")
+    config, batches = with_batch_size(config, network, len(table.train), batch_size)
     faults = Faults()
     task = task_of(config.data.task, table.classes, table.labels_of("train"))
     faults.attempt(lambda: task.criterion(config.loss))
     faults.attempt(lambda: check_monitor(config.checkpoint.monitor, table))
-    ledger = faults.attempt(lambda: _account(config, network, table, open_donor))
-    teacher = faults.attempt(lambda: teacher_of(config, network, ledger, open_donor)) if ledger else None
-    lora = (
-        faults.attempt(lambda: lora_of(config.method, network, channels=config.data.channels))
-        if config.method.lora
-        else ()
-    )
-    start = faults.attempt(lambda: plan_start(config, network)) or StartPlan(solved=False, reason="")
-    schedule = faults.attempt(lambda: schedule_of(config, network, begins_solved=start.solved))
-    states = schedule.states(timeline.steps_per_epoch, timeline.total_steps) if schedule else []
-    never = frozenset[str].intersection(*(state.names for state in states)) if states else frozenset[str]()
-    anchors = faults.attempt(lambda: anchors_of(config.method, network, ledger, never)) if ledger and schedule else None
-    anchors = anchors or frozenset[str]()
-    fewest = faults.attempt(
-        lambda: fewest_images(
-            table, network, states, config.freeze_bn, batch=config.data.images, processes=timeline.processes
-        )
-    )
-    optimizer = replace(config.optimizer, lr=1.0) if config.optimizer.lr == FIND else config.optimizer
-    training = faults.attempt(
-        lambda: plan_training(
-            network.module, network.stages, timeline, schedule or thawed(network.stages, network.names),
-            optimizer=optimizer, scheduler=config.scheduler, anchored=anchors,
-            freeze_bn=config.freeze_bn, on_nan=config.trainer.on_nan, seed=config.seed,
-        )
-    )  # fmt: skip
-    trained = frozenset(name for group in training.groups for name in group.names) if training else frozenset[str]()
-    state = faults.attempt(lambda: _optimizer_state(network, trained, config.optimizer)) or 0
-    if ledger and schedule:
-        faults.attempt(lambda: check_not_random(ledger, frozenset(plain_name(name) for name in never)))
+    ledger = faults.attempt(lambda: _account(config.network, network, table, open_donor))
+    course = plan_course(config, table, network, ledger, open_donor, faults)
     faults.settle()
     assert ledger is not None
-    assert training is not None
-    assert fewest is not None
-    network = with_donor_preprocess(network, config, ledger.preprocess)
+    assert course is not None
+    training, states = course.training, course.states
+    trained = frozenset(name for group in training.groups for name in group.names)
+    network = with_donor_preprocess(network, config.network, ledger.preprocess)
     cache, solver, blocks = plan_features(config, table, network, training, overrides)
     return Plan(
         config=config,
@@ -252,23 +228,24 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor], ove
         ledger=ledger,
         training=training,
         undecayed=without_decay(network.module, training.groups, config.optimizer),
-        anchored=anchors,
-        lora=lora or (),
-        teacher=teacher,
+        anchored=course.anchors,
+        lora=course.lora,
+        teacher=course.teacher,
         stages=_stage_rows(network, training.phases[0]),
         trainable=sum(group.parameters for group in training.groups),
         total=sum(parameter.numel() for parameter in network.module.parameters()),
         memory=estimate_memory(
             network.module, activations=activations_of(network, config.data.channels, trained),
-            batch_size=config.data.images, trainable=trained, state=state,
-            beside=numbers_beside(config.method, network, trained, anchors, teacher),
+            batch_size=config.data.images, trainable=trained, state=course.optimizer_state,
+            beside=numbers_beside(config.method, network, trained, course.anchors, course.teacher),
         ),
         cache=cache,
         solver=solver,
-        start=start,
+        start=course.start,
         blocks=blocks,
-        fewest=fewest,
+        fewest=course.fewest,
         remarks=(
+            *filter(None, [batches]),
             *ledger.remarks,
             *network.remarks,
             *altered_layers(network),
@@ -279,12 +256,7 @@ def make_plan(config: Config, table: Table, open_donor: Callable[[], Donor], ove
     )  # fmt: skip
 
 
-def _optimizer_state(network: Network, trained: frozenset[str], optimizer: OptimizerConfig) -> int:
-    shapes = [parameter.shape for name, parameter in network.module.named_parameters() if name in trained]
-    return state_numbers(shapes, optimizer)
-
-
-def _account(config: Config, network: Network, table: Table, open_donor: Callable[[], Donor]) -> Ledger:
+def _account(config: NetworkConfig, network: Network, table: Table, open_donor: Callable[[], Donor]) -> Ledger:
     with open_donor() as donor:
         ledger = account_donor(donor, target_of_module(network.module), rules_for(config, network, table.classes))
     if config.donor.verify:

@@ -10,7 +10,7 @@ import torch
 
 from graft.config.choices import HeadKind, HeadSolver
 from graft.config.faults import InputError
-from graft.config.schema import Config, HeadConfig
+from graft.config.schema import Config, HeadConfig, NetworkConfig
 from graft.data.table import Table
 from graft.finetune.methods import methods_in_words
 from graft.finetune.training_plan import TrainingPlan
@@ -49,9 +49,13 @@ class SolverPlan:
 
 
 def plan_solver(
-    config: Config, table: Table, network: Network, training: TrainingPlan, cache: CachePlan, overrides: Sequence[str]
+    config: NetworkConfig, table: Table, obstacles: Iterator[str], crop_fraction: float, overrides: Sequence[str]
 ) -> SolverPlan:
     """Solved where nothing but a linear head trains, on kept features.
+
+    Args:
+        obstacles: why the head has to be trained by steps.
+        crop_fraction: the donor's.
 
     Raises:
         InputError: head.solver=convex, or head.refit, where a head cannot be solved.
@@ -61,7 +65,7 @@ def plan_solver(
     elif config.head.solver is HeadSolver.sgd:
         obstacle = "head.solver=sgd"
     else:
-        obstacle = next(_obstacles(config, network, training, cache), "")
+        obstacle = next(obstacles, "")
     if obstacle and config.head.kind is HeadKind.auto:
         raise InputError(
             f"head=auto: expected a head that is solved on kept features, received {obstacle}; try head=linear, which"
@@ -84,9 +88,8 @@ def plan_solver(
     )  # fmt: skip
     refit = "; solved again on training and validation images" if config.head.refit else ""
     reason = f"one of {len(PENALTIES)} penalties, chosen by {by}{refit}"
-    compared = config.head.kind is HeadKind.auto and config.data.crop_fraction is None
-    donors = network.preprocess.crop_fraction
-    crops = (donors, WHOLE) if compared and donors < WHOLE else ()
+    compared = config.head.kind is HeadKind.auto and config.crop_fraction is None
+    crops = (crop_fraction, WHOLE) if compared and crop_fraction < WHOLE else ()
     return SolverPlan(solves=True, reason=reason, without_effect=tuple(_without_effect(overrides)), crops=crops)
 
 
@@ -122,7 +125,7 @@ def _without_effect(overrides: Sequence[str]) -> Iterator[str]:
             yield word
 
 
-def network_of_all_blocks(config: Config, network: Network) -> Network | None:
+def network_of_all_blocks(config: NetworkConfig, network: Network) -> Network | None:
     """On the meta device, the network with head=stages, of whose features those before the last layer are a part; None
     where there is none. What a run with head=linear measures beside its own head.
     """
@@ -140,11 +143,12 @@ def plan_features(
 ) -> tuple[CachePlan, SolverPlan, Network | None]:
     """What is computed once, how the head is trained, and the network of all blocks where that is measured too."""
     cache = plan_cache(
-        config, table, network, training.phases, training.undecided, steps_per_epoch=training.steps_per_epoch
+        config.features, table, network, training.phases, training.undecided, steps_per_epoch=training.steps_per_epoch
     )
-    solver = plan_solver(config, table, network, training, cache, overrides)
-    blocks = network_of_all_blocks(config, network) if solver.solves else None
+    obstacles = _obstacles(config, network, training, cache)
+    solver = plan_solver(config.network, table, obstacles, network.preprocess.crop_fraction, overrides)
+    blocks = network_of_all_blocks(config.network, network) if solver.solves else None
     if blocks is not None and blocks is not network:
-        wider = keep_all_blocks(cache, config, table, blocks)
+        wider = keep_all_blocks(cache, config.features, table, blocks)
         cache, blocks = (cache, None) if wider is None else (wider, blocks)
     return cache, solver, blocks

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from graft.config.choices import DonorKind, HeadKind
 from graft.config.faults import InputError
 from graft.config.keras_donor import backbone_for_donor
-from graft.config.schema import BackboneConfig, Config, DonorConfig
-from graft.models.network import Network, build_network
+from graft.config.schema import BackboneConfig, DonorConfig, NetworkConfig
+from graft.models.network import Network, network_for
 from graft.models.preprocess import preprocess_for
 from graft.transfer.donor import Donor, donor_of_mapping
 from graft.transfer.donors import classes_of_folder, open_donor
@@ -19,7 +20,7 @@ from graft.transfer.rules import OWN_HEAD, Rules, rules_of
 from graft.transfer.target import target_of_module
 
 
-def open_chosen(config: Config) -> Donor:
+def open_chosen(config: NetworkConfig) -> Donor:
     """Opens the donor; for donor=none, one that holds nothing and says so.
 
     Raises:
@@ -38,12 +39,12 @@ def open_chosen(config: Config) -> Donor:
         donor.path, container=donor.container, ema=donor.ema, sha256=donor.sha256, keras=donor.keras,
         application=backbone.keras if is_keras else None,
         image_size=preprocess_for(
-            backbone_for_donor(backbone, donor), image_size=config.data.image_size
+            backbone_for_donor(backbone, donor), image_size=config.image_size
         ).image_size if is_keras else None,
     )  # fmt: skip
 
 
-def rules_for(config: Config, network: Network, classes: Sequence[str]) -> Rules:
+def rules_for(config: NetworkConfig, network: Network, classes: Sequence[str]) -> Rules:
     """The user's rules and those that follow from the rest of the config."""
     if config.donor.kind is DonorKind.none:
         return Rules(auto_skip={"*": "donor=none: trained from scratch"}, without_donor=True, seed=config.seed)
@@ -71,9 +72,9 @@ def rules_for(config: Config, network: Network, classes: Sequence[str]) -> Rules
     )
 
 
-def _channel_adapters(config: Config, network: Network) -> dict[str, Any]:
+def _channel_adapters(config: NetworkConfig, network: Network) -> dict[str, Any]:
     """The first layer for another number of channels: grey sums the colours, more than three repeat them."""
-    channels = config.data.channels
+    channels = config.channels
     if channels == 3:
         return {}
     changed = list(_changed(config, network, channels=3))
@@ -85,9 +86,9 @@ def _channel_adapters(config: Config, network: Network) -> dict[str, Any]:
     return dict.fromkeys(changed, "input_sum" if channels == 1 else "input_repeat")
 
 
-def _size_adapters(config: Config, network: Network) -> dict[str, Any]:
+def _size_adapters(config: NetworkConfig, network: Network) -> dict[str, Any]:
     """Position embeddings whose number changes with the image size."""
-    if config.data.image_size is None:
+    if config.image_size is None:
         return {}
     return {
         name: "position_resize"
@@ -96,24 +97,16 @@ def _size_adapters(config: Config, network: Network) -> dict[str, Any]:
     }
 
 
-def _changed(config: Config, network: Network, **otherwise: Any) -> Iterator[str]:
+def _changed(config: NetworkConfig, network: Network, **otherwise: Any) -> Iterator[str]:
     """Tensors whose shape differs from the same network's with other channels or another image size."""
-    settings: dict[str, Any] = {"channels": config.data.channels, "image_size": config.data.image_size, **otherwise}
-    other = build_network(
-        backbone_for_donor(config.backbone, config.donor),
-        config.head,
-        num_classes=network.classes,
-        seed=config.seed,
-        device="meta",
-        **settings,
-    )
+    other = network_for(replace(config, **otherwise), network.classes, device="meta")
     before = target_of_module(other.module).infos
     for name, info in target_of_module(network.module).infos.items():
         if name in before and before[name].shape != info.shape:
             yield name
 
 
-def _class_adapters(config: Config, network: Network, classes: Sequence[str]) -> dict[str, Any]:
+def _class_adapters(config: NetworkConfig, network: Network, classes: Sequence[str]) -> dict[str, Any]:
     names = _donor_classes(config.donor, config.backbone)
     if names is None:
         raise InputError(

@@ -9,9 +9,8 @@ from torch import nn
 
 from graft.config.choices import DonorKind, HeadKind, TaskKind
 from graft.config.faults import InputError
-from graft.config.keras_donor import backbone_for_donor
-from graft.config.schema import Config, DonorConfig, HeadConfig
-from graft.models.network import Network, build_network
+from graft.config.schema import DonorConfig, HeadConfig, NetworkConfig
+from graft.models.network import Network, network_for
 from graft.models.stages import covers
 from graft.transfer.chosen import OWN_HEAD, rules_for
 from graft.transfer.donor import Donor
@@ -35,7 +34,7 @@ class TeacherPlan:
         return self.network.stages.head
 
 
-def plan_teacher(config: Config, network: Network, ledger: Ledger, donor: Donor) -> TeacherPlan:
+def plan_teacher(config: NetworkConfig, network: Network, ledger: Ledger, donor: Donor) -> TeacherPlan:
     """The donor's network, without values.
 
     Args:
@@ -53,10 +52,7 @@ def plan_teacher(config: Config, network: Network, ledger: Ledger, donor: Donor)
         )
     classes = _classes(ledger, donor, head)
     own = replace(config, head=HeadConfig(kind=HeadKind.none))
-    teacher = build_network(
-        backbone_for_donor(config.backbone, config.donor), own.head, num_classes=classes, channels=config.data.channels,
-        image_size=config.data.image_size, crop_fraction=config.data.crop_fraction, device="meta",
-    )  # fmt: skip
+    teacher = network_for(own, classes, device="meta")
     if teacher.stages.heads != (head,):
         raise InputError(
             f"method.distill: expected a head at {teacher.stages.head}, where the donor's is, received one at"
@@ -104,12 +100,8 @@ def _classes(ledger: Ledger, donor: Donor, head: str) -> int:
     return rows.pop()
 
 
-def build_teacher(config: Config, planned: TeacherPlan, donor: Donor) -> nn.Module:
+def build_teacher(config: NetworkConfig, planned: TeacherPlan, donor: Donor) -> nn.Module:
     """The donor's network with its values, frozen and in eval mode."""
-    network = build_network(
-        backbone_for_donor(config.backbone, config.donor), HeadConfig(kind=HeadKind.none),
-        num_classes=planned.network.classes, channels=config.data.channels,
-        image_size=config.data.image_size, crop_fraction=config.data.crop_fraction,
-    )  # fmt: skip
+    network = network_for(replace(config, head=HeadConfig(kind=HeadKind.none)), planned.network.classes)
     inject(planned.ledger, donor, network.module)
     return network.module.eval().requires_grad_(False)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from graft.config.faults import InputError, one_line
-from graft.config.schema import Config
+from graft.config.schema import NetworkConfig
 from graft.models.network import Network
 from graft.models.stage_head import alike
 from graft.models.stages import HEAD, Stages, is_counter
@@ -55,7 +55,7 @@ def check_verifiable(ledger: Ledger, stages: Stages) -> None:
             )
 
 
-def verify(config: Config, ledger: Ledger, donor: Donor, network: Network) -> Verified:
+def verify(config: NetworkConfig, ledger: Ledger, donor: Donor, network: Network) -> Verified:
     """Compares what enters the head in both models on a batch of random images, and notes it in the ledger.
 
     Raises:
@@ -63,7 +63,7 @@ def verify(config: Config, ledger: Ledger, donor: Donor, network: Network) -> Ve
     """
     check_verifiable(ledger, network.stages)
     own = own_model(config.donor, config.backbone, donor, network, ledger)
-    channels, side = config.data.channels, network.preprocess.image_size
+    channels, side = config.channels, network.preprocess.image_size
     images = torch.randn(IMAGES, channels, side, side, generator=torch.Generator().manual_seed(SEED))
     entrances = _entrances(network, own)
     module = network.module
