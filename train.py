@@ -1,86 +1,10 @@
-"""python train.py [group=option] [key=value] …: from a donor and images to a trained network (--help says more)."""
+"""python train.py …: in the repository, the same as `graft train …`."""
 
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
+from graft.commands.train import job, main
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
-from hydra.types import RunMode
-from omegaconf import DictConfig
-
-from graft.config.command_line import check_command_line
-from graft.config.compose import parse, register
-from graft.config.examples import command_to_go_on
-from graft.config.faults import FORESEEN, InputError, reason_of, wants_traceback
-from graft.config.help import help_text
-from graft.sweep.job import STAYS, check_sweep, trial_of_this_job
-from graft.system.processes import is_first
-from graft.system.stopping import Stopped, StopSignals
-
-CONF = Path(__file__).resolve().parent / "conf"
-
-
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def job(cfg: DictConfig) -> float | None:
-    """One run; Hydra calls it once, or with -m once for each combination."""
-    runtime = HydraConfig.get()
-    folder, overrides = Path(runtime.runtime.output_dir), list(runtime.overrides.task)
-    try:
-        with trial_of_this_job() as trial:
-            config = parse(cfg)
-            in_a_sweep = runtime.mode is RunMode.MULTIRUN
-            check_sweep(config.trainer, in_a_sweep)
-            from graft.pipeline.inputs import shared_inputs  # torch and lightning, which nothing above needs
-            from graft.pipeline.run import run
-
-            further_runs = in_a_sweep or STAYS in os.environ
-            with StopSignals() as signals:
-                return run(config, folder, overrides, signals, trial, shared_inputs() if further_runs else None)
-    except Stopped as stopped:  # no error; it ends a sweep too
-        code = _leave(stopped, folder, overrides)
-    except FORESEEN as error:
-        if wants_traceback(error):
-            raise
-        reason = reason_of(error)
-        print(reason, file=sys.stderr)
-        if HydraConfig.get().mode is RunMode.MULTIRUN:
-            raise CompactHydraException(reason) from None  # the other runs of the sweep go on
-        code = 2 if isinstance(error, InputError) else 1
-    raise SystemExit(code)  # outside the handlers, which hold on to the run's frames and so to its loader's workers
-
-
-def _leave(stopped: Stopped, folder: Path, overrides: list[str]) -> int:
-    """Says where the run stands, and gives the exit code."""
-    if not is_first():
-        return 0  # Lightning's launcher would kill the first process before it has said its word
-    last = folder / "checkpoints" / "last.ckpt"
-    kept = f"{last} holds everything up to here" if last.exists() else "nothing had been trained yet"
-    print(f"{stopped}; {kept}; go on with\n  {command_to_go_on(overrides, folder)}", file=sys.stderr)
-    return stopped.exit_code
-
-
-def say_help() -> None:
-    """Hydra could print this too, but reads every group several times first."""
-    try:
-        print(help_text(CONF), flush=True)
-    except BrokenPipeError:  # `--help | head`: the reader has seen enough; nothing is to be written at exit either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def main() -> None:
-    if {"--help", "-h"} & set(sys.argv[1:]):
-        say_help()
-        return
-    register()
-    if faults := check_command_line(sys.argv[1:], CONF):
-        print(*faults, sep="\n", file=sys.stderr)
-        raise SystemExit(2)
-    job()
-
+__all__ = ["job", "main"]
 
 if __name__ == "__main__":
     main()

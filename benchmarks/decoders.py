@@ -26,8 +26,8 @@ def check_installed() -> None:
     """
     if find_spec(PACKAGE) is None:
         raise InputError(
-            f"--decoders: expected the package {PACKAGE}, received none; try pip install 'graft[bench]', or without "
-            "--decoders"
+            f"--decoders: expected the package {PACKAGE}, received none; try pip install 'graft-transfer[bench]', or"
+            " without --decoders"
         )
 
 

@@ -54,6 +54,6 @@ def chosen(names: str, library: str) -> list[str]:
             others = [other for other in able if all(find_spec(package) for package in PEERS[other].packages)]
             raise InputError(
                 f"--peers: {name} needs the package {missing[0]}, which is not installed; try pip install"
-                f" 'graft[bench]', or --peers {','.join(others)}"
+                f" 'graft-transfer[bench]', or --peers {','.join(others)}"
             )
     return wanted

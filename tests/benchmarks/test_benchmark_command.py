@@ -104,7 +104,7 @@ def test_decoders_are_measured_beside_each_other(tmp_path: Path) -> None:
 
 def test_a_decoder_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.decoders.PACKAGE", "no_such_decoder")
-    with pytest.raises(InputError, match=r"no_such_decoder.*graft\[bench\]"):
+    with pytest.raises(InputError, match=r"no_such_decoder.*graft-transfer\[bench\]"):
         dispatch(["images", "--decoders"])
 
 

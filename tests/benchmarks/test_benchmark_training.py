@@ -125,7 +125,7 @@ def test_peers_are_chosen_by_name_library_and_what_is_installed(monkeypatch: pyt
     with pytest.raises(InputError, match="--peers all"):
         chosen("sklearn", "timm")
     monkeypatch.setitem(PEERS, "fastai", PEERS["tutorial"].__class__(module="x", text="x", packages=("no_such_thing",)))
-    with pytest.raises(InputError, match=r"graft\[bench\]"):
+    with pytest.raises(InputError, match=r"graft-transfer\[bench\]"):
         chosen("all", "timm")
 
 

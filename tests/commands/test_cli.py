@@ -14,6 +14,7 @@ import pytest
 import graft
 from graft.commands.cli import COMMANDS, dispatch, main, usage
 from graft.config.faults import InputError, RunFailed
+from graft.config.program import program
 
 
 def test_every_command_offers_what_the_door_calls():
@@ -38,10 +39,35 @@ def test_an_unknown_command_names_the_nearest():
         dispatch(["predct"])
 
 
-def test_plan_needs_the_repository(tmp_path, monkeypatch):
+def graft_command(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "import sys; from graft.commands.cli import main; sys.exit(main())", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_training_is_a_command_in_any_folder(tmp_path):
+    shown = graft_command("train", "--cfg", "job", "seed=5", folder=tmp_path)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "\nseed: 5\n" in shown.stdout
+    asked = graft_command("train", "--help", folder=tmp_path)
+    assert "\n  graft train [group=option] [key=value] …\n" in asked.stdout
+    assert "train.py" not in asked.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_is_training_in_that_mode(tmp_path):
+    shown = graft_command("plan", "--cfg", "job", folder=tmp_path)
+    assert "mode: plan\n" in shown.stdout
+    wrong = graft_command("plan", "optimizer.lrr=1", folder=tmp_path)
+    assert wrong.returncode == 2
+    assert wrong.stderr == "optimizer.lrr: expected a key of the config, received an unknown key; try optimizer.lr\n"
+
+
+def test_what_is_printed_can_be_typed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/graft", "best"])
+    assert program() == ["graft", "train"]
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="cd"):
-        dispatch(["plan"])
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "train.py"), "seed=1"])
+    assert program() == (["python", "train.py"] if sys.modules["__main__"].__spec__ is None else ["graft", "train"])
 
 
 def test_mistakes_end_with_code_2_and_a_paragraph(tmp_path):

@@ -144,5 +144,5 @@ def test_onnx_runs_at_any_batch_size(kind, build_small, export_network, tmp_path
 
 def test_onnx_names_the_packages_that_it_lacks(timm_model, export_as, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
-    with pytest.raises(InputError, match=r"graft\[onnx\]"):
+    with pytest.raises(InputError, match=r"graft-transfer\[onnx\]"):
         export_as(timm_model, "onnx")

@@ -109,7 +109,7 @@ def test_soft_targets_keep_the_hard_label_beside_them():
 
 def test_without_the_package_the_answer_names_the_extra(monkeypatch):
     monkeypatch.setattr(solar_cells, "PACKAGE", "elpv_dataset_that_is_not_installed")
-    with pytest.raises(InputError, match=r"pip install 'graft\[demo\]'"):
+    with pytest.raises(InputError, match=r"pip install 'graft-transfer\[demo\]'"):
         load_table(DataConfig(kind=DataKind.solar_cells))
 
 

@@ -125,7 +125,7 @@ def test_the_packaged_donors_are_those_whose_packages_are_here(monkeypatch: pyte
     assert packaged_backbones() == ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
     monkeypatch.setattr("graft.config.presets.find_spec", lambda name: None)
     assert packaged_backbones() == []
-    with pytest.raises(InputError, match=r"--backbone: .* received none; try pip install 'graft\[demo\]'"):
+    with pytest.raises(InputError, match=r"--backbone: .* received none; try pip install 'graft-transfer\[demo\]'"):
         dispatch(["probe", "photos"])
 
 

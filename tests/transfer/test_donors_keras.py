@@ -734,7 +734,7 @@ def test_hdf5_that_reaches_outside_or_swells_is_refused(tmp_path: Path) -> None:
 def test_without_h5py_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(small_keras(), tmp_path, "model.h5")
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
-    with pytest.raises(InputError, match=re.escape("pip install 'graft[keras]'")):
+    with pytest.raises(InputError, match=re.escape("pip install 'graft-transfer[keras]'")):
         open_donor(path)
 
 

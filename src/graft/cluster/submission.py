@@ -26,7 +26,8 @@ def check_installed(*, submits: bool) -> None:
     """Raises InputError where nothing can be submitted, or even shown."""
     if importlib.util.find_spec("submitit") is None:
         raise InputError(
-            "hydra/launcher=slurm: expected the package submitit, received none; try pip install 'graft[cluster]'"
+            "hydra/launcher=slurm: expected the package submitit, received none; try pip install"
+            " 'graft-transfer[cluster]'"
         )
     for program in ("sbatch", "squeue", "srun") if submits else ():
         if shutil.which(program) is None:

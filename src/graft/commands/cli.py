@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Protocol, cast
 
 from graft.config.faults import FORESEEN, InputError, nearest, reason_of, wants_traceback
+from graft.config.program import MODULE
 
 
 class Command(Protocol):
@@ -42,18 +42,18 @@ def usage() -> str:
     rows = "\n".join(f"  {name:11} {text}" for name, (_, text) in COMMANDS.items())
     return (
         "usage: graft COMMAND [arguments]      (graft COMMAND --help says more)\n\n"
-        "Training is `python train.py …` in the repository (`python train.py --help`).\n"
-        "`graft plan …` is `python train.py mode=plan …`.\n\n"
-        f"commands:\n  {'plan':11} show what a training command would do, and stop\n{rows}"
+        f"commands:\n  {'train':11} train: `graft train --help` lists groups and keys\n"
+        f"  {'plan':11} show what a training command would do, and stop\n{rows}"
     )
 
 
-def plan(arguments: list[str]) -> int:
-    """Hands over to train.py, which owns the config."""
-    script = Path("train.py")
-    if not script.is_file():
-        raise InputError(f"expected train.py in {Path.cwd()}, received none; try `cd` to the graft repository first")
-    os.execv(sys.executable, [sys.executable, str(script), "mode=plan", *arguments])
+TRAINING = {"train": (), "plan": ("mode=plan",)}
+"""Commands whose words Hydra reads, and what each adds to them."""
+
+
+def train(words: Sequence[str]) -> int:
+    """Becomes the program that trains, which Hydra and Lightning start again for further processes."""
+    os.execv(sys.executable, [sys.executable, "-m", MODULE, *words])
 
 
 def dispatch(arguments: list[str]) -> int:
@@ -61,11 +61,12 @@ def dispatch(arguments: list[str]) -> int:
         print(usage())
         return 0
     name, rest = arguments[0], arguments[1:]
-    if name == "plan":
-        return plan(rest)
+    if name in TRAINING:
+        return train([*TRAINING[name], *rest])
     if name not in COMMANDS:
-        near = nearest(name, ["plan", *COMMANDS]) or ["graft --help"]
-        raise InputError(f"expected a command ({', '.join(['plan', *COMMANDS])}), received {name!r}; try {near[0]}")
+        names = [*TRAINING, *COMMANDS]
+        near = nearest(name, names) or ["graft --help"]
+        raise InputError(f"expected a command ({', '.join(names)}), received {name!r}; try {near[0]}")
     module, text = COMMANDS[name]
     command = cast(Command, import_module(module))
     parser = argparse.ArgumentParser(prog=f"graft {name}", description=text)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from graft.config.examples import quoted
 from graft.config.faults import InputError, RunFailed
+from graft.config.program import MODULE
 
 if TYPE_CHECKING:
     from graft.report.record import RunRecord
@@ -53,8 +54,6 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(
             f"{folder}: expected a finished run (metrics.json, .hydra/config.yaml), received one without; try another"
         )
-    if not Path("train.py").is_file():
-        raise InputError(f"expected train.py in {Path.cwd()}, received none; try `cd` to the graft repository first")
     for name in [args.only] if args.only else CHANGES:
         _carry_out(record, name, folder / CONTROLS / name)
     record = read_run(folder)
@@ -75,9 +74,9 @@ def _carry_out(record: RunRecord, name: str, folder: Path) -> None:
     if (folder / "metrics.json").is_file():
         print(f"{name}: already in {folder}")
         return
-    words = ["train.py", *control_overrides(record.overrides, settings, name), f"hydra.run.dir={quoted(folder)}"]
-    print(f"{name}: {shlex.join(['python', *words])}", flush=True)
-    done = subprocess.run([sys.executable, *words], stdin=subprocess.DEVNULL, check=False)
+    words = [*control_overrides(record.overrides, settings, name), f"hydra.run.dir={quoted(folder)}"]
+    print(f"{name}: {shlex.join(['graft', 'train', *words])}", flush=True)
+    done = subprocess.run([sys.executable, "-m", MODULE, *words], stdin=subprocess.DEVNULL, check=False)
     if done.returncode:
         raise RunFailed(
             f"{name}: expected the control to finish, received exit code {done.returncode}; its reason stands above"

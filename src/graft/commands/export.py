@@ -120,7 +120,7 @@ def write_onnx(opened: OpenedModel, path: Path) -> None:
     except ImportError as error:
         raise InputError(
             f"--format onnx: expected the packages onnx, onnxscript and onnxruntime, received: {error}; "
-            "try pip install 'graft[onnx]'"
+            "try pip install 'graft-transfer[onnx]'"
         ) from error
     example = example_images(opened, TRACED)
     with atomic_path(path) as temporary:

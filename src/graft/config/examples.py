@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from graft.config.keys import schema_keys
+from graft.config.program import program
 
 # For keys whose default is null, empty or missing.
 EXAMPLES = {
@@ -89,7 +90,7 @@ def command_to_go_on(overrides: Sequence[str], folder: Path) -> str:
     words = [word for word in overrides if not word.startswith("resume=")]
     place = str(folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder)
     run_dir = place if PLAIN.fullmatch(place) else quoted(place)
-    return shlex.join(["python", "train.py", *words, f"hydra.run.dir={run_dir}"])
+    return shlex.join([*program(), *words, f"hydra.run.dir={run_dir}"])
 
 
 def quoted(value: object) -> str:

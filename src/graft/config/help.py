@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from omegaconf import OmegaConf
 
@@ -14,6 +14,10 @@ from graft.config.examples import override_value
 from graft.config.keys import Key, schema_keys
 
 WIDTH = 116
+REPOSITORY = "python train.py"
+"""What starts graft in its repository, of which the page speaks."""
+
+Rows: TypeAlias = tuple[tuple[str, str], ...]
 
 OPENING = """\
 graft: transfer learning with every tensor accounted for.
@@ -52,15 +56,19 @@ EVERYTHING = (
 )
 
 
-def help_text(conf: Path) -> str:
-    """The page, for the groups and options that the folder conf holds."""
+def help_text(conf: Path, program: str = REPOSITORY) -> str:
+    """The page, for the groups and options that the folder conf holds.
+
+    Args:
+        program: what starts graft.
+    """
     defaults = default_options(conf)
     sections = (
-        OPENING,
-        _table("What people use most", COMMANDS),
+        OPENING.replace(REPOSITORY, program),
+        _table("What people use most", _started_by(program, COMMANDS)),
         _headed("Groups and their options (the default in brackets)", _groups(conf, defaults)),
         _headed("Main keys", _keys(_default_values(conf, defaults))),
-        _table("To see everything", EVERYTHING),
+        _table("To see everything", _started_by(program, EVERYTHING)),
     )
     return "\n\n".join(sections)
 
@@ -105,11 +113,15 @@ def _keys(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"{name}={'' if default is MISSING else override_value(default)}", key.doc
 
 
+def _started_by(program: str, rows: Rows) -> Rows:
+    return tuple((left.replace(REPOSITORY, program), right) for left, right in rows)
+
+
 def _headed(title: str, rows: Iterator[tuple[str, str]]) -> str:
     return f"{title}\n" + "\n".join(_row(left, right, 30) for left, right in rows)
 
 
-def _table(title: str, rows: tuple[tuple[str, str], ...]) -> str:
+def _table(title: str, rows: Rows) -> str:
     return f"{title}\n" + "\n".join(_row(left, right, max(len(left) for left, _ in rows) + 4) for left, right in rows)
 
 

@@ -15,32 +15,31 @@ from graft.config.compose import parse, register
 from graft.config.faults import ConfigError, InputError
 from graft.config.schema import Config
 
-_CONF = Path(__file__).resolve().parents[3] / "conf"
+_PACKAGE = Path(__file__).resolve().parents[1]
+_PLACES = (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf")
+"""Where graft's own conf/ stands: in an installed package, or in the repository."""
 
 
 def keras_rules(library: str, name: str) -> dict[str, Any]:
-    """`backbone.keras` of the preset of this model; empty where there is none, or no conf/ here or beside graft."""
-    for folder in (Path("conf"), _CONF):
-        for path in sorted((folder / "backbone").glob("*.yaml")):
-            preset = OmegaConf.load(path)
-            if isinstance(preset, DictConfig) and (preset.get("library"), preset.get("name")) == (library, name):
-                rules = OmegaConf.to_container(preset.get("keras") or OmegaConf.create(), resolve=True)
-                return {str(key): value for key, value in rules.items()} if isinstance(rules, dict) else {}
+    """`backbone.keras` of the preset of this model; empty where there is none."""
+    for path in sorted((conf_folder() / "backbone").glob("*.yaml")):
+        preset = OmegaConf.load(path)
+        if isinstance(preset, DictConfig) and (preset.get("library"), preset.get("name")) == (library, name):
+            rules = OmegaConf.to_container(preset.get("keras") or OmegaConf.create(), resolve=True)
+            return {str(key): value for key, value in rules.items()} if isinstance(rules, dict) else {}
     return {}
 
 
 def conf_folder() -> Path:
-    """conf/ here, or beside graft.
+    """graft's own conf/.
 
     Raises:
-        InputError: neither is there.
+        InputError: the installation is without it.
     """
-    for folder in (Path("conf"), _CONF):
+    for folder in _PLACES:
         if (folder / "config.yaml").is_file():
-            return folder.resolve()
-    raise InputError(
-        f"expected conf/config.yaml in {Path.cwd()}, received none; try `cd` to the graft repository first"
-    )
+            return folder
+    raise InputError(f"expected conf/config.yaml in {_PACKAGE}, received none; try installing graft again")
 
 
 def packaged_backbones() -> list[str]:

@@ -60,7 +60,7 @@ def _installed() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
             "data=solar_cells: expected the package elpv-dataset, which holds the images, received an environment "
-            "without it; try pip install 'graft[demo]'"
+            "without it; try pip install 'graft-transfer[demo]'"
         )
     return Path(next(iter(spec.submodule_search_locations)))
 

@@ -14,6 +14,7 @@ import torch
 from graft.config.choices import TaskKind
 from graft.config.faults import InputError
 from graft.config.figures import FIGURES, LOSS
+from graft.config.program import program
 from graft.config.schema import CheckpointConfig
 from graft.finetune.callbacks import best_row
 from graft.finetune.fit_result import BEFORE, FitResult
@@ -83,7 +84,7 @@ def write_results(
         metrics=result.metrics,
         left_out=_left_out(plan, result),
         intervals=intervals,
-        command=shlex.join(["python", "train.py", *overrides]),
+        command=shlex.join([*program(), *overrides]),
     )
     return intervals
 

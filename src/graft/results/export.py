@@ -144,6 +144,6 @@ def birth_certificate(names: Collection[str], ledger: Mapping[str, Any], frozen:
 
 def made_by() -> str:
     try:
-        return f"graft {version('graft')}"
+        return f"graft {version('graft-transfer')}"
     except PackageNotFoundError:
         return "graft, run from its sources"

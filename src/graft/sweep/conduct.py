@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from graft.config.faults import InputError
+from graft.config.program import program
 from graft.sweep.record import DESCRIPTION, FAILED, KEYS, RUNNING, StudyRecord, TrialRecord
 from graft.sweep.space import Space
 from graft.sweep.sweep_settings import SweepSettings
@@ -26,7 +26,7 @@ def check_optuna() -> None:
     if importlib.util.find_spec(NEEDED) is None:
         raise InputError(
             f"-m: expected the package {NEEDED}, in which a sweep keeps its trials, received none;"
-            " try pip install 'graft[sweep]', or hydra/sweeper=basic, which keeps none"
+            " try pip install 'graft-transfer[sweep]', or hydra/sweeper=basic, which keeps none"
         )
 
 
@@ -81,7 +81,7 @@ def conduct(
 
 def _describe(folder: Path, settings: SweepSettings, study: str) -> None:
     """For the jobs of the trials, and for whoever reads the study later."""
-    command = ["python", *(os.path.relpath(word) if place == 0 else word for place, word in enumerate(sys.argv))]
+    command = [*program(), *sys.argv[1:]]
     objectives = [str(objective) for objective in settings.objectives]
     description = (command, objectives, settings.storage, study, settings.pruner, dict(settings.pruner_options))
     write_json(folder / DESCRIPTION, dict(zip(KEYS, description, strict=True)))

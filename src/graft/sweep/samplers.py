@@ -57,7 +57,7 @@ def _check_installed(what: str, name: str) -> None:
     if package is not None and find_spec(package) is None:
         raise InputError(
             f"hydra.sweeper.{what}={name}: expected the package {package}, received an environment without it; try"
-            " pip install 'graft[sweep]'"
+            " pip install 'graft-transfer[sweep]'"
         )
 
 

@@ -95,5 +95,5 @@ def _import_keras() -> Any:
     except ImportError as error:
         raise InputError(
             f"--format keras: expected the packages keras and h5py, received: {error}; "
-            "try pip install 'graft[keras-export]'"
+            "try pip install 'graft-transfer[keras-export]'"
         ) from error

