@@ -66,7 +66,7 @@ WRONG = [
     (["optimizer.lrr=1"], "optimizer.lrr", "a key of the config", "an unknown key", "optimizer.lr"),
     (["lr=1"], "lr", "a key of the config", "an unknown key", "optimizer.lr"),
     (["model=resnet18"], "model", "a key of the config", "an unknown key", "backbone=OPTION"),
-    (["+zq=1"], "zq", "a key of the config", "an unknown key", "python train.py --help"),
+    (["+zq=1"], "zq", "a key of the config", "an unknown key", "--help, which lists them"),
     (["++data.extra=1"], "data.extra", "a key of the config", "an unknown key", "data."),
     (["trainer.devices=two"], "trainer.devices", "a whole number from 1 upward", "'two'", "trainer.devices=1"),
     (["trainer.num_nodes=null"], "trainer.num_nodes", "a whole number from 1 upward", "None", "trainer.num_nodes=1"),

@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
 from graft.config.faults import InputError
-from graft.config.keys import schema_keys
+from graft.config.keys import is_group
 from graft.sweep.children import config_flags
 from graft.sweep.record import StudyRecord, TrialRecord
 from graft.system.files import write_text
@@ -76,7 +76,7 @@ def choose(study: StudyRecord, number: int | None) -> TrialRecord:
 
 def command(study: StudyRecord, trial: TrialRecord) -> str:
     """The sweep's, with the flags that say where its config is, as one run."""
-    return shlex.join(["python", "train.py", *config_flags(study.command[2:]), *trial.overrides])
+    return shlex.join([*study.command[:2], *config_flags(study.command[2:]), *trial.overrides])
 
 
 def result(study: StudyRecord, trial: TrialRecord) -> str:
@@ -101,7 +101,7 @@ def experiment(study: StudyRecord, trial: TrialRecord, name: str) -> str:
     head = (
         "# @package _global_\n"
         f"# Trial {trial.number} of {len(study.trials)} of the sweep {shlex.join(study.command)}\n"
-        f"#   {shlex.join(['python', 'train.py', *config_flags(study.command[2:]), f'experiment={name}'])}\n"
+        f"#   {shlex.join([*study.command[:2], *config_flags(study.command[2:]), f'experiment={name}'])}\n"
         f"# {result(study, trial)}\n"
     )
     return head + yaml.safe_dump(plain(document), sort_keys=False, allow_unicode=True, width=110)
@@ -109,9 +109,7 @@ def experiment(study: StudyRecord, trial: TrialRecord, name: str) -> str:
 
 def _is_choice(override: Override) -> bool:
     """data=folder, of a group of the config, and not data={root: x}."""
-    key = schema_keys().get(override.key_or_group)
-    is_group = override.key_or_group == "experiment" or (key is not None and key.is_group)
-    return is_group and not isinstance(override.value(), dict)
+    return is_group(override.key_or_group) and not isinstance(override.value(), dict)
 
 
 def _default(override: Override) -> Any:

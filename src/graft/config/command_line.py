@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,12 +23,14 @@ from graft.config.compose import examine, unknown_key
 from graft.config.examples import EXAMPLES, example
 from graft.config.faults import Fault, nearest
 from graft.config.hydra_flags import flags_parser
-from graft.config.keys import is_known, nearest_keys, schema_keys
+from graft.config.keys import is_group, is_known, nearest_keys, schema_keys
 from graft.config.limits import LOCAL_FOLDER, is_url
+from graft.config.own_configs import named_folder
 from graft.config.several import faults_of_several
 
 # What Hydra answers itself, without running anything.
 QUESTIONS = ("--help", "-h", "--hydra-help", "--version", "--shell-completion", "-sc", "--info", "-i")
+PLACES = "hydra.searchpath"
 FLAGS = (
     *QUESTIONS,
     *("--cfg", "-c", "--resolve", "--package", "-p", "--run", "-r", "--multirun", "-m"),
@@ -47,25 +50,34 @@ def check_command_line(argv: Sequence[str], conf: Path) -> list[Fault]:
     foreign, rest = _foreign_flags(argv)
     arguments, misplaced = flags_parser().parse_known_args(rest)
     if arguments.experimental_rerun is not None:
-        return []
+        received, remedy = (
+            arguments.experimental_rerun,
+            "the command that the run's report.html and model/model.json show",
+        )
+        return [Fault(key="--experimental-rerun", expected="a run's own words", received=received, remedy=remedy)]
     foreign += [
         Fault(key=word, expected="all key=value together", received="a flag in between", remedy="the flags first")
         for word in misplaced
     ]
     folder = Path(arguments.config_path).absolute() if arguments.config_path else conf
-    extra: list[str] = []
-    if arguments.config_dir and not Path(arguments.config_dir).is_dir():
+    named = Path(arguments.config_dir) if arguments.config_dir else None
+    if named and not named.is_dir():
         foreign.append(Fault(key="--config-dir", expected="a folder that exists", received=arguments.config_dir))
-    elif arguments.config_dir:
-        extra.append(f"hydra.searchpath=[file://{Path(arguments.config_dir).absolute()}]")
-    with initialize_config_dir(str(folder), job_name="train", version_base="1.3"):
+        named = None
+    if arguments.cfg and arguments.multirun:
+        foreign.append(Fault(key="--cfg", expected="one run", received="-m", remedy="the same without -m"))
+    words = [*arguments.overrides, *misplaced]
+    with (
+        named_folder(named) if named else nullcontext(),
+        initialize_config_dir(str(folder), job_name="train", version_base="1.3"),
+    ):
         reading = Reading(
-            name=arguments.config_name or "config",
+            name=(arguments.config_name or "config").removesuffix(".yaml"),
             loader=GlobalHydra.instance().config_loader(),
             multirun=arguments.multirun or "hydra.mode=MULTIRUN" in arguments.overrides,
-            extra=extra,
+            places=[word for word in words if word.lstrip("+").startswith(f"{PLACES}=")],
         )
-        reading.read([*arguments.overrides, *misplaced])
+        reading.read(words)
         reading.judge(writes=arguments.cfg is None)
     return _once(foreign + reading.faults)
 
@@ -78,8 +90,8 @@ class Reading:
     """Of the main config."""
     loader: ConfigLoader
     multirun: bool
-    extra: list[str]
-    """Overrides that stand for flags."""
+    places: list[str]
+    """Overrides that say where else configs are."""
     sound: list[Override] = field(default_factory=list)
     """Those whose key and syntax are right."""
     doubtful: set[str] = field(default_factory=set)
@@ -89,7 +101,7 @@ class Reading:
     def read(self, words: Iterable[str]) -> None:
         """Sorts the overrides into sound ones and faults, without composing anything."""
         parser = OverridesParser.create(config_loader=self.loader)
-        groups = self.loader.get_group_options("", ObjectType.GROUP)
+        groups = list(self._groups())
         for word in words:
             try:
                 override = parser.parse_overrides([word])[0]
@@ -106,14 +118,14 @@ class Reading:
 
     def judge(self, *, writes: bool) -> None:
         """Composes what is sound, and every value of every sweep one at a time, and gathers the faults."""
-        lines = [*self.extra, *(_first(override) for override in self.sound)]
+        lines = [_first(override) for override in self.sound]
         cfg = self._composed(lines)
         if cfg is None:
             return
         self.faults += self._faults_of_config(cfg)
         if writes:
             self.faults += _folder(cfg, "hydra.sweep.dir" if self.multirun else "hydra.run.dir")
-        for at, override in enumerate(self.sound, start=len(self.extra)):
+        for at, override in enumerate(self.sound):
             for other in _others(override):
                 varied = self._composed([*lines[:at], other, *lines[at + 1 :]])
                 if varied is not None:
@@ -136,9 +148,9 @@ class Reading:
     def _blame(self, lines: list[str], error: Exception) -> Iterator[Fault]:
         """The overrides that fail alone too; else the config files."""
         guilty = False
-        for line in lines[len(self.extra) :]:
+        for line in lines:
             try:
-                compose(self.name, [*self.extra, line])
+                compose(self.name, [*self.places, *([line] if line not in self.places else [])])
             except (HydraException, OmegaConfBaseException, YAMLError) as alone:
                 guilty = True
                 yield Fault(
@@ -161,15 +173,28 @@ class Reading:
         elif not override.is_hydra_override():
             yield from _key_faults(override)
 
+    def _options(self, group: str, kind: ObjectType) -> list[str]:
+        try:
+            return self.loader.get_group_options(group, kind, self.name, self.places)
+        except (HydraException, OmegaConfBaseException, YAMLError):  # which composing will blame
+            return self.loader.get_group_options(group, kind)
+
+    def _groups(self, above: str = "") -> Iterator[str]:
+        """All of them, those within others too, as db/mysql."""
+        for name in self._options(above, ObjectType.GROUP):
+            group = f"{above}/{name}" if above else name
+            yield group
+            yield from self._groups(group)
+
     def _option_faults(self, override: Override) -> Iterator[Fault]:
         group = override.key_or_group
         if isinstance(override.value(), dict):
             yield from _key_faults(override)
             return
-        if override.is_add():
+        if override.is_add() and is_group(group):
             line = (override.input_line or "").lstrip("+")
             yield Fault(key=f"+{group}", expected="no + before a group of the config", received=f"+{line}", remedy=line)
-        options = self.loader.get_group_options(group, ObjectType.CONFIG, self.name, self.extra)
+        options = self._options(group, ObjectType.CONFIG)
         if override.value_type is ValueType.GLOB_CHOICE_SWEEP:
             chosen = [] if any(override.sweep_string_iterator()) else [override.get_value_string()]
         elif override.is_interval_sweep():
@@ -183,11 +208,12 @@ class Reading:
         for option in chosen:
             if option not in options:
                 closest = nearest(option, options)
+                sign = "+" if override.is_add() and not is_group(group) else ""
                 yield Fault(
-                    key=group,
+                    key=f"{sign}{group}",
                     expected=f"one of {', '.join(options)}",
                     received=option,
-                    remedy=" or ".join(f"{group}={name}" for name in closest),
+                    remedy=" or ".join(f"{sign}{group}={name}" for name in closest),
                 )
 
 

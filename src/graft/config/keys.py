@@ -78,6 +78,12 @@ def is_known(name: str) -> bool:
     return name in keys or any(key is not None and key.is_open for key in above)
 
 
+def is_group(name: str) -> bool:
+    """Whether conf/config.yaml chooses an option of a group of this name; a user's own groups are others."""
+    key = schema_keys().get(name)
+    return name == "experiment" or (key is not None and key.is_group)
+
+
 def nearest_keys(name: str) -> list[str]:
     """Keys in full that the user may have meant, best first: another tool's word, the same last part, a look-alike."""
     keys = schema_keys()
