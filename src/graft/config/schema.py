@@ -1,8 +1,7 @@
-"""What a user may write: one typed dataclass a group, a docstring under each field.
+"""The config schema: one typed dataclass per group, with a docstring under each field.
 
-Hydra composes YAML, `compose.parse` turns it into these values, and every room gets its own part and nothing more.
-The network's groups stand in schema_network.py, those of the images in schema_images.py, methods in schema_methods.py;
-import all of them from here.
+Hydra composes YAML, `compose.parse` turns it into these values, and every room receives only its own section.
+The network's groups are in schema_network.py and those of the images in schema_images.py; import all of them from here.
 """
 
 from __future__ import annotations
@@ -58,27 +57,27 @@ EPOCH, TEN_EPOCHS = parse_duration("1 epoch"), parse_duration("10 epochs")
 
 @dataclass(slots=True, kw_only=True)
 class MethodConfig:
-    """How fine-tuning is held back or steadied, beyond what is frozen."""
+    """Methods that regularise or stabilise fine-tuning, besides freezing."""
 
     l2_sp: float = 0.0
-    """Pulls the donor's weights back to their starting point: adds this/2 times the squared distance to the loss.
-    It takes weight decay's place there (L2-SP, Li et al. 2018)."""
+    """Pulls the weights towards the donor's: adds this/2 times the squared distance to the loss, in place of weight
+    decay (L2-SP, Li et al. 2018)."""
     ema: float | None = None
-    """Decay, at each step, of a running mean of the weights, which is what is evaluated and exported (0.999, say)."""
+    """Decay per step of an exponential moving average of the weights, which is evaluated and exported (0.999, say)."""
     distill: float = 0.0
-    """Weight of keeping the donor's own outputs on the new images (learning without forgetting, Li & Hoiem 2016).
-    The donor is kept beside the network, and its head, frozen, on the network's features: a second forward pass a step.
-    """
+    """Weight of a loss that keeps the donor's own outputs on the new images (learning without forgetting, Li & Hoiem
+    2016). Costs a second forward pass per step, through a frozen copy of the donor."""
     distill_temperature: float = 2.0
-    """Softens both outputs before they are compared."""
+    """Temperature of both softmax outputs before they are compared."""
     bitfit: bool = False
-    """Of what is not frozen, only the backbone's biases and norms train, and the head (BitFit, Zaken et al. 2022)."""
+    """Train the head and, in unfrozen layers, only biases and norms (BitFit, Zaken et al. 2022)."""
     lora: int | None = None
-    """Rank of what trains beside each of the backbone's frozen weights (LoRA, Hu et al. 2022); merged on export."""
+    """Rank of the matrices that train beside each frozen weight of the backbone (LoRA, Hu et al. 2022); merged on
+    export."""
     lora_alpha: float | None = None
-    """The product of LoRA's matrices counts this over the rank. Null: once."""
+    """The product of LoRA's matrices is scaled by this divided by the rank. Null: not scaled."""
     lora_targets: list[str] = field(default_factory=list)
-    """Globs of the layers that LoRA adds to. Empty: every linear layer and convolution that can have one."""
+    """Globs of the layers that LoRA adapts. Empty: every linear layer and convolution that supports it."""
 
 
 __all__ = [
@@ -124,25 +123,25 @@ __all__ = [
 
 @dataclass(slots=True, kw_only=True)
 class UnfreezeConfig:
-    """The schedule by which frozen stages thaw."""
+    """The schedule that unfreezes stages."""
 
     kind: UnfreezeKind = MISSING
-    """The schedule by which stages thaw; each option of the group sets it."""
+    """The schedule that unfreezes stages; each option of the group sets it."""
     every: Duration = EPOCH
-    """gradual: a further stage thaws each time this much has passed."""
+    """gradual: one more stage is unfrozen after each interval of this length."""
     start: Duration | None = None
-    """gradual: when the first stage thaws. lp_ft: when everything does. Null: after 1 epoch; lp_ft from a solved head:
-    at once."""
+    """gradual: when the first stage is unfrozen. lp_ft: when everything is. Null: after 1 epoch; for lp_ft from a
+    solved head: at once."""
     table: dict[Duration, Freeze] = field(default_factory=dict[Duration, Freeze])
-    """at: moment ("3 epochs", "500 steps", "40%") to freeze expression."""
+    """at: a table from moments ("3 epochs", "500 steps", "40%") to freeze expressions."""
     patience: int = 2
-    """plateau: a further stage thaws when checkpoint.monitor has not improved for so many epochs."""
+    """plateau: one more stage is unfrozen when checkpoint.monitor has not improved for this many epochs."""
     min_delta: float = 0.0
-    """plateau: what an improvement must exceed."""
+    """plateau: a smaller change does not count as an improvement."""
     warmup: Duration = NOTHING
-    """What thaws comes to its learning rate by a line of this length: "1 epoch", "100 steps" or "5%"."""
+    """Linear warm-up of newly unfrozen parameters: "1 epoch", "100 steps" or "5%"."""
     phase_factors: list[float] = field(default_factory=list)
-    """A factor on every learning rate in each phase, in order; the last holds for the phases after it."""
+    """A factor on every learning rate for each phase, in order; the last one also applies to later phases."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -150,26 +149,28 @@ class OptimizerConfig:
     """The optimizer, and the learning rate of every stage."""
 
     name: str = MISSING
-    """adamw, sgd, or any optimizer of timm's by its name."""
+    """adamw, sgd, or the name of any optimizer of timm."""
     lr: Rate = MISSING
-    """Learning rate of the trunk (and of the head, unless lr_scale says otherwise). find: by a range test."""
+    """Learning rate of the trunk (and of the head, unless lr_scale changes it). find: from a range test (Smith
+    2017)."""
     weight_decay: float = 0.0
-    """Not applied to biases, norms, scales, tokens, positions and what the model's no_weight_decay() names."""
+    """Weight decay; not applied to biases, norms, scales, tokens, positions and names in the model's
+    no_weight_decay()."""
     no_decay: list[str] = field(default_factory=list)
-    """Globs of further parameters without weight decay, as *.attn.qkv.weight."""
+    """Globs of further parameters without weight decay, such as *.attn.qkv.weight."""
     lr_scale: dict[str, float] = field(default_factory=dict)
-    """Stage, head or name prefix to a factor on lr. The longest prefix that fits wins."""
+    """Factors on lr by stage, head or name prefix. The longest matching prefix wins."""
     layer_decay: float | None = None
-    """Each stage towards the input learns at this factor of the one after it (0 to 1)."""
+    """Factor on the learning rate from each stage to the one before it, towards the input (0 to 1)."""
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the optimizer (momentum, betas, …)."""
 
     @property
     def rate(self) -> float:
-        """The learning rate, where it is a number.
+        """The learning rate as a number.
 
         Raises:
-            ValueError: it is still to be found.
+            ValueError: the rate is still to be found by a range test.
         """
         if self.lr == FIND:
             raise ValueError("optimizer.lr: expected a number, received find; try the rate of a range test")
@@ -178,116 +179,120 @@ class OptimizerConfig:
 
 @dataclass(slots=True, kw_only=True)
 class SchedulerConfig:
-    """The curve that every learning rate follows."""
+    """The learning-rate schedule."""
 
     kind: SchedulerKind = MISSING
-    """The curve that the learning rate follows; each option of the group sets it."""
+    """The shape of the schedule; each option of the group sets it."""
     warmup: Duration = NOTHING
     """Linear warm-up: "2 epochs", "500 steps" or "10%"."""
     min_factor: float = 0.0
-    """cosine: the rate at the end, over lr."""
+    """cosine: the final learning rate as a fraction of lr."""
     peak_at: float = 0.3
-    """one_cycle: the share of training spent rising."""
+    """one_cycle: the fraction of training during which the rate rises."""
     start_factor: float = 0.04
-    """one_cycle: the rate at the start, over lr."""
+    """one_cycle: the initial learning rate as a fraction of lr."""
     end_factor: float = 0.0001
-    """one_cycle: the rate at the end, over lr."""
+    """one_cycle: the final learning rate as a fraction of lr."""
     every: Duration = TEN_EPOCHS
-    """step: the rate is multiplied by gamma each time this much has passed."""
+    """step: the rate is multiplied by gamma after each interval of this length."""
     gamma: float = 0.1
-    """step: the factor of each drop."""
+    """step: the factor at each step."""
 
 
 @dataclass(slots=True, kw_only=True)
 class TrainerConfig:
-    """Where training runs, how long, and in which precision."""
+    """Devices, duration and precision of training."""
 
     max_epochs: int = MISSING
-    """Passes over the training part."""
+    """Number of passes over the training images."""
     accelerator: Accelerator = "auto"
     """auto, cpu or gpu."""
     devices: int = 1
-    """GPUs, or CPU processes, on each machine."""
+    """Number of GPUs, or of CPU processes, per machine."""
     num_nodes: int = 1
-    """Machines."""
+    """Number of machines."""
     strategy: Strategy = "auto"
-    """auto (one process a device as soon as there are several), ddp, or fsdp (weights shared out over GPUs)."""
+    """auto (one process per device if there are several), ddp, or fsdp (weights sharded over GPUs)."""
     precision: Precision = "auto"
-    """auto (bf16-mixed on a GPU that has it, else 32-true), 32-true, bf16-mixed or 16-mixed. Of training, and of kept
-    training features where a mixed one is asked for; every evaluation is in float32."""
+    """auto (bf16-mixed on a GPU that supports it, otherwise 32-true), 32-true, bf16-mixed or 16-mixed. Applies to
+    training and, if set to a mixed precision, to cached training features; every evaluation is in float32."""
     accumulate: int = 1
     """Batches per optimizer step."""
     clip_norm: float | None = None
-    """Gradient norm is clipped to this."""
+    """Maximum gradient norm; larger gradients are clipped to it."""
     on_nan: OnError = OnError.stop
-    """stop at a step whose loss or gradients are NaN or infinite, or skip it: left out, and counted in metrics.json."""
+    """At a step whose loss or gradients are NaN or infinite: stop, or skip the step and count it in metrics.json."""
     channels_last: bool = True
-    """Keep image tensors channels-last in memory, which is faster on most devices."""
+    """Use the channels-last memory format, which is faster on most devices."""
     engine: bool = True
-    """Frozen leading stages run without autograd, batch-norm folded, and, for steps in a mixed precision, in bf16 where
-    the device has units for it; false: as the network is."""
+    """Run frozen leading stages as an inference engine: without autograd, with folded batch-norm, and for
+    mixed-precision steps in bf16 if the device has units for it; false: run the network itself."""
     recompute: bool = False
-    """Activation checkpointing of the stages that train: less memory, about a third more time; needs cache=none."""
+    """Activation checkpointing of the trained stages: less memory, about a third more time; needs cache=none."""
     compile: bool = False
-    """Run the network through torch.compile."""
+    """Compile the network with torch.compile."""
     tune: StepSearch = "off"
-    """auto: a few steps of each sensible way (memory order, precision where it is auto, the optimizer's implementation,
-    and compile where it is asked for) are measured, and the fastest whose loss holds is taken and remembered; off."""
+    """auto: measure a few steps with each sensible setting (memory format, precision if it is auto, the optimizer's
+    implementation, and compile if it is true), then use and remember the fastest one with the same loss; off."""
     threads: int | None = None
-    """CPU threads. Null: torch's choice, and one where only a small head trains on kept features."""
+    """CPU threads. Null: torch's choice, or one if only a small head trains on cached features."""
     progress: bool = True
     """Show progress bars."""
     profiler: Profiler = "shares"
-    """shares: where the time went, in metrics.json. torch: a trace of each operation in the run's folder, slower."""
+    """shares: the time spent in each part of the run, in metrics.json. torch: a trace of every operation, slower."""
     latency: bool = False
-    """metrics.json has latency_ms: what the exported network takes for one image on the device that trained it."""
+    """Measure latency_ms: the time in ms of the exported network for one image, on the training device
+    (metrics.json)."""
 
 
 @dataclass(slots=True, kw_only=True)
 class CheckpointConfig:
-    """When the training state is saved, and which epoch counts as the best."""
+    """When checkpoints are written, and which epoch is the best."""
 
     every_n_steps: int | None = None
-    """checkpoints/last.ckpt is written at the end of epochs, and every so many steps."""
+    """Write checkpoints/last.ckpt every so many steps, in addition to the end of epochs."""
     monitor: str = "val/loss"
-    """checkpoints/best.ckpt is the epoch where this is best. Never a test/ metric."""
+    """The metric that selects checkpoints/best.ckpt. Never a test/ metric."""
     direction: Direction = "min"
-    """min or max, as the monitored figure has it: min of losses and errors, max of all else."""
+    """Whether the monitored metric is better when lower (min: losses and errors) or higher (max: all others)."""
     epoch: Epoch = "best"
-    """Whose weights are exported, and are checkpoints/best.ckpt. best: by the monitor. last: where the rate ends at
-    zero and weights are averaged, no luck of few validation images chooses then."""
+    """The epoch whose weights are exported and become checkpoints/best.ckpt. best: by the monitor. last: suits
+    schedules that end at a rate of zero with averaged weights, since no chance of a few validation images decides
+    then."""
 
 
 @dataclass(slots=True, kw_only=True)
 class LoggerConfig:
-    """What is written besides metrics.csv, which always is."""
+    """Experiment trackers besides metrics.csv, which is always written."""
 
     tensorboard: bool = False
-    """Write TensorBoard files into the run's folder, beside metrics.csv."""
+    """Write TensorBoard files into the run's folder."""
     wandb: Wandb = "off"
-    """Weights & Biases: off, offline (files in the run's folder, to be sent by `wandb sync`) or online."""
+    """Weights & Biases: off, offline (files in the run's folder, uploaded later by `wandb sync`) or online."""
     mlflow: str | None = None
-    """Where MLflow keeps its runs: a folder (plain files), a database (sqlite:///outputs/mlflow.db) or a server."""
+    """Where MLflow stores its runs: a folder (plain files), a database (sqlite:///outputs/mlflow.db) or a server."""
     project: str = "graft"
-    """The project of Weights & Biases, and MLflow's experiment, that the run belongs to."""
+    """Name of the project in Weights & Biases and of the experiment in MLflow."""
 
 
 @dataclass(slots=True, kw_only=True)
 class LossConfig:
-    """What training minimises: cross-entropy (single_label, multi_label) or an error (regression)."""
+    """The training loss: cross-entropy (single_label, multi_label) or an error (regression)."""
 
     label_smoothing: float = 0.0
-    """single_label: share of each target spread evenly over all classes. multi_label: over yes and no of each label."""
+    """single_label: fraction of each target spread evenly over all classes. multi_label: over yes and no of each
+    label."""
     class_weights: ClassWeights = ClassWeights.none
-    """balanced. single_label: each class weighs in inverse proportion to its images. multi_label: the images with a
-    label weigh as much as those without it."""
+    """none, or balanced. single_label: class weights inversely proportional to the number of images. multi_label: for
+    each label, the images with it weigh as much as those without."""
     regression: RegressionLoss = RegressionLoss.mse
-    """regression: the squared error, or smooth_l1, which is linear beyond one standard deviation of the target."""
+    """regression: mse, or smooth_l1, which is linear beyond one standard deviation of the target."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkConfig:
-    """What a network is built from and filled with: of the images, what its layers and its preprocessing need."""
+    """Everything needed to build a network and load its weights, including the image settings that affect its
+    layers."""
 
     backbone: BackboneConfig
     head: HeadConfig
@@ -301,7 +306,7 @@ class NetworkConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FreezingConfig:
-    """What stays frozen, and until when; BitFit and LoRA hold or free single weights."""
+    """What is frozen, and until when; BitFit and LoRA freeze or unfreeze single weights."""
 
     freeze: Freeze
     freeze_bn: FreezeBatchNorm
@@ -311,7 +316,7 @@ class FreezingConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeaturesConfig:
-    """What is kept of images that frozen stages see, and how that is computed."""
+    """What is cached of the images, and how cached features are computed."""
 
     cache: CacheConfig
     trainer: TrainerConfig
@@ -323,50 +328,50 @@ class FeaturesConfig:
 
 @dataclass(slots=True, kw_only=True)
 class Config:
-    """A run, as its user describes it."""
+    """The config of a run."""
 
     mode: Mode = Mode.train
-    """train, or plan: print what would happen and stop."""
+    """train, or plan: print what would happen, and stop."""
     seed: int = 0
-    """Everything random follows from it."""
+    """Seed of all random numbers."""
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     """The pretrained trunk."""
     donor: DonorConfig = field(default_factory=DonorConfig)
-    """Where the weights come from."""
+    """The source of the weights."""
     head: HeadConfig = field(default_factory=HeadConfig)
-    """The new layers."""
+    """The new layers on top of the trunk."""
     freeze: Freeze = "backbone"
     """A stage expression (none, backbone, layer3, layer1-3, joined by +), or a list of literal name prefixes."""
     freeze_bn: FreezeBatchNorm = FreezeBatchNorm.frozen
-    """frozen: batch-norm of frozen stages keeps its statistics; all: the whole trunk's; none: no stage's."""
+    """Whose batch-norm statistics are frozen. frozen: those of frozen stages; all: those of the whole trunk; none."""
     unfreeze: UnfreezeConfig = field(default_factory=UnfreezeConfig)
-    """The schedule by which frozen stages thaw."""
+    """The schedule that unfreezes stages."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    """The rule of the step, and each stage's learning rate."""
+    """The optimizer, and the learning rate of each stage."""
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
-    """The curve that the learning rates follow."""
+    """The learning-rate schedule."""
     loss: LossConfig = field(default_factory=LossConfig)
-    """What training minimises."""
+    """The training loss."""
     method: MethodConfig = field(default_factory=MethodConfig)
-    """How fine-tuning is held back or steadied."""
+    """Methods that regularise or stabilise fine-tuning."""
     data: DataConfig = field(default_factory=DataConfig)
     """The images and their classes."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """How training images are varied."""
+    """Augmentation of the training images."""
     cache: CacheConfig = field(default_factory=CacheConfig)
-    """What is computed once and kept on disk."""
+    """What is computed once and cached on disk."""
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    """Where and how long it trains."""
+    """Devices, duration and precision of training."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    """When the training state is saved, and which epoch is the best."""
+    """When checkpoints are written, and which epoch is the best."""
     resume: str = "auto"
-    """auto (go on if the run's folder holds a checkpoint), never, or a checkpoint's path."""
+    """auto (resume if the run's folder holds a checkpoint), never, or the path of a checkpoint."""
     logger: LoggerConfig = field(default_factory=LoggerConfig)
-    """What is written besides metrics.csv."""
+    """Experiment trackers besides metrics.csv."""
 
     @property
     def network(self) -> NetworkConfig:
-        """The part of whatever builds, fills or compares networks."""
+        """The section for building, loading or comparing networks."""
         data = self.data
         return NetworkConfig(
             backbone=self.backbone, head=self.head, donor=self.donor, channels=data.channels, seed=self.seed,
@@ -375,12 +380,12 @@ class Config:
 
     @property
     def freezing(self) -> FreezingConfig:
-        """The part of the freeze schedule."""
+        """The section for the freeze schedule."""
         return FreezingConfig(freeze=self.freeze, freeze_bn=self.freeze_bn, unfreeze=self.unfreeze, method=self.method)
 
     @property
     def features(self) -> FeaturesConfig:
-        """The part of what is computed once."""
+        """The section for cached features."""
         return FeaturesConfig(
             cache=self.cache, trainer=self.trainer, method=self.method, augment=self.augment,
             freeze_bn=self.freeze_bn, channels=self.data.channels,
