@@ -1,4 +1,4 @@
-"""k nearest neighbours on kept features: what they tell without any training."""
+"""k nearest neighbours on cached features, which need no training."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from graft.heads.solve import Features, Scaling
 NEIGHBOURS = 10
 BLOCK = 1024
 SHARPNESS = 0.07
-"""The temperature of a neighbour's vote, exp(cosine / SHARPNESS) [Wu et al. 2018]."""
+"""Temperature of a neighbour's vote, exp(cosine / SHARPNESS) [Wu et al. 2018]."""
 
 
 def vote(
     train_ND: Features, class_N: torch.Tensor, others_MD: Features, classes: int, *, count: int = NEIGHBOURS
 ) -> torch.Tensor:
-    """Votes [M, K] of each image's nearest training images by cosine, on features scaled as for a solved head.
+    """Votes [M, K] of each image's nearest training images by cosine similarity, on features scaled as for a solved
+    head.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Ridge regression from one factorisation: every penalty's weights, and its exact leave-one-out answers."""
+"""Ridge regression from a single factorisation: the weights for every penalty, and exact leave-one-out predictions."""
 
 from __future__ import annotations
 
@@ -21,25 +21,27 @@ class RidgeSolution:
     head: Head
     penalties: tuple[float, ...]
     errors: tuple[float, ...]
-    """The mean squared leave-one-out error of each penalty."""
+    """The mean squared leave-one-out error for each penalty."""
     chosen: int
     left_out_NK: Tensor
-    """For each row, what a head answers that was found on all the other rows, with the chosen penalty."""
+    """For each row, the prediction of a head fitted to all other rows, with the chosen penalty."""
 
 
 def solve_ridge(features_ND: Tensor, target_NK: Tensor, *, penalties: Sequence[float] = PENALTIES) -> RidgeSolution:
-    """Minimises |features · Wᵀ + b − target|² / N + penalty · ‖W‖², W for scaled features; leave-one-out chooses.
+    """Minimises |features · Wᵀ + b − target|² / N + penalty · ‖W‖², W for scaled features; leave-one-out selects the
+    penalty.
 
-    ŷ₋ᵢ = (ŷᵢ − Hᵢᵢ yᵢ) / (1 − Hᵢᵢ), with H the hat matrix, is exact for given means and scales of the features
-    [Allen 1974], so no head is found twice. Where features outnumber rows, all is done in the rows' span.
+    The identity ŷ₋ᵢ = (ŷᵢ − Hᵢᵢ yᵢ) / (1 − Hᵢᵢ), with the hat matrix H, is exact for fixed means and scales of the
+    features [Allen 1974], so no head is fitted twice. If there are more features than rows, all computations are done
+    in the row space.
 
     Args:
-        features_ND: floating, N of at least 2.
-        target_NK: numbers, or 0 and 1.
-        penalties: to choose from.
+        features_ND: floating point, with N ≥ 2.
+        target_NK: numbers, or one-hot classes.
+        penalties: the candidates.
 
     Raises:
-        ValueError: fewer than two rows, or numbers that are not finite.
+        ValueError: there are fewer than two rows, or not all numbers are finite.
 
     Example:
         >>> import torch

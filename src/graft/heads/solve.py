@@ -1,8 +1,8 @@
-"""A linear head found exactly: the minimum of a convex loss plus an L2 penalty, over a path of penalties.
+"""Solves a linear head exactly: the minimum of a convex loss plus an L2 penalty, for a path of penalties.
 
-The weights of a strong penalty are where the search for the next weaker one begins (warm start), in the coordinates in
-which the features' covariance is diagonal: where features outnumber images, these are the images' span, and they make
-L-BFGS converge in a few steps.
+The path starts with the strongest penalty, and each solution is the starting point for the next weaker one (warm
+start). The search runs in coordinates in which the covariance of the features is diagonal, where L-BFGS converges in a
+few steps. If there are more features than images, these coordinates span the images only.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ BLOCK = 8192  # rows at a time, where not all are held
 IN_MEMORY = 2**30  # bytes of scaled features that may be held at once
 STEPS = 300  # evaluations for a penalty
 ROUGH, FINE = 1e-3, 1e-6
-"""Largest derivative, in coordinates of curvature 1, at which a point of the path, and the chosen one, are found: the
-loss is then within some 1e-6, or 1e-11, of the minimum. FINE is computed in float64: in float32 rounding alone is more,
-and which point the search then stalls at differs by processor."""
+"""The largest derivative, in coordinates with curvature 1, at which the search ends: for a point on the path, and for
+the chosen point. The loss is then within about 1e-6, or 1e-11, of the minimum. FINE is computed in float64: in
+float32 the rounding error is larger, and the point at which the search stalls depends on the processor."""
 TOO_WEAK = 3  # penalties in a row whose validation loss rises, before the path ends
 
 
 class Features(Protocol):
-    """Rows of features [N, D] in any floating type: a tensor, or what reads a block at a time from elsewhere."""
+    """Features [N, D] of any floating-point type: a tensor, or an object that reads them block by block."""
 
     @property
     def shape(self) -> Sequence[int]: ...
@@ -41,20 +41,20 @@ class Features(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """One penalty's head on the path."""
+    """The result for one penalty on the path."""
 
     penalty: float
     loss: float
-    """Validation loss; the training loss where there is no validation."""
+    """Validation loss, or the training loss if there is no validation."""
     train_loss: float
-    """Without the penalty."""
+    """Training loss without the penalty."""
     steps: int
-    """Evaluations of loss and gradient that the search took."""
+    """Number of evaluations of the loss and its gradient."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A linear layer for features as they are, not standardised. Both tensors are float64."""
+    """A linear layer for unscaled features. Both tensors are float64."""
 
     weight_KD: Tensor
     bias_K: Tensor
@@ -66,16 +66,16 @@ class Head:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Solution:
-    """What a path of penalties led to."""
+    """The result of solving for a path of penalties."""
 
     head: Head
-    """Of the penalty with the lowest validation loss."""
+    """The head for the penalty with the lowest validation loss."""
     path: tuple[Point, ...]
-    """From the strongest penalty to the weakest that was tried."""
+    """The points from the strongest penalty to the weakest one that was tried."""
     chosen: int
-    """Its place on the path."""
+    """Index of the chosen point on the path."""
     complete: bool
-    """Whether every penalty was tried; else the weaker ones were getting worse."""
+    """Whether every penalty was tried. If not, the validation loss had been rising and the path ended early."""
 
     @property
     def penalty(self) -> float:
@@ -83,17 +83,18 @@ class Solution:
 
     @property
     def at_end(self) -> bool:
-        """Whether the strongest or the weakest penalty of all was the best: beyond it there may be a better one."""
+        """Whether the chosen penalty is the strongest or the weakest of all, so that a better one may lie outside the
+        range."""
         return self.chosen == 0 or (self.complete and self.chosen == len(self.path) - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaling:
-    """What makes each feature have mean 0 and deviation 1 over the training part, and a row norm 1 on average."""
+    """Standardises each feature over the training images, and scales rows to a root mean square norm of 1."""
 
     mean_D: Tensor
     factor_D: Tensor
-    """1 / (deviation · √D); 0 for a feature that does not vary."""
+    """1 / (standard deviation · √D); 0 for a constant feature."""
 
     @classmethod
     def of(cls, features_ND: Features) -> Scaling:
@@ -111,7 +112,7 @@ class Scaling:
         return cls(mean_D=mean_D, factor_D=factor_D)
 
     def __call__(self, features_ND: Tensor) -> Tensor:
-        """Scaled, float64."""
+        """Scaled features [N, D], float64."""
         return (features_ND.double() - self.mean_D) * self.factor_D
 
 
@@ -125,20 +126,21 @@ def solve(
 ) -> Solution:
     """Minimises loss(features · Wᵀ + b) + penalty/2 · ‖W‖², W for scaled features, for each penalty, strongest first.
 
-    The same bits for the same input, on one machine with one number of threads; no seed, no learning rate.
+    The method has no seed and no learning rate. On one machine and with one number of threads, the same input gives the
+    same bits.
 
     Args:
-        features_ND: kept features; where all of them do not fit, a block at a time is read.
-        loss: of the rows' logits [N, K].
-        validation: a head's loss on other images, by which the penalty is chosen; None: the weakest penalty is.
+        features_ND: cached features. If they do not fit into memory, they are read block by block.
+        loss: the loss as a function of the rows' logits [N, K].
+        validation: loss of a head on other images, which selects the penalty. None: the weakest penalty is selected.
         penalties: from strong to weak.
-        exact: whether the chosen head is found to the last digits; its loss is the path's either way.
+        exact: whether to refine the chosen head in float64; its loss on the path is the same either way.
 
     Returns:
-        The head of the best penalty, as weights for the features as given.
+        The head for the best penalty, with weights for unscaled features.
 
     Raises:
-        ValueError: there is nothing to solve: no rows, or numbers that are not finite.
+        ValueError: there are no rows, or not all numbers are finite.
 
     Example:
         >>> import torch
@@ -178,8 +180,8 @@ def solve(
 
 
 class _Rows:
-    """Scaled features, rotated to where their covariance is diagonal if that can be afforded; float32 for a path,
-    float64 for its end."""
+    """Scaled features, rotated to a diagonal covariance if that is affordable. float32 along the path, float64 for the
+    final solution."""
 
     def __init__(self, features_ND: Features, scaling: Scaling) -> None:
         self.features_ND, self.scaling = features_ND, scaling
@@ -198,7 +200,7 @@ class _Rows:
             self.in_memory = held_NR, held_NR.T.contiguous()
 
     def _principal(self, scaled_ND: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Directions in which features vary [D, R], and their variances [R]."""
+        """Principal directions of the features [D, R] and their variances [R]."""
         count, width = self.features_ND.shape
         if count < width:  # in the images' span
             assert scaled_ND is not None
@@ -214,7 +216,7 @@ class _Rows:
         return rotation.double(), variance.double().clamp_min(0) / count
 
     def blocks(self, dtype: torch.dtype) -> Generator[tuple[slice, Tensor, Tensor]]:
-        """Rows [n, R] a block at a time, with the block transposed."""
+        """Yields slices of rows, the rows [n, R], and the same rows transposed [R, n]."""
         count = len(self.features_ND)
         if self.exact_NR is not None and self.in_memory is not None:
             yield slice(0, count), *(self.in_memory if dtype == torch.float32 else (self.exact_NR, self.exact_NR.T))
@@ -226,15 +228,16 @@ class _Rows:
             yield part, block, block.T
 
     def onto_blocks(self, weight_RK: Tensor) -> Tensor:
-        """Weights for what `blocks` gives: blocks that are read anew each time stay as they are, and weights turn."""
+        """Converts weights to the coordinates of `blocks`: rows that are read anew each time are not rotated, so the
+        weights are."""
         return weight_RK if self.in_memory is not None or self.rotation_DR is None else self.rotation_DR @ weight_RK
 
     def from_blocks(self, slope: Tensor) -> Tensor:
-        """A derivative by such weights, as one by the weights."""
+        """Converts a gradient with respect to such weights to one with respect to the original weights."""
         return slope if self.in_memory is not None or self.rotation_DR is None else self.rotation_DR.T @ slope
 
     def unscaled(self, weight_RK: Tensor, bias_K: Tensor) -> Head:
-        """The layer for features as they are."""
+        """The layer for unscaled features."""
         weight_DK = weight_RK if self.rotation_DR is None else self.rotation_DR @ weight_RK
         weight_DK = weight_DK * self.scaling.factor_D[:, None]
         return Head(weight_DK.T.contiguous(), bias_K - self.scaling.mean_D @ weight_DK)
@@ -243,7 +246,8 @@ class _Rows:
 def _minimise(
     rows: _Rows, loss: ConvexLoss, penalty: float, weight_RK: Tensor, bias_K: Tensor, *, exact: bool
 ) -> tuple[float, int]:
-    """The minimum for one penalty, from the given weights on, which are set to it; its training loss, and the steps."""
+    """Finds the minimum for one penalty, starting from the given weights and overwriting them. Returns its training
+    loss and the number of steps."""
     tolerance, dtype = (FINE, torch.float64) if exact else (ROUGH, torch.float32)
     curvature = loss.curvature
     scale_R1 = (curvature * rows.spread_R + penalty).rsqrt()[:, None]
@@ -283,5 +287,5 @@ def _minimise(
 
 
 def _blocks(features_ND: Features) -> Iterable[Tensor]:
-    """In float64, made when they are asked for."""
+    """Blocks of features in float64, created on demand."""
     return (features_ND[start : start + BLOCK].double() for start in range(0, len(features_ND), BLOCK))
