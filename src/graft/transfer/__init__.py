@@ -1,4 +1,4 @@
-"""Weight transfer with every tensor accounted for.
+"""Weight transfer that accounts for every tensor.
 
 `transfer` is the whole of it for live modules: account for every name, adapt what a rule says, check, then write.
 The package itself can be called, so that `from graft import transfer` gives the function whichever was imported first.
@@ -60,7 +60,7 @@ def transfer(
     dtype: str | None = None,
     seed: int = 0,
 ) -> Ledger:
-    """Fills a module's tensors from a donor, every one accounted for, or changes nothing.
+    """Fills a module's tensors from a donor and accounts for every tensor on both sides, or changes nothing.
 
     >>> from torch import equal, nn
     >>> donor = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
@@ -136,7 +136,7 @@ def _opened(donor: object) -> Donor:
 
 
 class _CallablePackage(ModuleType):
-    """`graft.transfer` is this package to the import system and the function `transfer` to whoever calls it."""
+    """Makes `graft.transfer` a package to the import system and a function to whoever calls it."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Ledger:
         return transfer(*args, **kwargs)

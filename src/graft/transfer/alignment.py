@@ -1,9 +1,9 @@
-"""Which layers of two networks are likely the same, told by shapes, by numbers and words in their names, and by order.
+"""Finds which layers of two networks correspond, by shapes, by the numbers and words in their names, and by order.
 
-Layers whose names differ in numbers alone form a family (`blocks.#.norm1.`); a family of the one side is paired with
-one of the other that has the same numbers and shapes. Where several could be, a word that both names have decides, then
-the order in which they stand, where it is the network's own. What is still undecided is left alone: a wrong pair of
-equal shapes would go through unnoticed.
+Layers whose names differ only in numbers form a family (`blocks.#.norm1.`). A family of one side is paired with a
+family of the other that has the same numbers and shapes. If several match, a word that occurs in both names decides,
+then the order of the tensors if it is the network's own. Whatever is still ambiguous is left unpaired, because a wrong
+pair with equal shapes would go unnoticed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MOST_NUMBERS = 5
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The tensors that are renamed as one: those of a layer, or a single one of no usual kind."""
+    """Tensors that are renamed together: those of a layer, or a single tensor of an unusual kind."""
 
     stem: str
     """What stands in front of `weight`, `bias` …, its dot included; the whole name of a tensor of another kind."""
@@ -37,7 +37,7 @@ class Layer:
 
     @property
     def parts(self) -> list[str]:
-        """Words and numbers of the stem in turn, beginning with a word."""
+        """The words and numbers of the stem in turn, beginning with a word."""
         return _NUMBER.split(self.stem, maxsplit=_MOST_NUMBERS)
 
     @property
@@ -47,7 +47,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Family:
-    """Layers whose names differ in these numbers alone."""
+    """Layers whose names differ only in these numbers."""
 
     words: frozenset[str]
     layers: Mapping[Numbers, Layer]
@@ -58,7 +58,7 @@ class _Family:
 
 
 def layers_of(infos: Infos) -> list[Layer]:
-    """The layers that these tensors belong to, in order; batch counters are left out, for old files have none."""
+    """The layers that these tensors belong to, in order, without batch counters, which old files do not have."""
     groups: dict[str, list[tuple[str, tuple[int, ...]]]] = defaultdict(list)
     for name, info in infos.items():
         if not is_counter(name):
@@ -69,14 +69,14 @@ def layers_of(infos: Infos) -> list[Layer]:
 
 
 def is_ordered(infos: Infos) -> bool:
-    """Whether the tensors may stand in the network's own order: safetensors files have theirs by name."""
+    """Whether the tensors may be in the network's own order; safetensors files sort them by name."""
     names = list(infos)
     return len(names) < 2 or names != sorted(names)
 
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """Which layer is which, as far as that can be told."""
+    """Corresponding layers, as far as they can be determined."""
 
     pairs: Sequence[tuple[Layer, Layer]]
     """Of equal shapes, in the donor's order."""
@@ -85,7 +85,7 @@ class Alignment:
 
 
 def align(donor: Infos, target: Infos) -> Alignment:
-    """Pairs the layers of both sides, but for those that have the same name; no layers of too large networks."""
+    """Pairs the layers of both sides except those with the same name. Very large networks are not paired at all."""
     donors, targets = layers_of(donor), layers_of(target)
     if max(len(donors), len(targets)) > _MOST_LAYERS:
         return Alignment(())
@@ -102,7 +102,7 @@ def align(donor: Infos, target: Infos) -> Alignment:
 
 
 class _Work:
-    """Pairs found so far, and the layers of both sides that have none."""
+    """The pairs so far, and the unpaired layers of both sides."""
 
     def __init__(self, donors: Sequence[Layer], targets: Sequence[Layer], *, ordered: bool) -> None:
         self.donors = {layer.stem: layer for layer in donors}
@@ -117,7 +117,7 @@ class _Work:
         return donors, [layer for layer in self.targets.values() if layer.tensors in mine]
 
     def pair(self, free: int, key: Callable[[_Family], Hashable]) -> None:
-        """Pairs families with so many numbers left open that are equal by a key, the largest first."""
+        """Pairs families with this many open numbers and an equal key, the largest first."""
         mine, theirs = (_by_key(_families(side.values(), free), key) for side in (self.donors, self.targets))
         keys = [each for each in mine if each is not None and each in theirs]
         for each in sorted(keys, key=lambda one: -len(mine[one][0].layers)):
@@ -131,7 +131,7 @@ class _Work:
         return all(layer.stem in side for layer in family.layers.values())
 
     def _take(self, before: _Family, after: _Family, *, in_turn: bool) -> None:
-        """Pairs two families layer by layer: those of equal numbers, or in the order of their numbers."""
+        """Pairs two families layer by layer: by equal numbers, or in the order of their numbers."""
         if in_turn:
             numbers = zip(sorted(before.layers, key=_value), sorted(after.layers, key=_value), strict=True)
         else:
@@ -144,7 +144,7 @@ class _Work:
 
 
 def _families(layers: Iterable[Layer], free: int) -> list[_Family]:
-    """Every way of leaving so many numbers open; a number that is open has two values at least."""
+    """All ways to leave this many numbers open. An open number has at least two values."""
     families: dict[tuple[str | None, ...], dict[Numbers, Layer]] = defaultdict(dict)
     for layer in layers:
         parts = layer.parts
@@ -170,12 +170,12 @@ def _by_key(families: Iterable[_Family], key: Callable[[_Family], Hashable]) -> 
 
 
 def _by_numbers(family: _Family) -> Hashable:
-    """The same layers under the same numbers."""
+    """The same layers with the same numbers."""
     return frozenset((numbers, layer.tensors) for numbers, layer in family.layers.items())
 
 
 def _by_ranks(family: _Family) -> Hashable:
-    """The same layers under numbers that count from elsewhere: layer1 to layer4 and stages.0 to stages.3."""
+    """The same layers with numbers that start elsewhere: layer1 to layer4 and stages.0 to stages.3."""
     columns = [sorted(set(column), key=int) for column in zip(*family.layers, strict=True)]
     return frozenset(
         (tuple(column.index(number) for column, number in zip(columns, numbers, strict=True)), layer.tensors)
@@ -184,14 +184,14 @@ def _by_ranks(family: _Family) -> Hashable:
 
 
 def _by_kind(family: _Family) -> Hashable:
-    """Layers all alike and counted from the same number, of which the one side has more: a deeper transformer."""
+    """Identical layers numbered from the same start, of which one side has more: a deeper transformer."""
     kinds = {layer.tensors for layer in family.layers.values()}
     firsts = [min(map(int, column)) for column in zip(*family.layers, strict=True)]
     return (tuple(firsts), kinds.pop()) if len(kinds) == 1 else None
 
 
 def _by_positions(family: _Family) -> Hashable:
-    """A position embedding, whatever its grid."""
+    """A position embedding on any grid."""
     (layer,) = family.layers.values()
     (role, shape), *others = layer.tensors
     leaf = layer.stem.rpartition(".")[2]
@@ -205,7 +205,7 @@ def _value(numbers: Numbers) -> list[int]:
 def _decide(
     donors: Sequence[_Family], targets: Sequence[_Family], *, ordered: bool
 ) -> Iterator[tuple[_Family, _Family]]:
-    """Partners among families that could all be each other's."""
+    """Pairs among families that could each match several others."""
     left, open_targets = list(donors), list(targets)
     if len(left) == len(open_targets) == 1:
         yield left[0], open_targets[0]
@@ -219,7 +219,7 @@ def _decide(
 
 
 def _closest(donors: Sequence[_Family], targets: Sequence[_Family]) -> tuple[_Family, _Family] | None:
-    """Two that have more words in common than either has with any other."""
+    """The two families that share more words with each other than with any other."""
     for donor in donors:
         target = _best(donor, targets)
         if target is not None and _best(target, donors) is donor:

@@ -1,4 +1,5 @@
-"""The donor and the rules that a config chooses, with what follows from head, channels, image size and classes."""
+"""The donor and the rules given by a config, including those that follow from head, channels, image size and
+classes."""
 
 from __future__ import annotations
 
@@ -21,10 +22,10 @@ from graft.transfer.target import target_of_module
 
 
 def open_chosen(config: NetworkConfig) -> Donor:
-    """Opens the donor; for donor=none, one that holds nothing and says so.
+    """Opens the donor. For donor=none this is an empty donor that says so.
 
     Raises:
-        InputError: it is not there, or cannot be opened.
+        InputError: the donor does not exist or cannot be opened.
     """
     donor, backbone = config.donor, config.backbone
     if donor.kind is DonorKind.none:
@@ -45,7 +46,7 @@ def open_chosen(config: NetworkConfig) -> Donor:
 
 
 def rules_for(config: NetworkConfig, network: Network, classes: Sequence[str]) -> Rules:
-    """The user's rules and those that follow from the rest of the config."""
+    """The user's rules, and those that follow from the rest of the config."""
     if config.donor.kind is DonorKind.none:
         return Rules(auto_skip={"*": "donor=none: trained from scratch"}, without_donor=True, seed=config.seed)
     sources = {DonorKind.pretrained: config.backbone.published, DonorKind.keras: config.backbone.keras}
@@ -73,7 +74,8 @@ def rules_for(config: NetworkConfig, network: Network, classes: Sequence[str]) -
 
 
 def _channel_adapters(config: NetworkConfig, network: Network) -> dict[str, Any]:
-    """The first layer for another number of channels: grey sums the colours, more than three repeat them."""
+    """Adapters of the first layer for another number of channels: one channel sums the colours, more than three repeat
+    them."""
     channels = config.channels
     if channels == 3:
         return {}
@@ -87,7 +89,7 @@ def _channel_adapters(config: NetworkConfig, network: Network) -> dict[str, Any]
 
 
 def _size_adapters(config: NetworkConfig, network: Network) -> dict[str, Any]:
-    """Position embeddings whose number changes with the image size."""
+    """Adapters of the position embeddings whose number depends on the image size."""
     if config.image_size is None:
         return {}
     return {
@@ -98,7 +100,7 @@ def _size_adapters(config: NetworkConfig, network: Network) -> dict[str, Any]:
 
 
 def _changed(config: NetworkConfig, network: Network, **otherwise: Any) -> Iterator[str]:
-    """Tensors whose shape differs from the same network's with other channels or another image size."""
+    """Names of tensors whose shape differs from that in the same network with other channels or another image size."""
     other = network_for(replace(config, **otherwise), network.classes, device="meta")
     before = target_of_module(other.module).infos
     for name, info in target_of_module(network.module).infos.items():

@@ -1,4 +1,4 @@
-"""Tensors in which nothing learned lies: batch counters, and indices that a layer counts from its own size."""
+"""Tensors without learned values: batch counters, and indices that a layer computes from its own size."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _COUNTED = "an index that the layer counts from its window's size, which its tab
 
 
 def keep_constants(work: Pairing) -> None:
-    """Accounts for what the two sides do not both have, or not in one form, and need not."""
+    """Accounts for constants that one side lacks, or that the two sides store in different forms."""
     _keep_counters(work)
     _keep_indices(work)
 
 
 def _keep_counters(work: Pairing) -> None:
-    """Accounts for batch counters where the two sides do not both have them in one form.
+    """Accounts for batch counters that one side lacks, or that the two sides store in different forms.
 
-    They play no part in the function, so they are never a reason to refuse while their layer's statistics are filled:
-    a file older than PyTorch 0.4.1 has none, one that was cast to half precision has them as floats, a network of
-    frozen batch norms keeps none.
+    They do not affect the function, so they are never a reason to refuse if their layer's statistics are filled. A file
+    older than PyTorch 0.4.1 has none, a file cast to half precision has them as floats, and a network with frozen batch
+    norms does not keep them.
     """
     targets = {pair.source: name for name, pair in work.pairs.items()}
     for name in filter(is_counter, work.target):
@@ -46,7 +46,7 @@ def _differs(source: TensorInfo, target: TensorInfo) -> bool:
 
 
 def _keep_indices(work: Pairing) -> None:
-    """Swin's windows: equal tables mean equal windows, and so equal indices."""
+    """Accounts for Swin's relative position indices: equal tables mean equal windows, and therefore equal indices."""
     used = {name for pair in work.pairs.values() for name in pair.sources}
     for name in work.target:
         if _is_index(name) and name not in work.pairs and beside(name, _TABLE) in work.pairs:

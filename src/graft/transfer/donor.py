@@ -1,4 +1,4 @@
-"""A donor: named tensors that are read one at a time, and what is known about where they come from."""
+"""A donor: named tensors that are read one at a time, and their origin."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from graft.transfer.ledger import TensorInfo, TransferError
 
 @dataclass(slots=True, kw_only=True)
 class Donor:
-    """Named tensors with their metadata known up front and their values read on demand.
+    """Named tensors whose metadata is known at once and whose values are read on demand.
 
     A donor is a context manager; leaving it closes the file behind it.
     """
@@ -68,7 +68,7 @@ class Donor:
     """The donor itself, where it is a live module rather than a file."""
 
     def read(self, name: str) -> Tensor:
-        """One tensor, detached, as the donor has it. The caller does not write to it."""
+        """One tensor, detached, as stored in the donor. The caller must not write to it."""
         return self.reader(name).detach()
 
     @property
@@ -76,7 +76,7 @@ class Donor:
         return self.fingerprint() if callable(self.fingerprint) else self.fingerprint
 
     def hash_values(self) -> str:
-        """One SHA-256 over names, dtypes, shapes and values: what a live module has in place of a file's."""
+        """A SHA-256 over names, dtypes, shapes and values, for live tensors, which have no file hash."""
         return combined({name: digest(self.read(name)) for name in self.infos})
 
     def close(self) -> None:
@@ -85,14 +85,14 @@ class Donor:
             self.closer = None
 
     def look_ahead(self) -> None:
-        """Begins to look for values that are not finite, in a thread, so that the account can be made meanwhile."""
+        """Starts a thread that looks for non-finite values, so that the account can be made meanwhile."""
         if self.runs and self._finite is None:
             thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="graft-finite")
             self._finite = thread.submit(are_finite, self.runs)
             thread.shutdown(wait=False)
 
     def is_finite(self) -> bool:
-        """Whether all values are known to be finite; False where they must be looked at one by one."""
+        """Whether all values are known to be finite. If not, they must be checked one by one."""
         self.look_ahead()
         return self._finite is not None and self._finite.result()
 
@@ -106,7 +106,7 @@ class Donor:
 
 
 def donor_of_mapping(mapping: Mapping[str, Any], *, source: str = "mapping", format: str = "mapping") -> Donor:
-    """A donor over tensors that are already in memory; they are neither copied nor changed.
+    """A donor of tensors that are already in memory. They are neither copied nor changed.
 
     Raises:
         TransferError: A value is not a tensor, or a tensor has no values (lazy or on the meta device).
@@ -124,7 +124,7 @@ def donor_of_mapping(mapping: Mapping[str, Any], *, source: str = "mapping", for
 
 
 def donor_of_module(module: nn.Module, *, source: str | None = None) -> Donor:
-    """A donor over a live module's state dict (parameters and persistent buffers), and how its layers are set."""
+    """A donor of a live module's state dict (parameters and persistent buffers), with the settings of its layers."""
     state = module.state_dict(keep_vars=True)
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     donor = donor_of_mapping(tensors, source=source or type(module).__name__, format="module")
@@ -145,12 +145,12 @@ def info_of_tensor(value: Tensor) -> TensorInfo:
 
 @cache
 def dtype_name(dtype: torch.dtype) -> str:
-    """torch's name without the `torch.`."""
+    """torch's name of the dtype without `torch.`."""
     return str(dtype).removeprefix("torch.")
 
 
 def check_dense(name: str, value: Tensor, whose: str) -> None:
-    """Refuses tensors whose values do not lie side by side."""
+    """Refuses tensors that are not stored densely."""
     if value.is_nested or value.layout is not torch.strided:
         layout = "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
         remedy = "to_padded_tensor(0)" if value.is_nested else "to_dense()"
@@ -173,7 +173,8 @@ def check_has_values(name: str, value: Tensor, whose: str) -> None:
 
 
 def is_finite(value: Tensor) -> bool:
-    """Whether no value is NaN or infinite. A finite sum has only finite terms; another may have overflowed."""
+    """Whether no value is NaN or infinite. A finite sum implies finite terms; a sum that is not finite may have
+    overflowed."""
     if not (value.is_floating_point() or value.is_complex()):
         return True
     summable = value.float() if value.element_size() == 1 else value  # torch cannot add the 8-bit formats
@@ -185,6 +186,6 @@ def are_finite(values: Iterable[Tensor]) -> bool:
 
 
 def count_unsound(value: Tensor) -> tuple[int, int]:
-    """How many values are NaN and how many infinite."""
+    """The number of NaN values, and the number of infinite values."""
     wide = value.float() if value.element_size() == 1 else value
     return int(torch.isnan(wide).sum()), int(torch.isinf(wide).sum())

@@ -1,4 +1,5 @@
-"""What a network's layers without tensors do, as far as their modules say: no tensor's name or shape tells."""
+"""How a network computes in layers without tensors, as far as its modules show: no tensor's name or shape reveals
+it."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from torch import nn
 
 
 class Habit(Enum):
-    """A question that two networks of equal tensors may answer differently."""
+    """A property in which two networks with equal tensors may differ."""
 
     border = "what an average pooling makes of the border"
     padding = "how a window with a stride is padded"
@@ -34,7 +35,7 @@ EXACT, TANH = "exact", "by tanh"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Doubt:
-    """What stands against a transfer: values that fit and may compute something else in the network that receives."""
+    """A reason against a transfer: the values fit, but the receiving network may compute something else with them."""
 
     reason: str
     remedy: str
@@ -45,7 +46,7 @@ class Doubt:
     """The word by which the user accepts it, where that was said."""
 
     def settled_by(self, habits: Habits) -> bool:
-        """Whether a network does what is needed, and nothing else."""
+        """Whether a network behaves as required, and in no other way."""
         return self.needs is not None and all(
             habits.get(habit, frozenset({TORCH_DEFAULTS.get(habit, "")})) == answers
             for habit, answers in self.needs.items()
@@ -53,7 +54,7 @@ class Doubt:
 
 
 def habits_of(modules: Iterable[nn.Module]) -> Habits:
-    """What these modules say of themselves."""
+    """The habits that these modules show."""
     habits: dict[Habit, set[str]] = defaultdict(set)
     for module in modules:
         for habit, answer in _answers(module):
@@ -85,7 +86,7 @@ def _answers(module: nn.Module) -> Iterator[tuple[Habit, str]]:
 
 
 def _bottleneck(module: nn.Module) -> Iterator[tuple[Habit, str]]:
-    """Of a block that holds convolutions of one place and of several, and strides in one of them."""
+    """The habit of a block with 1×1 and larger convolutions: which of them has the stride."""
     convolutions = [child for child in module.children() if isinstance(child, nn.Conv2d)]
     striding = [child for child in convolutions if _largest(child.stride) > 1]
     if len({_largest(child.kernel_size) > 1 for child in convolutions}) == 2 and striding:

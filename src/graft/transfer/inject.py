@@ -1,4 +1,5 @@
-"""Writes donor values into a module: the one place that does. All is computed and checked before the first write."""
+"""Writes the donor's values into a module, and is the only place that does. Everything is computed and checked before
+the first write."""
 
 from __future__ import annotations
 
@@ -13,14 +14,14 @@ from graft.transfer.target import Target, target_of_module
 
 
 def inject(ledger: Ledger, donor: Donor, module: nn.Module | Target) -> None:
-    """Carries a ledger out. Values are copied into the module's own tensors, on their device, without history.
+    """Carries out a ledger: copies values into the module's own tensors, on their device, without autograd history.
 
-    Two passes over the donor: the first makes and checks every value and drops it (unless it is a view of what the
-    donor holds anyway), the second writes. So nothing is written when anything is wrong, and no more than one tensor is
-    held beyond what the donor itself holds.
+    It makes two passes over the donor. The first pass computes and checks every value and drops it, unless it is a view
+    of the donor's memory. The second pass writes. If anything is wrong, nothing is written. At most one tensor is in
+    memory in addition to what the donor itself holds.
 
     Raises:
-        TransferError: A value is not finite, is not what the donor promised, or cannot be written; nothing was written.
+        TransferError: a value is not finite, differs from its metadata, or cannot be written. Nothing was written.
     """
     tensors = (module if isinstance(module, Target) else target_of_module(module)).tensors
     _check_same_donor(ledger, donor)
@@ -50,7 +51,7 @@ def inject(ledger: Ledger, donor: Donor, module: nn.Module | Target) -> None:
 
 
 def _result(entry: Entry, read: Sequence[Tensor], tensor: Tensor) -> Tensor:
-    """What the entry's rule makes of the donor's values; may still share memory with the donor."""
+    """Applies the entry's rule to the donor's values. The result may still share memory with the donor."""
     values = read or [torch.empty(0, dtype=tensor.dtype)]
     return values[0] if entry.chain is None else entry.chain(*values)
 
@@ -60,7 +61,7 @@ def _value(entry: Entry, donor: Donor, tensor: Tensor) -> Tensor:
 
 
 def _read(name: str, donor: Donor, *, check: bool) -> Tensor:
-    """A donor's value, finite and of the shape and dtype that its metadata promised.
+    """A donor's value, checked against the shape and dtype in its metadata, and for non-finite values.
 
     Args:
         check: Look for values that are not finite here, rather than beside, in all of the donor at once.
@@ -99,7 +100,8 @@ def _check_finite(what: str, value: Tensor) -> None:
 
 
 def _check_same_donor(ledger: Ledger, donor: Donor) -> None:
-    """Live modules: a file's hash is computed when it is written down, and then refused if the file has changed."""
+    """Checks that a live module is still the same. A file's hash is computed when the ledger is written, and a changed
+    file is refused then."""
     accounted, opened = ledger.fingerprint, donor.fingerprint
     if isinstance(accounted, str) and isinstance(opened, str) and accounted != opened:
         raise TransferError(
@@ -132,7 +134,7 @@ def _check_writable(name: str, tensor: Tensor) -> None:
 
 
 def _check_ties(filled: list[Entry], donor: Donor, tensors: dict[str, Tensor]) -> None:
-    """Names that share one memory must receive one value."""
+    """Checks that names which share memory receive the same value."""
     firsts = {entry.target: entry for entry in filled}
     for entry in filled:
         first = firsts.get(entry.tied_to or "")

@@ -1,4 +1,5 @@
-"""How live layers compute beside their tensors (epsilon, stride …), and what is said where two sides differ."""
+"""Settings of live layers besides their tensors (epsilon, stride, …), and remarks on differences between the two
+sides."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """What one tensor's layer is set to."""
+    """The settings of the layer of one tensor."""
 
     epsilon: float | None = None
     settings: Settings = ()
@@ -41,10 +42,12 @@ UNKNOWN = Layer()
 
 
 def layers_of(module: nn.Module) -> dict[int, Layer]:
-    """By the identity of the tensor that stands for the layer: a batch norm's running_var, else its first parameter.
+    """Layer settings by the identity of the tensor that represents the layer: a batch norm's running_var, otherwise its
+    first parameter.
 
-    A tensor also stands for what has none and lies beside it: for the pooling layers and activations of the modules
-    whose first tensor it is, under their names, and for the heads of an attention around it.
+    A tensor also represents the layers without tensors that are beside it. These are the pooling layers and activations
+    of all modules whose first tensor it is, under their names, and the number of heads of an attention module around
+    it.
     """
     layers: dict[int, Layer] = {}
     for child in module.modules():
@@ -75,7 +78,7 @@ def _own_settings(module: nn.Module) -> Settings:
 
 
 def _add_around(layers: dict[int, Layer], module: nn.Module) -> None:
-    """What a module with others within it computes beside their tensors."""
+    """Adds the settings of a module that contains other modules, apart from their tensors."""
     inner = [(name, child) for name, child in module.named_children() if kind_of(child) and _is_bare(child)]
     heads = {
         new: _same_on_every_side(module.__dict__[name]) for name, new in _AROUND.items() if name in module.__dict__
@@ -89,7 +92,7 @@ def _add_around(layers: dict[int, Layer], module: nn.Module) -> None:
 
 
 def _first_carrier(module: nn.Module) -> tuple[int, Tensor | None]:
-    """The first layer's within, and how many levels down it is."""
+    """The depth of the first layer inside, and the tensor that represents it."""
     for path, child in module.named_modules():
         carrier = _carrier(child)
         if carrier is not None:
@@ -98,12 +101,12 @@ def _first_carrier(module: nn.Module) -> tuple[int, Tensor | None]:
 
 
 def _is_bare(module: nn.Module) -> bool:
-    """A layer without tensors and without layers."""
+    """Whether a layer has neither tensors nor submodules."""
     return _carrier(module) is None and not any(True for _ in module.children())
 
 
 def kind_of(module: nn.Module) -> str:
-    """Which of torch's layers it computes like: the nearest of its classes that torch.nn has; "": none."""
+    """The class of torch.nn that the module derives from most closely; "" if none."""
     return _kind(type(module))
 
 
@@ -132,7 +135,7 @@ def _plain(value: object) -> str:
 
 
 def _same_on_every_side(value: object) -> str:
-    """(2, 2) is 2."""
+    """Reduces (2, 2) to 2."""
     if isinstance(value, list | tuple):
         sides = cast("Sequence[Any]", value)
         return str(sides[0]) if len(set(sides)) == 1 else _plain(value)
@@ -141,12 +144,12 @@ def _same_on_every_side(value: object) -> str:
 
 @dataclass(slots=True)
 class Differences:
-    """Pairs of layers that are set otherwise, gathered so that one remark speaks of all that differ alike."""
+    """Pairs of layers with different settings, grouped so that one remark covers all with the same difference."""
 
     names: dict[tuple[str, str, str], list[str]] = field(default_factory=lambda: defaultdict(list))
 
     def compare(self, target: str, before: Settings, after: Settings) -> None:
-        """Notes what both sides say and say differently."""
+        """Records the settings that both sides have and that differ."""
         theirs = dict(before)
         for name, value in after:
             if theirs.get(name, value) != value:

@@ -41,7 +41,7 @@ class TransferError(InputError):
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """What is known of a tensor without its values."""
+    """The metadata of a tensor."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -57,7 +57,8 @@ class TensorInfo:
 
     @property
     def is_floating(self) -> bool:
-        """Whether it can hold learned values. Integers and truth values are made with the layer: counters, tables."""
+        """Whether it can hold learned values. Integer and boolean tensors (counters, tables) are created with the
+        layer."""
         return self.dtype.startswith(("float", "bfloat", "complex"))
 
 
@@ -108,7 +109,7 @@ class DonorEntry:
 
 @dataclass(slots=True, kw_only=True)
 class Ledger:
-    """What a transfer did: every target tensor with its verdict, every donor tensor with its status.
+    """The account of a transfer: every target tensor with its verdict, every donor tensor with its status.
 
     `print(ledger)` shows a table, `ledger.summary` has the counts, and `ledger.to_dict()` is transfer.json's form.
 
@@ -150,12 +151,12 @@ class Ledger:
 
     @property
     def filled(self) -> frozenset[str]:
-        """The target tensors whose values are the donor's, adapted ones included."""
+        """Names of the target tensors whose values come from the donor, including adapted ones."""
         return frozenset(entry.target for entry in self.tensors if entry.sources)
 
     @property
     def summary(self) -> dict[str, Any]:
-        """Counts per verdict and status, and the share of the target's parameters that came from the donor."""
+        """Counts by verdict and status, and the fraction of the target's parameters that came from the donor."""
         verdicts = Counter(entry.verdict for entry in self.tensors)
         used = sum(entry.used for entry in self.donor_tensors)
         return {
@@ -172,7 +173,7 @@ class Ledger:
         return filled / total if total else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """The form of transfer.json: strings, numbers, lists and dictionaries."""
+        """The ledger in the form of transfer.json: strings, numbers, lists and dictionaries."""
         return {
             "donor": self.donor,
             "summary": self.summary,
@@ -224,5 +225,5 @@ class Ledger:
 
 
 def _percent(fraction: float) -> str:
-    """Rounded, but 100 % only for all of it and 0 % only for none."""
+    """A rounded percentage that is 100 % only for everything and 0 % only for nothing."""
     return f"{min(max(fraction, 0.001), 0.999) if 0 < fraction < 1 else fraction:.1%}"

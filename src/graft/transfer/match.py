@@ -1,4 +1,4 @@
-"""The account of a transfer. Pure: of names, shapes and dtypes it makes a ledger, or one error with every fault."""
+"""The account of a transfer. Pure: turns names, shapes and dtypes into a ledger, or into one error with every fault."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SHOWN = 5
 
 
 def account_donor(donor: Donor, target: Target, rules: Rules) -> Ledger:
-    """The account of a donor and a network, with where the donor comes from and what was remarked about it.
+    """The account of a donor and a network, with the donor's origin and the remarks about it.
 
     Raises:
-        TransferError: As `account`, or a doubt of the donor's that this network does not settle and nobody accepted.
+        TransferError: as in `account`, or the donor has a doubt that this network does not settle and nobody accepted.
     """
     unsettled = [doubt for doubt in donor.doubts if not doubt.settled_by(target.habits)]
     pressing = [doubt for doubt in unsettled if not doubt.accepted]
@@ -50,7 +50,7 @@ def account_donor(donor: Donor, target: Target, rules: Rules) -> Ledger:
 
 
 def _refusal(donor: Donor, doubts: Sequence[Doubt]) -> str:
-    """What was expected, once for all that it was expected of."""
+    """The error text, with each expectation stated once for all doubts that share it."""
     lines: list[str] = []
     for expected in dict.fromkeys(doubt.expected for doubt in doubts):
         these = [doubt for doubt in doubts if doubt.expected == expected]
@@ -73,19 +73,19 @@ def account(
     wrappers: Sequence[str] = (),
     excuses: Mapping[str, str] | None = None,
 ) -> Ledger:
-    """One verdict for every target tensor and one status for every donor tensor.
+    """Gives one verdict to every target tensor and one status to every donor tensor.
 
     Args:
-        donor: The donor's tensors under its own names, in its own order.
-        target: The target's tensors, in the order of its state dict.
-        rules: What matches, is renamed, skipped, ignored and adapted.
-        ties: Target names to the earlier target name whose memory they share.
-        fold_epsilon: Fold another epsilon of a donor's batch norm into its variance without a rule that says so.
-        wrappers: Prefixes of the donor's own that may come off its names.
-        excuses: Donor names that need no place, each with the reason; one that has a place is used.
+        donor: the donor's tensors by its own names, in its own order.
+        target: the target's tensors, in the order of its state dict.
+        rules: how to match, rename, skip, ignore and adapt.
+        ties: target names, each with the earlier target name whose memory it shares.
+        fold_epsilon: fold a different batch-norm epsilon of the donor into its variance, without an explicit rule.
+        wrappers: additional prefixes of the donor that may be removed from its names.
+        excuses: donor names that may stay unused, each with the reason.
 
     Raises:
-        TransferError: Something is unexplained, doubled, of another shape or dtype, or a rule does nothing.
+        TransferError: a tensor is unexplained, assigned twice, or of another shape or dtype, or a rule has no effect.
     """
     excuses = excuses or {}
     if rules.match not in MATCHES:
@@ -126,7 +126,8 @@ def account(
 
 
 def _nothing_used(donor: Infos) -> str:
-    """Rules that set everything aside explain every name, and would leave a network of random weights."""
+    """The error if rules set everything aside: they account for every name but would leave a network of random
+    weights."""
     return (
         "expected a donor of which something is used, received rules under which none of its "
         f"{len(donor)} tensors fills anything; try fewer of donor.skip, donor.ignore and donor.adapt, or donor=none "
@@ -135,7 +136,7 @@ def _nothing_used(donor: Infos) -> str:
 
 
 def _excuse_kept(work: Pairing, unused: list[str], landing: Landing) -> None:
-    """A donor tensor whose own target is set aside is excused with that target's reason."""
+    """Excuses a donor tensor whose own target is set aside, with that target's reason."""
     for name in list(unused):
         target = landing.names[name]
         if target in work.own_values and work.rules.match != "structure":
@@ -175,7 +176,7 @@ def _entry(work: Pairing, name: str) -> Entry:
 
 
 def _chain(work: Pairing, name: str, sources: Sequence[TensorInfo]) -> Chain | None:
-    """The adapters that make the sources fit; None where the one fits as it is, or where the misfit is a fault."""
+    """The adapters that make the sources fit. None if the source fits unchanged, or if the misfit is a fault."""
     expected, source = work.target[name].shape, sources[0]
     adapters = (*work.adapters.get(name, ()), *_epsilon(work, name, source))
     if not adapters and source.shape == expected:
@@ -201,14 +202,14 @@ def _chain(work: Pairing, name: str, sources: Sequence[TensorInfo]) -> Chain | N
 
 
 def _epsilon(work: Pairing, name: str, source: TensorInfo) -> tuple[Adapter, ...]:
-    """What makes up for a batch norm's other epsilon, where that goes without saying and no rule does it."""
+    """The adapter for a batch norm's different epsilon, if it may be added without a rule and no rule does it."""
     both_known = source.epsilon is not None and work.target[name].epsilon is not None
     ruled = any(isinstance(adapter, EpsilonFold) for adapter in work.adapters.get(name, ()))
     return (EpsilonFold(),) if work.fold_epsilon and both_known and not ruled else ()
 
 
 def _compare(work: Pairing, name: str, source: TensorInfo, chain: Chain | None) -> None:
-    """Notes how the two layers are set otherwise; an epsilon that is folded makes no difference."""
+    """Records differences in the settings of two layers. A folded epsilon is no difference."""
     target = work.target[name]
     another_kernel = source.shape[2:] != target.shape[2:]  # which wants another padding
     settings = tuple(each for each in target.settings if not (another_kernel and each[0] == "padding"))
@@ -219,7 +220,7 @@ def _compare(work: Pairing, name: str, source: TensorInfo, chain: Chain | None) 
 
 
 def _may_cast(work: Pairing, name: str, source: TensorInfo) -> bool:
-    """Whether the rule says to cast; a dtype that differs without it, or that no cast mends, is a fault."""
+    """Whether the rules allow a cast. A different dtype without such a rule, or one that cannot be cast, is a fault."""
     expected = work.target[name].dtype
     kinds = {dtype.lstrip("bu").rstrip("0123456789_") for dtype in (source.dtype, expected)}
     castable = len(kinds) == 1
@@ -233,7 +234,7 @@ def _may_cast(work: Pairing, name: str, source: TensorInfo) -> bool:
 
 
 def _check_globs_act(work: Pairing, entries: Sequence[Entry]) -> None:
-    """An adapt rule under which every tensor fits already has no effect, which its writer should know."""
+    """Reports adapt rules without effect, because every tensor fits already."""
     acting = {work.globs.get(entry.target) for entry in entries if entry.chain is not None}
     faulty = {work.globs[name] for name in work.globs if name not in work.pairs and name not in work.own_values}
     if work.faults:

@@ -1,4 +1,5 @@
-"""Donor names on their way to target names: wrapper prefixes off, then renames in order. Pure functions of names."""
+"""From donor names to target names: wrapper prefixes are removed, then renames are applied in order. Pure functions of
+names."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ INNER = "_orig_mod."
 
 @dataclass(frozen=True, slots=True)
 class Stripped:
-    """Names with a chain of wrapper prefixes taken off their front."""
+    """Names without a chain of wrapper prefixes."""
 
     prefix: str
     names: Mapping[str, str]
@@ -31,7 +32,7 @@ class Stripped:
 
     @property
     def taken_off(self) -> str:
-        """What was, in words; empty where nothing was."""
+        """The removed prefixes in words; empty if there are none."""
         parts = [f'prefix "{self.prefix}"'] * bool(self.prefix) + [f'inner "{INNER}"'] * self.inner
         return f"{' and '.join(parts)} stripped" if parts else ""
 
@@ -43,7 +44,8 @@ class Stripped:
 
 
 def strippings(names: Collection[str], further: Sequence[str] = ()) -> list[Stripped]:
-    """Every depth to which wrappers can be taken off: none first, the front's fixpoint, then those of inner modules.
+    """All depths to which wrapper prefixes can be removed: first none, then the front prefixes, then those of inner
+    modules.
 
     Args:
         further: Prefixes of this donor's own that count as wrappers.
@@ -57,7 +59,7 @@ def strippings(names: Collection[str], further: Sequence[str] = ()) -> list[Stri
 
 
 def _without_front(level: Stripped, wrappers: tuple[str, ...]) -> Stripped | None:
-    """One wrapper less, the one that most names carry; None where none does or two names would become one."""
+    """Removes the wrapper prefix that most names have. None if no name has one, or if two names would become equal."""
     wrapped = [name for name in level.names.values() if name.startswith(wrappers)]
     if not wrapped:
         return None
@@ -82,7 +84,7 @@ def _carries(name: str, wrapper: str) -> bool:
 
 
 def common(levels: Sequence[Stripped]) -> Stripped:
-    """The deepest level at which every name still carried the prefix."""
+    """The deepest level at which every name still had the prefix."""
     deepest = levels[0]
     for level in levels[1:]:
         if any(level.names[name] == rest for name, rest in deepest.names.items()):
@@ -93,7 +95,7 @@ def common(levels: Sequence[Stripped]) -> Stripped:
 
 @dataclass(slots=True)
 class Landing:
-    """Where each donor name lands, and what took it there."""
+    """The name that each donor name is mapped to, and the renames that did it."""
 
     names: dict[str, str]
     """Donor's full name to the name it lands on."""
@@ -118,8 +120,11 @@ class Rename:
 
 
 def parse_renames(pairs: Sequence[Any], *, automatic: bool = False) -> list[Rename]:
-    """Raises:
-    TransferError: A pair that is no pair, or a pattern that is no regular expression."""
+    """The renames in the given pairs.
+
+    Raises:
+        TransferError: an entry is not a pair, or a pattern is not a regular expression.
+    """
     return [_parse_rename(pair, automatic) for pair in pairs]
 
 
@@ -150,7 +155,7 @@ def _glob_pair(pattern: str, replacement: str) -> tuple[str, str]:
 
 
 def land(stripped: Stripped, renames: Sequence[Rename] | Mapping[str, str]) -> Landing:
-    """Applies the renames to stripped names; a mapping is exact, by full or stripped donor name."""
+    """Applies the renames to stripped names. A mapping is exact, by full or stripped donor name."""
     if isinstance(renames, Mapping):
         return _land_exactly(stripped, renames)
     landing = Landing(dict(stripped.names))
@@ -166,7 +171,7 @@ def land(stripped: Stripped, renames: Sequence[Rename] | Mapping[str, str]) -> L
 
 
 def _advice(rename: Rename, stripped: Stripped, landing: Landing) -> str:
-    """What to write instead of a rename that changes nothing."""
+    """What to write instead of a rename that has no effect."""
     names = list(landing.names.values())
 
     def matches(pattern: str | re.Pattern[str], names: Iterable[str]) -> bool:
@@ -198,7 +203,7 @@ def _land_exactly(stripped: Stripped, renames: Mapping[str, str]) -> Landing:
 
 
 class Globs:
-    """Patterns of names, each with a reason; the first that fits decides. Those marked automatic may fit nothing."""
+    """Patterns of names, each with a reason. The first match decides. Automatic patterns may match nothing."""
 
     def __init__(self, globs: Sequence[str] | Mapping[str, str], automatic: Mapping[str, str], word: str) -> None:
         if isinstance(globs, str):
@@ -210,7 +215,7 @@ class Globs:
         self._hits: set[str] = set()
 
     def reason(self, *names: str) -> str | None:
-        """Why one of these names for one tensor is covered; None when it is not."""
+        """The reason why any of these names of one tensor is covered; None if none is."""
         if not self._compiled:
             return None
         hits = [glob for glob, regex in self._compiled.items() if any(regex.match(name) for name in names)]
@@ -219,5 +224,5 @@ class Globs:
 
     @property
     def idle(self) -> list[str]:
-        """Given globs that have covered nothing so far."""
+        """The given globs that have matched nothing so far."""
         return [glob for glob in self._globs if glob not in self._hits]

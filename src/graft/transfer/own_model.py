@@ -1,4 +1,4 @@
-"""The model that a donor's weights were made for, where there is one that can be run."""
+"""The model that a donor's weights were made for, if it can be run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class OwnModel:
         return self._name_of(path) is not None
 
     def path_of(self, path: str) -> str:
-        """The module of this name, perhaps behind a wrapper (`model.fc`)."""
+        """The path of the module with this name, possibly behind a wrapper (`model.fc`)."""
         name = self._name_of(path)
         assert name is not None
         return name
@@ -60,15 +60,15 @@ class OwnModel:
 def own_model(
     chosen: DonorConfig, backbone: BackboneConfig, donor: Donor, network: Network, ledger: Ledger
 ) -> OwnModel:
-    """The live module itself, the model that a run's record describes, or the library's own of the backbone's name.
+    """The live module itself, the model of a run's record, or the library's model with the backbone's name.
 
-    Of a file that describes its model otherwise (Keras', Hugging Face's) it is that model's trunk.
+    For a file that describes its model (Keras, Hugging Face), it is the trunk of that model.
 
-    The weights go in under the donor's own names, without the renames, tables and adapters of the config: those are
-    what is to be verified. Only renames that the backbone declares for its published weights are applied.
+    The weights are loaded under the donor's own names, without the renames, tables and adapters of the config, because
+    these are what is to be verified. Only the renames that the backbone declares for its published weights are applied.
 
     Raises:
-        InputError: There is none, and why.
+        InputError: there is no such model, with the reason.
     """
     if donor.module is not None:
         return OwnModel(name=donor.source, module=donor.module)
@@ -95,7 +95,7 @@ def _of_trunk(donor: Donor, network: Network, ledger: Ledger) -> OwnModel:
 
 
 class _Ended(nn.Module):
-    """A trunk with a module of a name at its end, through which its features go."""
+    """A trunk that ends with the module of the given name, whose input is the features."""
 
     def __init__(self, trunk: nn.Module, path: str) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ def _of_record(record: Mapping[str, Any], donor: Donor) -> OwnModel:
 
 
 def _landed(donor: Donor, published: PublishedConfig, wanted: set[str]) -> dict[str, str]:
-    """Own model's name to donor's full name, with as many wrapper prefixes off as explain the most names."""
+    """Full donor names by the own model's names, after removing as many wrapper prefixes as match the most names."""
     renames = parse_renames(published.rename)
     ignored = Globs((), dict.fromkeys(published.ignore, "no place for it"), "ignore")
     donor_names = [name for name in donor.infos if ignored.reason(name) is None]
@@ -134,7 +134,7 @@ def _landed(donor: Donor, published: PublishedConfig, wanted: set[str]) -> dict[
 
 
 def _classes(network: Network, state: Mapping[str, str], donor: Donor) -> int:
-    """How many classes the donor's own last layer has; the network's where it has none."""
+    """The number of classes of the donor's own last layer, or of the network's if it has none."""
     build = network.build
 
     def built(classes: int) -> nn.Module:
@@ -150,7 +150,7 @@ def _classes(network: Network, state: Mapping[str, str], donor: Donor) -> int:
 
 
 def _fill(module: nn.Module, state: Mapping[str, str], donor: Donor, what: str) -> None:
-    """Every tensor of the one side on the other, in the same shape; batch counters may be missing."""
+    """Loads every tensor under the same name and in the same shape; batch counters may be missing."""
     receiving = module.state_dict()
     missing = [name for name in receiving if name not in state and not is_counter(name)]
     further = [name for name in state if name not in receiving]

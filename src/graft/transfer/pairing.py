@@ -1,4 +1,5 @@
-"""Finds a source for each target name, or a reason to have none: skips, renames, prefixes, tables, order, ties."""
+"""Finds a source for each target name, or a reason to have none: skips, renames, prefixes, tables, order, tied
+weights."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ class Pair:
 
 @dataclass(slots=True)
 class Pairing:
-    """The work in progress: what is known of each name so far, and every fault found."""
+    """The work in progress: the state of each name, and every fault so far."""
 
     donor: Infos
     target: Infos
@@ -84,7 +85,8 @@ def cover(work: Pairing) -> None:
 
 
 def _read_adapter(work: Pairing, glob: str, settings: object, globs: dict[str, str]) -> None:
-    """Parses one rule for the targets that it covers and records its glob in `globs`, the user's or the automatic."""
+    """Parses one rule for the targets that it covers, and records its glob in `globs` (the user's or the automatic
+    ones)."""
     automatic = globs is work.automatic
     covered = Globs([glob], {}, "adapt")
     names = [name for name in work.target if covered.reason(name) is not None]
@@ -118,7 +120,7 @@ def _initialise(work: Pairing, name: str, adapters: tuple[Adapter, ...]) -> None
 
 
 def pair(work: Pairing) -> Landing:
-    """Finds a source for every target that is not set aside; returns where the donor's names land."""
+    """Finds a source for every target that is not set aside. Returns where each donor name is mapped to."""
     donor_names, target_names, landing = _choose_level(work, _renames(work))
     word = "table" if work.rules.match == "table" else "rename"
     work.faults += [f"donor.{word}: '{rule}' changes no donor name{advice}" for rule, advice in landing.idle.items()]
@@ -133,7 +135,7 @@ def pair(work: Pairing) -> Landing:
 
 
 def _renames(work: Pairing) -> Sequence[Rename] | Mapping[str, str]:
-    """The renames that this way of matching uses; given ones that it does not use are a fault."""
+    """The renames for this way of matching. Renames that it does not use are a fault."""
     rules = work.rules
     renames = rules.rename if isinstance(rules.rename, Mapping) else parse_renames(rules.rename)
     by_name = rules.match in ("name", "auto")
@@ -157,7 +159,7 @@ def _renames(work: Pairing) -> Sequence[Rename] | Mapping[str, str]:
 
 
 def _choose_level(work: Pairing, renames: Sequence[Rename] | Mapping[str, str]) -> tuple[Stripped, Stripped, Landing]:
-    """How many wrapper prefixes come off on each side: as few as explain the most targets."""
+    """The number of wrapper prefixes to remove on each side: the fewest that match the most targets."""
     donor_levels, target_levels = strippings(work.donor, work.wrappers), strippings(work.target)
     best, chosen = 0, None
     landings = [(level, land(level, renames)) for level in donor_levels]
@@ -177,7 +179,7 @@ def _choose_level(work: Pairing, renames: Sequence[Rename] | Mapping[str, str]) 
 
 
 def _translate(work: Pairing, landing: Landing) -> None:
-    """Takes names as another library spells them to the target's, with the adapters that this asks for."""
+    """Maps names in another library's spelling to the target's, with the adapters that this requires."""
     full = {place: name for name, place in landing.names.items()}
     if full.keys() <= work.target.keys():
         return
@@ -197,7 +199,7 @@ def _translate(work: Pairing, landing: Landing) -> None:
 
 
 def _ignore(work: Pairing, names: Stripped, landing: Landing) -> None:
-    """Excuses donor tensors by name; by where they land too where that is the caller's rule (a new head)."""
+    """Excuses donor tensors by name, and also by target name if the rule comes from the caller (a new head)."""
     ignore, automatic = Globs(work.rules.ignore, {}, "ignore"), Globs((), work.rules.auto_ignore, "ignore")
     for full, stripped in names.names.items():
         reason = ignore.reason(full, stripped) or automatic.reason(full, stripped, landing.names[full])
@@ -233,7 +235,7 @@ def _pair_by_name(work: Pairing, landing: Landing, target_names: Stripped, wrapp
 
 
 def _combine(work: Pairing, target: str, sources: Sequence[str], landing: Landing) -> None:
-    """Pairs a target with the several donor tensors that its adapter makes it of."""
+    """Pairs a target with the donor tensors that its adapter combines."""
     adapters = work.adapters.get(target, ())
     if not adapters or not isinstance(adapters[0], Combining):
         return
@@ -252,7 +254,7 @@ def _combine(work: Pairing, target: str, sources: Sequence[str], landing: Landin
 
 
 def infos_in_order(work: Pairing) -> tuple[Infos, Infos]:
-    """What match=structure pairs position by position: donor tensors that are not excused, targets to be filled."""
+    """The tensors that match=structure pairs by position: donor tensors that are not excused, targets to be filled."""
     sources = [name for name in work.donor if name not in work.excused]
     targets = [name for name in work.target if name not in work.own_values and name not in work.ties]
     if any(map(is_counter, sources)) != any(map(is_counter, targets)):
@@ -261,7 +263,7 @@ def infos_in_order(work: Pairing) -> tuple[Infos, Infos]:
 
 
 def _pair_by_structure(work: Pairing) -> None:
-    """Position by position; every shape must be equal, and a bias never fills a weight."""
+    """Pairs by position. All shapes must be equal, and a bias never fills a weight."""
     sources, targets = infos_in_order(work)
     if len(sources) != len(targets):
         work.faults.append(
@@ -281,7 +283,7 @@ def _pair_by_structure(work: Pairing) -> None:
 
 
 def follow_ties(work: Pairing) -> None:
-    """Fills a tensor that shares its memory with a filled one, and refuses two fates for one memory."""
+    """Fills a tensor that shares its memory with a filled one. Two different verdicts for one memory are a fault."""
     for alias, first in work.ties.items():
         if alias not in work.pairs and alias not in work.own_values and first in work.pairs:
             work.pairs[alias] = replace(work.pairs[first], tied_to=first)
@@ -297,7 +299,7 @@ def follow_ties(work: Pairing) -> None:
 
 
 def near_globs(glob: str, names: Infos) -> str:
-    """`; try …`: what the glob was meant to be, or names and module prefixes that look like it."""
+    """`; try …`: the glob that was probably meant, or names and module prefixes that resemble it."""
     modules = {f"{name.rpartition('.')[0]}.*" for name in names if "." in name}
     tops = {f"{name.partition('.')[0]}.*" for name in names if "." in name}
     wanted = glob if "*" in glob else f"{glob}.*"

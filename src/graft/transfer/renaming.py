@@ -1,4 +1,4 @@
-"""The fewest substitutions that lead from the names of one network to those of another."""
+"""Finds the fewest substitutions that turn the names of one network into those of another."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"(\d+)")
 
 @dataclass(slots=True)
 class _Course:
-    """Names on their way."""
+    """Names during the search."""
 
     wanted: Mapping[str, str]
     """Name to where it is to land."""
@@ -28,7 +28,7 @@ class _Course:
     current: dict[str, str] = field(default_factory=dict[str, str])
 
     def gain(self, rule: Rule) -> int:
-        """How many names the rule brings home; 0 where it leads any astray."""
+        """How many names the rule maps to their final name; 0 if it maps any to a wrong one."""
         regex, gained = re.compile(rule[0]), 0
         for name, before in self.current.items():
             if regex.match(before) is None or (after := regex.sub(rule[1], before)) == before:
@@ -46,12 +46,12 @@ class _Course:
 def rename_rules(
     pairs: Sequence[tuple[Layer, Layer]], names: Collection[str], still: Collection[str], occupied: Collection[str]
 ) -> list[Rule]:
-    """Ordered (pattern, replacement) pairs that bring each layer of a pair to its partner; as general as they can be.
+    """Ordered (pattern, replacement) pairs that map each layer of a pair to its partner, as general as possible.
 
     Args:
-        names: All names that the rules will be applied to.
-        still: Those of them that must stay as they are.
-        occupied: Names on which nothing but its own partner may land.
+        names: all names that the rules will be applied to.
+        still: those of them that must not change.
+        occupied: names that only their own partner may be mapped to.
     """
     wanted = {
         before: after
@@ -82,7 +82,7 @@ def renamed(name: str, rules: Sequence[Rule]) -> str:
 
 
 def _candidates(mine: Layer, theirs: Layer) -> Iterator[Rule]:
-    """Rules from one pair, the most general first: what is left of both names after taking off their common end."""
+    """Rules from one pair, the most general first, based on what remains of both names without their common suffix."""
     before, after = mine.stem.split("."), theirs.stem.split(".")
     shared = 0
     while shared < min(len(before), len(after)) and before[-1 - shared] == after[-1 - shared]:
@@ -94,7 +94,8 @@ def _candidates(mine: Layer, theirs: Layer) -> Iterator[Rule]:
 
 
 def _generalized(head: str, tail: str, *, end: str) -> Iterator[Rule]:
-    """The substitution of a front, its numbers open wherever the other side has them too; the most open first."""
+    """Substitutions of a prefix in which numbers are groups wherever the other side has them too, the most general
+    first."""
     before, after = _NUMBER.split(head), _NUMBER.split(tail)
     places = range(1, len(before), 2)
     choices = [[*(place for place in places if before[place] == number), None] for number in after[1::2]]
@@ -110,6 +111,6 @@ def _generalized(head: str, tail: str, *, end: str) -> Iterator[Rule]:
 
 
 def _joined(words: Sequence[str], numbers: Sequence[str]) -> str:
-    """Words and numbers in turn; `\\1` for `\\g<1>` where no digit follows."""
+    r"""Words and numbers in turn, with `\1` for `\g<1>` if no digit follows."""
     text = "".join(word.replace("\\", r"\\") + number for word, number in zip(words, [*numbers, ""], strict=True))
     return re.sub(r"\\g<(\d)>(?!\d)", r"\\\1", text)

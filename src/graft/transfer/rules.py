@@ -1,4 +1,4 @@
-"""The rules by which a donor's tensors find their targets, as a user or a config states them."""
+"""The rules that map a donor's tensors to their targets, as given by a user or a config."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OWN_HEAD = "the donor's own head"
 
 @dataclass(slots=True, kw_only=True)
 class Rules:
-    """All that `account` is told. Globs and renames that change nothing are errors, except the automatic ones."""
+    """All rules for `account`. Globs and renames without effect are errors, except automatic ones."""
 
     match: str = "name"
     """name; structure (same count, order and shapes); table; auto (suggests rules and stops)."""
@@ -54,14 +54,14 @@ def rules_of(
     auto_ignore: Mapping[str, str] | None = None,
     auto_adapt: Mapping[str, Any] | None = None,
 ) -> Rules:
-    """Rules from the config's donor group and from what the caller knows of backbone and head.
+    """The rules from the config's donor group and from the caller's knowledge of backbone and head.
 
     Args:
-        new_head: The network's last layer is new.
-        auto_rename: The backbone's own renames (`backbone.published.rename`), after the user's.
-        auto_skip: Target globs to reasons, as {"fc.*": "new head"}.
-        auto_ignore: Donor globs to reasons.
-        auto_adapt: Adapters from the data (channels, image size, classes); the user's own rule for a tensor wins.
+        new_head: whether the network's last layer is new.
+        auto_rename: the backbone's own renames (`backbone.published.rename`), applied after the user's.
+        auto_skip: reasons by target glob, such as {"fc.*": "new head"}.
+        auto_ignore: reasons by donor glob.
+        auto_adapt: adapters that follow from the data (channels, image size, classes); a user's rule takes precedence.
     """
     return Rules(
         match=donor.match,

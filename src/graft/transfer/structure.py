@@ -1,4 +1,4 @@
-"""Pairing by position alone: what may not stand beside what."""
+"""Pairing by position: which tensors must not be paired."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ _ROLES = {"weight", "bias", "running_mean", "running_var", COUNTER}
 
 
 def disagreement(source: TensorInfo, target: TensorInfo, source_name: str, target_name: str) -> bool:
-    """Whether two tensors differ in shape, or are a bias and a weight, say, whose shapes happen to be equal."""
+    """Whether two tensors differ in shape, or differ in kind (a bias and a weight, say) although their shapes are
+    equal."""
     roles = {source_name.rpartition(".")[2], target_name.rpartition(".")[2]}
     return source.shape != target.shape or (len(roles) == 2 and roles <= _ROLES)

@@ -1,6 +1,6 @@
-"""What to say about tensors that nothing explains: the nearest candidates, and the rules that would explain them.
+"""Suggestions for unexplained tensors: the nearest candidates, and the rules that would explain them.
 
-Nothing here is ever applied; a person reads it and types what they mean.
+Nothing here is ever applied. A person reads the suggestions and types what they mean.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NO_RULE = (
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What is not to be touched, and where everything stands."""
+    """What must not be changed, and where each name is mapped to."""
 
     landing: Mapping[str, str]
     """Each donor name, in full, to the name on which it lands so far."""
@@ -38,7 +38,7 @@ class Settled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suggestion:
-    """Rules that would explain donor and target, as far as names and shapes tell."""
+    """Rules that would explain donor and target, as far as names and shapes show."""
 
     rename: tuple[tuple[str, str], ...] = ()
     adapt: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -54,7 +54,7 @@ class Suggestion:
     total: int = 0
 
     def __str__(self) -> str:
-        """The words to type, each as a shell takes it."""
+        """The arguments to type, each quoted for a shell."""
         lines = [*_written_renames(self.rename), *_written_adapters(self.adapt)]
         lines += [f"{word} (these keep their initial values)" for word in _globs("skip", self.skip)]
         lines += [f"{word} (these are left unused)" for word in _globs("ignore", self.ignore)]
@@ -71,7 +71,7 @@ class Suggestion:
 
 
 def _written_renames(rules: Sequence[tuple[str, str]]) -> list[str]:
-    """Within double quotes a shell leaves backslashes alone, and Hydra and YAML do within single ones."""
+    """The renames as arguments. In double quotes a shell keeps backslashes, and in single quotes Hydra and YAML do."""
     pairs = ", ".join(f"['{pattern}', '{replacement}']" for pattern, replacement in rules)
     return [f'"donor.rename=[{pairs}]"'] if rules else []
 
@@ -88,13 +88,14 @@ def _globs(word: str, globs: Sequence[str]) -> list[str]:
 def suggest_rules(
     donor: Infos, target: Infos, settled: Settled | None = None, sequences: tuple[Infos, Infos] | None = None
 ) -> Suggestion:
-    """The renames, adapters, skips and ignores under which the two sides would meet; nothing where they share nothing.
+    """The renames, adapters, skips and ignores that would make the two sides match; empty if they have nothing in
+    common.
 
     Args:
-        donor: Tensors to be explained.
-        target: Tensors to be explained.
-        settled: The rest of both sides; without it these are whole.
-        sequences: What match=structure would pair, in order; None where it cannot be asked for.
+        donor: the tensors to be explained.
+        target: the tensors to be explained.
+        settled: the rest of both sides. None: there is no rest.
+        sequences: the tensors that match=structure would pair, in order. None: it is not an option.
     """
     if settled is None:
         settled, sequences = Settled(common(strippings(donor)).names), sequences or (donor, target)
@@ -143,9 +144,9 @@ def _resized(info: TensorInfo, name: str, target: TensorInfo) -> str | None:
 
 
 def _structure(donor: Infos, target: Infos) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
-    """What to skip and to ignore so that the rest agrees position by position; None where little does.
+    """What to skip and to ignore so that the rest matches by position. None if only little does.
 
-    A file whose tensors lie in the order of their names says nothing of the network's own.
+    A file that sorts its tensors by name does not show the network's own order.
     """
     if not is_ordered(donor) and is_ordered(target):
         return None
@@ -169,11 +170,11 @@ def unexplained(
     unused: Sequence[str],
     unfilled: Sequence[str],
 ) -> str:
-    """Both sides' unexplained names with their nearest candidates, and what to type.
+    """The unexplained names of both sides with their nearest candidates, and what to type.
 
     Args:
-        landing: Each donor name to where it lands so far.
-        sequences: What match=structure would pair, in order; None where it cannot be asked for.
+        landing: the name that each donor name is mapped to so far.
+        sequences: the tensors that match=structure would pair, in order. None: it is not an option.
     """
     left = {landing[name]: donor[name] for name in unused}
     lacking = {name: target[name] for name in unfilled}
@@ -197,7 +198,7 @@ def suggested(
     unused: Sequence[str],
     unfilled: Sequence[str],
 ) -> Suggestion:
-    """Rules for what is unexplained, under which everything that is explained stays so."""
+    """Rules for what is unexplained that leave everything else unchanged."""
     lacking = set(unfilled)
     settled = Settled(landing, [landing[name] for name in used], [name for name in target if name not in lacking])
     return suggest_rules(
@@ -206,7 +207,7 @@ def suggested(
 
 
 def bounded(lines: Sequence[str], limit: int = 20) -> list[str]:
-    """The first lines, and how many more there are."""
+    """The first lines, and the number of further ones."""
     return [*lines[:limit], *([f"… and {len(lines) - limit} more"] if len(lines) > limit else [])]
 
 
@@ -227,14 +228,14 @@ def _near(name: str, info: TensorInfo, others: Infos, other: str) -> str:
 
 
 def _likeness(name: str, info: TensorInfo, other: str, other_info: TensorInfo) -> float:
-    """By name and shape: shared pieces of the names, the same last piece, the same shape."""
+    """Similarity by name and shape: common parts of the names, the same last part, the same shape."""
     mine, theirs = set(re.split(r"[._]", name)), set(re.split(r"[._]", other))
     same_leaf = name.rpartition(".")[2] == other.rpartition(".")[2]
     return len(mine & theirs) / len(mine | theirs) + 0.25 * same_leaf + 0.75 * (info.shape == other_info.shape)
 
 
 def globs_of(names: Iterable[str], universe: Iterable[str]) -> list[str]:
-    """Globs that cover these names and no other: by the shortest module prefix that holds only them."""
+    """Globs that match these names and no others, by the shortest module prefix that contains only them."""
     wanted = dict.fromkeys(names)
     others = [name for name in universe if name not in wanted]
     foreign = {name[:i] for name in others for i, letter in enumerate(name) if letter == "."}
@@ -247,7 +248,7 @@ def globs_of(names: Iterable[str], universe: Iterable[str]) -> list[str]:
 
 
 def _parametrized(unfilled: Sequence[str], unused: Sequence[str]) -> list[str]:
-    """A word on weights that a parametrization has split."""
+    """A hint about weights that a parametrization has split."""
     for names, whose in ((unfilled, "target"), (unused, "donor")):
         for name in names:
             if ".parametrizations." in f".{name}" or name.endswith(("weight_g", "weight_v", "weight_orig")):

@@ -1,4 +1,4 @@
-"""The network that receives: its tensors by name, what is known of each, and which of them share their memory."""
+"""The receiving network: its tensors by name, their metadata, and which of them share memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A module's persistent tensors, live: writing to them is writing to the module."""
+    """A module's persistent tensors, live: writing to them writes to the module."""
 
     tensors: dict[str, Tensor]
     infos: dict[str, TensorInfo]
@@ -30,10 +30,10 @@ class Target:
 
 
 def target_of_module(module: object) -> Target:
-    """Reads a module's names, shapes and dtypes; the meta device is welcome here.
+    """Reads a module's names, shapes and dtypes. The module may be on the meta device.
 
     Raises:
-        TransferError: The module is lazy, or makes its state dict by a hook, so that a write would go to a copy.
+        TransferError: the module is lazy, or builds its state dict by a hook, so that a write would go to a copy.
     """
     if not isinstance(module, nn.Module):
         raise TransferError(
@@ -67,7 +67,7 @@ def target_of_module(module: object) -> Target:
 
 
 def _owned(modules: Sequence[nn.Module]) -> tuple[set[int], set[int], set[int]]:
-    """Identities of the parameters, the buffers, and the weights of transposed convolutions."""
+    """The identities of the parameters, the buffers, and the weights of transposed convolutions."""
     parameters = {id(value) for child in modules for value in child.parameters(recurse=False)}
     buffers = {id(value) for child in modules for value in child.buffers(recurse=False)}
     return parameters, buffers, {id(child.weight) for child in modules if isinstance(child, _TRANSPOSED)}

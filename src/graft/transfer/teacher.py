@@ -1,4 +1,4 @@
-"""The donor as it was, its own head included, built beside the network: what distillation holds the network to."""
+"""The original donor with its own head, built beside the network as the teacher for distillation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from graft.transfer.target import target_of_module
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TeacherPlan:
-    """The donor's network on the meta device, and where each of its tensors comes from."""
+    """The donor's network on the meta device, and the source of each of its tensors."""
 
     network: Network
     ledger: Ledger
@@ -41,7 +41,7 @@ def plan_teacher(config: NetworkConfig, network: Network, ledger: Ledger, donor:
         ledger: the account of the network's own tensors.
 
     Raises:
-        InputError: unless the donor fills the backbone and its own head, and that head fits the network's trunk.
+        InputError: the donor does not fill the backbone and its own head, or that head does not fit the trunk.
     """
     _check_classifier(config.donor)
     head = network.stages.head
@@ -69,7 +69,7 @@ def plan_teacher(config: NetworkConfig, network: Network, ledger: Ledger, donor:
 
 
 def _check_classifier(donor: DonorConfig) -> None:
-    """What is kept are probabilities of classes of which an image has one."""
+    """Checks that the donor's outputs are probabilities of mutually exclusive classes."""
     if donor.kind is not DonorKind.run or not donor.path:
         return
     task_record = (record_of(Path(donor.path)) or {}).get("task")
@@ -84,7 +84,7 @@ def _check_classifier(donor: DonorConfig) -> None:
 
 
 def _classes(ledger: Ledger, donor: Donor, head: str) -> int:
-    """How many classes the donor's own head tells apart."""
+    """The number of classes of the donor's own head."""
     left_out = (
         entry.source
         for entry in ledger.donor_tensors

@@ -1,4 +1,5 @@
-"""donor.verify: the donor's own model and the new network's trunk, fed the same images and compared."""
+"""donor.verify: passes the same images through the donor's own model and the new network's trunk, and compares the
+features."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ SHOWN = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
-    """What transfer.json keeps of it."""
+    """The result, as recorded in transfer.json."""
 
     probe: str
     largest_difference: float
@@ -42,7 +43,7 @@ class Verified:
 
 
 def check_verifiable(ledger: Ledger, stages: Stages) -> None:
-    """Raises InputError where the trunk is not meant to compute what the donor's own model does."""
+    """Raises InputError if the trunk is not meant to compute what the donor's own model computes."""
     trunk = [entry for entry in ledger.tensors if stages.stage_of(entry.target) != HEAD]
     adapted = [entry.target for entry in trunk if entry.chain is not None and not entry.chain.keeps_function]
     fresh = [entry.target for entry in trunk if entry.verdict is Verdict.initialized and not is_counter(entry.target)]
@@ -56,10 +57,11 @@ def check_verifiable(ledger: Ledger, stages: Stages) -> None:
 
 
 def verify(config: NetworkConfig, ledger: Ledger, donor: Donor, network: Network) -> Verified:
-    """Compares what enters the head in both models on a batch of random images, and notes it in the ledger.
+    """Compares the inputs of the head in both models on a batch of random images, and records the difference in the
+    ledger.
 
     Raises:
-        InputError: they differ, or the donor has no model of its own that could be run.
+        InputError: they differ, or the donor has no model of its own that can be run.
     """
     check_verifiable(ledger, network.stages)
     own = own_model(config.donor, config.backbone, donor, network, ledger)
@@ -97,7 +99,8 @@ def verify(config: NetworkConfig, ledger: Ledger, donor: Donor, network: Network
 
 
 def _entrances(network: Network, own: OwnModel) -> list[str]:
-    """Modules at which the trunk may end, in the new network or in the donor's own: the first one called counts."""
+    """Modules at which the trunk may end, in the new network or in the donor's own model. The first one called
+    counts."""
     named = [network.head.get("pool"), network.head["at"], *network.stages.heads, *own.ends]
     both = [path for path in named if path and own.has(path) and _has(network.module, path)]
     if not both:
@@ -109,12 +112,12 @@ def _entrances(network: Network, own: OwnModel) -> list[str]:
 
 
 def _compared(called: Sequence[str], heads: Sequence[str]) -> Sequence[str]:
-    """Where the trunk ends: at the first module called, or at all last layers where there are several side by side."""
+    """Where the trunk ends: at the first module called, or at all last layers if there are several in parallel."""
     return [path for path in called if path in heads] if called[0] in heads else called[:1]
 
 
 def _entering(module: nn.Module, paths: Iterable[str], images: Tensor, *, whose: str) -> dict[str, Tensor]:
-    """What enters each of the modules, in the order of their calls."""
+    """The input of each module, in the order of their calls."""
     entries: dict[str, Tensor] = {}
 
     def watch(path: str) -> None:
@@ -157,7 +160,7 @@ def _difference(ours: Tensor, theirs: Tensor, path: str, own: OwnModel) -> float
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Generator[None]:
-    """Eval mode for a block; each module then has its own mode again."""
+    """Puts a module into eval mode within a block, and then restores the mode of each submodule."""
     modes: Mapping[nn.Module, bool] = {child: child.training for child in module.modules()}
     try:
         module.eval()

@@ -1,4 +1,4 @@
-"""The adapters by name: how a rule written by a user becomes the formulas that make a tensor fit."""
+"""The adapters by name, and the way from a user's rule to the formulas that make a tensor fit."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ ADAPTERS: dict[str, type[Adapter]] = {adapter.name: adapter for adapter in _CLAS
 
 
 def parse(rule: Any) -> tuple[Adapter, ...]:
-    """Adapters from what a user writes: a name, {name: …, its options}, or a list of these applied in order.
+    """The adapters in a user's rule: a name, {name: …, its options}, or a list of these applied in order.
 
     Raises:
-        Misfit: An unknown adapter or option, or an option's value that cannot be.
+        Misfit: an unknown adapter or option, or an invalid value of an option.
     """
     if isinstance(rule, str):
         return (_make(rule, {}),)
@@ -86,7 +86,8 @@ def _make(name: str, options: Mapping[str, Any]) -> Adapter:
 
 
 def fitting(donor: Shape, site: Site) -> list[str]:
-    """Rules, as a user would write them, under which a donor of this shape fills the site; the mildest first."""
+    """Rules, as a user would write them, that turn a donor of this shape into the target's shape; those that change
+    least come first."""
     return list(_fitting(donor, site))
 
 

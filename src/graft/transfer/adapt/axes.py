@@ -1,4 +1,4 @@
-"""Tensors of the same values in the same order with other axes of length 1."""
+"""Tensors with the same values in the same order, but other axes of length 1."""
 
 from __future__ import annotations
 

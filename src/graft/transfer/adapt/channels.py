@@ -1,4 +1,4 @@
-"""Output and input channels, fewer or more. Weights are O,I,… (I,O,… for ConvTranspose); biases and norms are O."""
+"""Fewer or more output and input channels. Weights are O,I,… (I,O,… for ConvTranspose); biases and norms are O."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _STACKED = re.compile(r"(in_proj_(weight|bias)|qkv\.(weight|bias)|(weight|bias)_
 
 @dataclass(frozen=True, slots=True)
 class _Output(Adapter):
-    """Acts on axis 0, in biases and norms too."""
+    """Acts on the output axis, also of biases and norms."""
 
     parts: int = 1
     """How many equal pieces are stacked along the output axis (3 for q, k, v; 4 for an LSTM's gates)."""
 
     def _sizes(self, donor: Shape, site: Site) -> tuple[int, int] | None:
-        """Output channels of donor and target in one part; None where they are equal."""
+        """Output channels of donor and target in one part; None if they are equal."""
         if len(donor) <= site.out_axis or not site.shape:
             return None
         before, after = donor[site.out_axis], site.shape[site.out_axis]
@@ -122,10 +122,11 @@ class OutputPad(_Output):
 
 @dataclass(frozen=True, slots=True)
 class _Input(Adapter):
-    """Acts on the input axis; biases and norms have none and stay as they are.
+    """Acts on the input axis. Biases and norms have none and stay unchanged.
 
-    After a Flatten of C×H×W the columns come in runs of H·W for each channel; counting columns modulo I·H·W is then
-    counting channels modulo I, so the formulas hold for such dense layers too. Only a choice of channels needs it.
+    After a Flatten of C×H×W, each channel has H·W consecutive columns. Indexing columns modulo I·H·W is then the same
+    as indexing channels modulo I, so the formulas also hold for such dense layers. Only the selection of channels needs
+    to know H·W.
     """
 
     fewer: ClassVar[bool]
@@ -155,14 +156,14 @@ class _Input(Adapter):
 
 
 def _folded(value: Tensor, size: int) -> Tensor:
-    """Sum of the input channels that fall on each n = i mod size."""
+    """The sum of the input channels i with i mod size = n, for each n."""
     result = value.new_zeros((size, *value.shape[1:]))
     return result.index_add_(0, torch.arange(value.shape[0], device=value.device) % size, value)
 
 
 @dataclass(frozen=True, slots=True)
 class InputSum(_Input):
-    """Fewer input channels, each the sum of those it stands for."""
+    """Fewer input channels, each the sum of those that it replaces."""
 
     name: ClassVar[str] = "input_sum"
     exact: ClassVar[bool] = True
@@ -185,7 +186,7 @@ class InputSum(_Input):
 
 @dataclass(frozen=True, slots=True)
 class InputMean(_Input):
-    """Fewer input channels, each the mean of those it stands for."""
+    """Fewer input channels, each the mean of those that it replaces."""
 
     name: ClassVar[str] = "input_mean"
     effect: ClassVar[str] = "the answer is that of input_sum over the number of channels averaged"
@@ -201,13 +202,13 @@ class InputMean(_Input):
 
 
 def _repeats(longer: int, shorter: int) -> Tensor:
-    """How often each of `shorter` comes up in n mod shorter, n < longer."""
+    """How often each of `shorter` occurs in n mod shorter for n < longer."""
     return torch.bincount(torch.arange(longer) % shorter, minlength=shorter)
 
 
 @dataclass(frozen=True, slots=True)
 class InputRepeat(_Input):
-    """More input channels, each a copy divided by how many copies there are."""
+    """More input channels, each a copy divided by the number of copies."""
 
     name: ClassVar[str] = "input_repeat"
     exact: ClassVar[bool] = True
@@ -226,7 +227,7 @@ class InputRepeat(_Input):
 
 @dataclass(frozen=True, slots=True)
 class InputZero(_Input):
-    """More input channels that start without a say."""
+    """More input channels, with zero weights for the new ones."""
 
     name: ClassVar[str] = "input_zero"
     exact: ClassVar[bool] = True
@@ -243,7 +244,7 @@ class InputZero(_Input):
 
 @dataclass(frozen=True, slots=True)
 class InputSelect(_Input):
-    """Input channels by number: fewer of them, or the same ones in another order (BGR to RGB)."""
+    """Input channels by number: fewer of them, or another order (BGR to RGB)."""
 
     channels: tuple[int, ...] = ()
     """Donor channel for each target channel. Empty: the first ones."""

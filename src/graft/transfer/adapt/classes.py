@@ -1,4 +1,4 @@
-"""Head rows by class name."""
+"""Rows of a head, by class name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from graft.transfer.adapt.rule import Adapter, Misfit, Shape, Site, replaced
 
 @dataclass(frozen=True, slots=True)
 class ClassRows(Adapter):
-    """The donor's row of each class that both know; fresh rows for the others. Weight and bias alike."""
+    """The donor's rows for the classes that both sides have, and new rows for the others, in weight and bias."""
 
     donor_classes: tuple[str, ...] = ()
     """The donor's classes, in the order of its rows."""

@@ -1,4 +1,5 @@
-"""One tensor of several of the donor's: separate query, key and value in one, a class token with its position."""
+"""Combines several donor tensors into one: separate query, key and value, or a class token and its position
+embedding."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from graft.transfer.adapt.rule import Combining, Misfit, Shape, Site
 
 @dataclass(frozen=True, slots=True)
 class Join(Combining):
-    """The rows of several weights, or the values of several biases, one after the other."""
+    """The rows of several weights, or the values of several biases, concatenated."""
 
     order: tuple[str, ...] = ()
     """The word in each donor name that tells it from the others, in the order of the rows: [query, key, value]."""
@@ -49,7 +50,7 @@ class Join(Combining):
 
 @dataclass(frozen=True, slots=True)
 class ClassPosition(Combining):
-    """A class token for a network that adds no position to it: its own position, added beforehand."""
+    """A class token with its position embedding added, for a network that adds none to it."""
 
     positions: str = ""
     """The donor's position embeddings, by their own name or by the one on which they land."""

@@ -1,4 +1,4 @@
-"""Batch-norms that add another number to their variance."""
+"""Batch-norms with a different epsilon."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from graft.transfer.adapt.rule import Adapter, Misfit, Shape, Site
 
 @dataclass(frozen=True, slots=True)
 class EpsilonFold(Adapter):
-    """The donor's variance, moved so that the target's epsilon leads to the same standard deviation."""
+    """The donor's variance, shifted so that the target's epsilon gives the same standard deviation."""
 
     name: ClassVar[str] = "epsilon_fold"
     exact: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""Re-initialisers: for what is too different to be adapted. They read nothing of the donor."""
+"""Re-initialisers for tensors that are too different to be adapted. They do not read the donor."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Initial(Adapter):
         return site.shape
 
     def __call__(self, value: Tensor, site: Site) -> Tensor:
-        """New values of value's dtype and device; only those are read of it."""
+        """New values with the dtype and device of `value`."""
         result = torch.empty(site.shape, dtype=torch.float32)
         if not site.shape or not value.is_floating_point():
             result.zero_()
@@ -37,7 +37,7 @@ class _Initial(Adapter):
         return self._formula()
 
     def _by_fan(self) -> bool:
-        """Whether it is made for matrices; biases are then 0 and norm weights 1."""
+        """Whether the initialiser is meant for matrices; biases are then 0 and norm weights 1."""
         return True
 
     def _formula(self) -> str:

@@ -1,4 +1,4 @@
-"""Spatial kernels: crop, pad, resize, inflate to 3D, and FlexiViT's patch resize."""
+"""Spatial kernels: cropping, padding, resizing, inflating to 3D, and FlexiViT's patch resize."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 def _kernels(donor: Shape, site: Site) -> tuple[Shape, Shape] | None:
-    """The two kernel sizes where both have one and they differ."""
+    """The two kernel sizes, if both tensors have one and they differ."""
     if len(donor) < 3 or len(donor) != len(site.shape) or donor[2:] == site.shape[2:]:
         return None
     return donor[2:], site.shape[2:]
@@ -57,7 +57,7 @@ class KernelCrop(Adapter):
 
 @dataclass(frozen=True, slots=True)
 class KernelPad(Adapter):
-    """A smaller kernel with zeros around it."""
+    """A smaller kernel surrounded by zeros."""
 
     name: ClassVar[str] = "kernel_pad"
     exact: ClassVar[bool] = True
@@ -87,7 +87,7 @@ class KernelPad(Adapter):
 
 @dataclass(frozen=True, slots=True)
 class KernelResize(Adapter):
-    """The kernel as an image, linearly interpolated to another size."""
+    """The kernel, interpolated linearly to another size like an image."""
 
     keep_sum: bool = False
     """Multiply by old area over new area, which keeps the answer to a constant input about the same."""
@@ -115,7 +115,7 @@ class KernelResize(Adapter):
 
 @dataclass(frozen=True, slots=True)
 class Inflate(Adapter):
-    """2D kernels repeated over time (I3D, Carreira & Zisserman 2017)."""
+    """A 2D kernel repeated over time (I3D, Carreira & Zisserman 2017)."""
 
     name: ClassVar[str] = "inflate"
     exact: ClassVar[bool] = True
@@ -138,7 +138,7 @@ class Inflate(Adapter):
 
 @dataclass(frozen=True, slots=True)
 class PatchResize(Adapter):
-    """Patch embedding of another patch size by the pseudo-inverse of the resize (FlexiViT, Beyer et al. 2023)."""
+    """A patch embedding for another patch size, by the pseudo-inverse of the resize (FlexiViT, Beyer et al. 2023)."""
 
     interpolation: str = "bicubic"
     """bicubic or bilinear: how images, and with them the patches, are resized."""

@@ -17,7 +17,7 @@ _MOST_PREFIX_TOKENS = 8
 
 @dataclass(frozen=True, slots=True)
 class PositionResize(Adapter):
-    """Learned position embeddings (…, tokens, width) interpolated to another grid; prefix tokens stay as they are."""
+    """Learned position embeddings (…, tokens, width), interpolated to another grid; prefix tokens stay unchanged."""
 
     prefix_tokens: int | None = None
     """Class, distillation and register tokens in front. Null: the one number that leaves a square on both sides."""
@@ -38,7 +38,7 @@ class PositionResize(Adapter):
         return (*donor[:-2], site.shape[-2], donor[-1])
 
     def _grids(self, old: int, new: int) -> tuple[int, tuple[int, int], tuple[int, int]]:
-        """Prefix tokens, old grid and new grid.
+        """The number of prefix tokens, the old grid and the new grid.
 
         Raises:
             Misfit: Tokens do not make the grids.
@@ -73,7 +73,7 @@ class PositionResize(Adapter):
 
 @dataclass(frozen=True, slots=True)
 class PositionDrop(Adapter):
-    """Position embeddings without those of the prefix tokens, for a network that gives these none."""
+    """Position embeddings without those of the prefix tokens, for a network that adds none to these."""
 
     tokens: int = 1
     """How many prefix tokens the donor has."""
@@ -98,7 +98,8 @@ class PositionDrop(Adapter):
 
 
 def has_tokens(site: Site) -> bool:
-    """Whether its name says that it has tokens where layers have channels: position embeddings, tokens, tables."""
+    """Whether the name shows that the tensor has tokens where layers have channels: position embeddings, tokens,
+    tables."""
     return any(word in site.leaf for word in ("pos", "token", "table"))
 
 

@@ -1,4 +1,4 @@
-"""What an adapter is: a formula with a name that turns a donor's tensor into one of the target's shape."""
+"""Adapters: named formulas that turn a donor's tensor into one of the target's shape."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Shape = tuple[int, ...]
 
 
 class Misfit(ValueError):
-    """The adapter cannot turn this donor shape into this target shape; the text says what would."""
+    """The adapter cannot turn this donor shape into this target shape. The message says what would."""
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where an adapted value goes: all that an adapter knows of the target tensor."""
+    """The target tensor of an adapted value, as far as an adapter needs to know it."""
 
     name: str
     shape: Shape
@@ -46,17 +46,18 @@ class Site:
         return self.name.rpartition(".")[2]
 
     def generator(self) -> torch.Generator:
-        """Random numbers that depend on the seed and this tensor's name alone, not on what was drawn before."""
+        """A random generator that depends only on the seed and the tensor's name, not on earlier draws."""
         digest = hashlib.sha256(f"{self.seed}:{self.name}".encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
     @property
     def neutral(self) -> float:
-        """What a one-dimensional tensor holds when it changes nothing: 1 for a norm's weight and variance, else 0."""
+        """The value at which a one-dimensional tensor has no effect: 1 for a norm's weight and variance, otherwise
+        0."""
         return float(len(self.shape) == 1 and self.leaf in ("weight", "running_var"))
 
     def fresh(self, shape: Shape, dtype: torch.dtype) -> Tensor:
-        """New values: uniform within 1/√fan_in, as torch's Linear and Conv start; one-dimensional ones are neutral."""
+        """New values: uniform within 1/√fan_in, as in torch's Linear and Conv; one-dimensional tensors are neutral."""
         if len(self.shape) < 2:
             return torch.full(shape, self.neutral, dtype=dtype)
         bound = 1 / sqrt(max(1, prod(self.shape) // self.shape[self.out_axis]))
@@ -65,9 +66,10 @@ class Site:
 
 
 class Adapter(ABC):
-    """A frozen dataclass whose fields are its options.
+    """An adapter: a frozen dataclass whose fields are its options.
 
-    `shape` and `formula` work on metadata, so that the plan can say what will happen; calling it makes the value.
+    `shape` and `formula` use metadata only, so that the plan can show what will happen. Calling the adapter computes
+    the value.
     """
 
     name: ClassVar[str]
@@ -81,10 +83,10 @@ class Adapter(ABC):
 
     @abstractmethod
     def shape(self, donor: Shape, site: Site) -> Shape | None:
-        """The shape that this adapter makes of a donor's; None where there is nothing for it to do.
+        """The shape that this adapter produces from the donor's; None if it has nothing to do.
 
         Raises:
-            Misfit: It cannot serve this pair of shapes.
+            Misfit: it cannot be applied to this pair of shapes.
         """
 
     @abstractmethod
@@ -93,24 +95,24 @@ class Adapter(ABC):
 
     @abstractmethod
     def __call__(self, value: Tensor, site: Site) -> Tensor:
-        """The adapted value, floating point of the donor's precision or better."""
+        """The adapted value, in the donor's floating-point precision or a higher one."""
 
 
 class Combining(Adapter):
-    """An adapter that makes one tensor of several of the donor's; only the first of a chain can be one."""
+    """An adapter that combines several donor tensors into one. Only the first adapter of a chain can be one."""
 
     exact: ClassVar[bool] = True
 
     @property
     def further(self) -> tuple[str, ...]:
-        """Names of donor tensors that are read beside the one that lands on the target."""
+        """Names of donor tensors that are read in addition to the one mapped to the target."""
         return ()
 
     def in_order(self, sources: Sequence[str]) -> list[str]:
-        """The donor names that land on the target, in the order in which `combine` takes their values.
+        """The donor names mapped to the target, in the order in which `combine` takes their values.
 
         Raises:
-            Misfit: They are too many or too few.
+            Misfit: there are too many or too few.
         """
         if len(sources) > 1:
             raise Misfit(f"{self.name} takes one donor tensor, received {', '.join(sources)}")
@@ -118,10 +120,10 @@ class Combining(Adapter):
 
     @abstractmethod
     def combined(self, shapes: Sequence[Shape], site: Site) -> Shape:
-        """The shape of what `combine` makes.
+        """The shape of the combined tensor.
 
         Raises:
-            Misfit: Shapes that do not go together.
+            Misfit: the shapes do not match.
         """
 
     @abstractmethod
@@ -130,7 +132,7 @@ class Combining(Adapter):
 
     @abstractmethod
     def combine(self, values: Sequence[Tensor], site: Site) -> Tensor:
-        """The one tensor."""
+        """The combined tensor."""
 
     def shape(self, donor: Shape, site: Site) -> Shape | None:
         if donor == site.shape:
@@ -146,7 +148,7 @@ class Combining(Adapter):
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Adapters in order, known to lead from one donor shape (or several) to one site."""
+    """Adapters in order that lead from one donor shape (or several) to one target tensor."""
 
     steps: tuple[Adapter, ...]
     site: Site
@@ -158,7 +160,7 @@ class Chain:
 
     @property
     def keeps_function(self) -> bool:
-        """Whether the layer computes what the donor's does on every input, in evaluation."""
+        """Whether the layer computes the same as the donor's on every input, in eval mode."""
         return all(step.keeps_function for step in self.steps)
 
     @property
@@ -166,7 +168,7 @@ class Chain:
         return "; ".join(f"{'exact' if step.exact else 'changes the function'}: {step.effect}" for step in self.steps)
 
     def __call__(self, *values: Tensor) -> Tensor:
-        """The value for the site, in the donor's dtype; half precision is computed in float32."""
+        """The value for the target, in the donor's dtype. Half precision is computed in float32."""
         dtype, steps = values[0].dtype, self.steps
         read = [value.float() if dtype in (torch.float16, torch.bfloat16) else value for value in values]
         if len(read) > 1:
@@ -180,13 +182,13 @@ class Chain:
 
 
 def fit(adapters: tuple[Adapter, ...], donor: Shape, site: Site, *further: Shape) -> Chain | None:
-    """The chain of those adapters that have something to do here; None when none has.
+    """The chain of those adapters that have something to do; None if none has.
 
     Args:
-        further: Shapes of the other donor tensors that the first adapter combines with this one.
+        further: shapes of the other donor tensors that the first adapter combines with this one.
 
     Raises:
-        Misfit: They do not lead from the donor's shape to the site's.
+        Misfit: the adapters do not lead from the donor's shape to the target's.
     """
     shape, steps, formulas, left = donor, list[Adapter](), list[str](), adapters
     if further:
