@@ -1,4 +1,5 @@
-"""Networks: a library's own model, its ordered stages, the new head, its preprocessing, and cutting it in two."""
+"""Networks: a library's own model, its ordered stages, the new head, the preprocessing, and splitting a network in
+two."""
 
 from graft.models.network import Network, build_network, plain_model, rebuild
 from graft.models.preprocess import Preprocess

@@ -1,7 +1,7 @@
-"""Layers of a library's network that are set otherwise than the library sets them: the same tensors, another function.
+"""Alters layers of a library's network: they keep their tensors but compute another function.
 
-So a network computes what Keras' of the same weights does: it strides elsewhere, pads as TensorFlow does, leaves the
-border out of an average. Every tensor keeps its name and shape.
+This makes a network compute what Keras' network with the same weights computes: other strides, TensorFlow's padding, or
+averages that exclude the padding. Every tensor keeps its name and shape.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ SETTINGS = {"stride": "a whole number", "padding": "same", "border": "left_out"}
 
 
 class BorderlessConv2d(nn.Conv2d):
-    """A convolution of what an average pooling gives that counted its border as zeros.
+    """A convolution after an average pooling that counted its padding as zeros.
 
-    It makes the border's means those of what is there: `x · k² / n`, with n of k² places of a window inside.
+    It corrects the means at the border to means over the actual inputs: `x · k² / n`, if n of the k² places of a window
+    lie inside the image.
     """
 
     leaves_border_out: ClassVar[bool] = True
@@ -36,13 +37,13 @@ class BorderlessConv2d(nn.Conv2d):
 
 
 def resolved(module: nn.Module, rules: Mapping[str, Settings]) -> dict[str, dict[str, Any]]:
-    """Each module that is set otherwise, by its path.
+    """The settings of each altered module, by its path.
 
     Args:
-        written: Glob of paths to settings: stride, padding (same) or border (left_out).
+        rules: settings by glob of paths: stride, padding (same) or border (left_out).
 
     Raises:
-        InputError: A glob that fits no module, or a setting that its module does not have.
+        InputError: a glob matches no module, or a module does not have the setting.
     """
     modules = dict(module.named_modules())
     settings_of: dict[str, dict[str, Any]] = {}
@@ -78,7 +79,7 @@ def _check(path: str, module: nn.Module, settings: Any) -> None:
 
 
 def alter(module: nn.Module, altered: Mapping[str, Settings]) -> None:
-    """Sets the modules so, in place; their tensors stay the very same."""
+    """Changes the settings of the modules in place. Their tensors remain the same objects."""
     for path, settings in altered.items():
         layer: Any = module.get_submodule(path)
         if "stride" in settings:
@@ -92,7 +93,7 @@ def alter(module: nn.Module, altered: Mapping[str, Settings]) -> None:
 
 
 def _with_tensors_of(layer: Any, kind: Any) -> nn.Module:
-    """A layer of another class with the settings of a Conv2d and its very tensors."""
+    """A layer of another class with the settings of a Conv2d and the same tensor objects."""
     copy: Any = kind(
         layer.in_channels, layer.out_channels, layer.kernel_size, stride=layer.stride,
         padding=0 if kind is Conv2dSame else layer.padding, dilation=layer.dilation, groups=layer.groups,

@@ -1,8 +1,8 @@
-"""Which of torchvision's and timm's models have these tensors: told by names and shapes, without building them.
+"""Recognises torchvision's and timm's models by the names and shapes of their tensors, without building them.
 
-architectures.csv holds a row per model: how many tensors its trunk has, the sum of their hashes (by name and shape, and
-by shape alone), its last layers and its top modules. A sum does not depend on order, and a file's own last layer can be
-taken off it. `scripts/index_architectures.py` writes the table on the meta device.
+architectures.csv has one row per model: the number of tensors in its trunk, the sums of their hashes (by name and
+shape, and by shape alone), its last layers and its top modules. A sum does not depend on the order, and the last layer
+of a file can be subtracted from it. `scripts/index_architectures.py` writes the table on the meta device.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Architecture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Likeness:
-    """A model that the tensors may be of."""
+    """A model that the tensors may belong to."""
 
     library: str
     name: str
@@ -58,7 +58,7 @@ class Likeness:
 
 
 def row_of(library: str, name: str, shapes: Shapes, classes: int) -> Architecture:
-    """The row of a model that was built for a number of classes that occurs nowhere else in it."""
+    """The row of a model that was built with a number of classes that occurs nowhere else in it."""
     weights = {tensor: shape for tensor, shape in shapes.items() if not is_counter(tensor)}
     changing = [tensor for tensor, shape in weights.items() if classes in shape]
     trunk = {tensor: shape for tensor, shape in weights.items() if tensor not in changing}
@@ -74,10 +74,11 @@ def row_of(library: str, name: str, shapes: Shapes, classes: int) -> Architectur
 
 
 def recognise(shapes: Shapes) -> list[Likeness]:
-    """Models of these tensors: those that are equal; else those equal by shape; else the most alike, best first.
+    """Models with these tensors: exact matches, otherwise matches by shape, otherwise the most similar ones, best
+    first.
 
     Args:
-        shapes: every tensor's shape by its name, wrapper prefixes off.
+        shapes: the shape of every tensor by its name, without wrapper prefixes.
     """
     weights = {name: shape for name, shape in shapes.items() if not is_counter(name)}
     rows = table()
@@ -91,7 +92,7 @@ def table() -> tuple[Architecture, ...]:
 
 
 def row_cells(row: Architecture) -> list[str]:
-    """The row as the table has it."""
+    """The cells of the row in the table."""
     sums = (f"{row.by_name:016x}", f"{row.by_shape:016x}")
     return [row.library, row.name, str(row.tensors), *sums, " ".join(row.heads), " ".join(sorted(row.modules))]
 
@@ -142,7 +143,7 @@ def _equal(shapes: Shapes, rows: Sequence[Architecture]) -> Iterator[Likeness]:
 
 
 def _equal_in_shape(shapes: Shapes, rows: Sequence[Architecture]) -> Iterator[Likeness]:
-    """The last layer has another name here, so every linear layer is taken for it in turn."""
+    """Matches by shape. The last layer's name is unknown, so every linear layer is tried as the last one."""
     whole = _sum(map(_shaped, shapes.values()))
     without: dict[tuple[int, int], int | None] = {(len(shapes), whole): None}
     for name, weight in shapes.items():
@@ -160,7 +161,7 @@ def _equal_in_shape(shapes: Shapes, rows: Sequence[Architecture]) -> Iterator[Li
 
 
 def _alike(shapes: Shapes, rows: Sequence[Architecture]) -> list[Likeness]:
-    """Models with the same top modules and about as many tensors, built and compared tensor by tensor."""
+    """Models with the same top modules and a similar number of tensors, built and compared tensor by tensor."""
     modules = {name.partition(".")[0] for name in shapes}
 
     def promise(row: Architecture) -> float:

@@ -1,4 +1,4 @@
-"""The libraries' own models by name, with or without storage, and what the libraries say about them."""
+"""The libraries' models by name, with or without storage, and the metadata that the libraries provide about them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TORCHVISION_SIZE = {"vit_": "image_size", "maxvit_": "input_size"}
 
 @cache
 def model_names(library: Library) -> list[str]:
-    """Every classification model the library can build."""
+    """All classification models that the library can build."""
     if library is Library.torchvision:
         from torchvision import models
 
@@ -41,7 +41,8 @@ def model_names(library: Library) -> list[str]:
 
 
 def check_name(library: Library, name: str) -> None:
-    """Raises InputError with the nearest names unless the library knows this one (timm: a weights tag may follow)."""
+    """Raises InputError with the nearest names if the library does not have this model (timm: a weights tag may
+    follow)."""
     names = model_names(library)
     architecture, _, tag = name.partition(".") if library is Library.timm else (name, "", "")
     if architecture not in names:
@@ -64,9 +65,9 @@ def check_name(library: Library, name: str) -> None:
 
 
 def torchvision_weights(name: str, weights: str | None = None) -> Any:
-    """A member of torchvision's weights enum (url, transforms, meta); by default its DEFAULT. Downloads nothing.
+    """A member of torchvision's weights enum (url, transforms, meta), by default its DEFAULT. Downloads nothing.
 
-    Returns None where torchvision publishes none for this model.
+    Returns None if torchvision publishes no weights for this model.
 
     Raises:
         InputError: unknown model, or unknown `weights`.
@@ -87,9 +88,9 @@ def timm_cfg(name: str, weights: str | None = None) -> Any:
     """timm's pretrained configuration (a PretrainedCfg: url, hf_hub_id, input_size, mean, …). Downloads nothing.
 
     Args:
-        weights: the tag of a set of weights, where `name` has none.
+        weights: tag of the weights, if `name` has none.
 
-    Returns None where timm publishes nothing about this model.
+    Returns None if timm publishes nothing about this model.
     """
     import timm
 
@@ -99,7 +100,7 @@ def timm_cfg(name: str, weights: str | None = None) -> Any:
 
 
 def size_kwargs(library: Library, name: str, image_size: int) -> dict[str, Any]:
-    """Constructor arguments that fix the image size, for the models whose tensors depend on it; else none."""
+    """Constructor arguments for the image size, for models whose tensors depend on it; otherwise empty."""
     if library is Library.torchvision:
         for prefix, key in TORCHVISION_SIZE.items():
             if name.startswith(prefix):
@@ -130,12 +131,13 @@ def construct(
     device: str = "cpu",
     check: bool = True,
 ) -> nn.Module:
-    """The library's own model with its own last layer for `num_classes`, its weights at random.
+    """The library's own model with random weights and its own last layer for `num_classes` outputs.
 
     Args:
-        kwargs: the constructor's further arguments.
+        kwargs: further arguments of the constructor.
+        channels: channels of the images; other than 3 replaces the first convolution.
         device: "meta" builds names, shapes and dtypes without storage.
-        check: answer a refusal of the constructor's with InputError; False lets its own exception through.
+        check: turn an error of the constructor into an InputError; False: pass its own exception on.
 
     Raises:
         InputError: unknown name, or arguments that the constructor refuses.
@@ -169,7 +171,7 @@ def _construct(library: Library, name: str, kwargs: Mapping[str, Any], num_class
 
 
 def _replace_first_convolution(module: nn.Module, channels: int) -> None:
-    """The first convolution for another number of input channels; its values spread as the library's did."""
+    """Replaces the first convolution by one with another number of input channels, initialised like the library's."""
     path, first = next(
         (path, child)
         for path, child in module.named_modules()
@@ -203,14 +205,15 @@ def _refused(library: Library, name: str, kwargs: Mapping[str, Any], error: Exce
 
 
 def _reason(error: Exception) -> str:
-    """A KeyError says no more than the key."""
+    """The text of an error; a KeyError's text is only the key."""
     return f"{type(error).__name__}: {one_line(error)}" if isinstance(error, STUMBLES) else one_line(error)
 
 
 class _Valueless(TorchFunctionMode):
-    """Puts tensors that are made to be filled later on the meta device.
+    """Puts tensors that will be filled later on the meta device.
 
-    `torch.device("meta")` would also take arange and linspace, from which constructors read numbers (drop rates, say).
+    `torch.device("meta")` would also affect arange and linspace, from which constructors read numbers (drop rates,
+    say).
     """
 
     factories = frozenset(
@@ -233,13 +236,13 @@ WORDS = {"drop_path": "stochastic depth", "drop_rate": "dropout"}
 
 
 def drop_kwargs(backbone: BackboneConfig, kwargs: Mapping[str, Any]) -> dict[str, float]:
-    """The constructor's arguments for `drop_path` and `drop_rate`, where they are given.
+    """The constructor arguments for `drop_path` and `drop_rate`, if these are set.
 
     Args:
         kwargs: the constructor's other arguments.
 
     Raises:
-        InputError: a constructor that takes no such rate, or does nothing with it.
+        InputError: the constructor takes no such rate, or the rate has no effect.
     """
     rates: dict[str, float] = {}
     for key in WORDS:
@@ -265,7 +268,7 @@ def _argument(backbone: BackboneConfig, key: str, kwargs: Mapping[str, Any]) -> 
 
 
 def _has_effect(backbone: BackboneConfig, argument: str, kwargs: Mapping[str, Any]) -> bool:
-    """Whether two rates give two networks; a constructor that refuses the argument gives none."""
+    """Whether two rates give two different networks. A constructor that refuses the argument gives none."""
     try:
         low, high = (_numbers(backbone, {**kwargs, argument: rate}) for rate in (0.1, 0.3))
     except TypeError:
@@ -274,7 +277,7 @@ def _has_effect(backbone: BackboneConfig, argument: str, kwargs: Mapping[str, An
 
 
 def _numbers(backbone: BackboneConfig, kwargs: Mapping[str, Any]) -> dict[tuple[str, str], float]:
-    """Every fractional number that a module of the network keeps."""
+    """Every fractional number that a module of the network stores."""
     module: nn.Module = construct(backbone.library, backbone.name, kwargs, num_classes=2, device="meta", check=False)
     return {
         (path, name): value

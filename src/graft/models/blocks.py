@@ -1,4 +1,5 @@
-"""The blocks of a network's stages, and over which axes their outputs are pooled. Works on modules without storage."""
+"""The blocks of a network's stages, and the axes over which their outputs are pooled. Works on modules without
+storage."""
 
 from __future__ import annotations
 
@@ -33,10 +34,10 @@ class Tap:
 def find_taps(
     module: nn.Module, stages: Stages, taps: Taps, image_shape: tuple[int, int, int]
 ) -> tuple[list[Tap], tuple[int, ...]]:
-    """Where a network is tapped, in the order in which it runs, and the shape [1, …] of what enters its last layer.
+    """The modules to tap in the order of execution, and the shape [1, …] of the last layer's input.
 
     Args:
-        module: on the meta device.
+        module: a module on the meta device.
         image_shape: channels, height, width.
     """
     candidates = {path: stage.name for stage in stages.trunk for path in _candidates(module, stage)}
@@ -54,7 +55,8 @@ def find_taps(
 
 
 def pooled_axes(shape: Sequence[int]) -> tuple[int, ...]:
-    """Of what enters a last layer: none of a vector [B, C]; a map [B, C, H, W] enters a convolution."""
+    """The axes over which the last layer's input is pooled: none of a vector [B, C], the spatial ones of a feature map
+    [B, C, H, W]."""
     return {2: (), 3: tuple(TOKENS), 4: tuple(MAP)}[len(shape)]
 
 
@@ -68,19 +70,20 @@ def _tap(path: str, shape: tuple[int, ...], usual: list[int]) -> Tap:
 
 
 def _layout(shape: tuple[int, ...]) -> list[int] | None:
-    """Axes of a map, which is square: that tells where its channels are, unless it has as many as pixels in a row."""
+    """Axes of a feature map. Maps are square, which shows the channel axis unless there are as many channels as pixels
+    per row."""
     first, last = shape[2] == shape[3], shape[1] == shape[2]
     return None if first == last else MAP if first else MAP_CHANNELS_LAST
 
 
 def _usual_layout(shapes: Sequence[tuple[int, ...]]) -> list[int]:
-    """That of most of a network's maps, for those that do not tell."""
+    """The layout of most feature maps of a network, for those whose own layout is ambiguous."""
     layouts = Counter(tuple(layout) for shape in shapes if len(shape) == 4 and (layout := _layout(shape)))
     return list(layouts.most_common(1)[0][0]) if layouts else MAP
 
 
 def _candidates(module: nn.Module, stage: Stage) -> list[str]:
-    """Modules whose outputs may stand for a stage: its blocks, and the modules that it names."""
+    """Modules whose outputs may represent a stage: its blocks, and the modules that it names."""
     modules = dict(module.named_modules())
     blocks = [path for prefix in stage.prefixes for path in _blocks_at(module, prefix)]
     named = [_with_followers(module, prefix) for prefix in stage.prefixes if prefix in modules]
@@ -88,7 +91,7 @@ def _candidates(module: nn.Module, stage: Stage) -> list[str]:
 
 
 def _blocks_at(module: nn.Module, path: str) -> list[str]:
-    """Paths of the blocks in a stage's module, or the module itself where it is one; [] where it holds none."""
+    """Paths of the blocks in a stage's module, or the module itself if it is a block; [] if it contains none."""
     at = dict(module.named_modules()).get(path)
     if at is None:
         return []  # a bare parameter
@@ -102,7 +105,7 @@ def _blocks_at(module: nn.Module, path: str) -> list[str]:
 
 
 def _contained(container: nn.Module, path: str) -> list[str]:
-    """A container's blocks, if what it holds are blocks and not the layers of one."""
+    """The items of a container, if they are blocks and not the layers of a single block."""
     paths: list[str] = []
     for name, child in container.named_children():
         if not any(tensor_names(part) for part in child.children()):
@@ -120,12 +123,12 @@ def _is_container(module: nn.Module) -> bool:
 
 
 def _is_block(module: nn.Module) -> bool:
-    """More than a layer with its norm: at least two weights that are matrices or kernels."""
+    """Whether a module is more than a layer with its norm: it has at least two weights that are matrices or kernels."""
     return not _is_container(module) and sum(parameter.ndim > 1 for parameter in module.parameters()) > 1
 
 
 def _with_followers(module: nn.Module, path: str) -> str:
-    """A layer of a Sequential, or what follows it there without weights (its activation, its pooling)."""
+    """The last weightless layer that follows a layer in its Sequential (activation, pooling), or the layer itself."""
     parent, _, name = path.rpartition(".")
     above = module.get_submodule(parent)
     if not isinstance(above, nn.Sequential):
@@ -142,7 +145,8 @@ def _with_followers(module: nn.Module, path: str) -> str:
 def _outputs(
     module: nn.Module, paths: Mapping[str, str], head: str, image_shape: tuple[int, int, int]
 ) -> tuple[dict[str, tuple[int, ...]], tuple[int, ...]]:
-    """Shape of each module's output in the order of their last calls, tensors alone; and of what enters the head."""
+    """The shape of each module's output, tensors only, in the order of their last calls; and that of the head's
+    input."""
     shapes: dict[str, tuple[int, ...]] = {}
     entering: list[tuple[int, ...]] = []
 

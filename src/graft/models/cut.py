@@ -1,7 +1,7 @@
-"""Cuts a network in two at the end of a stage, by torch.fx; both halves share the network's tensors.
+"""Splits a network in two at the end of a stage, by torch.fx. Both parts share the network's tensors.
 
-Only what straddles the cut is traced: a module that lies on one side is called as a whole, so that `train()` and
-`eval()` mean in the second half what they mean in the network. What the traced code does in each mode is two graphs.
+Only modules that lie on both sides of the cut are traced. A module on one side is called as a whole, so `train()` and
+`eval()` have the same effect in the second part as in the network. The traced code exists as two graphs, one per mode.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TOLERANCE = 1e-5
 
 
 class Prefix(fx.GraphModule):
-    """The first half. It is frozen: it runs in eval mode and stays there."""
+    """The first part. It is frozen: it always runs in eval mode."""
 
     def train(self, mode: bool = True) -> Prefix:
         super().train(False)
@@ -30,7 +30,7 @@ class Prefix(fx.GraphModule):
 
 
 class Rest(nn.Module):
-    """The second half: what the network does with the prefix's output, in train and in eval mode."""
+    """The second part: the network after the prefix, in train and in eval mode."""
 
     def __init__(self, in_train: fx.GraphModule, in_eval: fx.GraphModule, inputs: int) -> None:
         super().__init__()
@@ -46,17 +46,18 @@ class Rest(nn.Module):
 def split(module: nn.Module, stages: Stages, after: str, *, example: Tensor | None = None) -> tuple[Prefix, Rest]:
     """Two modules with `rest(prefix(x)) == module(x)`.
 
-    The prefix ends with stage `after` and whatever follows it that has neither weights nor chance (an activation, a
-    pooling). It gives one tensor, or a tuple where several cross the cut. It is traced down to its layers where that
-    can be, so that a batch-norm can be folded into the convolution before it. Its modes are its own.
+    The prefix ends with stage `after`, including layers that follow it and have neither weights nor randomness (an
+    activation, a pooling). It returns one tensor, or a tuple if several tensors cross the cut. If possible, it is
+    traced down to its layers, so that a batch-norm can be folded into the convolution before it. It has its own
+    train/eval modes.
 
     Args:
-        module: stays as it is, its modes included; cut it on the device where it will remain.
+        module: remains unchanged, including its modes. Split it on the device where it will stay.
         after: name of a trunk stage.
-        example: images [B, C, H, W] to prove the cut on in eval mode.
+        example: images [B, C, H, W] on which the split is verified in eval mode.
 
     Raises:
-        InputError: not a trunk stage, or a network that cannot be cut there, with the reason.
+        InputError: `after` is not a trunk stage, or the network cannot be cut there, with the reason.
     """
     if after == HEAD:
         raise InputError(f"cut: expected a stage of the trunk ({', '.join(stages.names)}), received {HEAD!r}")
@@ -74,7 +75,7 @@ def split(module: nn.Module, stages: Stages, after: str, *, example: Tensor | No
 
 @dataclass(frozen=True, slots=True)
 class _Halves:
-    """A network's graph in each mode, divided, and the doubles that they were traced on."""
+    """A network's graph in each mode, divided, and the copies on which they were traced."""
 
     in_train: Cut
     in_eval: Cut
@@ -84,7 +85,7 @@ class _Halves:
         return fx.GraphModule(self.doubles[1], self.in_eval.prefix())
 
     def rest(self, module: nn.Module) -> Rest:
-        """Built on the network's own modules, so that their modes count."""
+        """The second part, built on the network's own modules, so that it follows their modes."""
         real = Whole(module)
         in_train, in_eval = (
             fx.GraphModule(targets(graph, real, double), graph)
@@ -96,7 +97,7 @@ class _Halves:
 
 
 def _fewest_crossings(module: nn.Module, sides: _Sides) -> _Halves:
-    """Traces as little as it can, and down to the layers where that fails or lets several values across the cut."""
+    """Traces as little as possible, and down to the layers if that fails or if several values cross the cut."""
     cuts: list[_Halves] = []
     failure = Untraceable()
     for whole in (sides.whole, sides.layer):
@@ -124,7 +125,7 @@ def _halves(module: nn.Module, sides: _Sides, whole: Callable[[str], bool]) -> _
 
 
 class _Sides:
-    """Which side of the cut a tensor, and so a module, lies on."""
+    """The side of the cut on which a tensor, and therefore a module, lies."""
 
     def __init__(self, module: nn.Module, stages: Stages, after: str) -> None:
         last = stages.index(after)
@@ -137,7 +138,8 @@ class _Sides:
                 self.under.setdefault(".".join(parts[:depth]), set()).add(late)
 
     def whole(self, path: str) -> bool:
-        """Whether a module is called as a whole; those around the head are not, lest its pooling land in the rest."""
+        """Whether a module is called as a whole. Modules around the head are not, so that their pooling does not end up
+        in the rest."""
         if any(head != path and covers(path, head) for head in self.heads):
             return False
         if path in self.heads and type(self.module.get_submodule(path)) is nn.Sequential:
@@ -145,11 +147,11 @@ class _Sides:
         return len(self.under.get(path, ())) < 2
 
     def layer(self, path: str) -> bool:
-        """Whether a module is called as a whole when all else is traced."""
+        """Whether a module is called as a whole when everything else is traced."""
         return is_layer(self.module.get_submodule(path))
 
     def of(self, node: fx.Node) -> bool | None:
-        """True for a call or a tensor after the cut, False for one before it, None for what owns no tensor."""
+        """True for a call or a tensor after the cut, False for one before it, None for a node without tensors."""
         if node.op not in ("call_module", "get_attr"):
             return None
         path = str(node.target).removeprefix(f"{ROOT}.")
@@ -160,9 +162,9 @@ class _Sides:
 
 
 def _to_layers(coarse: fx.GraphModule) -> Prefix:
-    """The same function in eval mode, traced to layers; as it is where a block does not let itself be traced.
+    """The same function in eval mode, traced down to layers. Unchanged if a block cannot be traced.
 
-    All or nothing: a block traced behind one that is not would see a symbol where that one gives it a list.
+    It is all or nothing: a block traced behind an untraced one would receive a symbol where it expects a list.
     """
     copied = double(coarse, training=False)
     try:
@@ -175,10 +177,10 @@ def _to_layers(coarse: fx.GraphModule) -> Prefix:
 
 
 def prove(module: nn.Module, prefix: nn.Module, rest: nn.Module, images: Tensor, after: str) -> float:
-    """By how much the halves' logits differ from the network's in eval mode.
+    """The largest difference between the logits of the two parts and those of the network in eval mode.
 
     Raises:
-        InputError: by more than rounding.
+        InputError: the difference exceeds rounding errors.
     """
     parts = {part: part.training for part in (*module.modules(), *rest.modules())}
     try:

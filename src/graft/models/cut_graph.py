@@ -1,4 +1,4 @@
-"""Divides a traced network between what a prefix can compute once and what must run on in training. Pure on graphs."""
+"""Divides a traced network into a prefix that can be computed once and a rest that runs in training. Pure on graphs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CHANCE = ("drop", "stochastic", "bernoulli", "rand")
 
 
 class Cut:
-    """A graph in two parts, and the values that go from the first to the second.
+    """A graph in two parts, and the values that pass from the first to the second.
 
     Args:
         graph: images in, logits out.
@@ -39,11 +39,11 @@ class Cut:
 
     @property
     def signature(self) -> tuple[str, ...]:
-        """What crosses, in words that do not depend on how nodes are numbered."""
+        """The values that cross the cut, in a form that does not depend on the numbering of nodes."""
         return tuple(f"{node.op} {node.target}" for node in self.crossing)
 
     def prefix(self) -> fx.Graph:
-        """Images to what crosses: a tensor, or a tuple."""
+        """The graph from images to the values that cross the cut: a tensor, or a tuple."""
         new, copies = fx.Graph(), dict[fx.Node, fx.Node]()
         wanted = _ancestors(self.front)
         for node in self.graph.nodes:
@@ -55,7 +55,8 @@ class Cut:
         return new
 
     def rest(self) -> fx.Graph:
-        """What crosses (an argument each) to logits. What does not come from the images is computed here too."""
+        """The graph from the values that cross the cut (one argument each) to logits. It also computes values that do
+        not depend on the images."""
         new, copies = fx.Graph(), dict[fx.Node, fx.Node]()
         for number, node in enumerate(self.crossing):
             copies[node] = new.placeholder(f"features_{number}")
@@ -80,9 +81,10 @@ class Cut:
     def _divide(
         self, early: Sequence[fx.Node], core: set[fx.Node], *, tail: bool
     ) -> tuple[set[fx.Node], list[fx.Node]]:
-        """The prefix's nodes and which of them cross.
+        """The prefix's nodes, and those of them that cross the cut.
 
-        The prefix is what its weights need and, as a tail, what follows them with neither weights nor chance.
+        The prefix consists of what its weights need and, with `tail`, of following nodes with neither weights nor
+        randomness.
         """
         early_nodes: set[fx.Node] = set()
         for node in early:
@@ -106,11 +108,11 @@ class Cut:
         return early_nodes, [node for node in self.graph.nodes if node in crossing]
 
     def _takes_constant(self, node: fx.Node) -> bool:
-        """Whether a step combines the images with what does not come from them (a position embedding)."""
+        """Whether a node combines the images with values that do not depend on them (a position embedding)."""
         return any(source not in self.fed for source in node.all_input_nodes)
 
     def _by_chance(self, node: fx.Node) -> bool:
-        """Whether a step is random in training."""
+        """Whether a node is random in training."""
         if node.op == "call_module":
             names = [type(part).__name__ for part in self.module_of(str(node.target)).modules()]
         else:
@@ -119,7 +121,7 @@ class Cut:
 
 
 def _reached(graph: fx.Graph, start: Callable[[fx.Node], bool]) -> set[fx.Node]:
-    """Nodes that start, and all that depend on them."""
+    """The starting nodes, and all nodes that depend on them."""
     nodes: set[fx.Node] = set()
     for node in graph.nodes:
         if start(node) or any(source in nodes for source in node.all_input_nodes):
@@ -128,7 +130,7 @@ def _reached(graph: fx.Graph, start: Callable[[fx.Node], bool]) -> set[fx.Node]:
 
 
 def _ancestors(nodes: Iterable[fx.Node]) -> set[fx.Node]:
-    """Nodes and all they depend on."""
+    """The nodes, and all nodes that they depend on."""
     ancestors: set[fx.Node] = set()
     open_ends = list(nodes)
     while open_ends:
@@ -140,7 +142,7 @@ def _ancestors(nodes: Iterable[fx.Node]) -> set[fx.Node]:
 
 
 def _numbers(graph: fx.Graph) -> set[fx.Node]:
-    """Sizes of tensors, and what is computed from sizes alone."""
+    """Sizes of tensors, and values that depend only on sizes."""
     nodes: set[fx.Node] = set()
     for node in graph.nodes:
         asks_shape = node.op == "call_function" and node.target is getattr and node.args[1] in ("shape", "ndim")
@@ -153,7 +155,7 @@ def _numbers(graph: fx.Graph) -> set[fx.Node]:
 
 
 def _drop_checks(graph: fx.Graph, numbers: set[fx.Node]) -> None:
-    """Removes assertions about shapes, and sizes that only they used."""
+    """Removes assertions about shapes, and sizes that only they use."""
     for node in reversed(list(graph.nodes)):
         if not node.users and (getattr(node.target, "__name__", "") == "_assert" or node in numbers):
             graph.erase_node(node)

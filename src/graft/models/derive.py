@@ -1,4 +1,4 @@
-"""Stages and head of a backbone that declares none, read off its module tree. Works on modules without storage."""
+"""Derives stages and head from the module tree of a backbone that declares none. Works on modules without storage."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SHOWN = 120  # letters of why a forward pass failed
 
 
 def derive_heads(build: Callable[[int], nn.Module], name: str) -> tuple[str, ...]:
-    """Paths of the modules whose tensors change shape with the class count.
+    """Paths of the modules whose tensors depend on the number of classes.
 
     Args:
-        build: class count to a module without storage.
+        build: makes a module without storage for a number of classes.
 
     Raises:
-        InputError: nothing changes.
+        InputError: no tensor depends on it.
     """
     few, many = (_shapes(build(classes)) for classes in (7, 11))
     changed = [tensor for tensor in few | many if few.get(tensor) != many.get(tensor)]
@@ -43,13 +43,13 @@ def derive_heads(build: Callable[[int], nn.Module], name: str) -> tuple[str, ...
 
 
 def call_order(module: nn.Module, image_size: int, channels: int, say: Callable[[str], None]) -> dict[str, int]:
-    """Module path to its place in the order of first calls, from a forward pass without storage.
+    """The position of each module path in the order of first calls, from a forward pass without storage.
 
-    A module's tree says what belongs together, but not always in what order it runs. {} where an operation of the
-    model has no form without storage; the order of definition is then the best there is.
+    A module tree shows which modules belong together, but not always the order in which they run. The result is {} if
+    the model has an operation that does not work without storage; the order of definition is the best guess then.
 
     Args:
-        say: is told so.
+        say: receives a message in this case.
     """
     order: dict[str, int] = {}
 
@@ -79,9 +79,11 @@ def call_order(module: nn.Module, image_size: int, channels: int, say: Callable[
 
 
 def derive_stages(module: nn.Module, heads: Sequence[str], order: Mapping[str, int]) -> Stages:
-    """Ordered stages: a chain of blocks, what runs before it in `stem`, what runs after it in the last.
+    """Ordered stages: the blocks of a chain, with `stem` for whatever runs before it; what runs after it joins the
+    last.
 
-    Siblings numbered alike from 1 or more (layer1 … layer4) keep their names; other blocks are called stage1, stage2, …
+    Siblings numbered consecutively from 1 or more (layer1 … layer4) keep their names. Other blocks are called stage1,
+    stage2, …
     """
     tree = _Tree(module, tuple(heads), order)
     stem, units = _chain(tree, "")
@@ -110,18 +112,18 @@ class _Tree:
         return self.module.get_submodule(path)
 
     def direct(self, path: str) -> list[str]:
-        """Tensors that belong to a module itself."""
+        """Tensors that a module holds itself."""
         own = (name for name in tensor_names(self.at(path)) if "." not in name)
         return [_join(path, name) for name in own] if path not in self.heads else []
 
     def size(self, path: str) -> int:
-        """Values in the trunk's parameters and buffers under a path."""
+        """The number of values in the trunk's parameters and buffers below a path."""
         at = self.at(path)
         tensors = [*at.named_parameters(prefix=path), *at.named_buffers(prefix=path)]
         return sum(tensor.numel() for name, tensor in tensors if not any(covers(head, name) for head in self.heads))
 
     def children(self, path: str) -> list[str]:
-        """Children that hold trunk tensors, in the order in which they first run (then of definition)."""
+        """Children that hold trunk tensors, in the order of their first calls (then of definition)."""
         paths = [_join(path, name) for name, _ in self.at(path).named_children()]
         paths = [child for child in paths if self.size(child) and child not in self.heads]
         places: dict[str, float] = {}
@@ -133,12 +135,12 @@ class _Tree:
         return sorted(paths, key=lambda child: (self.holds_head(child), places[child]))
 
     def composite(self, path: str) -> bool:
-        """Whether a module has parts of its own with tensors (a block, not a layer)."""
+        """Whether a module has submodules with tensors (a block, not a layer)."""
         return any(tensor_names(child) for child in self.at(path).children())
 
 
 def _chain(tree: _Tree, path: str) -> tuple[list[str], list[list[str]]]:
-    """Splits what is under a path into what runs first and the blocks of a chain, each a list of prefixes."""
+    """Splits the modules below a path into those that run first and the blocks of a chain, each a list of prefixes."""
     children = tree.children(path)
     stem, units = tree.direct(path), list[list[str]]()
     family = _family(tree, children)
@@ -162,7 +164,7 @@ def _chain(tree: _Tree, path: str) -> tuple[list[str], list[list[str]]]:
 
 
 def _family(tree: _Tree, children: Sequence[str]) -> list[str]:
-    """Siblings numbered alike (layer1 … layer4) that hold much of what is here."""
+    """Siblings with consecutive numbers (layer1 … layer4) that hold much of this subtree."""
     families: dict[str, list[str]] = {}
     for child in children:
         match = NUMBERED.fullmatch(child.rpartition(".")[2])
@@ -174,7 +176,8 @@ def _family(tree: _Tree, children: Sequence[str]) -> list[str]:
 
 
 def _containers(tree: _Tree, path: str, children: Sequence[str]) -> list[str]:
-    """Children to split: chains of blocks, else chains of layers, else whatever holds nearly everything."""
+    """Children to split: chains of blocks, otherwise chains of layers, otherwise whichever child holds nearly
+    everything."""
     body = [child for child in children if not tree.holds_head(child)]
     whole = sum(tree.size(child) for child in body)
     here = tree.at(path)
@@ -190,7 +193,7 @@ def _containers(tree: _Tree, path: str, children: Sequence[str]) -> list[str]:
 
 
 def _trunk_parts(tree: _Tree, path: str) -> list[str]:
-    """What is not head under a module that holds the head."""
+    """The parts that do not belong to the head, below a module that contains the head."""
     parts = tree.direct(path)
     for child in tree.children(path):
         parts += _trunk_parts(tree, child) if tree.holds_head(child) else [child]
@@ -202,12 +205,12 @@ def _append(stem: list[str], units: list[list[str]], prefixes: Sequence[str]) ->
 
 
 def _is_norm(tree: _Tree, path: str) -> bool:
-    """A layer of vectors only, which belongs to the layer before it."""
+    """Whether a layer has only vectors; it then belongs to the layer before it."""
     return not tree.composite(path) and all(parameter.dim() <= 1 for parameter in tree.at(path).parameters())
 
 
 def _numbered_alike(names: Sequence[str], first: int = 0) -> bool:
-    """Whether the last parts of names are one word with consecutive numbers, from `first` or more."""
+    """Whether the last parts of the names are the same word with consecutive numbers, from `first` or more."""
     matches = [NUMBERED.fullmatch(name.rpartition(".")[2]) for name in names]
     parts = [(match[1], int(match[2])) for match in matches if match]
     if not parts or len(parts) != len(names) or len({word for word, _ in parts}) > 1:

@@ -1,4 +1,4 @@
-"""The hash by which frozen tensors are proven not to have moved, and by which a cache knows a prefix."""
+"""Hashes that verify that frozen tensors have not changed, and by which a cache identifies a prefix."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def fingerprint(module: nn.Module, names: Iterable[str] | None = None) -> str:
-    """One sha256 over the named parameters and buffers (null: all of them), names included."""
+    """One SHA-256 over the named parameters and buffers (None: all of them), including their names."""
     return combined(digests(module, tensors(module) if names is None else names))
 
 
 def digests(module: nn.Module, names: Iterable[str]) -> dict[str, str]:
-    """sha256 of each named tensor's dtype, shape and values' bytes; memory layout does not enter."""
+    """SHA-256 of the dtype, shape and bytes of each named tensor, independent of its memory layout."""
     values = tensors(module)
     return {name: digest(values[name]) for name in sorted(names)}
 
@@ -32,7 +32,7 @@ def combined(digest_by_name: Mapping[str, str]) -> str:
 
 
 def digest(tensor: torch.Tensor) -> str:
-    """sha256 of one tensor's dtype, shape and values' bytes."""
+    """SHA-256 of one tensor's dtype, shape and bytes."""
     plain = tensor.detach().cpu().contiguous()
     sha = hashlib.sha256(f"{plain.dtype} {tuple(plain.shape)} ".encode())
     sha.update(memoryview(cast(Any, plain.reshape(-1).view(torch.uint8).numpy())))
@@ -40,6 +40,6 @@ def digest(tensor: torch.Tensor) -> str:
 
 
 def structure_hash(module: nn.Module) -> str:
-    """SHA-256 over what the module prints of itself (kinds, strides, epsilons) and the code of traced graphs."""
+    """SHA-256 over the printed form of a module (layer types, strides, epsilons) and the code of traced graphs."""
     codes = [part.code for part in module.modules() if isinstance(part, fx.GraphModule)]
     return hashlib.sha256(_ADDRESS.sub("", "\n".join([repr(module), *codes])).encode()).hexdigest()

@@ -1,4 +1,5 @@
-"""New last layers. `install_head` mutates a library's model: it puts one in place and leaves the rest as it was."""
+"""New last layers. `install_head` mutates a library's model: it replaces the last layer and leaves everything else
+unchanged."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm1d, "layer"
 
 
 class DropoutLinear(nn.Linear):
-    """The library's last layer behind dropout, under the same tensor names."""
+    """The library's last layer after dropout, with the same tensor names."""
 
     def __init__(self, layer: nn.Linear, p: float) -> None:
         super().__init__(layer.in_features, layer.out_features, "bias" in layer.state_dict(), device="meta")
@@ -39,7 +40,7 @@ class DropoutLinear(nn.Linear):
 
 
 class DropoutConv1x1(nn.Conv2d):
-    """The library's last layer, where that is a 1x1 convolution, behind dropout, under the same tensor names."""
+    """The library's last layer after dropout, if it is a 1×1 convolution, with the same tensor names."""
 
     def __init__(self, layer: nn.Conv2d, p: float) -> None:
         super().__init__(layer.in_channels, layer.out_channels, 1, bias=layer.bias is not None, device="meta")
@@ -50,10 +51,10 @@ class DropoutConv1x1(nn.Conv2d):
 
 
 def describe_head(backbone: BackboneConfig, head: HeadConfig, heads: Sequence[str]) -> dict[str, Any]:
-    """What `install_head` needs, in values that JSON holds; `at` is where the head will be.
+    """The arguments of `install_head` as JSON values; `at` is the path of the head.
 
     Raises:
-        InputError: settings that this kind of head does not take, or a head that cannot stand in this backbone.
+        InputError: this kind of head does not take the settings, or does not fit this backbone.
     """
     _check_settings(head)
     described: dict[str, Any] = {"kind": head.kind.value, "at": heads[0]}
@@ -87,15 +88,15 @@ def install_head(
     stages: Stages | None = None,
     image_shape: tuple[int, int, int] | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """Mutates the library's model: puts the described head in place. A linear head is the library's own last layer.
+    """Mutates the library's model: installs the described head. A linear head is the library's own last layer.
 
     Args:
-        stages: the model's; needed, as the next, while `described` does not say what reaches the head.
-        image_shape: channels, height, width that enter.
+        stages: the model's stages; like `image_shape`, needed if `described` lacks the shape of the head's input.
+        image_shape: channels, height and width of the images.
 
     Returns:
-        The model with the head (of head=stages another module, with the same tensors), and `described`, with what
-        reaches the head (`width`, and `map` for [B, C, H, W] rather than [B, C]).
+        The model with the head (for head=stages another module with the same tensors), and `described` with the
+        head's input (`width`, and `map` for [B, C, H, W] rather than [B, C]).
     """
     kind, path = HeadKind(described["kind"]), described["at"]
     if kind is HeadKind.none:
@@ -139,7 +140,7 @@ MLP_KEYS = ("hidden", "dropout", "activation", "norm")
 def mlp_layers(
     width: int, num_classes: int, *, hidden: Sequence[int], dropout: float, activation: str, norm: str
 ) -> OrderedDict[str, nn.Module]:
-    """Per hidden width: linear, norm, activation, dropout; then the last linear layer."""
+    """For each hidden width: linear, norm, activation, dropout; then the last linear layer."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for number, wide in enumerate(hidden, start=1):
         layers[f"linear{number}"] = nn.Linear(width, wide)
@@ -177,8 +178,8 @@ def _check_settings(head: HeadConfig) -> None:
 
 
 def _start_small(layer: nn.Module) -> None:
-    """Logits near zero at first, whatever the library's initialisation: timm's EfficientNet gives a head of 2 classes
-    weights of ±0.7, and a first loss of 6 instead of ln 2."""
+    """Initialises a layer so that logits start near zero, whatever the library's initialisation: timm's EfficientNet
+    gives a head of 2 classes weights of ±0.7, and a first loss of 6 instead of ln 2."""
     weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
     if isinstance(weight, Tensor):
         nn.init.trunc_normal_(weight, std=HEAD_STD)
@@ -198,7 +199,7 @@ def _with_dropout(layer: nn.Module, path: str, p: float) -> nn.Module:
 
 
 def _entering(module: nn.Module, path: str, image_shape: tuple[int, int, int]) -> tuple[int, bool]:
-    """Width of what reaches a module, and whether it is a map [B, C, H, W] rather than a vector [B, C]."""
+    """The width of a module's input, and whether it is a feature map [B, C, H, W] rather than a vector [B, C]."""
     layer = module.get_submodule(path)
     if isinstance(layer, nn.Linear):
         return layer.in_features, False

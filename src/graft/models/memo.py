@@ -1,6 +1,6 @@
-"""What a pass has shown of a network's structure, kept for this process's next run of the same network.
+"""Remembers what a pass has shown of a network's structure, for this process's next run with the same network.
 
-Such a pass takes hundreds of small calls of Python's; the trials of a sweep would ask the same again and again.
+Such a pass makes hundreds of small Python calls, and the trials of a sweep would repeat it again and again.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Answer = TypeVar("Answer")
 
 
 def once_for(network: Network, find: Callable[[], Answer], question: str, *of: object) -> Answer:
-    """What `find` says, asked once for a network of that structure.
+    """The result of `find`, computed once for a network with this structure.
 
     Args:
-        find: a function of the network's structure, of the question and of what it is about, and of nothing else. An
-            error of its is not kept.
-        of: values whose `repr` tells them apart.
+        find: a function that depends only on the network's structure, the question and `of`. Its errors are not
+            remembered.
+        of: values that are identified by their `repr`.
     """
     tensors = [(name, tuple(tensor.shape)) for name, tensor in network.module.state_dict().items()]
     about = [question, network.build, network.head, tensors, [repr(each) for each in of]]

@@ -1,4 +1,4 @@
-"""Backbone and head as one network: the library's own model, with the new head where its last layer was."""
+"""Backbone and head as one network: the library's own model, with the new head in place of its last layer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from graft.models.stages import HEAD, Stages, check_partition, declared_stages, 
 
 @dataclass(slots=True, kw_only=True)
 class Network:
-    """A model ready for weights, and what is known about it."""
+    """A model that is ready for weights, and its metadata."""
 
     module: nn.Module
     """The library's model with the new head; every tensor of the trunk keeps the library's name."""
@@ -40,7 +40,7 @@ class Network:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every parameter and buffer, by the library's names."""
+        """All parameters and buffers, by the library's names."""
         return tensor_names(self.module)
 
 
@@ -56,17 +56,17 @@ def build_network(
     seed: int = 0,
     device: str = "cpu",
 ) -> Network:
-    """Builds the network with random weights, the same for the same seed; the caller's random state is left alone.
+    """Builds the network with random weights, the same for the same seed. The caller's random state is not changed.
 
     Args:
-        channels: of the images; other than 3 changes the first convolution.
+        channels: channels of the images; other than 3 changes the first convolution.
         image_size: side in pixels; None: the donor's.
-        crop_fraction: share of each side that the centre crop keeps; None: the donor's.
-        reduced_jpeg: its preprocessing decodes large JPEGs at a smaller scale.
-        device: "meta" builds names, shapes and dtypes without storage, and checks that images of this size go through.
+        crop_fraction: fraction of each side that the centre crop keeps; None: the donor's.
+        reduced_jpeg: whether the preprocessing decodes large JPEGs at a reduced size.
+        device: "meta" builds names, shapes and dtypes without storage, and checks the image size by a forward pass.
 
     Raises:
-        InputError: anything wrong with backbone, head, channels or size.
+        InputError: backbone, head, channels or image size are invalid.
     """
     preprocess = preprocess_for(
         backbone, channels=channels, image_size=image_size, crop_fraction=crop_fraction, reduced_jpeg=reduced_jpeg
@@ -115,9 +115,9 @@ def build_network(
 
 
 def with_values(network: Network, seed: int) -> Network:
-    """The network that one on the meta device describes, on the CPU, its weights at random.
+    """A network on the CPU with random weights, as described by one on the meta device.
 
-    The head's values do not depend on how many the trunk drew.
+    The head's values do not depend on how many random numbers the trunk used.
     """
     with seeded(seed):
         module = plain_model(network.build)
@@ -127,7 +127,7 @@ def with_values(network: Network, seed: int) -> Network:
 
 
 def take_trunk(network: Network, other: Network) -> None:
-    """Mutates a network: gives it copies of all tensors but the head's of another network with the same trunk."""
+    """Mutates a network: copies all tensors except the head's from another network with the same trunk."""
     trunk = other.module.state_dict()
     own = network.module.state_dict()
     head = {name for name in own if network.stages.stage_of(name) == HEAD}
@@ -135,7 +135,7 @@ def take_trunk(network: Network, other: Network) -> None:
 
 
 def network_for(config: NetworkConfig, classes: int, *, device: str = "cpu") -> Network:
-    """The network that a config describes, for so many classes. Raises InputError as `build_network` does."""
+    """The network of a config, for the given classes. Raises InputError as `build_network` does."""
     return build_network(
         backbone_for_donor(config.backbone, config.donor), config.head, num_classes=classes, channels=config.channels,
         image_size=config.image_size, crop_fraction=config.crop_fraction, reduced_jpeg=config.reduced_jpeg,
@@ -144,7 +144,8 @@ def network_for(config: NetworkConfig, classes: int, *, device: str = "cpu") -> 
 
 
 def with_donor_preprocess(network: Network, config: NetworkConfig, own: PreprocessConfig | None) -> Network:
-    """The network that gets its images as the donor's own file says; what the user gave stays, and so does the size."""
+    """The network with the preprocessing of the donor's file. The user's settings and the image size take
+    precedence."""
     if own is None:
         return network
     preprocess = preprocess_for(
@@ -156,10 +157,10 @@ def with_donor_preprocess(network: Network, config: NetworkConfig, own: Preproce
 
 
 def plain_model(build: Mapping[str, Any]) -> nn.Module:
-    """The library's own model that a network's `build` describes, on the CPU, its weights at random.
+    """The library's own model for a network's `build` record, on the CPU, with random weights.
 
-    Layers that `build` has altered are altered. With head=linear and head=none it loads the network's state dict with
-    strict=True.
+    The layers that `build` lists as altered are altered. With head=linear and head=none it loads the network's state
+    dict with strict=True.
     """
     module = construct(
         Library(build["library"]),
@@ -173,13 +174,13 @@ def plain_model(build: Mapping[str, Any]) -> nn.Module:
 
 
 def rebuild(build: Mapping[str, Any], head: Mapping[str, Any], *, import_code: bool = False) -> nn.Module:
-    """The network's module again, head included, from what a model's record holds; its weights at random.
+    """The network's module with its head, from a model's record, with random weights.
 
     Args:
-        import_code: head=custom imports the module class that the record names. Only for records that one trusts.
+        import_code: for head=custom, import the module class in the record. Only for trusted records.
 
     Raises:
-        InputError: a custom head without `import_code`.
+        InputError: the head is custom and `import_code` is false.
     """
     if HeadKind(head["kind"]) is HeadKind.custom and not import_code:
         raise InputError(
@@ -192,14 +193,14 @@ def rebuild(build: Mapping[str, Any], head: Mapping[str, Any], *, import_code: b
 
 @contextmanager
 def seeded(seed: int) -> Generator[None]:
-    """Runs a block under a seed and gives the CPU's random state back afterwards."""
+    """Runs a block under a seed, and then restores the CPU's random state."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
 
 
 def _heads(backbone: BackboneConfig, bare: nn.Module, build: Mapping[str, Any]) -> tuple[str, ...]:
-    """Module paths of the last layer (or layers), declared or found."""
+    """Module paths of the last layer (or layers), declared or derived."""
     if backbone.head is None:
         library, kwargs, channels = backbone.library, build["kwargs"], build["channels"]
         return derive_heads(
@@ -230,7 +231,8 @@ def _stages(
 
 
 def _check_forward(network: Network, image_shape: tuple[int, int, int]) -> None:
-    """Sends two images without values through, so that the plan answers a size that the backbone does not take."""
+    """Passes two images without values through the network, so that the plan reports an image size that the backbone
+    does not take."""
     training = network.module.training
     try:
         with torch.no_grad():

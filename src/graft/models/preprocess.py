@@ -1,4 +1,4 @@
-"""How images must look when they enter a network: as its donor saw them."""
+"""The preprocessing of images for a network, as its donor was trained with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:
-    """Resize the shorter edge to image_size / crop_fraction, crop the centre, scale to 0 … 1, normalise."""
+    """Resizes the shorter edge to image_size / crop_fraction, crops the centre, scales to [0, 1] and normalises."""
 
     image_size: int
     """Side of the square that enters the network, in pixels."""
@@ -36,7 +36,7 @@ class Preprocess:
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Preprocess:
-        """From what dataclasses.asdict made of one, through JSON or not."""
+        """A Preprocess from the result of dataclasses.asdict, also after a round trip through JSON."""
         values = dict(record)
         return cls(mean=tuple(values.pop("mean")), std=tuple(values.pop("std")), **values)
 
@@ -49,10 +49,10 @@ def preprocess_for(
     crop_fraction: float | None = None,
     reduced_jpeg: bool = False,
 ) -> Preprocess:
-    """The donor's preprocessing (the backbone's YAML over what its library publishes), for these channels and size.
+    """The donor's preprocessing (the backbone's YAML over the library's values), for the given channels and size.
 
     Raises:
-        InputError: a mean or std for another number of channels, or an unknown interpolation.
+        InputError: mean or std has another number of channels, or the interpolation is unknown.
     """
     published, own = published_preprocess(backbone), backbone.published.preprocess
     mean = tuple(own.mean) if own.mean is not None else published.mean
@@ -81,10 +81,10 @@ def preprocess_for(
 
 
 def for_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """A mean or std per channel, for another number of channels.
+    """Means or standard deviations for another number of channels.
 
-    One channel gets the average, for a grey image carries what each colour would have; channel n of more than three
-    gets that of colour n mod 3, as the first layer's weights are repeated.
+    One channel gets the average, because a grey image has the same value in each colour. With more than three, channel
+    n gets the value of colour n mod 3, in the same way as the weights of the first layer are repeated.
     """
     if len(values) == channels:
         return tuple(float(value) for value in values)
@@ -94,7 +94,7 @@ def for_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
 
 
 def published_preprocess(backbone: BackboneConfig) -> Preprocess:
-    """What the library says of its published weights; ImageNet's usual preprocessing where it says nothing."""
+    """The library's preprocessing for its published weights; ImageNet's usual preprocessing if the library has none."""
     if backbone.library is Library.torchvision:
         return _of_torchvision(backbone)
     cfg = timm_cfg(backbone.name, backbone.published.weights)

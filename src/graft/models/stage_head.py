@@ -1,7 +1,7 @@
-"""head=stages: one linear layer on the pooled outputs of every block, beside what entered the library's last layer.
+"""head=stages: one linear layer on the pooled outputs of every block and on the input of the library's last layer.
 
-The network is the library's model as torch.fx follows it in eval mode, its blocks called as they are, so that every
-tensor keeps the library's name. Pooling and joining have no weights: a cut after the last stage leaves a vector.
+The network is the library's model traced by torch.fx in eval mode. Its blocks are called as they are, so every tensor
+keeps the library's name. Pooling and concatenation have no weights, so a cut after the last stage leaves a vector.
 [Evci et al. 2022, Head2Toe]
 """
 
@@ -21,10 +21,10 @@ from graft.models.tracing import ROOT, Tracer, Untraceable, Whole, double, targe
 
 
 class StagesNetwork(fx.GraphModule):
-    """A library's model whose last layer takes the pooled outputs of its blocks; the trunk is in eval mode for good."""
+    """A library's model whose last layer takes the pooled outputs of its blocks. The trunk always runs in eval mode."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StagesNetwork:
-        """fx makes every buffer of a copy a persistent one."""
+        """Corrects the copy, in which fx makes every buffer persistent."""
         copied: Any = super().__deepcopy__(memo)
         _match_buffers(copied, self)
         return copied
@@ -33,14 +33,14 @@ class StagesNetwork(fx.GraphModule):
 def describe_taps(
     module: nn.Module, stages: Stages, head: Mapping[str, Any], image_shape: tuple[int, int, int]
 ) -> dict[str, Any]:
-    """What `tap` needs, in values that JSON holds: each tapped module with the axes and statistics of its pooling.
+    """The arguments of `tap` as JSON values: each tapped module with the axes and statistics of its pooling.
 
     Args:
-        module: on the meta device.
-        head: `statistics` (mean, std, max) and `taps` (block or stage), as the config has them.
+        module: a module on the meta device.
+        head: `statistics` (mean, std, max) and `taps` (block or stage), as in the config.
 
     Raises:
-        InputError: nothing to tap, or images that the network does not take.
+        InputError: there is nothing to tap, or the network does not take images of this shape.
     """
     statistics = list(head["statistics"])
     try:
@@ -71,10 +71,10 @@ def describe_taps(
 
 
 def tap(module: nn.Module, head: Mapping[str, Any], *, num_classes: int) -> StagesNetwork:
-    """The network of a library's model, whose tensors it takes over, with a new linear layer.
+    """The network made from a library's model, which shares its tensors, with a new linear layer.
 
     Raises:
-        InputError: torch.fx cannot follow the model so far.
+        InputError: torch.fx cannot trace the model far enough.
     """
     at, rows = head["at"], head["taps"]
     on_meta = next(module.parameters()).is_meta
@@ -106,9 +106,8 @@ def tap(module: nn.Module, head: Mapping[str, Any], *, num_classes: int) -> Stag
 
 
 def columns_of(head: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Of the values that reach a head=stages: `last`, which the library's own last layer would take; `blocks`, the
-    pooled ones; and `all`.
-    """
+    """Column indices of the inputs of a head=stages: `last`, the input of the library's own last layer; `blocks`, the
+    pooled outputs; and `all`."""
     own, width = head["last"], head["width"]
     start = width - own["width"]
     return {
@@ -119,7 +118,7 @@ def columns_of(head: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def head_in_words(head: Mapping[str, Any], build: Mapping[str, Any]) -> str:
-    """What stands in plan, card and report of a network with this head's record; "" of other heads."""
+    """A description for plan, card and report of a network with this head record; "" for other heads."""
     if head.get("kind") != HeadKind.stages.value:
         return ""
     pooled, name = ", ".join(map(str, head.get("statistics", []))), build.get("name")
@@ -131,9 +130,9 @@ def head_in_words(head: Mapping[str, Any], build: Mapping[str, Any]) -> str:
 
 
 def alike(a: Tensor, b: Tensor, head_of_a: Mapping[str, Any], head_of_b: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """What enters the last layers of two networks of one trunk, so that they can be compared.
+    """The inputs of the last layers of two networks with the same trunk, so that they can be compared.
 
-    Of a network with head=stages that is what entered the library's own last layer, beside one with another head.
+    For a network with head=stages beside one with another head, this is the input of the library's own last layer.
     """
     first, second = head_of_a.get("last"), head_of_b.get("last")
     if dict(head_of_a) == dict(head_of_b) or not (first or second):
@@ -142,26 +141,28 @@ def alike(a: Tensor, b: Tensor, head_of_a: Mapping[str, Any], head_of_b: Mapping
 
 
 def _last_entered(entering: Tensor, own: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> Tensor:
-    """[B, C]: the mean of a map; the last columns of all that enters where the network has head=stages."""
+    """[B, C]: the mean of a feature map, or the last columns if the network has head=stages."""
     if own:
         return entering[:, entering.shape[1] - own["width"] :][:, : own["width"] // len(own["statistics"])]
     return entering.mean(other["axes"]) if other and other["axes"] else entering
 
 
 def _of_places(statistics: Sequence[str], places: int) -> list[str]:
-    """One value is its own mean and greatest, and has no spread."""
+    """The statistics for this many places: a single value is its own mean and maximum, and has no standard
+    deviation."""
     return list(statistics) if places > 1 else ["mean"]
 
 
 def _is_leaf(path: str, paths: Sequence[str]) -> bool:
-    """Whether a module is called as it is: all but those around a tap."""
+    """Whether a module is called as a whole: every module except those around a tap."""
     return path != ROOT and not any(path != inner and covers(path, inner) for inner in paths)
 
 
 def _pool(
     graph: fx.Graph, whole: nn.Module, rows: Sequence[Mapping[str, Any]], last: Mapping[str, Any], at: str
 ) -> None:
-    """Pools behind each tap at once, lest the map be kept, and has the head take all of it and give the answer."""
+    """Pools right after each tap, so that the feature map need not be kept, and connects the head to all pooled
+    outputs."""
     calls = {str(node.target).removeprefix(f"{ROOT}."): node for node in graph.nodes if node.op == "call_module"}
     missing = [path for path in (*(row["module"] for row in rows), at) if path not in calls]
     if missing:
@@ -192,7 +193,8 @@ def _pool(
 
 
 def _statistics(graph: fx.Graph, node: fx.Node, row: Mapping[str, Any]) -> list[fx.Node]:
-    """[B, C] of each statistic. The spread is squared in place: fresh memory would take longer than the arithmetic."""
+    """[B, C] for each statistic. The deviation is squared in place: allocating memory would take longer than the
+    arithmetic."""
     axes = list(row["axes"])
     mean = graph.call_function(torch.mean, (node, axes), {"keepdim": True})
     outputs: list[fx.Node] = []
@@ -206,7 +208,7 @@ def _mean(graph: fx.Graph, _node: fx.Node, mean: fx.Node, _axes: list[int]) -> f
 
 
 def _std(graph: fx.Graph, node: fx.Node, mean: fx.Node, axes: list[int]) -> fx.Node:
-    """Over N, not N - 1. torch.std takes several times as long on a CPU."""
+    """The standard deviation over N, not N - 1. torch.std takes several times as long on a CPU."""
     deviation = graph.call_function(torch.sub, (node, mean))
     squared = graph.call_method("square_", (deviation,))
     return graph.call_function(torch.sqrt, (graph.call_function(torch.mean, (squared, axes)),))
@@ -230,7 +232,8 @@ def _is_dropout(whole: nn.Module, node: fx.Node) -> bool:
 
 
 def _complete(own: nn.Module, library: nn.Module) -> None:
-    """Everything of the library's in its order, what the graph does not call (an auxiliary classifier) included."""
+    """Adds all modules of the library's model in their order, including those that the graph does not call (an
+    auxiliary classifier)."""
     for name, child in library.named_children():
         present = getattr(own, name, None)
         if present is None:
@@ -247,7 +250,7 @@ def _complete(own: nn.Module, library: nn.Module) -> None:
 
 
 def _match_buffers(own: nn.Module, like: nn.Module) -> None:
-    """Buffers that a state dict leaves out are left out here too."""
+    """Makes the same buffers non-persistent as in the library's model."""
     for path, part in like.named_modules():
         saved = {name for name in part.state_dict() if "." not in name}
         for name, _ in part.named_buffers(recurse=False):

@@ -1,4 +1,4 @@
-"""Ordered stages: which piece of the network each tensor belongs to. Pure functions of names."""
+"""Ordered stages: the part of the network that each tensor belongs to. Pure functions of names."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ HEAD = "head"
 
 
 def covers(prefix: str, name: str) -> bool:
-    """Whether a module-name prefix covers a tensor: `layer1` covers `layer1.0.conv1.weight`, not `layer10.weight`."""
+    """Whether a module-name prefix covers a tensor: `layer1` covers `layer1.0.conv1.weight`, but not
+    `layer10.weight`."""
     return name == prefix or name.startswith(f"{prefix}.")
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A named piece of the trunk: the tensors that its module-name prefixes cover."""
+    """A named part of the trunk: the tensors that its module-name prefixes cover."""
 
     name: str
     prefixes: tuple[str, ...]
@@ -56,7 +57,7 @@ class Stages:
         return self.names.index(name)
 
     def stage_of(self, tensor: str) -> str:
-        """Name of the stage that a tensor belongs to; "head" for the head's.
+        """Name of the stage that a tensor belongs to; "head" for the head's tensors.
 
         Raises:
             InputError: no stage covers it.
@@ -78,7 +79,7 @@ class Stages:
         return tuple(name for name in names if self.stage_of(name) == stage)
 
     def without(self, prefixes: Sequence[str]) -> Stages:
-        """The same stages less what lies under `prefixes`; a stage left with nothing goes."""
+        """The same stages without the tensors under `prefixes`; empty stages are removed."""
         trunk = []
         for stage in self.trunk:
             left = tuple(own for own in stage.prefixes if not any(covers(prefix, own) for prefix in prefixes))
@@ -88,7 +89,7 @@ class Stages:
 
 
 def declared_stages(declared: Mapping[str, Sequence[str]], heads: Sequence[str]) -> Stages:
-    """Stages as a backbone's YAML writes them."""
+    """The stages declared in a backbone's YAML."""
     if HEAD in declared:
         raise InputError(
             f"backbone.stages: expected stages of the trunk, received one called {HEAD!r}; try another name"
@@ -97,10 +98,10 @@ def declared_stages(declared: Mapping[str, Sequence[str]], heads: Sequence[str])
 
 
 def check_partition(stages: Stages, names: Sequence[str]) -> None:
-    """Every tensor in exactly one stage, every prefix with a tensor.
+    """Checks that every tensor is in exactly one stage, and that every prefix covers a tensor.
 
     Raises:
-        InputError: all that is wrong, at once.
+        InputError: lists all violations at once.
     """
     faults: list[str] = []
     owners = [(stage.name, prefix) for stage in stages.trunk for prefix in stage.prefixes]
@@ -138,13 +139,13 @@ def is_counter(name: str) -> bool:
 
 
 def beside(name: str, leaf: str) -> str:
-    """The name of another tensor of the same layer: `bn.weight`, `bias` gives `bn.bias`."""
+    """The name of another tensor of the same layer: `bn.weight` and `bias` give `bn.bias`."""
     layer, dot, _ = name.rpartition(".")
     return f"{layer}{dot}{leaf}"
 
 
 def tensors(module: nn.Module) -> dict[str, torch.Tensor]:
-    """The module's parameters and buffers themselves, under every name each goes by."""
+    """The module's parameters and buffers themselves, under all their names."""
     return {
         **dict(module.named_parameters(remove_duplicate=False)),
         **dict(module.named_buffers(remove_duplicate=False)),
@@ -152,12 +153,12 @@ def tensors(module: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def tensor_names(module: nn.Module) -> tuple[str, ...]:
-    """Every parameter and buffer name, non-persistent buffers and every name of a shared tensor included."""
+    """All names of parameters and buffers, including non-persistent buffers and every name of a shared tensor."""
     return tuple(tensors(module))
 
 
 def aliases(module: nn.Module) -> list[tuple[nn.Parameter, tuple[str, ...]]]:
-    """Each parameter once, by identity, with every name it goes by (tied parameters have several)."""
+    """Each parameter once, by identity, with all its names (tied parameters have several)."""
     named: dict[int, tuple[nn.Parameter, list[str]]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
         named.setdefault(id(parameter), (parameter, []))[1].append(name)

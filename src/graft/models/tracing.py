@@ -1,4 +1,4 @@
-"""torch.fx as graft uses it: the caller says which modules stay whole."""
+"""graft's use of torch.fx: the caller decides which modules are not traced into."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _REASONS = (TypeError, ValueError, RuntimeError, AttributeError, LookupError, As
 
 
 class Untraceable(Exception):
-    """The network does not let itself be followed, copied or divided. Any other error is a mistake of graft's."""
+    """The network cannot be traced, copied or divided. Any other error is a bug in graft."""
 
 
 class Whole(nn.Module):
-    """A network as a module of one argument, so that what else its forward takes keeps its defaults."""
+    """A network as a module with one argument, so that other arguments of its forward keep their defaults."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Whole(nn.Module):
 
 
 class Tracer(fx.Tracer):
-    """Calls a module as one step where `whole` says so."""
+    """Does not trace into modules for which `whole` is true."""
 
     def __init__(self, whole: Callable[[nn.Module, str], bool]) -> None:
         modules: Any = (math, torchvision.ops)  # torch annotates a tuple of one
@@ -45,10 +45,10 @@ class Tracer(fx.Tracer):
         self._own_mistake = False
 
     def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
-        """As `torch.fx.Tracer.trace`.
+        """Like `torch.fx.Tracer.trace`.
 
         Raises:
-            Untraceable: the forward does what symbols cannot.
+            Untraceable: the forward does something that is impossible with symbols.
         """
         try:
             return super().trace(root, concrete_args)
@@ -65,17 +65,18 @@ class Tracer(fx.Tracer):
 
 
 def is_layer(module: nn.Module) -> bool:
-    """One step of computation: a module of torch's own, or one that holds all its tensors itself, or holds none."""
+    """Whether a module is a single step of computation: one of torch's own, or one that holds all its tensors itself,
+    or none."""
     if type(module).__module__.startswith("torch.nn.") and not isinstance(module, nn.Sequential):
         return True
     return type(module) in _opaque_modules() or not any(tensor_names(child) for child in module.children())
 
 
 def double(module: nn.Module, training: bool) -> nn.Module:
-    """A copy in one mode that shares every parameter and buffer: tracing may leave its symbols in a module's caches.
+    """A copy in one mode that shares every parameter and buffer. Tracing may leave symbols in a module's caches.
 
     Raises:
-        Untraceable: something in the module does not let itself be copied.
+        Untraceable: something in the module cannot be copied.
     """
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     try:
@@ -88,7 +89,7 @@ def double(module: nn.Module, training: bool) -> nn.Module:
 
 
 def targets(graph: fx.Graph, real: nn.Module, double: nn.Module) -> dict[str, Any]:
-    """What a graph calls and reads, from the real network; what tracing itself put down, from the double."""
+    """The modules and tensors that a graph uses, from the real network; those that tracing added, from the copy."""
     named = {str(node.target) for node in graph.nodes if node.op in ("call_module", "get_attr")}
     return {name: _at(real, name, _at(double, name, None)) for name in sorted(named)}
 
