@@ -1,1 +1,1 @@
-"""What is computed once: the store, the folder that runs share, and the engine that computes it."""
+"""Cached features: the store, the folder that runs share, and the inference engine that computes them."""

@@ -1,7 +1,7 @@
-"""The frozen prefix's output, computed once per image and kept: training starts at the cut.
+"""Computes the output of the frozen prefix once per image and caches it, so that training starts at the cut.
 
-A row of the store is what the prefix makes of one image (or of one augmented view of it). An entry's key is the hash of
-everything that a row depends on, so nothing is ever looked up that was computed from something else.
+A row of the store is the prefix's output for one image, or for one augmented view of it. The key of an entry is a hash
+of everything that a row depends on, so a lookup never returns rows that were computed from something else.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ Progress = Callable[[int, int], None]
 
 
 class PartImages(Protocol):
-    """One part's images, as `datamodule.DataModule.images` gives them."""
+    """The images of one part, as returned by `datamodule.DataModule.images`."""
 
     @property
     def identities(self) -> Sequence[str]:
-        """One an image, in ASCII, by which its file is known; equal ones share a row."""
+        """One ASCII string per image that identifies its file. Images with equal strings share a row."""
         ...
 
     @property
     def columns(self) -> Mapping[str, torch.Tensor]:
-        """target, label, index: a row an image."""
+        """target, label, index: one row per image."""
         ...
 
     @property
     def random(self) -> bool:
-        """Whether an image looks otherwise in another epoch."""
+        """Whether an image looks different in another epoch."""
         ...
 
     def __getitem__(self, key: tuple[int, ...]) -> dict[str, Any]:
@@ -52,13 +52,13 @@ class PartImages(Protocol):
 
 
 class FeatureCache:
-    """Features by part, from the store where it has them, else computed and stored.
+    """Features by part, read from the store or computed and stored.
 
     Args:
-        batch_size: images per forward while computing; the rows do not depend on it beyond rounding.
-        num_workers: loader processes while computing.
-        threads: that compute; None: as many as elsewhere.
-        progress: told of the rows computed.
+        batch_size: images per forward pass while computing; it affects the rows only by rounding.
+        num_workers: number of loader processes while computing.
+        threads: number of threads while computing; None: as many as elsewhere.
+        progress: receives the number of rows computed so far.
     """
 
     def __init__(
@@ -88,13 +88,13 @@ class FeatureCache:
         """The features of every part's images, as datasets that take the same keys as the parts' images do.
 
         Args:
-            prefix: images [B, C, H, W] to features [B, …], as `models.inference.engine` makes it. It is called in the
-                mode that it is in, and only where the store does not have the rows.
-            channels_last: the memory order in which the network takes its features (`trainer.channels_last`).
+            prefix: maps images [B, C, H, W] to features [B, …], such as an `Engine`. It is called in its
+                current mode, and only if the store does not have the rows.
+            channels_last: the memory format in which the network takes its features (`trainer.channels_last`).
 
         Raises:
-            InputError: random images without views; or the entry would exceed `cache.max_gb`, and nothing is written.
-            RunFailed: the prefix gives two answers to one question, or NaN; or an image can no longer be read.
+            InputError: the images are random but have no views, or the entry exceeds `cache.max_gb`; nothing is written.
+            RunFailed: the prefix gives two different outputs for one input, or NaN; or an image can no longer be read.
         """
         layout = _lay_out(parts, ingredients.views)
         key = ingredients.key(layout.digest)
@@ -109,10 +109,10 @@ class FeatureCache:
     def find(
         self, parts: Mapping[str, PartImages], ingredients: Ingredients, *, channels_last: bool = True
     ) -> dict[str, FeatureDataset] | None:
-        """What `build` would give, where the store has it; no prefix is needed for it.
+        """The result of `build` if the store has it; no prefix is needed.
 
         Raises:
-            InputError: random images without views.
+            InputError: the images are random but have no views.
         """
         layout = _lay_out(parts, ingredients.views)
         entry = self.folder.open(ingredients.key(layout.digest))
@@ -151,17 +151,17 @@ def _datasets(
 
 
 def estimate(shape: tuple[int, ...], *, rows: int, dtype: str) -> int:
-    """Bytes on disk of the features of so many images.
+    """Size on disk, in bytes, of the features.
 
     Args:
-        shape: of one image's.
-        rows: images, each training image counted once a view.
+        shape: shape of one image's features.
+        rows: number of images, with each training image counted once per view.
     """
     return entry_bytes((rows, *shape), dtype, {})
 
 
 def feature_shape(prefix: nn.Module, image_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Of one image's features, as they are stored; a prefix on the meta device computes nothing.
+    """The shape of one image's stored features. A prefix on the meta device computes nothing.
 
     Args:
         image_shape: [C, H, W].
@@ -173,15 +173,15 @@ def feature_shape(prefix: nn.Module, image_shape: tuple[int, ...]) -> tuple[int,
 
 
 def row_count(*, train: int, others: int, views: int) -> int:
-    """Rows of an entry: the training images once a view, the others once."""
+    """Number of rows of an entry: one per view for training images, and one for each of the others."""
     return train * max(views, 1) + others
 
 
 def check_cut(cut: str | None) -> str:
-    """What `models.inference.frozen_prefix` found, once it is known to be a place to cut at.
+    """The result of `features.engine.frozen_prefix`, after checking that there is a stage to cut at.
 
     Raises:
-        InputError: nothing to keep.
+        InputError: there is nothing to cache.
     """
     if cut is None:
         raise InputError(
@@ -193,7 +193,7 @@ def check_cut(cut: str | None) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Layout:
-    """Which row holds what."""
+    """The contents of each row."""
 
     rows: dict[str, torch.Tensor]  # part → row of each image, [n], or of each view, [views, n]
     names: tuple[str, ...]  # the parts
@@ -215,7 +215,7 @@ class _Pictures(Dataset[torch.Tensor]):
         return part[(epoch, index)]["image"]
 
     def __getitems__(self, rows: Sequence[int]) -> list[torch.Tensor] | RunFailed:
-        """A failure is handed back: raised in a worker it would arrive buried in the worker's traceback."""
+        """Returns a failure instead of raising it: raised in a worker, it would be buried in the worker's traceback."""
         try:
             return [self[row] for row in rows]
         except RunFailed as failure:
@@ -233,7 +233,7 @@ def _stack(images: list[torch.Tensor] | RunFailed) -> torch.Tensor | RunFailed:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """What an entry's rows are computed from."""
+    """The source of an entry's rows."""
 
     prefix: nn.Module
     pictures: _Pictures
@@ -241,7 +241,8 @@ class _Rows:
     dtype: torch.dtype
 
     def shape(self) -> tuple[int, ...]:
-        """Of all rows together; the first image shows that of one, and that the prefix gives the same answer twice."""
+        """Shape of all rows together. The first image shows the shape of one row, and that the prefix is
+        deterministic."""
         probe = self.pictures[0][None].to(self.device)  # [1, C, H, W]
         with torch.inference_mode():
             first, again = self.prefix(probe), self.prefix(probe)
@@ -250,7 +251,7 @@ class _Rows:
         return (len(self.pictures), *pack(first).shape[1:])
 
     def compute(self, images: torch.Tensor, start: int) -> torch.Tensor:
-        """The rows of these images, the first of which is row `start`."""
+        """The rows of these images, of which the first is row `start`."""
         with torch.inference_mode():
             rows = pack(self.prefix(images.to(self.device, non_blocking=True)).to(self.dtype))
         finite = rows.reshape(len(rows), -1).isfinite().all(dim=1)
@@ -268,10 +269,10 @@ class _Rows:
 
 
 def _lay_out(parts: Mapping[str, PartImages], views: int) -> _Layout:
-    """A row per distinct image, in the order of their identities; then, by view and index, those of a random part.
+    """One row per distinct image, sorted by identity, followed by the rows of a random part by view and index.
 
-    The order has nothing of the parts in it, so runs that split the same images otherwise share the entry. A view
-    depends on its image's index as well, so views are known by their part's whole list.
+    The order does not depend on the parts, so runs that split the same images differently share the entry. A view also
+    depends on its image's index, so views are identified by the complete list of their part.
     """
     names = tuple(parts)
     random = [name for name in names if parts[name].random]

@@ -1,4 +1,5 @@
-"""The folder that runs, trials and users share: each entry computed by one process, and never more than the limit."""
+"""The cache folder that runs, trials and users share. Each entry is computed by one process, and the size limit is
+never exceeded."""
 
 from __future__ import annotations
 
@@ -50,9 +51,9 @@ class CacheFolder:
     """Entries by key below one folder.
 
     Args:
-        max_gb: the folder's files never take more than this (1 GB = 10^9 bytes).
+        max_gb: upper limit of the folder's size (1 GB = 10^9 bytes).
         resident_bytes: entries of at most this size are read into memory when opened.
-        say: takes a line for the person who waits.
+        say: receives a message for the user who waits.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class CacheFolder:
         self._damaged: set[str] = set()
 
     def open(self, key: str) -> StoredRows | None:
-        """The entry, or None where there is none or it is damaged (which is said)."""
+        """The entry, or None if there is none or if it is damaged (with a message)."""
         try:
             return open_entry(self.path, key, resident_bytes=self.resident_bytes)
         except Damaged as damage:
@@ -77,10 +78,10 @@ class CacheFolder:
     def open_or_write(
         self, key: str, *, shape: tuple[int, ...], dtype: str, record: Mapping[str, Any], fill: Callable[[Writer], None]
     ) -> StoredRows:
-        """The entry; where it is missing or damaged, `fill` appends its rows, in one process however many ask at once.
+        """The entry. If it is missing or damaged, `fill` appends its rows, in only one process however many ask for it.
 
         Raises:
-            InputError: it would exceed the limit or the disk, or the folder cannot be written. Nothing is written.
+            InputError: it would exceed the limit or the disk, or the folder is not writable. Nothing is written.
         """
         entry = self.open(key)
         if entry is not None:
@@ -105,7 +106,7 @@ class CacheFolder:
         return entry
 
     def check_room(self, need: int, *, replaced: tuple[Path, ...] = ()) -> None:
-        """Raise InputError unless `need` more bytes fit under the limit and on the disk."""
+        """Raises InputError unless `need` more bytes fit under the limit and on the disk."""
         total = sum(status.st_size for path, status in self._files() if path not in replaced)
         if total + need > self.max_gb * GB:
             raise InputError(
@@ -123,7 +124,7 @@ class CacheFolder:
             )
 
     def entries(self) -> list[Listed]:
-        """Every entry, the most recently used first; unusable ones with the reason."""
+        """Every entry, most recently used first. Unusable entries have a reason."""
         listing: list[Listed] = []
         for path, status in self._files():
             header, fault, writer = None, "", ""
@@ -141,9 +142,10 @@ class CacheFolder:
         return sorted(listing, key=lambda listed: listed.used, reverse=True)
 
     def prune(self, *, max_gb: float | None = None, older_than_days: float | None = None) -> list[Listed]:
-        """Remove unusable entries, those unused for so long, and then the longest unused until the rest fits.
+        """Removes unusable entries, entries unused for this long, and then the least recently used ones until the rest
+        fits.
 
-        What another process is writing at this moment stays. Runs that have an entry open keep reading it.
+        Entries that another process is writing are kept. Runs that have an entry open can continue to read it.
         """
         removed: list[Listed] = []
         left = self.entries()
@@ -163,7 +165,7 @@ class CacheFolder:
             return is_ours
 
     def _files(self) -> list[tuple[Path, os.stat_result]]:
-        """Entries and what is being written, less what another process removes or seals at this moment."""
+        """Entries and unfinished files, except those that another process removes or finishes at this moment."""
         files: list[tuple[Path, os.stat_result]] = []
         for path in sorted(self.path.glob("*")):
             if path.suffix in (SUFFIX, PARTIAL):
@@ -183,7 +185,8 @@ class CacheFolder:
             ) from error
 
     def _claim(self, key: str, shape: tuple[int, ...], dtype: str, record: Mapping[str, Any]) -> Writer:
-        """The writer of a new entry, its bytes claimed; one process at a time weighs what fits."""
+        """The writer of a new entry, with its disk space reserved. Only one process at a time checks the available
+        space."""
         leftovers = (self.path / f"{key}{PARTIAL}", entry_path(self.path, key))  # half-written; damaged
         with exclusive(self.path / f"folder{LOCK}", waiting=self._waiting):
             present = tuple(path for path in leftovers if path.exists())
@@ -201,13 +204,13 @@ class CacheFolder:
 
 @contextmanager
 def exclusive(path: Path, *, waiting: Callable[[str], None] | None) -> Generator[bool]:
-    """Hold the lock of that file, which the kernel releases when its holder dies, however it dies.
+    """Holds the lock of the file. The kernel releases it when its holder dies, however it dies.
 
     Args:
-        waiting: told once who holds the lock, if one must wait. None: do not wait.
+        waiting: called once with the holder of the lock if it is necessary to wait. None: do not wait.
 
     Yields:
-        Whether the lock is held; False only where one must not wait.
+        Whether the lock is held; False only without waiting.
     """
     lock = FileLock(path, setting="cache.dir")
     is_ours = lock.try_acquire()

@@ -1,4 +1,4 @@
-"""Stored features as a dataset: a whole batch is one gather, so that an epoch costs what its arithmetic costs."""
+"""Stored features as a dataset. A batch is a single gather, so an epoch costs little more than its arithmetic."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from graft.features.store import StoredRows
 
 
 def pack(features: torch.Tensor) -> torch.Tensor:
-    """Features as rows are stored: [B, C, H, W] as [B, H, W, C], so that a gathered batch is channels-last as it is."""
+    """Features in the layout of stored rows: [B, C, H, W] as [B, H, W, C], so that a gathered batch is
+    channels-last."""
     return features.permute(0, 2, 3, 1) if features.ndim == 4 else features
 
 
 def unpack(rows: torch.Tensor) -> torch.Tensor:
-    """What `pack` packed; a view."""
+    """The inverse of `pack`, as a view."""
     return rows.permute(0, 3, 1, 2) if rows.ndim == 4 else rows
 
 
 class FeatureRows:
-    """Features [N, D], read a block at a time: they may be mapped from a file that memory would not hold.
+    """Features [N, D], read block by block: they may be mapped from a file that does not fit into memory.
 
     Args:
-        stored: as the store has them, [rows, …].
-        rows_N: the store's row of each.
-        dtype: features are given in this type, whatever they are stored in.
-        columns: of the D features, those that count; None: all.
+        stored: features as in the store, [rows, …].
+        rows_N: the row of the store for each image.
+        dtype: type of the returned features, whatever the stored type.
+        columns: indices of the features to use; None: all D.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class FeatureRows:
 
     @property
     def width(self) -> int:
-        """Of what is stored of one image."""
+        """Number of stored values per image."""
         return self.stored[:1].numel()
 
     def __len__(self) -> int:
@@ -54,23 +55,23 @@ class FeatureRows:
         return features if self.columns is None else features[:, self.columns]
 
     def only(self, columns: torch.Tensor) -> FeatureRows:
-        """With these of the features alone."""
+        """The same rows with only these columns."""
         return FeatureRows(self.stored, self.rows_N, self.dtype, columns)
 
 
 class FeatureDataset(Dataset[dict[str, torch.Tensor]]):
-    """Takes keys (epoch, index[, draw]); gives the image's features with its columns (target, label, index).
+    """For keys (epoch, index[, draw]), returns the features of the images with their columns (target, label, index).
 
     Give a loader `collate_fn=as_batched` and `num_workers=0`: there is nothing to decode, and a batch is one gather.
-    Of several views, epoch e has view e modulo their number, so that as many epochs as there are views see what they
-    would see without a store; a sample's second draw within an epoch has the next view.
+    With several views, epoch e uses view e modulo their number, so the first epochs see the same images as without a
+    store. A sample's second draw within an epoch uses the next view.
 
     Args:
-        rows: the store's row of each image, [n], or of each view of it, [views, n].
-        columns: a row an image.
-        channels_last: the memory order of [B, C, H, W] features, which is the network's (`trainer.channels_last`): a
+        rows: the row of the store for each image, [n], or for each view of it, [views, n].
+        columns: tensors with one row per image.
+        channels_last: memory format of [B, C, H, W] features, which is the network's (`trainer.channels_last`): a
             dropout at the cut draws its mask in that order. They are stored channels-last, so False costs a copy.
-        dtype: features are given in this type, whatever they are stored in.
+        dtype: type of the returned features, whatever the stored type.
     """
 
     def __init__(
@@ -96,14 +97,14 @@ class FeatureDataset(Dataset[dict[str, torch.Tensor]]):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one image's features."""
+        """Shape of one image's features."""
         return tuple(unpack(self.entry.tensor[:1]).shape[1:])
 
     def __len__(self) -> int:
         return self.rows.shape[1]
 
     def whole(self) -> FeatureRows:
-        """Every view of every image as a vector, a view after the other."""
+        """All views of all images as vectors, one view after the other."""
         return FeatureRows(self.entry.tensor, self.rows.reshape(-1), self.dtype)
 
     def __getitem__(self, key: tuple[int, ...]) -> dict[str, Any]:

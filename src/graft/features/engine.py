@@ -1,6 +1,7 @@
-"""The frozen prefix as an inference engine: which stages it is, and a copy that runs as fast as the device allows.
+"""The frozen prefix as an inference engine: which stages it consists of, and a copy that runs as fast as the device
+allows.
 
-The network's own tensors are only read. What is exported, hashed and accounted for is the network; an engine is not.
+The network's own tensors are only read. Exports, hashes and the ledger refer to the network, never to an engine.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 
 
 def frozen_prefix(stages: Stages, names: Iterable[str], frozen: Collection[str]) -> str | None:
-    """The last of the leading stages whose every tensor is frozen, or None where the first stage already trains.
+    """The last of the leading stages whose tensors are all frozen. None if the first stage already trains.
 
     Args:
         names: every tensor of the network, parameters and buffers.
-        frozen: those that no phase (or not the present one) trains or moves.
+        frozen: the tensors that no phase (or not the current one) trains or changes.
     """
     moving = {stages.stage_of(name) for name in names if name not in frozen}
     last = None
@@ -51,7 +52,7 @@ def frozen_prefix(stages: Stages, names: Iterable[str], frozen: Collection[str])
 
 
 def fast_precision(device: torch.device | str = "cpu") -> torch.dtype:
-    """bfloat16 where the device multiplies matrices of it in hardware, else float32."""
+    """bfloat16 if the device multiplies bfloat16 matrices in hardware, otherwise float32."""
     if torch.device(device).type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     capabilities = torch.cpu.get_capabilities()
@@ -60,7 +61,8 @@ def fast_precision(device: torch.device | str = "cpu") -> torch.dtype:
 
 
 def training_dtype(precision: str, device: torch.device | str) -> torch.dtype:
-    """In which an engine computes for layers that train so (32-true, bf16-mixed or 16-mixed, or auto: not said)."""
+    """The dtype of an engine in front of layers that train in this precision (32-true, bf16-mixed, 16-mixed, or auto:
+    unset)."""
     return fast_precision(device) if precision.endswith("-mixed") else torch.float32
 
 
@@ -68,7 +70,7 @@ class Engine(nn.Module):
     """A folded copy of a prefix: images in, float32 features out, channels-last and without autograd.
 
     Args:
-        micro_batch: images per forward; larger batches are cut into pieces of it. None: never.
+        micro_batch: images per forward pass; larger batches are split. None: never.
     """
 
     def __init__(self, folded: nn.Module, *, precision: torch.dtype, micro_batch: int | None) -> None:
@@ -83,7 +85,7 @@ class Engine(nn.Module):
         return description(self.precision)
 
     def train(self, mode: bool = True) -> Engine:
-        """An engine stays in eval mode; there is nothing in it to train."""
+        """Does nothing: an engine stays in eval mode."""
         return super().train(False)
 
     @torch.no_grad()
@@ -96,15 +98,15 @@ class Engine(nn.Module):
 
 
 def description(precision: torch.dtype) -> str:
-    """What a feature's record says of an engine that computed it."""
+    """The entry in a feature's record for an engine of this precision."""
     return f"folded, {str(precision).removeprefix('torch.')}"
 
 
 def engine(prefix: nn.Module, *, precision: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Engine:
-    """`fold(prefix)` on that device, in that precision.
+    """`fold(prefix)` on the given device in the given precision.
 
-    On a CPU it takes a few images at a time: activations then stay in the cache and are not fetched from fresh pages
-    (efficientnet_lite0 at 224 pixels, 2 threads: 32 images in 1.2 s as 4 times 8, in 1.8 s at once).
+    On a CPU, it processes a few images at a time, so that activations stay in the processor's cache instead of fresh
+    memory pages (efficientnet_lite0 at 224 pixels, 2 threads: 32 images in 1.2 s as 4 times 8, in 1.8 s at once).
     """
     micro_batch = _CPU_MICRO_BATCH if torch.device(device).type == "cpu" else None
     folded = fold(prefix).to(device)
@@ -114,15 +116,15 @@ def engine(prefix: nn.Module, *, precision: torch.dtype = torch.float32, device:
 def proven_engine(
     prefix: nn.Module, example: torch.Tensor, *, precision: torch.dtype, device: torch.device | str
 ) -> Engine:
-    """An engine that has given the prefix's own features for the example.
+    """An engine that has been verified to give the prefix's features for the example.
 
     Args:
-        example: images, where the prefix is.
-        precision: of the engine.
-        device: where the engine is to run.
+        example: images, on the device of the prefix.
+        precision: precision of the engine.
+        device: device on which the engine will run.
 
     Raises:
-        InputError: it computes something else (statistics so large that folding them leaves nothing of the digits).
+        InputError: the features differ (the statistics may be so large that folding loses all digits).
     """
     running = engine(prefix, precision=precision, device=device)
     with torch.no_grad(), full_float32(example.device):
@@ -136,11 +138,11 @@ def proven_engine(
 
 
 def fold(prefix: nn.Module) -> nn.Module:
-    """A copy in eval mode and channels-last with every batch-norm that follows a convolution folded into it.
+    """A copy in eval mode and channels-last, with every batch-norm that follows a convolution folded into it.
 
-    `prefix(x)` in eval mode and `fold(prefix)(x)` agree within 1e-4 of the largest value (factors are computed in
+    `prefix(x)` in eval mode and `fold(prefix)(x)` agree within 1e-4 of the largest value (the factors are computed in
     float64). Parameters and buffers of `prefix` are neither changed nor shared. It must be traceable by torch.fx, as
-    what `models.cut.split` returns is.
+    the result of `models.cut.split` is.
     """
     copied = copy.deepcopy(prefix).eval().requires_grad_(False)
     graph = copied.graph if isinstance(copied, fx.GraphModule) else _Tracer().trace(copied)
@@ -165,14 +167,14 @@ def fold(prefix: nn.Module) -> nn.Module:
 
 
 class _Tracer(fx.Tracer):
-    """Keeps each convolution and norm whole, the libraries' own kinds of them too."""
+    """Does not trace into convolutions and norms, including the libraries' own kinds."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, (*_CONVOLUTIONS, *_NORMS)) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _foldable(node: fx.Node, modules: Mapping[str, nn.Module], uses: Counter[Any]) -> fx.Node | None:
-    """The convolution (or linear layer) before a norm, where it feeds that norm alone and each is used once."""
+    """The convolution (or linear layer) before a norm, if only the norm uses its output and each is used once."""
     before = node.args[0] if node.op == "call_module" and node.args else None
     if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) != 1:
         return None
@@ -199,7 +201,7 @@ def _fold_norm(layer: Any, norm: Any) -> None:
 
 
 def _activation_of(norm: nn.Module) -> nn.Module | None:
-    """What a norm does after normalising, where it does more (timm's norm-and-activation in one module)."""
+    """The activation that a norm applies after normalising, if it has one (timm's norm-and-activation modules)."""
     if not isinstance(norm, BatchNormAct2d):
         return None
     parts: tuple[Any, ...] = (norm.drop, norm.act)

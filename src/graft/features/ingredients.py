@@ -1,4 +1,4 @@
-"""What a stored feature depends on, and the hash of it."""
+"""Everything that a stored feature depends on, and its hash."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LIBRARIES = ("torch", "torchvision", "timm", "pillow")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ingredients:
-    """Everything but the images that a row depends on."""
+    """Everything that a row depends on, except the images."""
 
     weights: str
     """`fingerprint` of the prefix."""
@@ -61,10 +61,11 @@ class Ingredients:
         seed: int,
         engine: str,
     ) -> Ingredients:
-        """For a run: what counts of the network (the class count and the head do not) and of the config.
+        """The ingredients for a run: the relevant parts of the network (not the number of classes or the head) and of
+        the config.
 
         Args:
-            prefix: as cut from the network, its original tensors, before an engine was made of it.
+            prefix: the prefix with the network's original tensors, before it was turned into an engine.
         """
         return cls(
             weights=fingerprint(prefix),
@@ -90,7 +91,8 @@ class Ingredients:
         return hashlib.sha256(_canonical({**self.record(), "images": images})).hexdigest()
 
     def record(self) -> dict[str, Any]:
-        """The ingredients, this format and the libraries' versions: hashed into the key, written into the entry."""
+        """The ingredients, the format version and the libraries' versions; hashed into the key and written into the
+        entry."""
         versions = {library: version(library) for library in _LIBRARIES}
         randomness = {"augment": self.augment, "seed": self.seed} if self.views else {"augment": None, "seed": None}
         values = {**asdict(self), **randomness, "versions": versions, "format": FORMAT}

@@ -1,7 +1,8 @@
-"""One array on disk, whole or not at all: written beside its place, checked block by block, sealed by a rename.
+"""One array on disk, written completely or not at all: to a temporary file, with a checksum per block, renamed when
+complete.
 
-An entry is one file: a magic word, a JSON header (shape, dtype, a checksum per block, a free record of what it holds),
-padding to a page, then the rows in order. `head -c 2000 entry.graft` shows what an entry is.
+An entry is one file: a magic word, a JSON header (shape, dtype, a checksum per block, a free record of its contents),
+padding to a page, then the rows in order. `head -c 2000 entry.graft` shows its header.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ _NUMPY = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16, "
 
 
 class Damaged(Exception):
-    """An entry's file is not what was sealed; str() says how."""
+    """An entry's file has changed since it was completed; str() says how."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """What an entry says about itself."""
+    """The metadata of an entry."""
 
     key: str
     shape: tuple[int, ...]
@@ -59,7 +60,7 @@ class Header:
         return array_bytes(self.shape, self.dtype)
 
     def pack(self) -> bytes:
-        """The file's bytes before the first row."""
+        """The bytes of the file before the first row."""
         text = json.dumps({name: getattr(self, name) for name in self.__slots__}).encode()
         preamble = _PREAMBLE.pack(_MAGIC, len(text), zlib.crc32(text))
         return (preamble + text).ljust(_first_row(len(text)), b"\0")
@@ -67,7 +68,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRows:
-    """A sealed array: its header, and its rows as a tensor (in memory, or mapped from the file)."""
+    """A completed array: its header, and its rows as a tensor (in memory, or mapped from the file)."""
 
     path: Path
     header: Header
@@ -76,17 +77,17 @@ class StoredRows:
     """Whether the rows were read into memory rather than mapped."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A loader's worker maps the file again instead of receiving a copy of the rows."""
+        """Makes a loader's worker map the file again instead of receiving a copy of the rows."""
         return _map, (self.path,)
 
 
 def array_bytes(shape: tuple[int, ...], dtype: str) -> int:
-    """Bytes of the rows of an array."""
+    """Number of bytes of an array's rows."""
     return math.prod(shape) * DTYPES[dtype].itemsize
 
 
 def entry_bytes(shape: tuple[int, ...], dtype: str, record: Mapping[str, Any]) -> int:
-    """Bytes of the whole file of an entry with a SHA-256 for its key."""
+    """Number of bytes of an entry's file, with a SHA-256 as its key."""
     return len(_blank_header("0" * 64, shape, dtype, record).pack()) + array_bytes(shape, dtype)
 
 
@@ -95,15 +96,15 @@ def entry_path(folder: Path, key: str) -> Path:
 
 
 def bytes_of(tensor: torch.Tensor) -> memoryview:
-    """A contiguous tensor's memory, not a copy of it."""
+    """The memory of a contiguous tensor, without a copy."""
     array: Any = tensor.reshape(-1).view(torch.uint8).numpy()
     return memoryview(array)
 
 
 class Writer:
-    """Takes an entry's rows in order and seals them; leaving it without `seal` removes what was written.
+    """Takes an entry's rows in order and completes the file. Leaving it without `seal` removes everything.
 
-    The file's full size is claimed from the disk at the start, so that a full disk is known before the work is done.
+    The full file size is reserved at the start, so that a full disk is noticed before the work is done.
     """
 
     def __init__(
@@ -124,7 +125,7 @@ class Writer:
             raise
 
     def append(self, rows: torch.Tensor) -> None:
-        """The next rows, [n, *shape[1:]], of the entry's own dtype."""
+        """Writes the next rows, [n, *shape[1:]], in the entry's own dtype."""
         expected, dtype = self.header.shape[1:], DTYPES[self.header.dtype]
         assert tuple(rows.shape[1:]) == expected, f"rows of {tuple(rows.shape[1:])} for an entry of {expected}"
         assert rows.dtype == dtype, f"rows of {rows.dtype} for an entry of {dtype}"
@@ -143,7 +144,7 @@ class Writer:
             data = data[room:]
 
     def seal(self) -> None:
-        """Put the checksums into the header, flush to disk, and rename the file to its place."""
+        """Writes the checksums into the header, flushes to disk, and renames the file to its final name."""
         assert self._length == self.header.data_bytes, "an entry is sealed when every row is there"
         if self._length % _BLOCK:
             self._close_block()
@@ -163,7 +164,7 @@ class Writer:
             raise _failed(self.path, error) from error
 
     def discard(self) -> None:
-        """Remove what was written so far."""
+        """Removes everything written so far."""
         self._file.close()
         self._partial.unlink(missing_ok=True)
 
@@ -182,23 +183,23 @@ class Writer:
 
 
 def read_header(path: Path) -> Header:
-    """The header of a sealed entry. Reads no rows, so its cost does not grow with the entry.
+    """The header of a completed entry. Reads no rows, so the time does not depend on the entry's size.
 
     Raises:
-        Damaged: not an entry, or its header or its size is not what was sealed.
+        Damaged: the file is not an entry, or its header or size has changed.
     """
     return _read_header(path)[0]
 
 
 def open_entry(folder: Path, key: str, *, resident_bytes: int = 0) -> StoredRows | None:
-    """The entry of that key with every block checked, or None where there is none.
+    """The entry with this key, after checking every block. None if there is none.
 
     Args:
-        resident_bytes: rows of at most this size are read into memory (what is checked is then what is used);
-            larger ones are mapped from the file, copy-on-write, and stay on disk.
+        resident_bytes: rows of at most this size are read into memory, so that the checked bytes are the ones used.
+            Larger ones are mapped from the file, copy-on-write, and stay on disk.
 
     Raises:
-        Damaged: a block's checksum, the header or the size is not what was sealed.
+        Damaged: a block's checksum, the header or the size is wrong.
     """
     path = entry_path(folder, key)
     if not path.exists():
@@ -219,7 +220,7 @@ def open_entry(folder: Path, key: str, *, resident_bytes: int = 0) -> StoredRows
 
 
 def _map(path: Path) -> StoredRows:
-    """The entry with its rows left on disk, unchecked. Copy-on-write: nothing done to the tensor reaches the file."""
+    """The entry with its rows on disk, unchecked. Copy-on-write: changes to the tensor never reach the file."""
     header, offset = _read_header(path)
     mapped = np.memmap(path, dtype=_NUMPY[header.dtype], mode="c", offset=offset, shape=header.shape)
     return StoredRows(
@@ -256,19 +257,19 @@ def _read_header(path: Path) -> tuple[Header, int]:
 
 
 def _first_row(header_length: int) -> int:
-    """Offset of the rows after a header of so many bytes: at a page."""
+    """Offset of the rows after a header of this length, aligned to a page."""
     return math.ceil((_PREAMBLE.size + header_length) / _PAGE) * _PAGE
 
 
 def _blocks(header: Header) -> Iterator[tuple[int, int, int]]:
-    """Start, end and checksum of each block of the rows."""
+    """Start, end and checksum of each block of rows."""
     for number, start in enumerate(range(0, header.data_bytes, header.block_bytes)):
         checksum = int(header.checksums[8 * number : 8 * number + 8], 16)
         yield start, min(start + header.block_bytes, header.data_bytes), checksum
 
 
 def _check(path: Path, header: Header, offset: int, into: memoryview | None) -> None:
-    """Compare every block with its checksum, a few at a time, keeping the bytes in `into` where it is given."""
+    """Compares every block with its checksum, a few at a time, and copies the bytes to `into` if it is given."""
     descriptor = os.open(path, os.O_RDONLY)
 
     def holds(block: tuple[int, int, int]) -> bool:

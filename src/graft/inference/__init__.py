@@ -1,1 +1,1 @@
-"""Opening a model that a run left behind, and its answers on images."""
+"""Opens the model of a finished run and predicts images with it."""

@@ -1,4 +1,4 @@
-"""The network's answers to image files, batch by batch; an image that cannot be read is a row with its reason."""
+"""Predictions for image files, batch by batch. An image that cannot be read gives a row with the reason."""
 
 from __future__ import annotations
 
@@ -31,16 +31,19 @@ def predict(
     threads: int = 4,
     tta: str = "none",
 ) -> Iterator[Answer]:
-    """One answer a path, in order, which come as they are asked for; images of the next batch are read meanwhile.
+    """Yields one answer per path, in order. The images of the next batch are read in the meantime.
 
     Args:
-        model: a run's folder, an exported model folder, or what `open_model` gave.
-        top: how many classes to name, where an image has one; None: the likeliest.
-        threshold: above which probability labels are named, where an image has any number; None: one half.
-        device: auto (the GPU where there is one), cpu, cuda, cuda:1 …
-        threads: how many read images.
-        tta: what answers are averaged over beside the image: its mirror image (flips), another crop (crops), both
-            (flips+crops), nothing (none). Twice or four times the work.
+        model: a run's folder, an exported model folder, or the result of `open_model`.
+        top: single_label: number of classes to return; None: the most likely one.
+        threshold: multi_label: labels above this probability are returned; None: one half.
+        device: auto (a GPU if there is one), cpu, cuda, cuda:1 …
+        threads: number of threads that read images.
+        tta: test-time augmentation, that is, what is averaged with the image: its mirror image (flips), another crop
+            (crops), both (flips+crops), or nothing (none). It takes two or four times as long.
+
+    Raises:
+        InputError: there is no such model or device.
     """
     opened = open_model(model) if isinstance(model, Path | str) else model
     form = FORMS[opened.task.kind](opened.classes, top=top, threshold=threshold)
@@ -70,7 +73,7 @@ def _each(
 
 
 def find_device(wanted: str) -> torch.device:
-    """Raises InputError where torch has no such device, before anything is read."""
+    """The torch device. Raises InputError if torch has no such device, before anything is read."""
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -86,7 +89,7 @@ def _submit(pool: ThreadPoolExecutor, views: Views, names: Iterator[str], count:
 
 
 def _read(views: Views, name: str) -> torch.Tensor | str:
-    """The image's views as the network takes them [V, C, S, S], or why it cannot be read."""
+    """The image's views as network inputs [V, C, S, S], or the reason why it cannot be read."""
     try:
         return views(name)
     except InputError as error:
@@ -96,7 +99,7 @@ def _read(views: Views, name: str) -> torch.Tensor | str:
 def _outcomes(
     opened: OpenedModel, read: Sequence[tuple[str, torch.Tensor | str]], place: torch.device
 ) -> Iterator[tuple[str, Sequence[float] | str]]:
-    """Each name with what the network says of it, or why it could not be read."""
+    """Each name with the network's prediction, or the reason why the image could not be read."""
     images = [image for _, image in read if isinstance(image, torch.Tensor)]
     rows = iter(_values(opened, images, place).tolist() if images else [])
     for name, image in read:
@@ -110,7 +113,7 @@ def _outcomes(
 
 @torch.inference_mode()
 def _values(opened: OpenedModel, images: Sequence[torch.Tensor], place: torch.device) -> torch.Tensor:
-    """Answers [B, K], each the mean over an image's views; as many images as given go through the network at once."""
+    """Predictions [B, K], each averaged over an image's views. All given images pass through the network at once."""
     total: list[torch.Tensor] = []
     with full_float32(place):
         for view_BCSS in torch.stack(list(images), dim=1):

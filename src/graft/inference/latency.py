@@ -1,4 +1,4 @@
-"""How long the exported network takes for one image."""
+"""Measures how long the exported network takes for one image."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ PATIENCE = 10.0  # seconds, after which fewer repeats are enough
 
 
 def latency_ms(folder: Path | str, *, device: str) -> float:
-    """Milliseconds for a batch of one image, the median of repeats, in float32 and with the threads that torch has.
+    """Latency in milliseconds for a batch of one image: the median of repeats, in float32, with torch's current number
+    of threads.
 
-    What is measured is the model folder, read back: what training left in memory (a cut, an adapter, hooks) is not
-    what people will run. Decoding and resizing the image are not in it.
+    It measures the model folder after reading it back, because the network in memory after training (with a cut,
+    adapters, hooks) is not the one that people will run. Decoding and resizing of the image are not included.
     """
     opened = open_model(folder, import_code=True)  # this run wrote it
     settings = opened.preprocess.settings

@@ -1,4 +1,4 @@
-"""Opening a run's folder or an exported model again."""
+"""Opens a run's folder or an exported model."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def load(path: Path | str, *, import_code: bool = False) -> nn.Module:
 
 
 def open_model(path: Path | str, *, import_code: bool = False) -> OpenedModel:
-    """As `load`, with the parts told apart and the record beside them."""
+    """Like `load`, but returns the parts separately, together with the record."""
     folder = model_folder(path)
     record = read_record(folder)
     weights = read_weights(folder, record)
@@ -70,7 +70,7 @@ def open_model(path: Path | str, *, import_code: bool = False) -> OpenedModel:
 
 
 def model_folder(path: Path | str) -> Path:
-    """The folder with model.json: the path itself, or `model` in it, or where the named file lies."""
+    """The folder with model.json: the path itself, its subfolder `model`, or the folder of the given file."""
     path = Path(path)
     for folder in (path, path / "model", path.parent if path.is_file() else path):
         if (folder / RECORD).is_file():
@@ -83,10 +83,10 @@ def model_folder(path: Path | str) -> Path:
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """model.json, with everything that opening needs.
+    """The contents of model.json, with everything that is needed to open the model.
 
     Raises:
-        InputError: not JSON, of a later format, or incomplete.
+        InputError: the file is not JSON, has a later format, or is incomplete.
     """
     path = folder / RECORD
     try:
@@ -115,7 +115,7 @@ def read_weights(folder: Path, record: Mapping[str, Any]) -> dict[str, torch.Ten
     """The tensors beside a record, if they are the ones that it was written for.
 
     Raises:
-        InputError: no such file, or another one than the record's hash says.
+        InputError: there is no such file, or its hash differs from the record's.
     """
     path = folder / WEIGHTS
     try:
@@ -137,7 +137,7 @@ def read_weights(folder: Path, record: Mapping[str, Any]) -> dict[str, torch.Ten
 
 
 def _fill(module: nn.Module, weights: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Every tensor of the one side must be on the other, in the same shape and dtype."""
+    """Loads the tensors. Both sides must have the same names, shapes and dtypes."""
     state = module.state_dict()
     missing, further = [n for n in state if n not in weights], [n for n in weights if n not in state]
     other = [
@@ -159,7 +159,7 @@ def _fill(module: nn.Module, weights: Mapping[str, torch.Tensor], folder: Path) 
 
 
 def _rebuilt(record: Mapping[str, Any], folder: Path, import_code: bool) -> tuple[nn.Module, Preprocess]:
-    """The module with weights at random, and the preprocessing, from what the record says of them."""
+    """The module with random weights, and the preprocessing, from the record."""
     try:
         return rebuild(record["build"], record["head"], import_code=import_code), Preprocess.of(record["preprocess"])
     except InputError:

@@ -1,4 +1,4 @@
-"""Which images a person means: files, folders, globs, a CSV of paths, a list on standard input."""
+"""Resolves the images that a user names: files, folders, globs, a CSV of paths, a list on standard input."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ STANDARD_INPUT = "-"
 
 
 def image_paths(sources: Iterable[str], *, column: str = "path", stdin: TextIO | None = None) -> Iterator[str]:
-    """The images that the sources name, in order: a folder's and a glob's sorted, those of a list as they stand.
+    """The images that the sources name, in order. Those of a folder or a glob are sorted; those of a list keep their
+    order.
 
-    A plain path is passed on even where there is no such file, so that it can be reported in its place.
+    A plain path is returned even if there is no such file, so that it can be reported in its place.
 
     Args:
-        column: the CSV's column of paths; relative ones are relative to the CSV.
-        stdin: where "-" reads one path a line from.
+        column: column of the CSV that holds the paths, which may be relative to the CSV.
+        stdin: where "-" reads one path per line from.
 
     Raises:
-        InputError: a folder or glob with no image, or a CSV without the column.
+        InputError: a folder or glob has no image, or a CSV lacks the column.
     """
     for source in sources:
         path = Path(source)
@@ -59,10 +60,10 @@ def _of_glob(pattern: str) -> list[str]:
 
 
 def labels_in(sources: Iterable[str], *, column: str, label: str) -> dict[str, str]:
-    """The path of each image that a CSV among the sources names, with what stands in its label column.
+    """The label of each image that a CSV among the sources lists, by its path.
 
     Raises:
-        InputError: no CSV among them, or one without one of the columns.
+        InputError: there is no CSV among the sources, or it lacks one of the columns.
     """
     tables = [Path(source) for source in sources if Path(source).suffix.lower() == ".csv"]
     if not tables:
@@ -78,7 +79,7 @@ def _of_csv(path: Path, column: str) -> Iterator[str]:
 
 
 def _cells(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """Of each row whose first one is not empty."""
+    """The cells of each row whose first cell is not empty."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)

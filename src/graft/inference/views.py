@@ -1,4 +1,4 @@
-"""Several views of an image, whose answers are averaged: test-time augmentation."""
+"""Test-time augmentation: several views of an image whose predictions are averaged."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def flips(opened: OpenedModel) -> Views:
 
 
 def crops(opened: OpenedModel) -> Views:
-    """The model's centre crop and the whole image."""
+    """The model's centre crop, and the whole image."""
     both = (opened.preprocess, _other(opened))
     return lambda name: torch.stack([preparation(name) for preparation in both])
 
 
 def flips_and_crops(opened: OpenedModel) -> Views:
-    """Both, and their mirror images."""
+    """Both crops, and their mirror images."""
     of_crops = crops(opened)
     return lambda name: _with_mirror_images(of_crops(name))
 
