@@ -93,7 +93,7 @@ class FeatureCache:
             channels_last: the memory format in which the network takes its features (`trainer.channels_last`).
 
         Raises:
-            InputError: the images are random but have no views, or the entry exceeds `cache.max_gb`; nothing is written.
+            InputError: images are random but have no views, or the entry exceeds `cache.max_gb`; nothing is written.
             RunFailed: the prefix gives two different outputs for one input, or NaN; or an image can no longer be read.
         """
         layout = _lay_out(parts, ingredients.views)

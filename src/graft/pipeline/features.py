@@ -1,4 +1,4 @@
-"""What is computed once, before training: the frozen prefix's output of every image."""
+"""Cached features: the output of the frozen prefix for every image, computed before training."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EXAMPLES = 2
 
 @dataclass(slots=True)
 class Features:
-    """What training begins with where a prefix's output is kept; each by the stage that ends the prefix."""
+    """What training starts from if a prefix's output is cached, each by the stage that ends the prefix."""
 
     behind: dict[str, torch.nn.Module] = field(default_factory=dict[str, torch.nn.Module])
     """The part of the network behind it."""
@@ -50,9 +50,9 @@ class Features:
 
 
 def compute_features(plan: Plan, network: Network, data: DataModule) -> Features:
-    """For each stage whose output the plan keeps: computes it for every image.
+    """Computes the output of each stage that the plan caches, for every image.
 
-    The data serves the first phase's features until it is told otherwise (`DataModule.serve`).
+    The data module serves the first phase's features until `DataModule.serve` changes that.
     """
     features = Features(source=_with_all_blocks(plan, network))
     for output in plan.cache.outputs:
@@ -70,10 +70,10 @@ def compute_features(plan: Plan, network: Network, data: DataModule) -> Features
 
 
 def compute_other_crop(plan: Plan, network: Network, features: Features, crop: float) -> tuple[Network, Features]:
-    """The features of images that are cropped otherwise, and the network that has its images so.
+    """The features of the images with another crop, and the network with the corresponding preprocessing.
 
     Args:
-        features: of the donor's crop, of the same cut.
+        features: features of the same cut with the donor's crop.
     """
     preprocess = replace(network.preprocess, crop_fraction=crop)
     other, (output, *_) = replace(network, preprocess=preprocess), plan.cache.outputs
@@ -87,7 +87,7 @@ def compute_other_crop(plan: Plan, network: Network, features: Features, crop: f
 
 
 def _with_all_blocks(plan: Plan, network: Network) -> Network | None:
-    """The network with head=stages and this one's trunk, where the plan keeps its features for another head."""
+    """The network with head=stages and this network's trunk, if the plan caches its features for another head."""
     if plan.blocks is None or plan.blocks is plan.network:
         return None
     source = with_values(plan.blocks, plan.config.seed)
@@ -98,7 +98,7 @@ def _with_all_blocks(plan: Plan, network: Network) -> Network | None:
 def features_after(
     output: StageOutput, plan: Plan, network: Network, data: DataModule
 ) -> tuple[dict[str, FeatureDataset], torch.nn.Module, torch.nn.Module, dict[str, str]]:
-    """Of one stage, by part; the network before it and behind it; how they were computed.
+    """The features after one stage, by part; the network before and after the cut; and how the features were computed.
 
     Raises:
         InputError: the network cannot be cut there, or the features take more than cache.max_gb.
@@ -139,7 +139,7 @@ def _features_of(
     prefix: torch.nn.Module,
     cache: FeatureCache,
 ) -> tuple[dict[str, FeatureDataset], str]:
-    """Of these parts' images, and how they were computed."""
+    """The features of these parts' images, and how they were computed."""
     config, device = plan.config, device_type(plan.config.trainer)
     channels_last = config.trainer.channels_last
     kind = replace(config.cache, dtype=rows.dtype, views=config.cache.views if TRAIN in rows.parts else 0)
@@ -158,7 +158,8 @@ def _features_of(
 def _runner(
     prefix: torch.nn.Module, parts: Mapping[str, PartImages], rows: Rows, device: str
 ) -> tuple[torch.nn.Module, str]:
-    """What computes the features on that device, and how an entry's record calls it. The prefix stays where it is."""
+    """The module that computes the features on the device, and its description in an entry's record. The prefix is not
+    moved."""
     if rows.engine:
         images = next(iter(parts.values()))
         example = torch.stack([images[0, index]["image"] for index in range(min(EXAMPLES, len(images.identities)))])
@@ -171,14 +172,14 @@ def _runner(
 
 
 def example_of(network: Network) -> torch.Tensor:
-    """Two images of noise [2, C, S, S], always the same."""
+    """Two noise images [2, C, S, S], always the same."""
     preprocess = network.preprocess
     shape = (2, len(preprocess.mean), preprocess.image_size, preprocess.image_size)
     return torch.rand(shape, generator=torch.Generator().manual_seed(0))
 
 
 def _progress(what: str):
-    """A line that counts up, where somebody watches."""
+    """A progress line, if the output is a terminal."""
 
     def show(done: int, of: int) -> None:
         if sys.stderr.isatty():

@@ -1,4 +1,4 @@
-"""A head that is solved before the trunk trains too, and that comes back if training ends below it."""
+"""A head that is solved before the trunk trains too, and restored if training makes the result worse."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WHY_NOT = "try a lower optimizer.lr, fewer trainer.max_epochs, a milder augment,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """The network as it was before any step, with its solved head."""
+    """The network before the first step, with its solved head."""
 
     state: Mapping[str, Tensor]
     """A copy of every tensor of the network."""
@@ -46,13 +46,14 @@ class Start:
     outputs: dict[str, Outputs]
 
     def record(self) -> dict[str, Any]:
-        """For metrics.json."""
+        """The entry in metrics.json."""
         return {**self.metrics, **record_of(self.choice)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What training made of the validation images' answers: mean over the images, and its standard error."""
+    """How training changed the predictions for the validation images: the mean over the images, and its standard
+    error."""
 
     figure: float
     """Of the headline figure, better is higher; of tasks with several answers an image, of their share."""
@@ -63,19 +64,20 @@ class Change:
 
     @property
     def is_worse(self) -> bool:
-        """Beyond its noise: one standard error of the differences, image by image."""
+        """Whether the result is worse by more than its noise, that is, one standard error of the image-by-image
+        differences."""
         below = self.figure + self.figure_error < 0
         return below or (self.figure < 0 and self.loss - self.loss_error > 0)
 
 
 def solve_start(plan: Plan, network: Network, data: DataModule) -> Start:
-    """Solves the head on the trunk's features as it is now, and gives the network its weights.
+    """Solves the head on the trunk's current features, and gives the network its weights.
 
-    One pass over the images, unless an earlier run kept their features: of the images as they are evaluated, whatever
-    augmentation training has.
+    It takes one pass over the images, unless an earlier run cached their features. The images are preprocessed as for
+    evaluation, whatever the augmentation of training.
 
     Raises:
-        RunFailed: features that are not finite.
+        RunFailed: the features are not finite.
     """
     modes = {name: module.training for name, module in network.module.named_modules()}
     network.module.eval()
@@ -106,9 +108,8 @@ def solve_start(plan: Plan, network: Network, data: DataModule) -> Start:
 
 @contextmanager
 def _feature_plan(plan: Plan) -> Generator[tuple[StageOutput, Plan]]:
-    """The plan under which each image's features are computed once, and where: a folder that is gone afterwards where
-    nothing is to be kept.
-    """
+    """The stage and the plan for computing each image's features once. If nothing is to be cached, the folder is
+    temporary."""
     config = plan.config
     output = StageOutput(cut=plan.network.stages.names[-1], epochs=None, size=0)
     with tempfile.TemporaryDirectory(prefix="graft-start-") as folder:
@@ -129,7 +130,7 @@ def _install(network: Network, choice: Choice) -> nn.Linear:
 
 
 def never_below(plan: Plan, start: Start, result: FitResult) -> FitResult:
-    """The result, or that of the head which training began with where training ended below it on validation."""
+    """The result, or that of the initial solved head if training made the validation result worse."""
     change = compare(plan.task, start.outputs["val"], result.outputs["val"])
     head = {"solver": "sgd", "start": start.record(), "returned": change.is_worse}
     if not change.is_worse:
@@ -148,7 +149,7 @@ def never_below(plan: Plan, start: Start, result: FitResult) -> FitResult:
 
 
 def compare(task: Task, before: Outputs, after: Outputs) -> Change:
-    """Image by image, as both answered the same ones."""
+    """The image-by-image comparison of two predictions for the same images."""
     assert torch.equal(before.index, after.index), "the same images"
     was, now = task.judged(before.answers, before.label), task.judged(after.answers, after.label)
     figure_N, loss_N = now[0] - was[0], now[1] - was[1]

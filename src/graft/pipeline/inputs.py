@@ -1,4 +1,4 @@
-"""Where a run has its images and its donor from; the runs of one process may keep them for each other."""
+"""The source of a run's images and donor. The runs of one process may share them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from graft.transfer.donor import Donor
 
 
 class Inputs:
-    """Read anew each time."""
+    """Reads the inputs anew each time."""
 
     def table(self, config: Config) -> Table:
-        """With mode=plan and with cache=none nothing is written down about the images."""
+        """The table of images. With mode=plan and with cache=none, nothing about the images is stored."""
         data, folder = config.data, Path(config.cache.dir)
         writes = config.mode is Mode.train and is_first()
         if config.cache.kind is CacheKind.none:
@@ -38,7 +38,7 @@ class Inputs:
 
 
 class SharedInputs(Inputs):
-    """The latest of each is kept for the next run, as the trials of a sweep mostly have both in common."""
+    """Keeps the latest of each input for the next run, because most trials of a sweep have both in common."""
 
     def __init__(self) -> None:
         self._table: tuple[DataConfig, Table] | None = None
@@ -50,7 +50,7 @@ class SharedInputs(Inputs):
         return self._table[1]
 
     def donor(self, config: Config) -> Donor:
-        """The donor without what would close it."""
+        """The donor, protected from being closed."""
         size = config.data.image_size  # on which it depends how a Keras file's padding comes out
         if self._donor is None or self._donor[:3] != (config.donor, config.backbone, size):
             if self._donor is not None:
@@ -65,5 +65,5 @@ class SharedInputs(Inputs):
 
 @cache
 def shared_inputs() -> SharedInputs:
-    """Those of this process."""
+    """The shared inputs of this process."""
     return SharedInputs()

@@ -1,4 +1,4 @@
-"""What a run leaves in its folder: predictions, drift, the model, the figures, the report."""
+"""The files that a run writes: predictions, drift, the model, the metrics, the report."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def write_results(
     folder: Path,
     overrides: Sequence[str],
 ) -> Intervals:
-    """Predictions, drift and the model, and the intervals that the figures get."""
+    """Writes the predictions, the drift and the model. Returns the confidence intervals of the metrics."""
     config, table = plan.config, plan.table
     predictions = [
         Predictions(
@@ -98,10 +98,10 @@ def write_metrics(
     clock: Clock,
     folder: Path,
 ) -> dict[str, Any]:
-    """Once the model is exported, whose latency is measured where that is asked for.
+    """Writes metrics.json, after the model is exported, so that its latency can be measured if requested.
 
     Args:
-        computed: how kept features were computed, by the stage that they are the output of.
+        computed: how cached features were computed, by the stage whose output they are.
     """
     latency: dict[str, float] = {}
     if plan.config.trainer.latency:
@@ -141,7 +141,7 @@ def write_metrics(
 
 
 def _left_out(plan: Plan, result: FitResult) -> LeftOut:
-    """The outputs that averaged figures leave out, of every part that was evaluated."""
+    """The outputs that averaged metrics leave out, for every evaluated part."""
     out: LeftOut = {}
     for part in result.outputs:
         truth = np.array(plan.table.labels_of(part))
@@ -150,7 +150,7 @@ def _left_out(plan: Plan, result: FitResult) -> LeftOut:
 
 
 def write_pruned(pruned: Pruned, checkpoint: CheckpointConfig, clock: Clock, folder: Path) -> float:
-    """A trial that was stopped early leaves its figures and no model."""
+    """Writes the metrics of a pruned trial, which has no model."""
     best = best_row(pruned.history, checkpoint) or pruned.history[-1]
     if is_first():
         figures = {name: value for name, value in best.items() if "/" in name}

@@ -1,4 +1,4 @@
-"""What a donor's features are worth on given images, from one pass: solved heads and neighbours as measurements."""
+"""Measures how useful a donor's features are for given images, from one pass: solved heads and nearest neighbours."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ LAST, BLOCKS = "last layer", "all blocks"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """A head=stages network's features, or those of the backbone's own last layer among them, on one set of images."""
+    """Measurements on one set of images, with the features of a head=stages network or of the backbone's own last
+    layer."""
 
     backbone: str
     image_size: int
@@ -55,13 +56,13 @@ class Probe:
 
 
 def probe(config: Config, inputs: Inputs) -> list[Probe]:
-    """Measures the last layer and all blocks of one backbone at one size.
+    """Measures the last layer and all blocks of one backbone at one image size.
 
     Args:
-        config: of a run with head=stages and cache=features; its cache entries are that run's.
+        config: config of a run with head=stages and cache=features, whose cache entries it shares.
 
     Raises:
-        InputError: images with several labels or numbers, or whatever a plan of that run would say.
+        InputError: the task is not single_label, or the plan of such a run raises it.
     """
     if config.data.task is not TaskKind.single_label:
         raise InputError(
@@ -127,7 +128,7 @@ def _measured(plan: Plan, taps: str, parts: Mapping[str, tuple[Tensor, Tensor]],
 
 
 def _some(features: Tensor, labels: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
-    """At most MOST of them, drawn by the seed."""
+    """At most MOST of them, sampled with the seed."""
     if len(features) <= MOST:
         return features, labels
     rows = torch.randperm(len(features), generator=torch.Generator().manual_seed(seed))[:MOST].sort().values

@@ -1,4 +1,4 @@
-"""The pipeline, from typed values to resulting weights. Read top to bottom, it is what graft does."""
+"""The pipeline, from a config to trained weights. Read from top to bottom, it is what graft does."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ def run(
     watcher: Watcher | None = None,
     inputs: Inputs | None = None,
 ) -> float | None:
-    """Carries out one run and returns the monitored figure.
+    """Carries out one run and returns the monitored metric.
 
     Args:
-        signals: in force; one that comes ends the run in good order.
-        watcher: of a trial that may be stopped early; it is asked after each epoch.
-        inputs: where images and donor come from, if runs of this process share them.
+        signals: the active signal handlers; a signal ends the run in an orderly way.
+        watcher: for a trial that may be pruned; it is asked after each epoch.
+        inputs: the source of images and donor, if the runs of this process share them.
 
     Raises:
         InputError: config, data or donor are wrong; nothing was started.
-        RunFailed: it began and could not be finished.
-        Stopped: a signal came; the same command in the same folder goes on.
+        RunFailed: the run started and could not be finished.
+        Stopped: a signal arrived; the same command in the same folder resumes the run.
     """
     with threads(config.trainer.threads or (cores() if at_once() > 1 else None)):
         try:
@@ -135,7 +135,7 @@ def _run(
 
 
 def _transfer(plan: Plan, network: Network, inputs: Inputs, folder: Path) -> torch.nn.Module | None:
-    """Gives the network its donor's weights; the donor's own network, where the plan has it for a teacher."""
+    """Loads the donor's weights into the network. Returns the donor's own network if the plan needs a teacher."""
     config = plan.config
     with inputs.donor(config) as donor:
         inject(plan.ledger, donor, network.module)
@@ -159,7 +159,7 @@ def _write(
     folder: Path,
     overrides: Sequence[str],
 ) -> float:
-    """Writes what the run came to, and returns the monitored figure."""
+    """Writes the results of the run, and returns the monitored metric."""
     with clock("export"):
         intervals = write_results(plan, network, result, injected, folder, overrides)
     metrics = write_metrics(plan, network, result, intervals, features.computed, clock, folder)

@@ -1,4 +1,4 @@
-"""What trainer.tune=auto comes to in a run: as the run before chose, as the cache's folder remembers, or measured."""
+"""The result of trainer.tune=auto: as chosen by the resumed run, as stored in the cache's folder, or measured."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def with_fastest_step(
     say: Callable[[str], None],
     resumption: Resumption | None = None,
 ) -> Plan:
-    """The plan with the memory order, precision, compilation and optimizer's implementation that are fastest here.
+    """The plan with the fastest memory format, precision, compilation and optimizer implementation on this machine.
 
-    A run that goes on keeps what it chose; else what the cache's folder remembers for this machine, network and
-    batches, or what a few steps on copies show. Written to the run's tune.json.
+    A resumed run keeps its choice. Otherwise the result comes from the cache's folder for this machine, network and
+    batches, or from a few steps on copies. It is written to the run's tune.json.
 
     Args:
-        tuning: the run's, but of which only copies train.
-        resumption: of the run that this one goes on with.
+        tuning: the run's training, of which only copies are trained.
+        resumption: state of the run that is being resumed.
     """
     config = plan.config
     checkpoint = resumption.path if resumption else None
@@ -64,7 +64,7 @@ def with_fastest_step(
 
 
 def table(record: Mapping[str, Any]) -> str:
-    """What was tried, a line a way."""
+    """The settings that were tried, one line each."""
     rows = [("          memory order", "precision", "compiled", "update", "a step", "loss off", "gradient off", "")]
     for each in record["tried"]:
         way = {name: each[name] for name in record["chosen"]}
@@ -108,7 +108,7 @@ def _remembered_or_measured(plan: Plan, tuning: FineTuning, data: DataModule) ->
 
 
 def _circumstances(plan: Plan, tuning: FineTuning, batches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a measurement holds for: machine, network, shapes, and what else a step does."""
+    """Everything that a measurement depends on: machine, network, shapes, and the other parts of a step."""
     config = plan.config
     trainer = asdict(config.trainer)
     settings = {name: trainer[name] for name in STEP}
@@ -128,7 +128,7 @@ def _circumstances(plan: Plan, tuning: FineTuning, batches: Sequence[Mapping[str
 
 
 def machine(accelerator: str) -> dict[str, Any]:
-    """What decides how fast it is."""
+    """The properties of the machine that determine its speed."""
     gpu = torch.cuda.get_device_name() if accelerator != "cpu" and torch.cuda.is_available() else None
     return {
         "processor": processor(), "cores": all_cores(), "threads": torch.get_num_threads(),

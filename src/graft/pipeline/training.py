@@ -1,4 +1,4 @@
-"""What a run trains: its module, what is tried out on copies beforehand, and the training itself."""
+"""The training of a run: its module, searches on copies beforehand, and the training itself."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ from graft.system.stopping import StopSignals
 
 
 def before_training(plan: Plan, network: Network) -> dict[str, torch.Tensor]:
-    """What drift is measured from. What no phase trains is not copied: that it has not moved, a hash proves."""
+    """The reference values for drift. Tensors that no phase trains are not copied: a hash verifies that they have not
+    changed."""
     trained = {name for group in plan.training.groups for name in group.names} | {
         f"{path}.weight" for path in plan.lora
     }
@@ -76,9 +77,8 @@ def tuning_of(
 def try_out(
     plan: Plan, tuning: Callable[[Plan], FineTuning], data: DataModule, folder: Path, clock: Clock
 ) -> tuple[Plan, Resumption]:
-    """The plan with what is to be found out on copies before training, and where the run goes on; a solved head asks
-    for nothing.
-    """
+    """The plan after searches on copies (learning rate, fastest step), and where the run resumes. A solved head needs
+    no search."""
     resumption = Resumption(plan.config.resume, folder, _warn)
     if plan.solver.solves:
         return plan, resumption
@@ -99,7 +99,7 @@ def _warn(line: str) -> None:
 
 
 def _find_rate(plan: Plan, tuning: Callable[[Plan], FineTuning], data: DataModule, resumption: Resumption) -> Plan:
-    """The plan with the rate that a range test suggests, or that the run to go on with found."""
+    """The plan with the rate from a range test, or from the run that is being resumed."""
     trainer, checkpoint, folder = plan.config.trainer, resumption.path, resumption.folder
     if checkpoint is not None:
         rate, how = recorded_rate(checkpoint, folder), "found before the run was interrupted"

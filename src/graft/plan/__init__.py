@@ -1,1 +1,1 @@
-"""What will happen, computed before anything does: immutable, printable, on the meta device."""
+"""The plan of a run, computed on the meta device before anything is done: immutable and printable."""

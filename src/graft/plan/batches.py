@@ -1,4 +1,4 @@
-"""What a plan says of batches: how they are shared out, so that each process has images enough in every one."""
+"""How batches are shared between processes, so that each process has enough images in every batch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from graft.models.network import Network
 def fewest_images(
     table: Table, network: Network, states: Sequence[Frozen], freeze_bn: FreezeBatchNorm, *, batch: int, processes: int
 ) -> int:
-    """Images that each process must have of a training batch: 2 where a batch-norm has no variance in one.
+    """The smallest number of images per process in a training batch: 2 if a batch-norm has no variance on a single
+    image.
 
     Args:
-        states: that the training can come to.
-        batch: images of a batch on each process.
+        states: the freeze states that the training can reach.
+        batch: images per batch and process.
 
     Raises:
-        InputError: there are too few images for that, or for the processes.
+        InputError: there are too few images for that, or for the number of processes.
     """
     for part in ("val", "test"):
         images = len(table.part(part))

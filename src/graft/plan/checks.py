@@ -1,4 +1,4 @@
-"""What a plan refuses between config, data and donor, and what it remarks."""
+"""Checks between config, data and donor that refuse a plan, and remarks on it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHOWN_NAMES = 5
 
 
 def check_monitor(monitor: str, table: Table) -> None:
-    """A figure that the validation images cannot give chooses no epoch."""
+    """Raises InputError if the monitored metric is undefined on the validation images."""
     truth = np.array(table.labels_of("val"))
     if monitor in undefined("val", truth, table.classes, table.task):
         gaps = "; ".join(in_words(left_out("val", truth, table.classes, table.task), table.task))
@@ -29,9 +29,9 @@ def check_monitor(monitor: str, table: Table) -> None:
 
 
 def check_not_random(ledger: Ledger, never_trained: frozenset[str]) -> None:
-    """Law 2: random weights that are frozen for ever would train without a word of complaint.
+    """Refuses random weights that stay frozen forever, which would otherwise train without any complaint (law 2).
 
-    Integers (batch counters, index tables) are not drawn at random and are no reason to refuse.
+    Integers (batch counters, index tables) are not initialised at random and are no reason to refuse.
     """
     random = [
         entry.target
@@ -49,7 +49,7 @@ def check_not_random(ledger: Ledger, never_trained: frozenset[str]) -> None:
 
 
 def altered_layers(network: Network) -> list[str]:
-    """That the library's own model of these weights would compute something else."""
+    """Remarks that the library's own model computes something else with these weights."""
     altered = network.build.get("altered", {})
     shown = ", ".join(f"{path} {settings}" for path, settings in list(altered.items())[:2])
     return [
@@ -59,7 +59,7 @@ def altered_layers(network: Network) -> list[str]:
 
 
 def norm_policy(freeze_bn: FreezeBatchNorm, network: Network, states: Sequence[Frozen]) -> list[str]:
-    """What freeze_bn does that a person might not expect, or that it does nothing here."""
+    """Remarks on effects of freeze_bn that a user might not expect, or on its having no effect."""
     norms = statistics(network.module, but=network.stages.heads)
     frozen = norms & frozenset[str]().union(*(state.names for state in states))
     match freeze_bn:

@@ -25,7 +25,7 @@ from graft.transfer.teacher import TeacherPlan
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Course:
-    """How a network is trained, and what goes with it."""
+    """The training plan of a network, and what belongs to it."""
 
     training: TrainingPlan
     states: Sequence[Frozen]
@@ -47,7 +47,8 @@ def plan_course(
     open_donor: Callable[[], Donor],
     faults: Faults,
 ) -> Course | None:
-    """None where a fault stands against it. LoRA's weights join the network here, as its account is done."""
+    """The course of the training; None if there is a fault. LoRA's weights are added to the network here, after the
+    transfer was accounted for."""
     timeline = Timeline(
         images=len(table.train), epochs=config.trainer.max_epochs, batch_size=config.data.images,
         accumulate=config.trainer.accumulate, processes=config.trainer.devices * config.trainer.num_nodes,

@@ -1,4 +1,4 @@
-"""The plan as a person reads it."""
+"""The plan as text for a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ UNITS = ("", "k", "M", "G", "T")
 
 
 def describe(plan: Plan) -> str:
-    """Several short tables: what is learnt from, the donor's account, stages, phases with their rates, memory."""
+    """Several short tables: the data, the transfer, stages, phases with their learning rates, memory."""
     trained = _solved(plan) if plan.solver.solves else _phases(plan)
     parts = [_data(plan), _donor(plan), _stages(plan), trained, _methods(plan), _cost(plan)]
     return "\n\n".join(part for part in parts if part)
@@ -37,7 +37,7 @@ def size(number: float) -> str:
 
 
 def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Aligned columns: the first to the left, the others to the right."""
+    """Aligned columns: the first left-aligned, the others right-aligned."""
     return "\n".join(aligned(rows, right=range(1, len(rows[0]))))
 
 
@@ -100,14 +100,14 @@ def _phases(plan: Plan) -> str:
 
 
 def _start(plan: Plan) -> str:
-    """What the head begins with, where it was asked for."""
+    """How the head is initialised, if head.start was set."""
     if plan.start.solved:
         return "head      begins solved on the donor's features; its weights come back if training ends below it\n"
     return f"head      begins at random: {plan.start.reason}\n" if plan.start.reason else ""
 
 
 def _undecayed(plan: Plan) -> str:
-    """What has no weight decay, by reason; names where the reason is not their kind."""
+    """Parameters without weight decay, by reason; with their names if the reason is not the kind of parameter."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in plan.undecayed.items():
         by_reason.setdefault(reason, []).append(name)
@@ -144,7 +144,7 @@ def _group_row(plan: Plan, group: Group) -> tuple[str, ...]:
 
 
 def _rates(first: float, highest: float, last: float) -> str:
-    """First and last, with the peak where it is neither."""
+    """The first and the last learning rate, with the highest one between them if it is neither."""
     rates = [first, highest, last] if highest > max(first, last) else [first, last]
     return " → ".join(f"{rate:.2g}" for rate in rates) if len(set(rates)) > 1 else f"{first:.2g}"
 
@@ -171,7 +171,7 @@ def _cost(plan: Plan) -> str:
 
 
 def _prefix(plan: Plan) -> str:
-    """How a frozen prefix runs, where images go through it while training."""
+    """How a frozen prefix runs if images pass through it during training."""
     cache, epochs = plan.cache, plan.config.trainer.max_epochs
     served = sum(output.epochs[1] - output.epochs[0] if output.epochs else epochs for output in cache.outputs)
     return f"prefix    frozen stages run on images {cache.prefix}\n" if cache.prefix and served < epochs else ""
@@ -184,6 +184,6 @@ def _trainer(plan: Plan) -> str:
 
 
 def precisions_in_words(plan: Plan) -> tuple[str, str]:
-    """Of training, and of evaluation, which is another where a faster step was chosen."""
+    """The precision of training, and of evaluation, which differs if a faster step was chosen."""
     train, evaluation = (precision_name(plan.precision[purpose]) for purpose in ("train", "evaluation"))
     return train, f"evaluation in {evaluation}, as exported"

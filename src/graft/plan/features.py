@@ -1,7 +1,7 @@
-"""What of the network is computed once: which stages' outputs are kept, for which epochs, and what that takes on disk.
+"""Which stages' outputs are cached, for which epochs, and how much disk space that takes.
 
-A phase trains from the last stage that it and all phases before it freeze: until then that stage's output is what it
-was when the donor's weights went in.
+A phase trains from the last stage that it and all phases before it freeze. Until then, that stage's output is the same
+as right after the transfer.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from graft.models.stages import tensor_names
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageOutput:
-    """A stage whose output is kept for every image."""
+    """A stage whose output is cached for every image."""
 
     cut: str
     epochs: tuple[int, int] | None
@@ -44,7 +44,7 @@ class StageOutput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
-    """How the kept features of some parts are computed and stored."""
+    """How the cached features of some parts are computed and stored."""
 
     parts: tuple[str, ...]
     precision: torch.dtype
@@ -56,19 +56,19 @@ class Rows:
 
     @property
     def how(self) -> str:
-        """As an entry's record has it."""
+        """The description in an entry's record."""
         return description(self.precision) if self.engine else PLAIN
 
     def in_words(self, how: str) -> str:
-        """With the way that they were computed in the end."""
+        """A description that includes the way in which they were finally computed."""
         return how + ("" if self.dtype == "float32" else f", stored in {self.dtype}")
 
 
 def rows_of(trainer: TrainerConfig, cache: CacheConfig) -> tuple[Rows, ...]:
-    """All parts together where their features are computed alike, else the training part's by themselves.
+    """One item for all parts if their features are computed in the same way; otherwise the training part has its own.
 
-    What is judged, and so the epoch that is chosen, is a figure of the exported network, which computes in float32. A
-    head trains on float32 features too, unless trainer.precision asks for another or cache.dtype saves their digits.
+    Metrics, and therefore the choice of the epoch, refer to the exported network, which computes in float32. A head
+    trains on float32 features too, unless trainer.precision or cache.dtype asks for a shorter type.
     """
     engine = trainer.engine
     precision = training_dtype(trainer.precision, device_type(trainer)) if engine else torch.float32
@@ -82,7 +82,7 @@ def rows_of(trainer: TrainerConfig, cache: CacheConfig) -> tuple[Rows, ...]:
 
 
 def by_purpose(ways: Sequence[tuple[Rows, str]]) -> dict[str, str]:
-    """How features were computed for training and for evaluation, from rows and the way of each."""
+    """How features were computed for training and for evaluation, from rows and the way in which each was computed."""
     return {
         purpose: rows.in_words(how)
         for purpose, part in ((TRAIN, TRAIN), (EVALUATION, "val"))
@@ -93,7 +93,7 @@ def by_purpose(ways: Sequence[tuple[Rows, str]]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachePlan:
-    """What is computed once, and what it takes on disk; and how a frozen prefix runs where it is not."""
+    """What is cached and how much disk space it takes, and how a frozen prefix runs where nothing is cached."""
 
     kind: CacheKind
     reason: str
@@ -106,12 +106,12 @@ class CachePlan:
 
     @property
     def cut(self) -> str | None:
-        """The deepest stage whose output is kept."""
+        """The deepest stage whose output is cached."""
         return self.outputs[0].cut if self.outputs else None
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size on disk in bytes."""
         return sum(each.size for each in self.outputs)
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,14 +128,14 @@ class CachePlan:
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """A stretch of training and the last stage that nothing has moved by its end."""
+    """A span of the training, and the last stage that no step up to its end changes."""
 
     cut: str | None
     epochs: tuple[int, int] | None
 
     @property
     def length(self) -> float:
-        """Whole epochs; endless where the training decides."""
+        """Number of whole epochs; infinite if it depends on the training."""
         return float("inf") if self.epochs is None else self.epochs[1] - self.epochs[0]
 
 
@@ -148,10 +148,11 @@ def plan_cache(
     *,
     steps_per_epoch: int,
 ) -> CachePlan:
-    """cache=features says what it takes or why it cannot be; cache=auto takes it where it can be, and says why not.
+    """The cache plan. cache=features gives its size or an error; cache=auto caches if possible, and gives the reason if
+    not.
 
     Args:
-        decided: the states that the training may come to after the phases.
+        decided: the freeze states that the training may reach after the phases.
     """
     spans = _spans(config.freeze_bn, network, phases, decided, steps_per_epoch)
     prefix = prefix_in_words(config.trainer, config.method) if any(span.cut for span in spans) else ""
@@ -177,7 +178,7 @@ def _spans(
     decided: Sequence[Frozen],
     steps_per_epoch: int,
 ) -> list[_Span]:
-    """A span a phase, and what follows when the training decides."""
+    """One span per phase, and those after the phases that depend on the training."""
     unmoving_names = frozenset(tensor_names(network.module))
     spans: list[_Span] = []
     for phase in phases:
@@ -217,11 +218,11 @@ def _plan_features(
 
 
 def _worth_keeping(cache: CacheConfig, spans: Sequence[_Span]) -> dict[str, tuple[int, int] | None]:
-    """The cuts, and the epochs that each serves. One that no phase outlives always pays; another, when it serves more
-    epochs than computing it takes.
+    """The cuts, and the epochs that each serves. A cut that lasts to the end always pays off. Any other does if it
+    serves more epochs than computing it takes.
 
     Raises:
-        InputError: no cut is worth it.
+        InputError: no cut pays off.
     """
     last = spans[-1].cut
     least = max(cache.views, 1) if cache.kind is CacheKind.auto else 0
@@ -241,7 +242,7 @@ def _worth_keeping(cache: CacheConfig, spans: Sequence[_Span]) -> dict[str, tupl
 
 
 def _need(config: FeaturesConfig, table: Table, network: Network, cut: str) -> int:
-    """Bytes on disk of one stage's output for every image."""
+    """Size on disk, in bytes, of one stage's output for every image."""
     images = {part: len(table.part(part)) for part in PARTS}
     side = network.preprocess.image_size
     image_shape = (config.channels, side, side)
@@ -262,9 +263,8 @@ MEASURED = 1e8
 
 
 def keep_all_blocks(cache: CachePlan, config: FeaturesConfig, table: Table, blocks: Network) -> CachePlan | None:
-    """With what every block gives, pooled, beside what enters the last layer: the features of another network. None
-    where that would take much more than the run's own head needs.
-    """
+    """The cache plan extended by the pooled outputs of all blocks, beside the last layer's input, as features of
+    another network. None if that would take much more space than the run's own head needs."""
     (output,) = cache.outputs
     size = _need(config, table, blocks, output.cut)
     views = max(config.cache.views, 1)
@@ -274,7 +274,7 @@ def keep_all_blocks(cache: CachePlan, config: FeaturesConfig, table: Table, bloc
 
 
 def _shape_after(network: Network, cut: str, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
-    """Of what is kept of one image."""
+    """Shape of the cached features of one image."""
     prefix, rest = split(network.module, network.stages, cut)
     if rest.inputs != 1:
         raise InputError(f"cache: expected one tensor to keep after {cut}, received {rest.inputs}; try cache=none")
@@ -282,14 +282,14 @@ def _shape_after(network: Network, cut: str, image_shape: tuple[int, int, int]) 
 
 
 def _epochs(epochs: tuple[int, int] | None, of: int) -> str:
-    """Counted from 1, as a person reads it; "" where it is all of them."""
+    """Epochs counted from 1, for people; "" for all of them."""
     if epochs is None:
         return " (until it thaws)"
     return "" if epochs == (0, of) else f" (epochs {epochs[0] + 1} to {epochs[1]})"
 
 
 def runs_engine(trainer: TrainerConfig, method: MethodConfig) -> bool:
-    """Whether a frozen prefix runs as an engine on images."""
+    """Whether a frozen prefix runs as an inference engine on images."""
     return trainer.engine and not trainer.recompute and not method.distill
 
 

@@ -1,4 +1,4 @@
-"""Whether a head begins solved, on the donor's features, before the trunk trains too."""
+"""Decides whether a head is solved on the donor's features before the trunk trains too."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from graft.models.network import Network
 
 @dataclass(frozen=True, slots=True)
 class StartPlan:
-    """What the head begins with."""
+    """How the head is initialised."""
 
     solved: bool
     """On features of the trunk as the donor filled it, of training images as they are evaluated."""
@@ -29,10 +29,10 @@ class StartPlan:
 
 
 def plan_start(config: NetworkConfig, freezing: FreezingConfig, network: Network) -> StartPlan:
-    """Solved where head.start asks for it; with auto, where unfreeze=lp_ft does and nothing stands against it.
+    """Solved if head.start asks for it; with auto, if unfreeze=lp_ft asks for it and nothing prevents it.
 
     Raises:
-        InputError: head.start=solved where that cannot be.
+        InputError: head.start=solved, but the head cannot be solved.
     """
     start = config.head.start
     if start is HeadStart.random:

@@ -1,4 +1,4 @@
-"""How much memory a step needs, and the batch size whose step fits; computed on the meta device."""
+"""Estimates the memory of a training step, and the largest batch size that fits; computed on the meta device."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FLOAT32 = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """Bytes on the training device, for one step."""
+    """Memory of one step on the training device, in bytes."""
 
     weights: int
     gradients: int
@@ -50,13 +50,13 @@ def estimate_memory(
     activations: int,
     beside: int = 0,
 ) -> Memory:
-    """Memory of a float32 step of `module` (on the meta device) at a batch size.
+    """The memory in bytes of a float32 step of `module` (on the meta device) at a batch size.
 
     Args:
         trainable: names of the parameters that train in the largest phase.
-        state: numbers that the optimizer keeps (`finetune.optimizer.state_numbers`).
-        activations: numbers kept for one image (`activation_numbers`).
-        beside: numbers that methods keep.
+        state: numbers in the optimizer's state (`finetune.optimizer.state_numbers`).
+        activations: numbers stored for the backward pass of one image (`activation_numbers`).
+        beside: numbers that methods store.
     """
     parameters = dict(module.named_parameters())
     weights = sum(tensor.numel() for tensor in (*parameters.values(), *module.buffers()))
@@ -71,9 +71,10 @@ def estimate_memory(
 
 
 def activation_numbers(module: nn.Module, image_CHW: tuple[int, int, int], trainable: Collection[str]) -> int:
-    """Numbers kept for the backward pass of one image: outputs of every leaf from the first trainable one on.
+    """The numbers stored for the backward pass of one image: the outputs of all leaf modules from the first trainable
+    one on.
 
-    Before that, autograd keeps nothing and only the largest pair of neighbours is alive at once.
+    Before that one, autograd stores nothing, and only the largest pair of successive outputs is in memory at once.
     """
     stored = 0
     alive = 0
@@ -126,11 +127,11 @@ CGROUPS = (
 
 
 def with_batch_size(config: Config, network: Network, images: int, before: int | None) -> tuple[Config, str]:
-    """The config with a number where it says auto, and a word on where the number comes from.
+    """The config with a number in place of batch_size=auto, and an explanation of it.
 
     Args:
-        images: of the training part.
-        before: the batch size of the run that this one goes on from, which it keeps.
+        images: number of training images.
+        before: batch size of the run that is being resumed, which is kept.
     """
     if config.data.batch_size != AUTO:
         return config, ""
@@ -174,7 +175,7 @@ def largest_batch(config: Config, network: Network, images: int, free: int) -> i
 
 
 def free_memory(device: str) -> int:
-    """Bytes that a process can still have."""
+    """Memory in bytes that a process can still allocate."""
     if device == "cuda":
         return torch.cuda.mem_get_info()[0]
     return min([_free_on_machine(), *_free_in_cgroup()])
@@ -202,7 +203,7 @@ def _free_in_cgroup() -> list[int]:
 
 
 def batch_size_before(folder: Path) -> int | None:
-    """The batch size of the run that left a checkpoint in a run's folder."""
+    """The batch size of the run whose checkpoint is in a run's folder."""
     if not any((folder / "checkpoints").glob("*.ckpt")):
         return None
     plan: Mapping[str, Any] = json.loads((folder / "plan.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What a plan holds for the methods of fine-tuning: starting points, additions, the donor's own network."""
+"""The parts of a plan for fine-tuning methods: anchors, low-rank additions, the donor's own network."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from graft.transfer.teacher import TeacherPlan, plan_teacher
 def schedule_of(
     config: FreezingConfig, network: Network, checkpoint: CheckpointConfig, *, begins_solved: bool = False
 ) -> Schedule:
-    """The freeze schedule, and what of it the chosen methods hold or free.
+    """The freeze schedule, with the tensors that the chosen methods freeze or unfreeze.
 
     Args:
-        begins_solved: whether the head is solved beforehand, which is all that the first phase of lp_ft is for.
+        begins_solved: whether the head is solved beforehand, which makes the first phase of lp_ft unnecessary.
     """
     module, stages, unfreeze = network.module, network.stages, config.unfreeze
     if begins_solved and unfreeze.kind is UnfreezeKind.lp_ft and unfreeze.start is None:
@@ -35,7 +35,7 @@ def schedule_of(
 
 
 def lora_of(method: MethodConfig, network: Network, *, channels: int) -> tuple[str, ...]:
-    """Gives the network, of which the donor's account is done, what trains beside its weights; the layers' paths."""
+    """Adds LoRA's weights to the network, after the transfer was accounted for. Returns the paths of its layers."""
     size = network.preprocess.image_size
     layers = lora_layers(network.module, network.stages, (channels, size, size), method.lora_targets)
     add_lora(network.module, layers, method)
@@ -43,7 +43,7 @@ def lora_of(method: MethodConfig, network: Network, *, channels: int) -> tuple[s
 
 
 def anchors_of(method: MethodConfig, network: Network, ledger: Ledger, never_trained: frozenset[str]) -> frozenset[str]:
-    """The weights that method.l2_sp draws back: those of the donor's that train."""
+    """The weights that method.l2_sp pulls back: trained weights with the donor's values."""
     if not method.l2_sp:
         return frozenset()
     anchors = anchored(network.module, network.stages, ledger.filled) - never_trained
@@ -68,7 +68,7 @@ def numbers_beside(
     anchors: frozenset[str],
     teacher: TeacherPlan | None,
 ) -> int:
-    """How many numbers methods keep on the device."""
+    """How many numbers the methods store on the device."""
     numbers = {name: value.numel() for name, value in network.module.named_parameters()}
     mean = trained if method.ema is not None else frozenset[str]()
     donor = teacher.network.module.parameters() if teacher else ()

@@ -1,4 +1,4 @@
-"""What a run will do, before it does anything: computed on the meta device, immutable, printable."""
+"""What a run will do, computed on the meta device before it does anything: immutable and printable."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from graft.transfer.verify import check_verifiable
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageRow:
-    """A stage's size."""
+    """The size of a stage."""
 
     name: str
     parameters: int
@@ -47,7 +47,7 @@ class StageRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All that follows from a config, its data and its donor's names; nothing has been done yet."""
+    """Everything that follows from a config, its data and its donor's metadata. Nothing has been done yet."""
 
     config: Config
     table: Table
@@ -88,17 +88,17 @@ class Plan:
 
     @property
     def finds_rate(self) -> bool:
-        """Whether optimizer.lr is to be found; until then every rate here is a multiple of it."""
+        """Whether optimizer.lr is still to be found. Until then, every rate here is a multiple of it."""
         return self.config.optimizer.lr == FIND
 
     def with_rate(self, rate: float) -> Plan:
-        """The plan as it is once the rate has been found."""
+        """The plan with this learning rate."""
         optimizer = replace(self.config.optimizer, lr=rate)
         config, training = replace(self.config, optimizer=optimizer), self.training.derived(optimizer=optimizer)
         return replace(self, config=config, training=training, rate_found=True)
 
     def with_step(self, trainer: TrainerConfig, optimizer: OptimizerConfig) -> Plan:
-        """The plan as it is once the way to compute a step has been chosen."""
+        """The plan with the chosen way to compute a step."""
         config = replace(self.config, trainer=trainer, optimizer=optimizer)
         prefix = prefix_in_words(config.trainer, config.method) if self.cache.prefix else ""
         training = self.training.derived(optimizer=replace(optimizer, lr=self.training.optimizer.lr))
@@ -106,25 +106,25 @@ class Plan:
 
     @property
     def precision(self) -> dict[str, str]:
-        """Of training and of evaluation."""
+        """Precision of training and of evaluation."""
         return precisions(self.config.trainer)
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """What is done beside plain fine-tuning, in words."""
+        """Descriptions of all methods besides plain fine-tuning."""
         return methods_in_words(self.config)
 
     def rates(self, group: Group) -> list[tuple[float, float, float] | None]:
-        """The group's first, highest and last learning rate in each phase; None where it is frozen."""
+        """The group's first, highest and last learning rate in each phase; None for a phase that freezes it."""
         return [self.training.rates.span(group, phase) for phase in self.training.phases]
 
     def data_record(self) -> dict[str, Any]:
-        """What is learnt from, for plan.json and the model's record."""
+        """Description of the data, for plan.json and the model's record."""
         data = self.config.data
         return {"kind": data.kind.value, **self.table.summary(), "copies": self.copies.record(data.accept)}
 
     def to_dict(self) -> dict[str, Any]:
-        """plan.json."""
+        """The contents of plan.json."""
         config, training = self.config, self.training
         return {
             "backbone": config.backbone.name,
@@ -197,12 +197,12 @@ def make_plan(
     """Computes the plan.
 
     Args:
-        open_donor: opens the donor, of which names, shapes and dtypes are read.
-        overrides: what was typed; the plan names those words that have no effect.
-        batch_size: what data.batch_size=auto was in the run that this one goes on from.
+        open_donor: opens the donor; only names, shapes and dtypes are read.
+        overrides: the arguments of the command line; the plan lists those without effect.
+        batch_size: for data.batch_size=auto, the batch size of the run that is being resumed.
 
     Raises:
-        InputError: everything that is wrong between config, data and donor, together.
+        InputError: lists everything that is wrong between config, data and donor.
     """
     network = network_for(config.network, len(table.classes), device="meta")
     config, batches = with_batch_size(config, network, len(table.train), batch_size)

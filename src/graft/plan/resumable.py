@@ -1,4 +1,5 @@
-"""What a run must share with the one whose checkpoint it goes on from, beyond what training itself was told."""
+"""The settings that a resumed run must share with the one that wrote the checkpoint, besides those of the training
+itself."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from graft.plan.plan import Plan
 
 
 def shared(plan: Plan) -> dict[str, Any]:
-    """Plain values that change what a step computes, each named as a person would look for it."""
+    """Plain values that affect the result of a step, each with a name that users recognise."""
     config, table, preprocess = plan.config, plan.table, plan.network.preprocess
     augment = {f"augment.{name}": value for name, value in asdict(config.augment).items() if name != "name"}
     stored = [config.cache.dtype, config.cache.views] if plan.cache.outputs else None

@@ -1,4 +1,4 @@
-"""Whether a run's head is solved on kept features, and which keys then have no effect."""
+"""Decides whether a run's head is solved on cached features, and which keys then have no effect."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ class SolverPlan:
 def plan_solver(
     config: NetworkConfig, table: Table, obstacles: Iterator[str], crop_fraction: float, overrides: Sequence[str]
 ) -> SolverPlan:
-    """Solved where nothing but a linear head trains, on kept features.
+    """Solved if nothing but a linear head trains, on cached features.
 
     Args:
-        obstacles: why the head has to be trained by steps.
-        crop_fraction: the donor's.
+        obstacles: reasons why the head must be trained by gradient steps.
+        crop_fraction: the donor's crop fraction.
 
     Raises:
-        InputError: head.solver=convex, or head.refit, where a head cannot be solved.
+        InputError: head.solver=convex or head.refit is set, but the head cannot be solved.
     """
     if config.head.kind not in SOLVABLE:
         obstacle = f"head={config.head.kind.value}"
@@ -94,7 +94,7 @@ def plan_solver(
 
 
 def _obstacles(config: Config, network: Network, training: TrainingPlan, cache: CachePlan) -> Iterator[str]:
-    """Why the head has to be trained by steps."""
+    """Reasons why the head must be trained by gradient steps."""
     trunk, last = network.stages.names, network.module.get_submodule(network.stages.head)
     if len(network.stages.heads) > 1:
         yield f"{len(network.stages.heads)} last layers"
@@ -118,7 +118,7 @@ def _obstacles(config: Config, network: Network, training: TrainingPlan, cache: 
 
 
 def _without_effect(overrides: Sequence[str]) -> Iterator[str]:
-    """Of the words that were typed."""
+    """The command-line arguments without effect."""
     for word in overrides:
         key = word.lstrip("+~").partition("=")[0]
         if any(key == read or key.startswith(f"{read}.") for read in STEPS):
@@ -126,9 +126,8 @@ def _without_effect(overrides: Sequence[str]) -> Iterator[str]:
 
 
 def network_of_all_blocks(config: NetworkConfig, network: Network) -> Network | None:
-    """On the meta device, the network with head=stages, of whose features those before the last layer are a part; None
-    where there is none. What a run with head=linear measures beside its own head.
-    """
+    """The network with head=stages, on the meta device, whose features include the input of the last layer. A run with
+    head=linear also measures such heads. None if there is no such network."""
     if network.head["kind"] == HeadKind.stages.value:
         return network
     settings = replace(config, head=HeadConfig(kind=HeadKind.stages))
@@ -141,7 +140,7 @@ def network_of_all_blocks(config: NetworkConfig, network: Network) -> Network | 
 def plan_features(
     config: Config, table: Table, network: Network, training: TrainingPlan, overrides: Sequence[str]
 ) -> tuple[CachePlan, SolverPlan, Network | None]:
-    """What is computed once, how the head is trained, and the network of all blocks where that is measured too."""
+    """What is cached, how the head is trained, and the network of all blocks if that is measured too."""
     cache = plan_cache(
         config.features, table, network, training.phases, training.undecided, steps_per_epoch=training.steps_per_epoch
     )
