@@ -9,7 +9,7 @@ from torch.utils.data import Dataset, default_collate
 
 from graft.config.choices import OnError
 from graft.config.faults import InputError, RunFailed
-from graft.config.schema import MethodConfig, SchedulerConfig, SchedulerKind, UnfreezeKind
+from graft.config.schema import MethodConfig, OptimizerConfig, SchedulerConfig, SchedulerKind, UnfreezeKind
 from graft.data.loader import KeyedLoader
 from graft.data.sampling import KeyedBatchSampler
 from graft.finetune import fit as fitting
@@ -84,8 +84,9 @@ def loops(monkeypatch):
         ({"precision": "bf16-mixed", "clip_norm": 1e-3}, {}),
         ({}, {"method": MethodConfig(ema=0.9)}),
         ({"accumulate": 2}, {"on_nan": OnError.skip}),
+        ({"max_epochs": 12, "patience": 1}, {"optimizer": OptimizerConfig(name="adamw", lr=0.5)}),
     ],
-    ids=["plain", "clipped", "bf16", "mean", "accumulated"],
+    ids=["plain", "clipped", "bf16", "mean", "accumulated", "stopped early"],
 )
 def test_it_goes_as_lightnings_own(tiny, tmp_path, monkeypatch, loops, trainer, settings):
     own = run(tiny, tmp_path / "own", trainer, **settings)
@@ -94,6 +95,8 @@ def test_it_goes_as_lightnings_own(tiny, tmp_path, monkeypatch, loops, trainer, 
     lightnings = run(tiny, tmp_path / "lightnings", trainer, **settings)
     assert len(loops) == 1
     assert ending(tmp_path / "own") == ending(tmp_path / "lightnings")
+    assert own.epochs == lightnings.epochs
+    assert own.epochs < 12 if "patience" in trainer else own.epochs == EPOCHS
     assert (own.metrics, own.steps, own.best_epoch) == (lightnings.metrics, lightnings.steps, lightnings.best_epoch)
     assert own.profile.keys() == lightnings.profile.keys()
     for part, outputs in own.outputs.items():

@@ -52,6 +52,7 @@ EXAMPLES = {
     "optimizer.lr_scale": "{head: 10}",
     "optimizer.no_decay": "['*.gamma']",
     "trainer.clip_norm": "1.0",
+    "trainer.patience": "5",
     "trainer.max_epochs": "10",
     "trainer.threads": "2",
     "unfreeze.phase_factors": "[1,0.1]",

@@ -194,6 +194,7 @@ _OF_KEYS: dict[str, Limit] = {
     "cache.dir": Limit(LOCAL_FOLDER, lambda value: not is_url(value)),
     "cache.max_gb": positive,
     "trainer.max_epochs": at_least(1),
+    "trainer.patience": at_least(1),
     "trainer.devices": at_least(1),
     "trainer.num_nodes": at_least(1),
     "trainer.accumulate": at_least(1),

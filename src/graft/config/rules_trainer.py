@@ -34,6 +34,16 @@ def _recompute_uncompiled(values: Values) -> Iterator[Fault]:
         )
 
 
+def _stops_at_the_best(values: Values) -> Iterator[Fault]:
+    if values["trainer.patience"] is not None and values["checkpoint.epoch"] == "last":
+        yield Fault(
+            key="trainer.patience",
+            expected="checkpoint.epoch=best, as the last epoch of an early stop is one that did not improve",
+            received=f"{values['trainer.patience']} with checkpoint.epoch=last",
+            remedy="checkpoint.epoch=best, or trainer.patience=null",
+        )
+
+
 def _nothing_decays(values: Values) -> Iterator[Fault]:
     if values["optimizer.no_decay"] and not values["optimizer.weight_decay"]:
         yield Fault(
@@ -98,6 +108,7 @@ SHARDED_KEYS = (
 TRAINER_RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], ...] = (
     (("trainer.compile", "trainer.recompute"), _recompute_uncompiled),
     (("optimizer.lr", "trainer.tune", "trainer.devices", "trainer.num_nodes"), _one_process_measures),
+    (("trainer.patience", "checkpoint.epoch"), _stops_at_the_best),
     (("optimizer.no_decay", "optimizer.weight_decay"), _nothing_decays),
     (("optimizer.kwargs", "trainer.precision", "trainer.clip_norm"), _clipped_unfused),
     (SHARDED_KEYS, _sharded),

@@ -204,7 +204,9 @@ class TrainerConfig:
     """Devices, duration and precision of training."""
 
     max_epochs: int = MISSING
-    """Number of passes over the training images."""
+    """Number of passes over the training images; with patience, at most so many."""
+    patience: int | None = None
+    """Early stopping: training ends when checkpoint.monitor has not improved for this many epochs. Null: never."""
     accelerator: Accelerator = "auto"
     """auto, cpu or gpu."""
     devices: int = 1

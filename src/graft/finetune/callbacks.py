@@ -148,7 +148,7 @@ class Checkpoints(Checkpoint):
         is_best = best_row(tuning.history, self.config) is tuning.history[-1]
         if is_best:
             self.file.drop_snapshot()
-        final = trainer.current_epoch + 1 == trainer.max_epochs
+        final = trainer.current_epoch + 1 == trainer.max_epochs or trainer.should_stop
         if stop or final or trainer.world_size > 1 or time.monotonic() >= self._due:
             self._save(trainer, tuning)
             if trainer.is_global_zero:

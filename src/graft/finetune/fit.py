@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -21,6 +22,7 @@ from graft.config.figures import monitor_fault
 from graft.config.schema import CheckpointConfig, TrainerConfig
 from graft.finetune.callbacks import Checkpoints, EpochLines, EpochRows, best_row, explain_lost_process
 from graft.finetune.checkpoint import BEST, FOLDER, LAST, CheckpointFile, read_checkpoint
+from graft.finetune.early_stop import EarlyStop
 from graft.finetune.fit_result import FitResult, outcome_of, ways_of
 from graft.finetune.hardware import hardware, known_to_be_none, precisions, quiet_lightning, strategy
 from graft.finetune.head_loop import HeadLoop, trains_head_alone
@@ -195,6 +197,10 @@ def make_trainer(
     callbacks: list[L.Callback] = [EpochRows(folder), Checkpoints(folder, checkpoint, file, signals)]
     if config.progress:
         callbacks.insert(1, EpochLines(console))
+    if config.patience is not None:
+        callbacks.append(
+            EarlyStop(checkpoint, config.patience, partial(console.print, highlight=False, soft_wrap=True))
+        )
     if watcher is not None:
         callbacks.append(Pruning(watcher))
     if trains_head_alone(tuning, config):

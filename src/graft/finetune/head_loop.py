@@ -79,6 +79,8 @@ class HeadLoop:
         self.accumulate_grad_batches = self.max_epochs = self.num_training_batches = 0
         self.current_epoch = self.global_step = self.batches = 0
         self.at_epoch_end = False
+        self.should_stop = False
+        """Behind the present epoch; a callback sets it."""
 
     @property
     def position(self) -> tuple[int, int]:
@@ -106,7 +108,7 @@ class HeadLoop:
                 self._call("on_train_start", tuning)
                 tuning.on_train_start()
                 with self.profiler.profile("run_training_epoch"):
-                    while self.current_epoch < self.max_epochs:
+                    while self.current_epoch < self.max_epochs and not self.should_stop:
                         self._epoch(tuning, loader, evaluated)
                 self._call("on_train_end", tuning)
         except BaseException as error:

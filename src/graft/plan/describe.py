@@ -91,8 +91,16 @@ def _solved(plan: Plan) -> str:
     return "\n".join(lines)
 
 
+def _early(plan: Plan) -> str:
+    patience = plan.config.trainer.patience
+    if patience is None:
+        return ""
+    epochs = f"{patience} epoch{'s' if patience > 1 else ''}"
+    return f", fewer where {plan.config.checkpoint.monitor} has not improved for {epochs}"
+
+
 def _phases(plan: Plan) -> str:
-    steps = f"{plan.config.trainer.max_epochs} epochs of {plan.training.steps_per_epoch} steps"
+    steps = f"{plan.config.trainer.max_epochs} epochs of {plan.training.steps_per_epoch} steps{_early(plan)}"
     heads = [f"lr {moment(phase.start_epoch)}" for phase in plan.training.phases]
     rows = [("group", "parameters", "decay", *heads), *(_group_row(plan, group) for group in plan.training.groups)]
     rate = "rate      optimizer.lr is to be found by a range test; below, multiples of it\n" if plan.finds_rate else ""

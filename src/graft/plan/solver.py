@@ -23,7 +23,8 @@ from graft.plan.features import CachePlan, keep_all_blocks, plan_cache
 SOLVABLE = (HeadKind.linear, HeadKind.stages, HeadKind.auto)
 STEPS = (
     "optimizer", "scheduler", "checkpoint.every_n_steps",
-    *(f"trainer.{name}" for name in ("max_epochs", "accumulate", "clip_norm", "on_nan", "profiler", "tune", "compile")),
+    *(f"trainer.{name}" for name in ("max_epochs", "patience", "accumulate", "clip_norm", "on_nan", "profiler")),
+    *("trainer.tune", "trainer.compile"),
 )  # fmt: skip
 """Keys, and groups of keys, that only training by steps reads."""
 
