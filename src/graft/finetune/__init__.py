@@ -1,1 +1,1 @@
-"""Freezing, thawing, learning rates and the training itself."""
+"""Freezing, unfreezing, learning rates and the training itself."""

@@ -1,4 +1,5 @@
-"""Which batch-norms cannot train on one image: those that have a single value of a channel from it, and no variance."""
+"""Finds batch-norms that cannot train on one image, because it gives them a single value per channel and so no
+variance."""
 
 from __future__ import annotations
 
@@ -15,11 +16,11 @@ from graft.models.network import Network
 
 
 def norm_that_needs_two(network: Network, states: Sequence[Frozen], freeze_bn: FreezeBatchNorm) -> str | None:
-    """The first batch-norm, in some freeze state in training mode, that a batch of one image would end in an error.
+    """The first batch-norm that fails on a batch of one image in training mode, in any freeze state.
 
     Args:
-        network: on the meta device.
-        states: that the training can come to.
+        network: a network on the meta device.
+        states: the freeze states that the training can reach.
     """
     module, heads = network.module, network.stages.heads
     side = network.preprocess.image_size
@@ -30,7 +31,7 @@ def norm_that_needs_two(network: Network, states: Sequence[Frozen], freeze_bn: F
 
 
 def norms_of_single_values(module: nn.Module, image_CHW: tuple[int, int, int]) -> list[str]:
-    """Paths of the batch-norms to which one image gives one value a channel."""
+    """Paths of the batch-norms that get one value per channel from one image."""
     norms: dict[str, None] = {}
 
     def look(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:

@@ -1,4 +1,5 @@
-"""What is done beside the steps of a training: rows, lines, checkpoints, and agreement among processes."""
+"""What happens between the steps of a training: metrics rows, progress lines, checkpoints, agreement between
+processes."""
 
 from __future__ import annotations
 
@@ -36,9 +37,10 @@ MOST_FIGURES = 2  # of a part in an epoch's line, beside its loss
 
 
 def best_row(history: Sequence[Mapping[str, Any]], checkpoint: CheckpointConfig) -> Mapping[str, Any] | None:
-    """The epoch that checkpoints/best.ckpt is: of equals, the earliest; None where no epoch has a finite figure.
+    """The row of the best epoch, which becomes checkpoints/best.ckpt; the earliest if several are equal. None if no
+    epoch has a finite metric.
 
-    With checkpoint.epoch=last, the last one that has.
+    With checkpoint.epoch=last, it is the last epoch with a finite metric.
     """
     ranked = ranking([row[checkpoint.monitor] for row in history], checkpoint.direction)
     if not ranked:
@@ -47,7 +49,7 @@ def best_row(history: Sequence[Mapping[str, Any]], checkpoint: CheckpointConfig)
 
 
 class EpochRows(Callback):
-    """Writes metrics.csv anew at each epoch's end, from the history that the checkpoint carries too."""
+    """Rewrites metrics.csv at the end of each epoch, from the history that the checkpoint also contains."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / METRICS_FILE
@@ -76,15 +78,16 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 class Checkpoints(Checkpoint):
-    """checkpoints/last.ckpt at an epoch's end, every so many steps and behind a signal; best.ckpt where an epoch is
-    the best; previous.ckpt is what last.ckpt was before.
+    """Writes checkpoints/last.ckpt at the end of an epoch, every so many steps and after a signal.
 
-    Where epochs are so short that writing would take more than a part in PATIENCE of the time, the end of one passes
-    without a file, and the best epoch since the last one waits in memory: a run that is killed there begins those
-    epochs again, which come out as they were.
+    Writes best.ckpt if an epoch is the best. previous.ckpt is the former last.ckpt.
+
+    If epochs are so short that writing would take more than one part in PATIENCE of the time, some epochs end without a
+    file. The best epoch since the last file then stays in memory. A run that is killed repeats these epochs, with the
+    same results.
 
     Args:
-        file: the way to the disk of the trainer whose callback this is.
+        file: the trainer's interface to checkpoint files.
     """
 
     def __init__(
@@ -184,9 +187,9 @@ class Checkpoints(Checkpoint):
 
 
 def evaluate_anew(loops: dict[str, Any]) -> None:
-    """Makes a training loop's saved state, taken amid an evaluation, one that goes on with the whole evaluation.
+    """Changes a training loop's saved state, taken during an evaluation, so that the whole evaluation is repeated.
 
-    Lightning resumes an evaluation whose batch was started and not processed, and then from its first batch on.
+    Lightning resumes an evaluation with a batch that was started but not processed, and then from its first batch on.
     """
     started = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
     progress = loops["epoch_loop.val_loop.batch_progress"]
@@ -194,13 +197,13 @@ def evaluate_anew(loops: dict[str, Any]) -> None:
 
 
 def keep_if_best(folder: Path, history: Sequence[Mapping[str, Any]], config: CheckpointConfig) -> None:
-    """Makes last.ckpt, written at the end of the history's last epoch, best.ckpt too if that epoch is the best."""
+    """Also makes last.ckpt, written at the end of the history's last epoch, best.ckpt if that epoch is the best."""
     if best_row(history, config) is history[-1]:
         give_name(folder / LAST, BEST)
 
 
 class EpochLines(Callback):
-    """One line an epoch; on a terminal also a bar that counts the batches."""
+    """One line per epoch, and on a terminal a progress bar over the batches."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -251,7 +254,7 @@ class EpochLines(Callback):
 
 
 def epoch_line(history: Sequence[Mapping[str, Any]], epochs: int, task: TaskKind) -> str:
-    """The last row in words; what is frozen only where it is news."""
+    """The last row as text. The freeze state is included only when it has changed."""
     row, before = history[-1], history[-2] if len(history) > 1 else {}
     figures: list[str] = []
     for part in ("train", "val"):
@@ -274,7 +277,7 @@ GLOO = "gloo/transport"  # in what its errors say, which have no type of their o
 
 @contextmanager
 def explain_lost_process(folder: Path) -> Generator[None]:
-    """Within it, a collective that the others have left is told as what it is.
+    """Within this context, a collective that other processes have left raises an explanation.
 
     Raises:
         RunFailed: another process is gone.
@@ -293,9 +296,9 @@ def explain_lost_process(folder: Path) -> Generator[None]:
 
 
 class Agreement:
-    """Compares small numbers of all processes; made and asked by each of them at the same places.
+    """Compares small numbers between all processes, which must create and call it at the same places.
 
-    Over gloo, so that no GPU is waited for.
+    It uses gloo, so that no GPU has to be waited for.
     """
 
     def __init__(self) -> None:
@@ -311,7 +314,8 @@ class Agreement:
 
 
 def make_loggers(config: LoggerConfig, folder: Path) -> list[Logger]:
-    """The trackers that the config asks for; their packages are there, as the config's check found."""
+    """The experiment trackers that the config asks for. The check of the config has verified that their packages are
+    installed."""
     loggers: list[Logger] = []
     if config.tensorboard:
         loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))

@@ -1,4 +1,5 @@
-"""Checkpoint files: written whole or not at all, opened without running code, optimizer state by parameter name."""
+"""Checkpoint files: written completely or not at all, opened without running code, with optimizer state by parameter
+name."""
 
 from __future__ import annotations
 
@@ -29,10 +30,10 @@ STORABLE = frozenset({str, int, float, bool, type(None), torch.Tensor, nn.Parame
 
 
 def read_checkpoint(path: Path | str) -> dict[str, Any]:
-    """The checkpoint on the CPU; tensors and primitives only, nothing in the file is executed.
+    """The checkpoint on the CPU, which contains tensors and primitives only. Nothing in the file is executed.
 
     Raises:
-        InputError: there is no such file, it is damaged, or it holds anything else.
+        InputError: there is no such file, it is damaged, or it contains anything else.
     """
     try:
         with open(path, "rb") as file:
@@ -49,7 +50,7 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
 
 
 def _check_sums(file: IO[bytes]) -> None:
-    """Reads it once against its checksums, which torch writes and does not look at."""
+    """Verifies the checksums in the file, which torch writes but does not check."""
     with zipfile.ZipFile(file) as archive:
         damaged = archive.testzip()
     if damaged is not None:
@@ -57,11 +58,11 @@ def _check_sums(file: IO[bytes]) -> None:
 
 
 class CheckpointFile(CheckpointIO):
-    """Lightning's way to the disk, or to memory until there is time to write.
+    """Lightning's interface to checkpoints on disk, or in memory until there is time to write them.
 
     Args:
-        path: of the checkpoint that the run goes on from, which has been read for a look at it.
-        take: gives its contents.
+        path: path of the checkpoint to resume from, which has already been read for inspection.
+        take: returns its contents.
     """
 
     def __init__(self, path: Path | None = None, take: Callable[[], dict[str, Any]] | None = None) -> None:
@@ -71,10 +72,10 @@ class CheckpointFile(CheckpointIO):
 
     @contextmanager
     def in_memory(self, still: Collection[str] = ()) -> Generator[None]:
-        """Within it, a checkpoint that is saved is a copy in memory, until `write_snapshot` or `drop_snapshot`.
+        """Within this context, saving a checkpoint makes a copy in memory, until `write_snapshot` or `drop_snapshot`.
 
         Args:
-            still: names in its state_dict of what never changes, which need no copy.
+            still: names in its state_dict that never change and need no copy.
         """
         self._still = still
         try:
@@ -83,14 +84,14 @@ class CheckpointFile(CheckpointIO):
             self._still = None
 
     def write_snapshot(self) -> None:
-        """Writes the checkpoint that is in memory, if there is one."""
+        """Writes the checkpoint in memory to disk, if there is one."""
         if self._snapshot is not None:
             checkpoint, path = self._snapshot
             self._write(checkpoint, path)
             self._snapshot = None
 
     def drop_snapshot(self) -> None:
-        """What was in memory has been overtaken."""
+        """Discards the checkpoint in memory, which is outdated."""
         self._snapshot = None
 
     @override
@@ -125,7 +126,7 @@ class CheckpointFile(CheckpointIO):
 
 
 def write_failure(path: Path, error: Exception) -> RunFailed:
-    """What a full or read-only disk comes to: which file it was, and what there still is."""
+    """The error for a full or read-only disk: which file it was, and which checkpoint is intact."""
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
     folder = path.parent if path.parent.name == FOLDER else path.parent / FOLDER
     last = next((folder / name for name in (LAST, PREVIOUS) if (folder / name).exists()), None)
@@ -138,7 +139,7 @@ def write_failure(path: Path, error: Exception) -> RunFailed:
 
 
 def give_name(source: Path, name: str) -> None:
-    """Another name in the same folder for a file that is never written to again: a link where the disk has them."""
+    """Gives a file that is never written again another name in the same folder: a hard link if the disk supports it."""
     target = source.with_name(name)
     try:
         with atomic_path(target) as temporary:
@@ -151,13 +152,13 @@ def give_name(source: Path, name: str) -> None:
 
 
 def remove_leftovers(folder: Path, names: Iterable[str] = ()) -> None:
-    """Removes what an interrupted write left behind, and the named files."""
+    """Removes the remains of an interrupted write, and the named files."""
     for leftover in (*folder.glob(".*.ckpt.*.tmp"), *(folder / name for name in names)):
         leftover.unlink(missing_ok=True)
 
 
 def _copy(value: Any, still: Collection[int] = ()) -> Any:
-    """With tensors of its own, on the CPU, but for those of these ids."""
+    """A copy with its own tensors on the CPU, except for those with these ids."""
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=id(value) not in still)
     if isinstance(value, dict):
@@ -168,7 +169,7 @@ def _copy(value: Any, still: Collection[int] = ()) -> Any:
 
 
 def _foreign(value: Any, where: str) -> str | None:
-    """What in there is neither tensor nor primitive, and where; None: nothing is."""
+    """The first value that is neither a tensor nor a primitive, with its place; None if there is none."""
     if type(value) in STORABLE:
         return None
     if isinstance(value, Mapping):
@@ -183,7 +184,7 @@ def _foreign(value: Any, where: str) -> str | None:
 
 
 def state_by_name(state: Mapping[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
-    """An optimizer's state dict with parameter names where torch puts positions."""
+    """An optimizer's state dict with parameter names instead of torch's positions."""
     names = _positions(state["param_groups"], groups)
     param_groups = [
         {**{key: value for key, value in saved.items() if key != "params"}, "params": list(group.names)}
@@ -196,10 +197,10 @@ def state_by_name(state: Mapping[str, Any], groups: Sequence[Group]) -> dict[str
 
 
 def state_by_position(state: Mapping[str, Any], groups: Sequence[Group], module: nn.Module) -> dict[str, Any]:
-    """The inverse of `state_by_name`, for these groups.
+    """The inverse of `state_by_name` for these groups.
 
     Raises:
-        InputError: the groups are not those of the checkpoint, or a tensor's shape is not its parameter's.
+        InputError: the groups differ from the checkpoint's, or a tensor's shape differs from its parameter's.
     """
     saved = {group["name"]: group for group in state["param_groups"]}
     expected = {group.name: list(group.names) for group in groups}
@@ -233,7 +234,7 @@ def state_by_position(state: Mapping[str, Any], groups: Sequence[Group], module:
 
 
 def check_weights(saved: Mapping[str, torch.Tensor], present: Mapping[str, torch.Tensor]) -> None:
-    """Raises InputError, with what differs, unless both have the same names in the same shapes."""
+    """Raises InputError with the differences, unless both have the same names and shapes."""
     lacking, foreign = sorted(set(present) - set(saved)), sorted(set(saved) - set(present))
     other = [name for name in present if name in saved and saved[name].shape != present[name].shape]
     if not (lacking or foreign or other):

@@ -1,7 +1,8 @@
-"""What weight decay leaves alone: what is no weight of a layer, and what the model or a person names.
+"""Which parameters have no weight decay: those that are not weights of a layer, and those that the model or the user
+names.
 
-Decay draws weights to zero. A bias, a scale or a token has no reason to be small; a table of positions is looked up and
-multiplies nothing.
+Weight decay pulls parameters towards zero. There is no reason for a bias, a scale or a token to be small, and a table
+of positions is only looked up and multiplies nothing.
 """
 
 from __future__ import annotations
@@ -52,13 +53,13 @@ _LOOKED_UP = re.compile(
 
 
 def undecayed(module: nn.Module, patterns: Sequence[str] = ()) -> dict[str, str]:
-    """Each parameter without weight decay, under every name it has, and the reason.
+    """Each parameter without weight decay, under all its names, with the reason.
 
     Args:
         patterns: globs of further names.
 
     Raises:
-        InputError: a glob that excludes nothing.
+        InputError: a glob excludes nothing.
     """
     reasons: dict[str, str] = {}
     for name, _, reason in _by_kind(module):
@@ -101,7 +102,7 @@ def _reason(part: nn.Module, path: str, leaf: str, parameter: nn.Parameter) -> s
 
 
 def _named_by_library(module: nn.Module) -> Iterator[str]:
-    """Globs of names, as timm reads them, from the module and from what it holds."""
+    """Globs of names, interpreted as timm does, from the module and its submodules."""
     for path, part in module.named_modules():
         own = getattr(part, "no_weight_decay", None)
         if callable(own):

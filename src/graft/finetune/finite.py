@@ -1,4 +1,4 @@
-"""Losses and gradients that are not finite: found without waiting for the device, and what is done about them."""
+"""Detects losses and gradients that are not finite, without synchronising with the device, and handles them."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _FINE = torch.tensor(False)
 
 
 class Finite:
-    """Judges every step before it is taken.
+    """Checks every step before it is applied.
 
-    A loss that is not finite makes its gradients NaN, and gradients are averaged over all processes: all of them come
-    to the same verdict in the same step. On a GPU it stays there until `check`; where it must be known at once
-    (on the CPU, where that costs nothing, and with trainer.on_nan=skip) it is.
+    A loss that is not finite makes its gradients NaN. Gradients are averaged over all processes, so all of them reach
+    the same verdict in the same step. On a GPU, the result stays on the device until `check`, unless it is needed at
+    once (with trainer.on_nan=skip). On a CPU it is available at no cost.
 
     Args:
-        scaled: a gradient scaler is at work (16-mixed), which meets infinite gradients by design and leaves those steps
-            out itself; then the loss alone is judged.
+        scaled: whether a gradient scaler is used (16-mixed). It produces infinite gradients by design and skips these
+            steps itself, so only the loss is checked.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class Finite:
         self._first: Tensor | None = None  # [1 + groups]: the first bad step (-1: none), and what was bad in it
 
     def before_step(self) -> None:
-        """Called in front of the first batch of a step; a skipped step must not leave its batch-norm statistics."""
+        """Called before the first batch of a step. A skipped step must not change batch-norm statistics."""
         if self.on_nan is OnError.skip:
             self._statistics = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
 
     def watch(self, loss: Tensor) -> Tensor:
-        """The loss to train on: as it is, or with NaN for gradients."""
+        """The loss to train on: unchanged, or with NaN as its gradients."""
         if loss.device.type == "cpu" and math.isfinite(loss.item()):  # a look costs less than what stands below
             self._bad_loss = _FINE if self._bad_loss is None else self._bad_loss
             return loss
@@ -60,13 +60,13 @@ class Finite:
         return loss * torch.where(bad, math.nan, 1.0).to(loss.dtype)
 
     def judge(self, step: int) -> bool:
-        """Whether the step may be taken; called with its gradients complete. Where not, they are gone.
+        """Whether the step may be applied; called when its gradients are complete. If not, the gradients are removed.
 
         Args:
-            step: steps taken before it.
+            step: number of steps before this one.
 
         Raises:
-            RunFailed: not finite, with trainer.on_nan=stop.
+            RunFailed: a value is not finite and trainer.on_nan=stop.
         """
         if self._waits_for_nothing() and self._is_fine():
             self._bad_loss, self._in_a_row = None, 0
@@ -88,10 +88,11 @@ class Finite:
         return False
 
     def check(self, step: int) -> None:
-        """Raises RunFailed if a step or the weights were not finite; waits for the device, so no step calls it.
+        """Raises RunFailed if a step or the weights were not finite. It synchronises with the device, so no step calls
+        it.
 
         Args:
-            step: steps taken so far.
+            step: number of steps so far.
         """
         if self.on_nan is OnError.stop and self._first is not None:
             if distributed.is_available() and distributed.is_initialized():
@@ -113,13 +114,13 @@ class Finite:
         self.skipped, self._in_a_row = state["skipped"], state["in_a_row"]
 
     def _waits_for_nothing(self) -> bool:
-        """Whether a look at a value is free."""
+        """Whether reading a value does not synchronise with a device."""
         return self._bad_loss is not None and self._bad_loss.device.type == "cpu" and not self.scaled
 
     def _is_fine(self) -> bool:
-        """Whether loss and gradients are finite beyond doubt; finite ones may be so large that their squares are not.
+        """Whether loss and gradients are certainly finite. Finite values may be so large that their squares are not.
 
-        By the sum of squares: on the CPU a largest value takes twelve times as long to find.
+        It uses the sum of squares: finding the largest value takes twelve times as long on a CPU.
         """
         grads = (parameter.grad for members in self._members for parameter in members if parameter.grad is not None)
         norms = [vector_norm(grad) for grad in grads]
@@ -162,5 +163,5 @@ class Finite:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Every number; by the sum of squares, which is found sooner, where that is not too large itself."""
+    """Whether every number is finite, by the sum of squares, which is faster, unless that overflows."""
     return math.isfinite(vector_norm(tensor).item()) or bool(tensor.isfinite().all())

@@ -1,4 +1,4 @@
-"""From a FineTuning and its data to trained weights and what they are worth."""
+"""Trains a FineTuning on its data and evaluates the result."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ TRACED = 5  # steps in a trace of torch's profiler
 
 
 class Batches(Protocol):
-    """What training asks of the data: a LightningDataModule.
+    """The data of a training: a LightningDataModule.
 
-    For a run to go on amid an epoch, its training loader has `state_dict` and `load_state_dict`, which Lightning calls.
+    To resume within an epoch, its training loader needs `state_dict` and `load_state_dict`, which Lightning calls.
     """
 
     batch_size: int
     """Images a batch; loaders made after it is set go by it."""
 
     def can_train_by(self, batch_size: int) -> bool:
-        """Whether the training loader could be made with that batch size."""
+        """Whether the training loader can be created with this batch size."""
         ...
 
     def train_dataloader(self) -> Sized: ...
     def val_dataloader(self) -> Sized: ...
     def test_dataloader(self) -> Sized | None:
-        """None where there is no test part."""
+        """None if there are no test images."""
         ...
 
 
@@ -76,18 +76,18 @@ def fit(
     signals: StopSignals | None = None,
     watcher: Watcher | None = None,
 ) -> FitResult:
-    """Trains, takes the best epoch's weights and evaluates them. Mutates the FineTuning's network.
+    """Trains, loads the best epoch's weights and evaluates them. Mutates the FineTuning's network.
 
     Args:
-        signals: in force; one that comes in training ends it behind the present step, in all processes, with a
-            checkpoint written.
+        signals: the active signal handlers. A signal during training ends it after the current step, in all processes,
+            with a checkpoint.
 
     Raises:
-        InputError: a setting that cannot be met, or a checkpoint that does not belong to this run.
-        RunFailed: the loss became NaN or infinite, no epoch has a finite figure to be chosen by, or a checkpoint could
+        InputError: a setting cannot be fulfilled, or a checkpoint does not belong to this run.
+        RunFailed: the loss became NaN or infinite, no epoch has a finite monitored metric, or a checkpoint could
             not be written.
-        Stopped: a signal came.
-        Pruned: the watcher had it stopped.
+        Stopped: a signal arrived.
+        Pruned: the watcher stopped the training.
     """
     checkpoint, folder = checkpoint or CheckpointConfig(), Path(folder)
     console, signals = console or Console(stderr=True, quiet=not is_first()), signals or StopSignals()
@@ -143,7 +143,8 @@ def _prepare(
     resume: str | Resumption,
     say: Callable[[str], None],
 ) -> Resumption:
-    """Checks what fits together, and has network, machine and the folder of checkpoints ready for the first step."""
+    """Checks the arguments against each other, and prepares network, machine and checkpoint folder for the first
+    step."""
     _check(tuning, checkpoint)
     chosen_by = f"{checkpoint.monitor} {checkpoint.direction}" if checkpoint.epoch == "best" else "the last epoch"
     tuning.shared["checkpoint.monitor and checkpoint.direction"] = chosen_by
@@ -159,7 +160,7 @@ def _prepare(
 
 
 def _check_timeline(timeline: Timeline, datamodule: Batches, trainer: TrainerConfig) -> None:
-    """That the plan is of this training and this data."""
+    """Checks that the plan belongs to this training and this data."""
     processes = trainer.devices * trainer.num_nodes
     settings = (trainer.max_epochs, trainer.accumulate, processes, datamodule.batch_size)
     planned = (timeline.epochs, timeline.accumulate, timeline.processes, timeline.batch_size)
@@ -192,7 +193,7 @@ def make_trainer(
     profiler: Profiler,
     watcher: Watcher | None = None,
 ) -> L.Trainer | HeadLoop:
-    """Lightning's Trainer; a loop of graft's own where a head trains on kept features."""
+    """Lightning's Trainer, or graft's own loop if a head trains on cached features."""
     plan = tuning.plan
     callbacks: list[L.Callback] = [EpochRows(folder), Checkpoints(folder, checkpoint, file, signals)]
     if config.progress:
@@ -225,7 +226,7 @@ def make_trainer(
 
 
 def _surroundings() -> list[SLURMEnvironment]:
-    """In a job of SLURM's, Lightning leaves signals to `graft.system.stopping`, and the queue to whoever submitted."""
+    """In a SLURM job, makes Lightning leave signals to `graft.system.stopping`, and requeueing to the submitter."""
     alone = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
     return [SLURMEnvironment(auto_requeue=False)] if alone else []
 
@@ -258,7 +259,8 @@ def _best_epoch(history: Sequence[Mapping[str, Any]], checkpoint: CheckpointConf
 
 
 def _check_finite(row: Mapping[str, Any], monitor: str) -> None:
-    """What is exported is evaluated again, and maybe otherwise than in the epoch that chose it."""
+    """Checks the evaluation of the exported weights, which may differ from the evaluation in the epoch that was
+    chosen."""
     if not math.isfinite(row[monitor]):
         raise RunFailed(
             f"checkpoint.monitor: expected {monitor} to be a number for the best epoch's weights, received"
@@ -297,7 +299,7 @@ def _evaluate(
 
 
 def _profiler(config: TrainerConfig, folder: Path) -> Profiler:
-    """Shares cost nothing that can be measured; torch's own profiler slows the training and writes a trace."""
+    """The profiler: shares has no measurable cost, torch's own slows the training and writes a trace."""
     if config.profiler == "shares":
         return Shares()
     return PyTorchProfiler(

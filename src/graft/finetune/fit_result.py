@@ -1,4 +1,4 @@
-"""What a finished training came to."""
+"""The result of a finished training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BEFORE = 0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitResult:
-    """A finished training; the FineTuning's network holds the best epoch's weights."""
+    """The result of a finished training. The FineTuning's network has the best epoch's weights."""
 
     metrics: dict[str, float]
     """val/ and test/ figures of the best epoch's weights."""
@@ -68,12 +68,12 @@ class FitResult:
 
     @property
     def figures(self) -> dict[str, float]:
-        """All that was measured of the best epoch."""
+        """All metrics of the best epoch."""
         return {**self.trained, **self.metrics}
 
 
 def outcome_of(tuning: FineTuning) -> dict[str, Any]:
-    """How the training went: fields of a FitResult."""
+    """Fields of a FitResult that describe the course of the training."""
     seconds = tuning.clock.seconds
     return {
         "frozen_verified": tuning.watch.verified(),
@@ -93,6 +93,6 @@ def outcome_of(tuning: FineTuning) -> dict[str, Any]:
 
 
 def ways_of(tuning: FineTuning) -> dict[str, dict[str, str]]:
-    """How frozen prefixes ran on images; a mean of the weights is evaluated whole."""
+    """How frozen prefixes ran on images. An average of the weights is evaluated without an engine."""
     mean = {} if tuning.methods.average is None else {EVALUATION: WHOLE}
     return {cut: {**ways, **mean} for cut, ways in tuning.route.ways.items()}

@@ -1,4 +1,4 @@
-"""What does not train. `parse_freeze` is pure; `apply_freeze` mutates the network: requires_grad and training mode."""
+"""Freezing. `parse_freeze` is pure; `apply_freeze` mutates the network: requires_grad and training mode."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RANGE = re.compile(r"(?P<first>[^-]+)-(?P<last>[^-]+)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frozen:
-    """A freeze state: which tensors do not train."""
+    """A freeze state: the tensors that do not train."""
 
     expression: str
     """As its author wrote it."""
@@ -45,14 +45,14 @@ class Frozen:
 def parse_freeze(
     expression: str | Sequence[str], stages: Stages, tensor_names: Iterable[str], key: str = "freeze"
 ) -> Frozen:
-    """Reads a stage expression (a string) or literal name prefixes (a list).
+    """Parses a stage expression (a string) or literal name prefixes (a list).
 
     Args:
         tensor_names: every parameter and buffer of the network.
-        key: the config key the expression came from, named in errors.
+        key: the config key of the expression, for errors.
 
     Raises:
-        InputError: a stage or prefix that matches nothing, or what is no expression at all.
+        InputError: a stage or prefix matches nothing, or the expression is invalid.
     """
     names = tuple(tensor_names)
     if isinstance(expression, str):
@@ -77,14 +77,14 @@ def nothing_frozen(stages: Stages, tensor_names: Iterable[str]) -> Frozen:
 
 
 def without_stage(frozen: Frozen, stage: str, stages: Stages, tensor_names: Iterable[str]) -> Frozen:
-    """The same state with one stage thawed."""
+    """The same state with one stage unfrozen."""
     names = frozenset(name for name in frozen.names if stages.stage_of(name) != stage)
     implied = tuple(name for name in frozen.implied if name != stage)
     return _frozen(f"{frozen.expression} without {stage}", names, implied, stages, tuple(tensor_names))
 
 
 def with_names(frozen: Frozen, names: frozenset[str], stages: Stages, tensor_names: Iterable[str]) -> Frozen:
-    """The same state, under the same expression, with these tensors frozen and no others."""
+    """The same state, under the same expression, with exactly these tensors frozen."""
     return _frozen(frozen.expression, names, frozen.implied, stages, tuple(tensor_names))
 
 
@@ -169,10 +169,10 @@ def _unknown_prefix(prefix: str, stages: Stages, names: Sequence[str], key: str)
 
 
 class StaysInEval:
-    """Stands in for one module's `train`, so that no `train()` from anywhere takes the module out of eval mode.
+    """Replaces the `train` of one module, so that no `train()` call takes the module out of eval mode.
 
-    It sits in the instance's `__dict__`: the state dict is unchanged, a deep copy gets its own, and modules that
-    torch.fx shares with another network bring it along. Children go by their own `train`.
+    It is stored in the instance's `__dict__`. The state dict therefore does not change, a deep copy has its own, and
+    modules that torch.fx shares with another network keep it. Children are not affected.
     """
 
     __slots__ = ("module",)
@@ -188,14 +188,14 @@ class StaysInEval:
 
 
 def apply_freeze(module: nn.Module, frozen: Frozen, freeze_bn: FreezeBatchNorm, *, heads: Sequence[str]) -> None:
-    """Mutates `module` into this freeze state, whatever state it was in.
+    """Mutates `module` into this freeze state, whatever its current state.
 
-    Frozen parameters: requires_grad False and no gradient, so that no optimizer moves them. Frozen stages run in eval
-    mode for good: batch-norm keeps its statistics (unless `freeze_bn` is none), dropout and stochastic depth are off,
-    since noise in front of a fixed function only blurs what the trained part sees.
+    Frozen parameters have requires_grad False and no gradient, so that no optimizer changes them. Frozen stages always
+    run in eval mode: batch-norm keeps its statistics (unless `freeze_bn` is none), and dropout and stochastic depth are
+    off, because noise before a fixed function only blurs the input of the trained part.
 
     Args:
-        heads: module paths of the head, which `freeze_bn=all` leaves alone.
+        heads: module paths of the head, which `freeze_bn=all` does not affect.
     """
     check_tied(module, frozen)
     for parameter, names in aliases(module):
@@ -213,10 +213,10 @@ def apply_freeze(module: nn.Module, frozen: Frozen, freeze_bn: FreezeBatchNorm, 
 
 
 def modules_in_eval(module: nn.Module, frozen: Frozen, freeze_bn: FreezeBatchNorm, *, heads: Sequence[str]) -> set[str]:
-    """Names of the modules that stay in eval mode under this freeze state.
+    """Names of the modules that stay in eval mode in this freeze state.
 
-    A module is frozen when it holds tensors, its own or below it, and all of them are frozen; or when it holds none
-    and stands inside such a module or between two of them (a dropout between frozen layers).
+    A module is frozen if it has tensors, itself or in submodules, and all of them are frozen. A module without tensors
+    is frozen if it is inside such a module or between two of them (a dropout between frozen layers).
     """
     names = tensors(module)
     holding = {above for name in names for above in _ancestors(name)}
@@ -250,14 +250,14 @@ def _between_frozen(leaves: Sequence[str], holding: set[str], frozen_holders: se
 
 
 def _ancestors(name: str) -> Iterator[str]:
-    """`a.b.weight`: `a.b`, then `a`."""
+    """For `a.b.weight`: `a.b`, then `a`."""
     while "." in name:
         name = name.rpartition(".")[0]
         yield name
 
 
 def check_tied(module: nn.Module, frozen: Frozen) -> None:
-    """Raises InputError if one of several names of a parameter is frozen and another is not."""
+    """Raises InputError if a parameter has several names and only some of them are frozen."""
     for _, names in aliases(module):
         together = [name for name in names if name in frozen.names]
         if together and len(together) < len(names):
@@ -269,13 +269,13 @@ def check_tied(module: nn.Module, frozen: Frozen) -> None:
 
 
 def unmoving(module: nn.Module, frozen: Frozen, freeze_bn: FreezeBatchNorm, *, heads: Sequence[str]) -> frozenset[str]:
-    """The tensors that keep every bit under this freeze state.
+    """The tensors that keep every bit in this freeze state.
 
-    With `freeze_bn=none` the frozen stages' batch-norm statistics move and are left out; with `all` those of the stages
-    that train stay too.
+    With `freeze_bn=none`, the batch-norm statistics of frozen stages change and are not included. With `all`, those of
+    the stages that train are included too.
 
     Args:
-        heads: module paths of the head, whose statistics move under `freeze_bn=all` where the head trains.
+        heads: module paths of the head, whose statistics change under `freeze_bn=all` if the head trains.
     """
     if freeze_bn is FreezeBatchNorm.none:
         return frozen.names - statistics(module)
@@ -288,7 +288,7 @@ def statistics(module: nn.Module, *, but: Sequence[str] = ()) -> frozenset[str]:
     """Names of the batch-norms' buffers.
 
     Args:
-        but: module paths that are left out.
+        but: module paths to exclude.
     """
     return frozenset(
         f"{name}.{buffer}"

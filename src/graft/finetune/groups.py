@@ -1,4 +1,4 @@
-"""Which parameter learns at which rate: a partition, by identity, of every parameter that trains in some phase."""
+"""Parameter groups: a partition, by identity, of every parameter that trains in some phase, with its learning rate."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BACKBONE = "backbone"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Parameters of one stage that learn alike, and freeze and thaw together."""
+    """Parameters of one stage with the same learning rate that are frozen and unfrozen together."""
 
     name: str
     """`layer3`, `layer3/no_decay`; with ` part 2` where the stage thaws in parts, ` ×0.1` where its factors differ."""
@@ -46,12 +46,12 @@ def group_parameters(
     """Puts each parameter that ever trains into exactly one group, in forward order of the stages.
 
     Args:
-        frozen: the names that each freeze state of the training freezes; what all of them freeze is left out.
+        frozen: the frozen names in each freeze state of the training. Names that are always frozen are left out.
         spared: names without weight decay, besides those of `decay.undecayed`.
 
     Raises:
-        InputError: a rate or factor out of range, an lr_scale key or a no_decay glob that matches nothing that trains,
-            or no parameter left to train.
+        InputError: a rate or factor is out of range, an lr_scale key or a no_decay glob matches nothing that trains,
+            or no parameter trains.
     """
     _check(optimizer)
     never_trained = _in_all(frozen)
@@ -96,7 +96,7 @@ def group_parameters(
 
 
 def without_decay(module: nn.Module, groups: Sequence[Group], optimizer: OptimizerConfig) -> dict[str, str]:
-    """What of the groups' parameters has no weight decay where others have it, each with its reason."""
+    """The parameters of groups with weight decay that are exempt from it, each with the reason."""
     if not optimizer.weight_decay:
         return {}
     reasons = undecayed(module, optimizer.no_decay)
@@ -119,7 +119,7 @@ def _scale(names: tuple[str, ...], stages: Stages, lr_scale: dict[str, float], u
 
 
 def _fit(key: str, name: str, stages: Stages) -> tuple[int, int] | None:
-    """How closely an lr_scale key fits: the length of the prefix it stands for, literal before stage; None: not."""
+    """How well an lr_scale key matches: the length of its prefix, literal before stage; None if it does not match."""
     literal = (len(key), 1) if covers(key, name) else None
     stage = stages.stage_of(name)
     if key == BACKBONE:
@@ -134,7 +134,7 @@ def _fit(key: str, name: str, stages: Stages) -> tuple[int, int] | None:
 
 
 def _decay(stage: str, stages: Stages, layer_decay: float | None) -> float:
-    """The head learns at the full rate, the last stage at layer_decay times it, and so on [BEiT, Bao et al. 2022]."""
+    """The factor of layer decay: 1 for the head, layer_decay for the last stage, and so on [BEiT, Bao et al. 2022]."""
     if layer_decay is None or stage == HEAD:
         return 1.0
     return layer_decay ** (len(stages.names) - stages.names.index(stage))

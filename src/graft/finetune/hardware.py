@@ -1,4 +1,4 @@
-"""The device, the precision and the processes that a training runs on, and Lightning's words about them."""
+"""The device, the precision and the processes of a training, and Lightning's arguments for them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def hardware(config: TrainerConfig) -> dict[str, Any]:
     """Lightning's arguments for devices and precision.
 
     Raises:
-        InputError: this machine has none such.
+        InputError: this machine does not have them.
     """
     accelerator = _accelerator(config)
     return {
@@ -39,12 +39,12 @@ def hardware(config: TrainerConfig) -> dict[str, Any]:
 
 
 def device_type(config: TrainerConfig) -> str:
-    """cuda or cpu: where a run on this machine computes."""
+    """cuda or cpu: the device of a run on this machine."""
     return "cuda" if config.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def training_precision(config: TrainerConfig) -> str:
-    """What `trainer.precision` comes to here; auto where that is for a GPU to say that this machine has not."""
+    """The value of `trainer.precision` on this machine; auto if only a GPU that this machine lacks could decide it."""
     if config.precision != "auto" or (config.accelerator == "gpu" and not torch.cuda.is_available()):
         return config.precision
     on_gpu = device_type(config) == "cuda"
@@ -52,12 +52,12 @@ def training_precision(config: TrainerConfig) -> str:
 
 
 def precisions(config: TrainerConfig) -> dict[str, str]:
-    """Of training and of evaluation, as Lightning names them; plan.json and metrics.json tell them."""
+    """The precision of training and of evaluation in Lightning's names, for plan.json and metrics.json."""
     return {"train": training_precision(config), "evaluation": EXPORTED}
 
 
 def short_trainer(config: TrainerConfig, steps: int, callback: L.Callback) -> L.Trainer:
-    """Trains so many steps as the run would, and leaves nothing behind: no evaluation, no file, no word."""
+    """A trainer for this many steps, like the run's, without evaluation, files or output."""
     return L.Trainer(
         **hardware(config),
         max_steps=steps,
@@ -78,8 +78,8 @@ def strategy(config: TrainerConfig, states: int) -> Any:
     """How the processes share the work.
 
     Args:
-        states: freeze states of the schedule. Parameters that only some state trains get no gradient in the others,
-            and a distributed wrapper must expect that.
+        states: number of freeze states in the schedule. Parameters that train only in some state get no gradient in the
+            others, and a distributed wrapper must expect that.
     """
     if config.strategy == FSDP:
         # Weights and statistics are put together in float32; in a mixed precision it is autocast that halves the
@@ -122,11 +122,11 @@ VARIABLE = "PYTORCH_NVML_BASED_CUDA_CHECK"
 
 @contextmanager
 def known_to_be_none() -> Generator[None]:
-    """Within it, torch remembers that this machine has no GPU; where there is one, nothing changes.
+    """Within this context, torch remembers that this machine has no GPU. With a GPU, nothing changes.
 
-    Optimizers ask at each step whether there is a GPU. Lightning has torch ask the driver's library (NVML), so that
-    CUDA is not initialised by the question, and where that library is missing it is searched for each time: 0.7 ms a
-    step. CUDA's own count is taken once for ever, and without a GPU it initialises nothing.
+    Optimizers ask at each step whether there is a GPU. Lightning makes torch ask the driver's library (NVML), so that
+    the question does not initialise CUDA. If that library is missing, each question searches for it again, which takes
+    0.7 ms per step. CUDA's own count is cached, and without a GPU it initialises nothing.
     """
     before = os.environ.get(VARIABLE)
     if torch.cuda.is_available() or before is None:
@@ -158,7 +158,7 @@ MESSAGES = (
 
 @contextmanager
 def quiet_lightning() -> Generator[None]:
-    """Within it, Lightning's banners and the messages above are not shown."""
+    """Within this context, Lightning's banners and the messages above are not shown."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

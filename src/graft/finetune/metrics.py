@@ -1,4 +1,4 @@
-"""What a training measures: losses and the task's figures, by part, and what its time went to."""
+"""What a training measures: losses and the task's metrics by part, and how its time was spent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOGETHER = 32  # batches of an evaluation that are counted at once
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outputs:
-    """What the network said of one part's images, on the CPU."""
+    """The network's predictions for the images of one part, on the CPU."""
 
     index: Tensor
     """[N], as the batches give it."""
@@ -35,28 +35,28 @@ class Outputs:
 
 
 class Sums:
-    """Loss, weight, the task's figure and images of a part so far, as one tensor that the device adds to."""
+    """Sums of a part so far (loss, weight, the task's metric, images), as one tensor on the device."""
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.values = torch.zeros(4, dtype=torch.float64, device=device)
 
     @torch.no_grad()
     def add(self, loss: Tensor, scored: Tensor, images: int, weight: Tensor | float | None = None) -> None:
-        """`loss` is the batch's mean, `weight` what its images weigh in it together, `scored` a sum over them."""
+        """Adds a batch: `loss` is its mean, `weight` the total weight of its images, `scored` a sum over them."""
         count = torch.full_like(loss, images, dtype=torch.float64)
         weight = count if weight is None else torch.as_tensor(weight, dtype=torch.float64, device=loss.device)
         self.values += torch.stack([loss.double() * weight, weight, scored.double(), count])
 
 
 def trained_figures(task: Task, values: Tensor) -> dict[str, float]:
-    """What sums over the training images come to."""
+    """Metrics computed from sums over the training images."""
     loss, weight, scored, images = values.tolist()
     figures = {LOSS.name: (loss, weight), trained_figure(task.kind).name: (scored, images)}
     return {f"train/{name}": value / of if of else math.nan for name, (value, of) in figures.items()}
 
 
 class Evaluation(nn.Module):
-    """One part's figures: the loss, the task's metrics and, where an image has one class, the confusion matrix."""
+    """Metrics of one part: the loss, the task's metrics and, for single_label, the confusion matrix."""
 
     def __init__(self, part: str, task: Task) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class Evaluation(nn.Module):
             self.batches.append((index, label, answers_BK))
 
     def _count(self) -> None:
-        """Several batches at once: torchmetrics takes longer to be called than to count."""
+        """Processes several batches at once, because calling torchmetrics takes longer than counting."""
         if self._uncounted:
             answers_NK, label = (torch.cat(parts) for parts in zip(*self._uncounted, strict=True))
             self._uncounted.clear()
@@ -99,13 +99,12 @@ class Evaluation(nn.Module):
 
     @property
     def sums(self) -> Tensor:
-        """What `figures` needs the sum of over all processes."""
+        """The values that must be summed over all processes for `figures`."""
         return torch.cat([self.loss.values, self.unsound[None]])
 
     def figures(self, sums: Tensor) -> dict[str, float]:
-        """NaN is what cannot be computed: every figure but the loss where an answer is not finite, which would
-        count as some class.
-        """
+        """The metrics. NaN marks an undefined one. If any output is not finite, this is every metric except the loss,
+        because the output would otherwise count as some class."""
         self._count()
         loss, weight, _, _, unsound = sums.tolist()
         figures = {f"{self.part}/loss": loss / weight}
@@ -118,12 +117,12 @@ class Evaluation(nn.Module):
         return [*self.metrics.values(), *([self.counts] if self.counts is not None else [])]
 
     def confusion(self) -> list[list[int]] | None:
-        """A row per true class, a column per predicted class; None where an image has not one class."""
+        """One row per true class, one column per predicted class. None unless the task is single_label."""
         self._count()
         return None if self.counts is None else self.counts.compute().long().tolist()
 
     def outputs(self) -> Outputs:
-        """Of all processes together, each image once, in the order of their indices."""
+        """The predictions of all processes together, each image once, in the order of their indices."""
         index, label, answers = (torch.cat(parts).cpu() for parts in zip(*self.batches, strict=True))
         if distributed.is_available() and distributed.is_initialized():
             shares: list[Any] = [None] * distributed.get_world_size()
@@ -138,15 +137,15 @@ Batch = dict[str, Tensor]
 
 
 class Evaluating(L.LightningModule):
-    """Evaluates what `evaluated_logits` says; the last pass's figures are `row`.
+    """Evaluates the result of `evaluated_logits`. The metrics of the last pass are in `row`.
 
-    In float32 whatever the training's precision: what is evaluated is the network that is exported.
+    It runs in float32 whatever the training precision, because the exported network is what is evaluated.
 
-    A batch holds "target" ([B] classes, or [B, K] probabilities, labels or numbers), "index" ([B]), and may hold
-    "label" (what figures are computed against; else derived from the target), beside what the network takes.
+    A batch contains "target" ([B] classes, or [B, K] probabilities, labels or numbers), "index" ([B]), and optionally
+    "label" (the truth for metrics, otherwise derived from the target), besides the network's inputs.
 
     Args:
-        task: what targets and outputs mean.
+        task: defines the meaning of targets and outputs.
     """
 
     def __init__(self, task: Task) -> None:
@@ -156,7 +155,7 @@ class Evaluating(L.LightningModule):
         self.row: dict[str, float] = {}
 
     def evaluated_logits(self, batch: Batch) -> Tensor:
-        """Of the network as it would be exported."""
+        """Logits of the network as it would be exported."""
         return self(batch["image"])
 
     @override
@@ -220,7 +219,7 @@ _UNTIMED = nullcontext()
 
 
 class _Action:
-    """An action that is timed. Lightning's own is a generator, which costs more than many a hook that it times."""
+    """A timed action. Lightning's own is a generator, which costs more than many of the hooks that it times."""
 
     __slots__ = ("name", "shares")
 
@@ -236,9 +235,10 @@ class _Action:
 
 
 class Shares(Profiler):
-    """Seconds of training and evaluating by share. An action's time is its own: what it calls counts elsewhere.
+    """Seconds of training and evaluation by share. Each action's time excludes that of the actions that it calls.
 
-    On a GPU a share is the time in which the processor waits or gives orders, as no step waits for the device.
+    On a GPU, a share is the time in which the processor waits or launches work, because no step synchronises with the
+    device.
     """
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
@@ -267,7 +267,7 @@ class Shares(Profiler):
 
     @override
     def stop(self, action_name: str) -> None:
-        """Also ends what an exception left open inside it."""
+        """Also ends actions inside it that an exception left open."""
         self._account()
         while self._open and self._open.pop()[0] != action_name:
             pass
@@ -280,6 +280,6 @@ class Shares(Profiler):
         self._since = now
 
     def shares(self) -> dict[str, float]:
-        """Each share of the whole, which is 1; largest first."""
+        """Each share as a fraction of the total, largest first."""
         whole = sum(self.seconds.values())
         return {name: seconds / whole for name, seconds in sorted(self.seconds.items(), key=lambda item: -item[1])}

@@ -1,4 +1,4 @@
-"""The LightningModule: one training step, freeze state by progress, randomness by (seed, epoch, batch)."""
+"""The LightningModule: one training step, the freeze state by progress, randomness by (seed, epoch, batch)."""
 
 from __future__ import annotations
 
@@ -34,14 +34,15 @@ NAN_CHECK_EVERY = 50  # batches between looks at what a GPU has noted
 class FineTuning(Evaluating):
     """Trains `network` under a freeze schedule. Mutates it: weights, requires_grad and training mode.
 
-    A batch holds "image" [B, C, H, W], or "features", which enter at the cut; the rest as `Evaluating` says.
+    A batch contains "image" [B, C, H, W], or "features" that enter at the cut, and further entries as described in
+    `Evaluating`.
 
     Args:
-        plan: carried out as it stands, from `adopt` on.
-        loss: what is trained by; evaluation is by the task's own loss.
-        methods: what takes part in a step beside the loss; none by default.
-        route: how a batch goes through the network; whole by default.
-        shared: what else a resumed run must have in common with the one that wrote its checkpoint, as plain values.
+        plan: the plan to carry out, as set by `adopt`.
+        loss: the training loss; evaluation uses the task's own loss.
+        methods: methods that take part in a step besides the loss; none by default.
+        route: how a batch passes through the network; the whole network by default.
+        shared: further settings that a resumed run must share with the one that wrote its checkpoint, as plain values.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class FineTuning(Evaluating):
         self.history: list[dict[str, Any]] = []
 
     def adopt(self, plan: TrainingPlan) -> None:
-        """Trains by this plan from now on. Called before training; mutates what of the network requires gradients."""
+        """Trains by this plan from now on. Called before training; changes which parameters require gradients."""
         self.plan = plan
         self.watch = Watch(self.network, plan.states, plan.freeze_bn, heads=plan.stages.heads)
         self.watch.phases = list(plan.phases)
@@ -84,20 +85,22 @@ class FineTuning(Evaluating):
         self.methods.lay_out(self.route, self.watch.injected.keys())
 
     def decide(self, decisions: Sequence[int]) -> None:
-        """Phases and rates as the schedule's decisions so far make them."""
+        """Updates phases and rates to the schedule's decisions so far."""
         if tuple(decisions) != self.plan.decisions:
             self.plan = self.plan.derived(decisions=decisions)
             self.watch.phases = list(self.plan.phases)
 
     @property
     def is_cut(self) -> bool:
-        """Whether training begins behind a cut, on kept features."""
+        """Whether training starts behind a cut, on cached features."""
         return bool(self.route.behind)
 
     def kept_at(self, epoch: int) -> str | None:
-        """The deepest stage with kept features that no step up to that epoch's end moves; None: none.
+        """The deepest stage with cached features that no step up to the end of this epoch changes; None if there is
+        none.
 
-        For an epoch behind the last one: that no phase has moved, so that its features hold for any epoch's weights.
+        For an epoch after the last one, it is a stage that no phase has changed, so its features are valid for any
+        epoch's weights.
         """
         stop = (epoch + 1) * self.plan.steps_per_epoch
         states = [phase.frozen for phase in self.plan.phases if phase.start_step < stop]
@@ -105,14 +108,14 @@ class FineTuning(Evaluating):
 
     @property
     def kept_throughout(self) -> str | None:
-        """The deepest stage with kept features that no step of the training can move; None: none."""
+        """The deepest stage with cached features that no step of the training can change; None if there is none."""
         return self.route.kept_within(frozenset.intersection(*(self._unmoving(state) for state in self.plan.states)))
 
     @property
     def is_small(self) -> bool:
-        """Whether a step is no more than a head on kept features: less work than sharing it out among threads would be.
+        """Whether a step is only a head on cached features, which is less work than distributing it over threads.
 
-        On a machine that is busy elsewhere, waiting for each other multiplies such steps' time.
+        On a busy machine, threads that wait for each other multiply the time of such steps.
         """
         cut = self.kept_throughout
         weights = list(self.route.behind[cut].parameters()) if cut else []
@@ -123,7 +126,7 @@ class FineTuning(Evaluating):
         return unmoving(self.network, frozen, self.plan.freeze_bn, heads=self.plan.stages.heads)
 
     def forget(self) -> None:
-        """Back to before training, but for the network's weights."""
+        """Resets everything to before the training, except the network's weights."""
         self.history, self.row, self.sums, self.clock = [], {}, Sums(), TrainingClock()
         self.route.leave()
 
@@ -138,7 +141,7 @@ class FineTuning(Evaluating):
         return self.logits({"image": image})
 
     def logits(self, batch: Batch) -> Tensor:
-        """As training computes them."""
+        """Logits as training computes them."""
         return self.route(batch)
 
     @override
@@ -207,9 +210,8 @@ class FineTuning(Evaluating):
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Lightning refuses fused optimizers in any mixed precision; what it refuses them for, a gradient scaler, bf16
-        has not.
-        """
+        """Clips gradients. Lightning refuses fused optimizers in any mixed precision because of the gradient scaler,
+        which bf16 does not have."""
         if self.trainer.precision == "bf16-mixed" and gradient_clip_val:
             clip_grad_norm_([each for group in optimizer.param_groups for each in group["params"]], gradient_clip_val)
         else:
@@ -240,7 +242,8 @@ class FineTuning(Evaluating):
             self.check_finite()
 
     def check_finite(self) -> None:
-        """Raises RunFailed if training has met NaN or infinity; waits for the device, so no step calls it."""
+        """Raises RunFailed if training has met NaN or infinity. It synchronises with the device, so no step calls
+        it."""
         self.finite.check(self.global_step)
 
     @override
@@ -255,13 +258,14 @@ class FineTuning(Evaluating):
 
     @override
     def evaluated_logits(self, batch: Batch) -> Tensor:
-        """Of the network, or of the mean of its weights where one is kept: of what is exported."""
+        """Logits of the network that is exported: of the averaged weights if there are any."""
         mean = self.methods.average
         return (self.route if mean is None else mean.route)(batch, purpose=EVALUATION)
 
     @override
     def on_validation_model_zero_grad(self) -> None:
-        """What does not train has no gradient; Lightning goes through all the network for it."""
+        """Clears the optimizer's gradients only: other parameters have none, and Lightning would go through the whole
+        network."""
         cast(Optimizer, self.optimizers(use_pl_optimizer=False)).zero_grad()
 
     @override
@@ -269,7 +273,7 @@ class FineTuning(Evaluating):
         self.train()
 
     def finish_epoch(self) -> dict[str, Any]:
-        """The epoch's row, added to the history; epochs count from 1, as everywhere that people read."""
+        """The epoch's row, after adding it to the history. Epochs count from 1, as everywhere in output for people."""
         seconds, images = self.clock.lap()
         row: dict[str, Any] = {
             "epoch": self.current_epoch + 1,

@@ -1,4 +1,4 @@
-"""What dropout and its like draw from, seeded anew for every step."""
+"""Seeds the random numbers of dropout and similar layers for every step."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import torch
 
 
 def seed_noise(seed: int, device: torch.device) -> None:
-    """Seeds what dropout and its like draw from. (torch.manual_seed queues a call for every GPU never used.)"""
+    """Seeds the generator used by dropout and similar layers. (torch.manual_seed queues a call for every GPU that is
+    not used.)"""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""The optimizer over the groups, and the learning-rate factor as a pure function of the step."""
+"""The optimizer for the groups, and the learning-rate factor as a pure function of the step."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ OWN: dict[str, type[Optimizer]] = {"adamw": torch.optim.AdamW, "sgd": torch.opti
 def build_optimizer(
     groups: Sequence[Group], module: nn.Module, config: OptimizerConfig, *, fused: bool = True
 ) -> Optimizer:
-    """An optimizer with one parameter group a `Group`, in their order.
+    """An optimizer with one parameter group per `Group`, in their order.
 
     Args:
-        fused: use the fused implementation where torch has one (not with a gradient scaler that clips).
+        fused: use the fused implementation if torch has one (impossible with a gradient scaler and clipping).
 
     Raises:
         InputError: an unknown name, or an argument that this optimizer does not take.
@@ -64,10 +64,10 @@ def _construct(
 
 
 def state_numbers(shapes: Sequence[torch.Size], config: OptimizerConfig) -> int:
-    """How many numbers the optimizer keeps beside parameters of these shapes, counted after a step without values.
+    """How many numbers the optimizer stores for parameters of these shapes, determined by a step without values.
 
-    The few optimizers that look at values are counted on small parameters; one that can't take a step here (it needs
-    a GPU, or second derivatives) counts as AdamW's two moments do.
+    The few optimizers that look at values are measured on small parameters. An optimizer that cannot take a step here
+    (it needs a GPU, or second derivatives) is counted like AdamW, with two moments.
 
     Raises:
         InputError: an unknown name, or an argument that this optimizer does not take.
@@ -86,7 +86,7 @@ def state_numbers(shapes: Sequence[torch.Size], config: OptimizerConfig) -> int:
 
 
 def _state_after_a_step(shapes: Mapping[torch.Size, int], config: OptimizerConfig, device: str) -> int:
-    """Numbers kept for parameters of these shapes, each as often as it stands there."""
+    """Numbers stored for parameters of these shapes, each with its count."""
     counts = {nn.Parameter(torch.zeros(shape, device=device)): count for shape, count in shapes.items()}
     arguments = {**config.kwargs, "fused": False} if config.name in OWN else dict(config.kwargs)
     optimizer = _construct(list(counts), config, arguments, lr=1.0)
@@ -129,10 +129,10 @@ def _accepted(name: str) -> str:
 
 
 def rate_factor(config: SchedulerConfig, *, steps_per_epoch: int, total_steps: int) -> Factor:
-    """Optimizer step, counted from 0, to the factor on every group's learning rate in that step.
+    """A function from the optimizer step, counted from 0, to the factor on every group's learning rate.
 
     Raises:
-        InputError: a setting out of range, or one that this kind of schedule has no use for.
+        InputError: a setting is out of range, or does not apply to this kind of schedule.
     """
     _check(config)
     warmup = config.warmup.steps(steps_per_epoch, total_steps)
@@ -158,7 +158,7 @@ def rate_factor(config: SchedulerConfig, *, steps_per_epoch: int, total_steps: i
 
 
 def _cosine(lowest: float, warmup: int, total_steps: int) -> Factor:
-    """From 1 after the warm-up to `lowest` at the end [Loshchilov & Hutter 2017]."""
+    """Falls from 1 after the warm-up to `lowest` at the end [Loshchilov & Hutter 2017]."""
 
     def at(step: int) -> float:
         progress = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
@@ -168,7 +168,7 @@ def _cosine(lowest: float, warmup: int, total_steps: int) -> Factor:
 
 
 def _one_cycle(config: SchedulerConfig, total_steps: int) -> Factor:
-    """Up and down by cosines, as torch's OneCycleLR does it [Smith & Topin 2018]."""
+    """Rises and falls by cosines, like torch's OneCycleLR [Smith & Topin 2018]."""
     peak = config.peak_at * total_steps - 1
     last = total_steps - 1
 

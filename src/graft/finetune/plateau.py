@@ -1,4 +1,4 @@
-"""When a monitored figure stalls: the decisions of unfreeze=plateau, as a pure function of what was measured."""
+"""Decisions of unfreeze=plateau when a monitored metric stalls, as a pure function of the measured values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from graft.finetune.freeze import Frozen
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plateau:
-    """The freeze states that follow one another each time the figure has stalled, and when it counts as stalled."""
+    """The sequence of freeze states, one for each time that the metric stalls, and the definition of stalling."""
 
     monitor: str
     """A figure of each epoch: val/loss."""
@@ -24,13 +24,13 @@ class Plateau:
     releases: tuple[Frozen, ...]
 
     def decided(self, values: Sequence[float]) -> list[int]:
-        """The epochs, counted from 0, at whose end the next state was due.
+        """The epochs, counted from 0, after which the next state is due.
 
-        An epoch improves if it beats the best one so far, of all phases; the count of those that do not begins anew
-        with each release.
+        An epoch is an improvement if it beats the best one so far in all phases. The count of epochs without
+        improvement restarts at each release.
 
         Args:
-            values: the figure after each epoch.
+            values: the metric after each epoch.
         """
         best, waited = math.nan, 0
         epochs: list[int] = []
@@ -52,7 +52,7 @@ class Plateau:
         return value < best - self.min_delta if self.falls else value > best + self.min_delta
 
     def reachable(self, epochs: int) -> tuple[Frozen, ...]:
-        """The states that so many epochs leave time for, if nothing ever improves."""
+        """The states that can be reached in this many epochs if there is never an improvement."""
         due = self.decided([0.0] * (epochs - 1))  # what the last epoch's end decides begins no phase
         return self.releases[: len(due)]
 

@@ -1,4 +1,4 @@
-"""How far a training has come: its time, and the proof that what is frozen has not moved."""
+"""The progress of a training: its time, and the verification that frozen tensors have not changed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from graft.models.fingerprint import digests
 
 
 class TrainingClock:
-    """Seconds spent in training and in evaluation, and images trained on, across interruptions."""
+    """Seconds spent in training and in evaluation, and the number of images trained on, across interruptions."""
 
     def __init__(self) -> None:
         self.seconds = {"training": 0.0, "evaluation": 0.0}
@@ -28,18 +28,18 @@ class TrainingClock:
         self._now: tuple[str, float] | None = None
 
     def go(self, activity: str | None) -> None:
-        """From now on, time counts as this activity (None: as none)."""
+        """Counts the time from now on as this activity (None: as none)."""
         now = time.perf_counter()
         if self._now is not None:
             self.seconds[self._now[0]] += now - self._now[1]
         self._now = (activity, now) if activity else None
 
     def step(self) -> None:
-        """A step begins."""
+        """Marks the start of a step."""
         self.first_step = time.perf_counter() if self.first_step is None else self.first_step
 
     def lap(self) -> tuple[float, int]:
-        """Seconds of training, and images, since the last lap."""
+        """Seconds of training and number of images since the last lap."""
         seconds, images = self.seconds["training"] - self._lap[0], self.images - self._lap[1]
         self._lap = (self.seconds["training"], self.images)
         return seconds, images
@@ -54,12 +54,12 @@ class TrainingClock:
 
 
 class Watch:
-    """Compares, at the end of each phase, what the phase froze with what it was at the phase's start.
+    """Verifies, at the end of each phase, that the tensors frozen in it are the same as at its start.
 
-    What no phase trains is compared with what it was when the watch began: what was injected.
+    Tensors that no phase trains are compared with their values when the watch began, that is, right after the transfer.
 
     Args:
-        states: every freeze state that the training can come to; `phases` are set as far as they are decided.
+        states: every freeze state that the training can reach; `phases` contains those decided so far.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Watch:
         return self.phases[max(bisect_right(starts, step) - 1, 0)]
 
     def enter(self, phase: Phase) -> bool:
-        """Goes over to a phase; whether its freeze state must be applied to the network."""
+        """Enters a phase. Returns whether its freeze state must be applied to the network."""
         if self.phase is None or phase.start_step != self.phase.start_step:
             self.look()
             self.phase = phase
@@ -95,18 +95,18 @@ class Watch:
         return must_apply
 
     def look(self) -> None:
-        """Notes frozen tensors that have moved since the present phase began."""
+        """Records frozen tensors that have changed since the current phase began."""
         self.moved |= self._differing(self._digests)
 
     def verified(self) -> bool | None:
-        """Whether nothing frozen has moved, but for what freeze_bn lets move; None where nothing was frozen."""
+        """Whether no frozen tensor has changed, except those that freeze_bn allows to; None if nothing was frozen."""
         if not self._holds:
             return None
         self.moved |= self._differing(self.injected)
         return not self.moved
 
     def moved_statistics(self) -> set[str]:
-        """With freeze_bn=none: the batch-norm statistics that have moved though every phase freezes their stage."""
+        """With freeze_bn=none, the batch-norm statistics that have changed although every phase freezes their stage."""
         return self._differing(self._statistics)
 
     def _unmoving(self, frozen: Frozen) -> frozenset[str]:
@@ -121,10 +121,10 @@ class Watch:
         return {"start_step": start, "digests": dict(self._digests), "moved": sorted(self.moved)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes up a checkpoint's state.
+        """Restores a checkpoint's state.
 
         Raises:
-            InputError: what never trains was another donor's when the checkpoint was written.
+            InputError: the never-trained tensors came from another donor when the checkpoint was written.
         """
         saved: Mapping[str, str] = state["digests"]
         other = sorted(name for name in self.injected if name in saved and saved[name] != self.injected[name])

@@ -1,4 +1,4 @@
-"""A trial that promises little is stopped amid its training; all processes that train it leave together."""
+"""Stops an unpromising trial during its training. All processes that train it stop together."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from graft.finetune.module import FineTuning
 
 
 class Watcher(Protocol):
-    """Who decides, from what each epoch measured."""
+    """Decides from the metrics of each epoch whether to stop."""
 
     def should_stop(self, step: int, figures: Mapping[str, Any]) -> bool:
-        """Asked in one process only, after each epoch (counted from 0)."""
+        """Called in one process only, after each epoch (counted from 0)."""
         ...
 
 
@@ -30,7 +30,7 @@ class Pruned(Exception):
 
 
 class Pruning(Callback):
-    """Asks the watcher after each epoch. Comes after the callback that ends the epoch's row."""
+    """Asks the watcher after each epoch. Must come after the callback that completes the epoch's row."""
 
     def __init__(self, watcher: Watcher) -> None:
         self.watcher = watcher

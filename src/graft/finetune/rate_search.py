@@ -1,7 +1,7 @@
-"""optimizer.lr=find: a learning-rate range test on a copy of everything, so that training begins as if it had not been.
+"""optimizer.lr=find: a learning-rate range test on a copy, which leaves the training itself unaffected.
 
-The rate rises from step to step by a constant factor while the loss is watched [Smith 2017, section 3.3]; the
-suggestion is where the smoothed loss falls fastest over the logarithm of the rate.
+The learning rate increases by a constant factor from step to step while the loss is recorded [Smith 2017, section 3.3].
+The suggested rate is where the smoothed loss falls fastest over the logarithm of the rate.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FEWEST = 10  # steps from which a slope can be told
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RangeTest:
-    """What was tried, and what it suggests."""
+    """The rates that were tried, and the suggested one."""
 
     suggestion: float
     """The optimizer.lr from which every group's rate follows."""
@@ -45,20 +45,20 @@ class RangeTest:
     smoothed: tuple[float, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """lr_find.json."""
+        """The contents of lr_find.json."""
         return {"rule": "steepest descent of the smoothed loss over log10 of the rate", **asdict(self)}
 
 
 def range_test(tuning: FineTuning, batches: Iterable[Any], trainer: TrainerConfig) -> RangeTest:
-    """Trains a copy, in the first phase's freeze state, until the loss diverges or the rates are through.
+    """Trains a copy, in the first phase's freeze state, until the loss diverges or all rates have been tried.
 
-    Nothing of `tuning` changes, nor do the random numbers that come after.
+    It changes neither `tuning` nor the random numbers that come later.
 
     Args:
-        batches: a training loader of its own, as reading moves it on.
+        batches: a separate training loader, since reading advances it.
 
     Raises:
-        RunFailed: no rate made the loss fall.
+        RunFailed: the loss did not fall at any rate.
     """
     probe = _probe(tuning, trainer)
     sweep = _Sweep()
@@ -73,12 +73,12 @@ def range_test(tuning: FineTuning, batches: Iterable[Any], trainer: TrainerConfi
 
 
 def rate_at(step: int) -> float:
-    """From LOWEST in the first step to HIGHEST in the last, by a constant factor."""
+    """The rate in a step: from LOWEST in the first step to HIGHEST in the last, by a constant factor."""
     return LOWEST * (HIGHEST / LOWEST) ** (step / (STEPS - 1))
 
 
 def smooth(losses: Sequence[float]) -> list[float]:
-    """A moving average that weighs as if it had no beginning [Kingma & Ba 2015, section 3]."""
+    """An exponential moving average with bias correction [Kingma & Ba 2015, section 3]."""
     average = 0.0
     averages: list[float] = []
     for count, loss in enumerate(losses, 1):
@@ -88,10 +88,10 @@ def smooth(losses: Sequence[float]) -> list[float]:
 
 
 def steepest(rates: Sequence[float], smoothed: Sequence[float]) -> float:
-    """The rate at which the loss falls fastest, of those before its lowest point.
+    """The rate at which the loss falls fastest, among those before its lowest point.
 
     Raises:
-        RunFailed: it falls nowhere.
+        RunFailed: the loss does not fall.
     """
     finite = list(takewhile(math.isfinite, smoothed))
     lowest = int(np.argmin(finite)) if finite else 0
@@ -106,7 +106,7 @@ def steepest(rates: Sequence[float], smoothed: Sequence[float]) -> float:
 
 
 def _probe(tuning: FineTuning, trainer: TrainerConfig) -> FineTuning:
-    """A copy that stays in the first phase and follows the rising rates."""
+    """A copy that stays in the first phase and follows the increasing rates."""
     probe, plan = copy.deepcopy(tuning), tuning.plan
     plan = plan.derived(phase=plan.phases[0], optimizer=replace(plan.optimizer, lr=1.0), curve=rate_at)
     probe.adopt(replace(plan, on_nan=OnError.skip))  # the sweep ends itself where the loss breaks down
@@ -118,7 +118,7 @@ def _probe(tuning: FineTuning, trainer: TrainerConfig) -> FineTuning:
 
 
 class _Sweep(Callback):
-    """Notes the loss of each step, and ends the test when it has diverged."""
+    """Records the loss of each step, and ends the test when the loss has diverged."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []

@@ -1,4 +1,5 @@
-"""Each group's learning rate as a pure function of the step: nothing to save, nothing that a resume can miss."""
+"""Each group's learning rate as a pure function of the step, so that there is nothing to save and nothing to
+restore."""
 
 from __future__ import annotations
 
@@ -12,12 +13,12 @@ from graft.finetune.unfreeze import Phase
 
 
 class Rates:
-    """A group's own rate, times the curve, times the phase's factor, times the warm-up of what has just thawed.
+    """A group's own rate, times the curve, times the phase's factor, times the warm-up of newly unfrozen groups.
 
     Args:
-        curve: optimizer step, counted from 0, to the factor on every rate.
-        warmup: steps in which a group that thaws comes to its full rate, by a line. What trains from the first step on
-            has the curve's own warm-up.
+        curve: function from the optimizer step, counted from 0, to the factor on every rate.
+        warmup: number of steps of the linear warm-up of a newly unfrozen group. Groups that train from the first step
+            on have the curve's own warm-up.
     """
 
     def __init__(self, curve: Factor, phases: Sequence[Phase], warmup: int) -> None:
@@ -27,15 +28,15 @@ class Rates:
         self._spans: dict[tuple[int, int | None], tuple[float, float, float]] = {}
 
     def of(self, group: Group, step: int) -> float:
-        """The group's rate in a step; of one that is frozen then, the rate it would have."""
+        """The group's rate in a step. If it is frozen then, the rate that it would have."""
         return group.lr * self._factor(step, self.thawed_at(group, step))
 
     def base(self, step: int) -> float:
-        """The factor that every group has in common."""
+        """The factor that all groups have in common."""
         return self._factor(step, 0)
 
     def thawed_at(self, group: Group, step: int) -> int | None:
-        """The step since which the group has trained without a break, up to this one; None: it is frozen."""
+        """The step since which the group has trained without interruption up to this one; None if it is frozen."""
         since: int | None = None
         for phase in self.phases:
             if phase.start_step > step:
@@ -47,7 +48,7 @@ class Rates:
         return since
 
     def by_stage(self, groups: Sequence[Group], step: int) -> dict[str, float | None]:
-        """The rate of each stage in a step, of each of its rates where it has several; None where it is frozen."""
+        """The rate of each stage in a step, or each of its rates if it has several; None if it is frozen."""
         return {
             f"lr/{group.name.replace('/no_decay', '')}": None
             if self.thawed_at(group, step) is None
@@ -56,12 +57,12 @@ class Rates:
         }
 
     def apply(self, optimizer: Optimizer, groups: Sequence[Group], step: int) -> None:
-        """Gives the optimizer, whose parameter groups these are, the rates of a step."""
+        """Sets the rates of a step in the optimizer, whose parameter groups these are."""
         for param_group, group in zip(optimizer.param_groups, groups, strict=True):
             param_group["lr"] = self.of(group, step)
 
     def span(self, group: Group, phase: Phase) -> tuple[float, float, float] | None:
-        """The group's first, highest and last rate in a phase; None where it is frozen."""
+        """The group's first, highest and last rate in a phase; None if it is frozen."""
         since = self.thawed_at(group, phase.start_step)
         if since is None:
             return None

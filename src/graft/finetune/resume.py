@@ -1,4 +1,4 @@
-"""Where a run goes on: which checkpoint, and its folder brought to that moment."""
+"""Finds the checkpoint to resume from, and prepares the checkpoint folder accordingly."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from graft.finetune.state import STATE
 
 
 class Resumption:
-    """The checkpoint that a run goes on from: looked for when it is first asked about, and read once.
+    """The checkpoint that a run resumes from. It is searched for on first use, and read once.
 
     Args:
-        resume: auto, never or a checkpoint's path.
-        say: takes a line for the person who waits.
+        resume: auto, never or the path of a checkpoint.
+        say: receives a message for the user who waits.
     """
 
     def __init__(self, resume: str, folder: Path, say: Callable[[str], None]) -> None:
@@ -29,10 +29,11 @@ class Resumption:
 
     @cached_property
     def path(self) -> Path | None:
-        """Where the last checkpoint is damaged, the one before it; None: the run begins anew.
+        """The path of the last checkpoint, or of the previous one if the last is damaged. None: the run starts from the
+        beginning.
 
         Raises:
-            InputError: the named one does not exist, or none of those that there are can be read.
+            InputError: the named checkpoint does not exist, or none of the existing ones can be read.
         """
         if self.resume == "never":
             return None
@@ -61,21 +62,21 @@ class Resumption:
         return last
 
     def contents(self) -> Mapping[str, Any]:
-        """What the checkpoint holds, for a look at it."""
+        """The contents of the checkpoint, for inspection."""
         assert self.path is not None, "there is a checkpoint"
         if self._contents is None:
             self._contents = read_checkpoint(self.path)
         return self._contents
 
     def take(self) -> dict[str, Any]:
-        """What the checkpoint holds, for whoever goes on from it and may change it. Not held here any longer."""
+        """The contents of the checkpoint, which the caller may change. They are not kept here any longer."""
         contents = dict(self.contents())
         self._contents = None
         return contents
 
 
 def prepare(resumption: Resumption, folder: Path, checkpoint: CheckpointConfig) -> None:
-    """Brings the folder of checkpoints to where the run goes on."""
+    """Brings the checkpoint folder to the state from which the run resumes."""
     folder.mkdir(parents=True, exist_ok=True)
     path = resumption.path
     if path is None:

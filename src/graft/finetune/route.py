@@ -1,7 +1,8 @@
-"""How a batch goes through the network: whole, or the frozen prefix as an engine and what lies behind it as it is.
+"""How a batch passes through the network: entirely through it, or through an engine for the frozen prefix and then the
+rest.
 
-Nothing here owns a tensor of the network's: what lies behind a cut shares them, and an engine is a copy that is thrown
-away when its prefix may have moved.
+Nothing here owns a tensor of the network. The part after a cut shares its tensors, and an engine is a copy that is
+discarded when its prefix may have changed.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ TRAIN, EVALUATION = "train", "evaluation"
 
 
 class Route:
-    """Takes batches of images or of kept features to logits.
+    """Maps batches of images or of cached features to logits.
 
-    An engine computes as the layers behind it train; for an evaluation, whose figures are those of the exported
+    An engine uses the precision in which the layers after it train. For evaluation, whose metrics refer to the exported
     network, it computes in float32.
 
     Args:
-        behind: what lies behind kept features, by the stage that their prefix ends with. It shares the network's
-            tensors and takes batches with "features" (and "cut", that stage's name, where there are several).
+        behind: the parts after cached features, by the last stage of their prefix. A part shares the network's tensors
+            and takes batches with "features" (and "cut", the name of that stage, if there are several).
         fast: whether the prefix that a phase freezes runs as an engine on images.
-        precision: in which training goes on, as Lightning names it: 32-true, bf16-mixed or 16-mixed.
+        precision: precision of the training in Lightning's names: 32-true, bf16-mixed or 16-mixed.
     """
 
     def __init__(
@@ -57,27 +58,27 @@ class Route:
         self._parts = self.behind
 
     def compile(self) -> None:
-        """From now on through torch.compile."""
+        """Uses torch.compile from now on."""
         self._compiled = lambda module: cast(nn.Module, torch.compile(module))
         self._whole = self._compiled(self.network)
         self._parts = {cut: self._compiled(part) for cut, part in self.behind.items()}
         self._halves = {}
 
     def to(self, device: torch.device) -> None:
-        """What tracing put down in the parts behind cuts goes along with the network."""
+        """Moves tensors that tracing added to the parts after cuts; all others belong to the network."""
         for part in self.behind.values():
             part.to(device)
 
     def train(self, mode: bool) -> None:
-        """The parts' own containers; their layers are the network's."""
+        """Sets the mode of the parts' own containers; their layers belong to the network."""
         for part in (*self.behind.values(), *(rest for _, rest in self._halves.values())):
             part.train(mode)
 
     def enter(self, start: int, unmoving: Callable[[], Collection[str]]) -> None:
-        """Goes over to the phase that starts at that step.
+        """Enters the phase that starts at this step.
 
         Args:
-            unmoving: gives the tensors that keep every bit in it.
+            unmoving: returns the tensors that keep every bit in the phase.
         """
         if not self.fast or start == self._span[0]:
             return
@@ -87,7 +88,7 @@ class Route:
         self._span = (start, cut)
 
     def kept_within(self, unmoving: Collection[str]) -> str | None:
-        """The deepest stage with kept features whose prefix is made of these tensors."""
+        """The deepest stage with cached features whose prefix consists only of these tensors."""
         cut = frozen_prefix(self.stages, self._names, unmoving) if self.behind else None
         depth = -1 if cut is None else self.stages.index(cut)
         return max(
@@ -96,11 +97,11 @@ class Route:
 
     @property
     def cut(self) -> str | None:
-        """The last stage that the engine of this phase computes; None where it has none."""
+        """The last stage that the engine of this phase computes; None if there is no engine."""
         return self._span[1]
 
     def leave(self) -> None:
-        """The network's values change: what was made of them is forgotten."""
+        """Discards everything derived from the network's values, because they change."""
         self._span, self._halves = (-1, None), {}
 
     def __call__(self, batch: Mapping[str, Any], *, purpose: str = TRAIN) -> Tensor:
@@ -119,7 +120,7 @@ class Route:
         return rest(features if self.channels_last else features.contiguous())
 
     def _engine_and_rest(self, image: Tensor, purpose: str) -> tuple[nn.Module, nn.Module] | None:
-        """Made at the phase's first batch of images, on which they are proven."""
+        """The engine and the rest, created at the phase's first batch of images, on which they are verified."""
         cut = self._span[1]
         if cut is None:
             return None
@@ -142,11 +143,11 @@ class Route:
 def halves_at(
     cut: str, network: nn.Module, stages: Stages, example: Tensor, precision: torch.dtype
 ) -> tuple[Engine, nn.Module]:
-    """An engine of the prefix that ends with that stage, and what lies behind it.
+    """An engine for the prefix that ends with this stage, and the part after it.
 
     Args:
-        example: images, to prove both on.
-        precision: of the engine.
+        example: images on which both are verified.
+        precision: precision of the engine.
 
     Raises:
         InputError: the network cannot be cut there, or the engine computes something else.

@@ -1,4 +1,4 @@
-"""Less memory for the same step: smaller batches, more of them a step, from where the last checkpoint stands."""
+"""Reduces the memory of a step: smaller batches with more accumulation, starting from the last checkpoint."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ COUNTS = ("ready", "started", "processed", "completed")
 def shrink(
     batch_size: int, accumulate: int, *, can_train_by: Callable[[int], bool] = lambda size: True
 ) -> tuple[int, int]:
-    """The next smaller batch whose steps still hold the same images, and how many of it make a step.
+    """The next smaller batch size that divides the images of a step evenly, and the number of batches per step.
 
     Args:
-        can_train_by: of a batch size, whether training can go by it.
+        can_train_by: whether training is possible with a given batch size.
 
     Raises:
-        RunFailed: there is none.
+        RunFailed: there is no smaller batch size.
     """
     for divisor in range(2, batch_size + 1):
         if batch_size % divisor == 0 and can_train_by(batch_size // divisor):
@@ -37,7 +37,7 @@ def shrink(
 
 
 class Batched(Protocol):
-    """Data whose loaders, made after it is set, go by this number of images a batch."""
+    """Data whose batch size can be set; it applies to loaders created afterwards."""
 
     batch_size: int
 
@@ -45,10 +45,10 @@ class Batched(Protocol):
 
 
 def with_smaller_batches(plan: TrainingPlan, data: Batched, reason: str, say: Callable[[str], None]) -> TrainingPlan:
-    """The same steps in less memory; sets the data's batch size.
+    """The plan with the same steps but less memory. Sets the data's batch size.
 
     Raises:
-        RunFailed: several processes, which cannot all know that one of them is out of memory; or nothing is smaller.
+        RunFailed: there are several processes, which cannot all know that one is out of memory; or no smaller batch.
     """
     timeline = plan.timeline
     before = timeline.batch_size
@@ -62,14 +62,14 @@ def with_smaller_batches(plan: TrainingPlan, data: Batched, reason: str, say: Ca
 
 
 class Beginning:
-    """The tensors that training will change, as they are now; on the CPU."""
+    """Copies on the CPU of the tensors that training will change."""
 
     def __init__(self, network: nn.Module, unchanging: Mapping[str, str]) -> None:
         self.network = network
         self.values = {name: value.cpu().clone() for name, value in _tensors(network).items() if name not in unchanging}
 
     def restore(self) -> None:
-        """Mutates the network back."""
+        """Mutates the network: restores the copied values."""
         now = _tensors(self.network)
         for name, value in self.values.items():
             now[name].copy_(value)
@@ -80,11 +80,11 @@ def _tensors(network: nn.Module) -> dict[str, Tensor]:
 
 
 def resized(count: int, *, batches: tuple[int, int], accumulate: tuple[int, int]) -> int:
-    """So many batches of an epoch, counted in batches of another size.
+    """Converts a number of batches within an epoch to batches of another size.
 
     Args:
-        batches: of an epoch, before and now.
-        accumulate: batches a step, before and now.
+        batches: batches per epoch, before and now.
+        accumulate: batches per step, before and now.
     """
     (before, now), (each, wanted) = batches, accumulate
     # Steps are saved whole, so a count is a multiple of a step's batches, or the whole epoch.
@@ -92,11 +92,11 @@ def resized(count: int, *, batches: tuple[int, int], accumulate: tuple[int, int]
 
 
 def resize_progress(checkpoint: dict[str, Any], *, batches: tuple[int, int], accumulate: tuple[int, int]) -> None:
-    """Counts a checkpoint's batches anew, for an epoch of the same steps made of other batches.
+    """Converts a checkpoint's batch counts to an epoch with the same steps but other batches.
 
     Args:
-        batches: of an epoch, when it was saved and now.
-        accumulate: batches a step, when it was saved and now.
+        batches: batches per epoch, when it was saved and now.
+        accumulate: batches per step, when it was saved and now.
     """
     before, now = batches
 
@@ -118,7 +118,7 @@ def resize_progress(checkpoint: dict[str, Any], *, batches: tuple[int, int], acc
 
 
 def free_memory() -> None:
-    """Hands back what a failed step held; called with its exception gone."""
+    """Releases the memory of a failed step; called when its exception is gone."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

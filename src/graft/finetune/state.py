@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a training beside the weights, and which training may take it up."""
+"""The training state in a checkpoint besides the weights, and the check that a training may resume from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ STATE = "graft"
 
 
 def add_state(checkpoint: dict[str, Any], tuning: FineTuning) -> None:
-    """Mutates what Lightning is about to save: optimizers by parameters' names, and the training's own state."""
+    """Mutates the checkpoint that Lightning is about to save: optimizers by parameter name, and the training's own
+    state."""
     groups = tuning.plan.groups
     checkpoint["optimizer_states"] = [state_by_name(state, groups) for state in checkpoint["optimizer_states"]]
     checkpoint[STATE] = {
@@ -40,10 +41,11 @@ def add_state(checkpoint: dict[str, Any], tuning: FineTuning) -> None:
 
 
 def take_up(checkpoint: dict[str, Any], tuning: FineTuning) -> None:
-    """Sets the training to where the checkpoint stands. Mutates the checkpoint, for Lightning to take up the rest.
+    """Restores the training to the state in the checkpoint. Mutates the checkpoint, from which Lightning restores the
+    rest.
 
     Raises:
-        InputError: it is not one of this run's.
+        InputError: the checkpoint does not belong to this run.
     """
     state = cast("Mapping[str, Any] | None", checkpoint.get(STATE))
     if state is None:
@@ -71,7 +73,7 @@ def take_up(checkpoint: dict[str, Any], tuning: FineTuning) -> None:
 
 
 def resized_position(state: Mapping[str, Any], timeline: Timeline) -> tuple[int, int]:
-    """The saved epoch, and batches done in it, where an epoch may be made of other batches now."""
+    """The saved epoch and the number of batches done in it, converted if the batch size has changed."""
     epoch, batches = state["position"]
     return epoch, resized(batches, **_sizes(state, timeline)) if batches else 0
 
@@ -82,7 +84,7 @@ def _sizes(state: Mapping[str, Any], timeline: Timeline) -> dict[str, tuple[int,
 
 
 def _position(tuning: FineTuning) -> tuple[int, int]:
-    """Epoch, and batches done in it, at which training goes on from here."""
+    """The epoch, and the number of batches done in it, from which training continues."""
     trainer = cast("L.Trainer | HeadLoop", tuning.trainer)
     if not isinstance(trainer, L.Trainer):
         return trainer.position
@@ -94,7 +96,7 @@ def _position(tuning: FineTuning) -> tuple[int, int]:
 
 
 def settings(tuning: FineTuning) -> dict[str, Any]:
-    """Plain values, each named as a person would look for it."""
+    """Settings as plain values, each with a name that users recognise."""
     plan, loss = tuning.plan, tuning.loss_config
     optimizer, schedule = plan.optimizer, plan.schedule
     some_steps = range(0, plan.total_steps, max(plan.total_steps // 16, 1))
@@ -117,7 +119,7 @@ def settings(tuning: FineTuning) -> dict[str, Any]:
 
 
 def _phases(plan: TrainingPlan) -> list[list[Any]]:
-    """The schedule before any decision, and what is to be decided."""
+    """The schedule before any decision, and the states that depend on decisions."""
     schedule = plan.schedule
     planned = plan.derived(decisions=()).phases
     phases: list[list[Any]] = [[phase.start_step, str(phase.frozen)] for phase in planned]
@@ -127,7 +129,7 @@ def _phases(plan: TrainingPlan) -> list[list[Any]]:
 
 
 def check_settings(saved: Mapping[str, Any], present: Mapping[str, Any]) -> None:
-    """Raises InputError, with every difference, unless both are the same."""
+    """Raises InputError with every difference, unless both are equal."""
     differing = [
         f"{key}: {saved.get(key)} in the checkpoint, {present[key]} now"
         for key in present

@@ -1,4 +1,4 @@
-"""The loss of a step: one mean over its images, whichever micro-batches and processes they come in."""
+"""The loss of a step: one mean over its images, however they are divided into micro-batches and processes."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from torch.optim import Optimizer
 
 
 class StepMean:
-    """Makes `Σ wᵢ lᵢ / Σ wᵢ` over all images of a step out of each batch's own mean.
+    """Computes `Σ wᵢ lᵢ / Σ wᵢ` over all images of a step from each batch's own mean.
 
-    Lightning divides the sum of a step's batches by trainer.accumulate, and a distributed wrapper takes the mean over
-    processes, as if all held images of the same weight. So a batch's mean is multiplied by its weight, over that of the
-    step's first batch. What the step weighs is known with its last batch: until then, as many batches as
-    trainer.accumulate says count as heavy as the first one, and then the gradients are corrected.
+    Lightning divides the sum over a step's batches by trainer.accumulate, and a distributed wrapper takes the mean over
+    processes, as if all had images with the same total weight. A batch's mean is therefore multiplied by its weight,
+    relative to the step's first batch. The total weight of the step is known only with its last batch. Until then,
+    trainer.accumulate batches with the weight of the first are assumed, and the gradients are corrected afterwards.
     """
 
     def __init__(self) -> None:
         self.start(1, 1)
 
     def start(self, accumulate: int, processes: int) -> None:
-        """A step of up to `accumulate` batches begins, each on so many processes."""
+        """Starts a step of up to `accumulate` batches on each of the processes."""
         self.accumulate, self.processes = accumulate, processes
         self._first: Tensor | float | None = None  # what the first batch weighs, on all processes together
         self._total: Tensor | float = 0.0
 
     def share(self, mean: Tensor, weight: Tensor | float) -> Tensor:
-        """What a batch adds to the step's loss.
+        """The contribution of a batch to the step's loss.
 
         Args:
-            mean: of this process's images, with all that is added to it.
-            weight: what these weigh together.
+            mean: mean over this process's images, including all added terms.
+            weight: total weight of these images.
         """
         if self._needs_nothing:
             return mean
@@ -46,11 +46,11 @@ class StepMean:
 
     @property
     def correction(self) -> Tensor | float:
-        """The factor that makes the sum of the step's batches so far, over `accumulate`, their mean."""
+        """The factor that turns the sum of the step's batches so far, divided by `accumulate`, into their mean."""
         return 1.0 if self._first is None else self._first * self.accumulate / self._total
 
     def correct(self, optimizer: Optimizer | LightningOptimizer) -> None:
-        """Mutates the gradients of a step that is through."""
+        """Mutates the gradients of a completed step."""
         factor = self.correction
         if self.accumulate == 1 or (isinstance(factor, float) and factor == 1.0):
             return
@@ -61,5 +61,5 @@ class StepMean:
 
     @property
     def _needs_nothing(self) -> bool:
-        """Whether a step is one batch."""
+        """Whether a step consists of a single batch."""
         return self.accumulate == self.processes == 1

@@ -1,9 +1,10 @@
-"""trainer.tune=auto: how a step is computed fastest here, measured on copies: training begins as if it had not been.
+"""trainer.tune=auto: finds the fastest way to compute a step, on copies, which leaves the training itself unaffected.
 
-Memory order, precision, compilation and the optimizer's implementation, on the real network and batches, in the freeze
-state of the longest phase. Chance is silenced in the copies and their weights stand still, so that their losses
-compare: what strays from the plain step's is not chosen, however fast. (Where weights move, rounding alone drives
-trainings apart: a ResNet-50 from random weights by a tenth of its loss in the third step, for another memory order.)
+It compares memory formats, precision, compilation and optimizer implementations, on the real network and batches, in
+the freeze state of the longest phase. In the copies, randomness is switched off and the weights do not change, so that
+losses can be compared. A way whose loss deviates from the plain step's is not chosen, however fast it is. (If the
+weights changed, rounding alone would make trainings diverge: for a ResNet-50 with random weights by a tenth of its loss
+in the third step, with another memory format.)
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ GAIN = 0.03  # what another way must save of the configured one's time; less is 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """One way to compute a step of the training; evaluation is in float32 whatever is chosen."""
+    """One way to compute a training step. Evaluation always runs in float32."""
 
     channels_last: bool
     precision: str
@@ -58,7 +59,7 @@ class Way:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """What a way took, and what it computed."""
+    """The time of a way, and its results."""
 
     way: Way
     seconds: float
@@ -76,20 +77,20 @@ class Measured:
         return self.off <= TOLERANCE and self.gradient_off <= GRADIENT_TOLERANCE
 
     def beside(self, plain: Measured) -> Measured:
-        """The same, compared with the plain way."""
+        """The same measurement, compared with the plain way."""
         off = _off(self.losses, plain.losses, least=1.0)
         return replace(self, off=off, gradient_off=_off([self.gradient], [plain.gradient]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult:
-    """What was tried, the configured way first, and what it comes to."""
+    """All ways that were tried, the configured one first, and the choice."""
 
     way: Way
     tried: tuple[Measured, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """tune.json."""
+        """The contents of tune.json."""
         tried = [
             {**asdict(each.way), "seconds": each.seconds, "off": each.off, "gradient_off": each.gradient_off}
             for each in self.tried
@@ -101,12 +102,12 @@ class SearchResult:
 def ways(
     trainer: TrainerConfig, optimizer: OptimizerConfig, resolved: str, device: str, *, on_images: bool = True
 ) -> list[Way]:
-    """Those that are worth a try, the configured one first. What was asked for is kept: channels-first memory, a
-    precision, an implementation of the optimizer; compilation is tried only where it was asked for.
+    """The ways to try, the configured one first. Explicit settings are kept: channels-first memory, a precision, an
+    optimizer implementation. Compilation is tried only if it is configured.
 
     Args:
-        resolved: the precision that the config comes to.
-        on_images: whether batches are images; kept features come in the configured order.
+        resolved: the precision that the config resolves to.
+        on_images: whether batches contain images; cached features come in the configured memory format.
     """
     orders = [True, False] if trainer.channels_last and on_images else [trainer.channels_last]
     precisions = [resolved]
@@ -123,12 +124,12 @@ def ways(
 
 
 def search_step(tuning: FineTuning, batches: Sequence[Mapping[str, Any]], trainer: TrainerConfig) -> SearchResult:
-    """Measures the ways; of the best, the optimizer's other implementation too. Nothing of `tuning` changes, nor do the
-    random numbers that come after.
+    """Measures the ways, and for the best one the optimizer's other implementation too. It changes neither `tuning` nor
+    the random numbers that come later.
 
     Args:
-        tuning: the run's, but of which only copies train.
-        batches: a few of the real ones.
+        tuning: the run's training, of which only copies are trained.
+        batches: a few real batches.
     """
     optimizer = tuning.plan.optimizer
     arguments = hardware(trainer)
@@ -151,14 +152,14 @@ def search_step(tuning: FineTuning, batches: Sequence[Mapping[str, Any]], traine
 
 
 def choose(tried: Sequence[Measured]) -> Way:
-    """The fastest whose losses hold; the first, which is configured, where none saves enough."""
+    """The fastest way with matching losses, or the first (configured) one if none saves enough."""
     first, sound = tried[0], [each for each in tried if each.holds]
     fastest = min(sound, key=lambda each: each.seconds, default=first)
     return first.way if first.holds and fastest.seconds > first.seconds * (1 - GAIN) else fastest.way
 
 
 def measure(tuning: FineTuning, batches: Sequence[Mapping[str, Any]], trainer: TrainerConfig, way: Way) -> Measured:
-    """A few steps of a copy."""
+    """Measures a few steps of a copy."""
     trainer, optimizer = way.applied(trainer, tuning.plan.optimizer)
     probe = _probe(tuning, trainer, optimizer)
     steps = _Steps(WARMING + TIMED)
@@ -176,7 +177,7 @@ def measure(tuning: FineTuning, batches: Sequence[Mapping[str, Any]], trainer: T
 
 
 def _probe(tuning: FineTuning, trainer: TrainerConfig, optimizer: OptimizerConfig) -> FineTuning:
-    """A copy that stays in the longest phase, with the weights that it has."""
+    """A copy that stays in the longest phase with its current weights."""
     probe, plan = copy.deepcopy(tuning), tuning.plan
     probe.adopt(plan.derived(phase=plan.longest_phase, optimizer=replace(optimizer, lr=STANDING)))
     probe.route.channels_last, probe.route.precision = trainer.channels_last, trainer.precision
@@ -188,13 +189,13 @@ def _probe(tuning: FineTuning, trainer: TrainerConfig, optimizer: OptimizerConfi
 
 
 def _off(values: Sequence[float], reference: Sequence[float], *, least: float = 1e-12) -> float:
-    """The largest difference, over the reference or `least`. NaN counts as infinitely far."""
+    """The largest difference relative to the reference, or to `least` if that is larger. NaN counts as infinite."""
     differences = [abs(value - plain) / max(abs(plain), least) for value, plain in zip(values, reference, strict=True)]
     return max(math.inf if math.isnan(difference) else difference for difference in differences)
 
 
 class _Repeated:
-    """The batches over and over, so many in all."""
+    """Repeats the batches until the given number is reached."""
 
     def __init__(self, batches: Sequence[Mapping[str, Any]], count: int) -> None:
         self.batches, self.count = batches, count
@@ -207,7 +208,7 @@ class _Repeated:
 
 
 class _Steps(Callback):
-    """Notes when each step ended, its last batch's loss, and the norm of the first one's gradients."""
+    """Records the end of each step, the loss of its last batch, and the gradient norm of the first step."""
 
     def __init__(self, count: int) -> None:
         self.count = count

@@ -1,4 +1,4 @@
-"""What a training will do in each of its steps, computed once, before it begins: `FineTuning` carries it out."""
+"""The plan of all steps of a training, computed once before it begins. `FineTuning` carries it out."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from graft.models.stages import Stages
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeline:
-    """How many batches and optimizer steps an epoch and the whole training have.
+    """The number of batches and optimizer steps per epoch and in total.
 
     Raises:
-        InputError: no epoch, or no batch a step.
+        InputError: there is no epoch, or no batch per step.
     """
 
     images: int
@@ -43,7 +43,7 @@ class Timeline:
 
     @property
     def batches_per_epoch(self) -> int:
-        """Of each process."""
+        """Batches per epoch and process."""
         return batches_of(self.images, self.batch_size, world=self.processes)
 
     @property
@@ -59,8 +59,8 @@ class Timeline:
 class TrainingPlan:
     """Steps, freeze states, parameter groups and learning rates of a training.
 
-    Nothing of it is computed again while training goes on. What is found out later (a learning rate, a faster step, a
-    smaller batch, a decision of unfreeze=plateau) makes another plan of this one: `derived`.
+    Nothing in it is computed again during training. Later results (a learning rate, a faster step, a smaller batch, a
+    decision of unfreeze=plateau) make a new plan from it: see `derived`.
     """
 
     stages: Stages
@@ -90,21 +90,21 @@ class TrainingPlan:
 
     @property
     def never_trained(self) -> frozenset[str]:
-        """Names of the tensors that every state freezes."""
+        """Names of the tensors that are frozen in every state."""
         return frozenset.intersection(*(state.names for state in self.states))
 
     @property
     def undecided(self) -> tuple[Frozen, ...]:
-        """The states that follow the phases, when the training decides."""
+        """The states after the phases whose start depends on the training."""
         return self.states[len(self.phases) :]
 
     @property
     def longest_phase(self) -> Phase:
-        """By steps; of equals the first."""
+        """The phase with the most steps; the first one if several are equal."""
         return max(self.phases, key=lambda phase: phase.stop_step - phase.start_step)
 
     def rate_at(self, step: int) -> float:
-        """The learning rate, before any group's factor, in optimizer step `step`, counted from 0."""
+        """The learning rate in optimizer step `step`, counted from 0, before any group's factor."""
         return self.optimizer.rate * self.rates.base(step)
 
     def derived(
@@ -116,14 +116,14 @@ class TrainingPlan:
         phase: Phase | None = None,
         curve: Factor | None = None,
     ) -> TrainingPlan:
-        """The plan as it is with a change; what does not depend on it stays the same object.
+        """The plan with a change. Parts that do not depend on it remain the same objects.
 
         Args:
-            optimizer: with another learning rate or implementation.
-            batches: the batch size and how many batches make a step; their product stays, and with it every step.
-            decisions: all that the schedule has decided so far.
-            phase: the one that the whole training stays in, as a trial does.
-            curve: another factor on every rate, by the step.
+            optimizer: another learning rate or implementation.
+            batches: another batch size and batches per step. Their product, and so every step, stays the same.
+            decisions: all decisions of the schedule so far.
+            phase: the single phase of the whole training, as in a trial.
+            curve: another factor on every rate, by step.
         """
         plan = self
         if optimizer is not None:
@@ -144,7 +144,7 @@ class TrainingPlan:
 
 
 def _within(plan: TrainingPlan, phase: Phase) -> TrainingPlan:
-    """The plan of a training that has no phase but this one, and no group that it freezes."""
+    """The plan of a training with only this phase, without the groups that it freezes."""
     frozen = phase.frozen
     return replace(
         plan,
@@ -173,11 +173,11 @@ def plan_training(
     """Computes the plan.
 
     Args:
-        module: the network, of which names and shapes are read; it may be on the meta device.
-        anchored: names of the parameters without weight decay, as method.l2_sp draws them elsewhere.
+        module: the network, of which only names and shapes are read; it may be on the meta device.
+        anchored: names of the parameters without weight decay because method.l2_sp pulls them elsewhere.
 
     Raises:
-        InputError: everything that is wrong with schedule, optimizer and scheduler, together.
+        InputError: lists everything that is wrong with schedule, optimizer and scheduler.
     """
     steps_per_epoch, total_steps = timeline.steps_per_epoch, timeline.total_steps
     states = tuple(schedule.states(steps_per_epoch, total_steps))

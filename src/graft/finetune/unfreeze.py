@@ -1,7 +1,9 @@
-"""When what is frozen thaws: a schedule is a table of moments, and the freeze state a pure function of it and the step.
+"""Unfreeze schedules: a schedule is a table of moments, and the freeze state is a pure function of the table and the
+step.
 
-Nothing here is an event: whoever resumes at a step asks `frozen_at` and gets what an undisturbed run has there. What
-only the training can tell, that a figure has stalled, enters as decisions: the steps at which the next state begins.
+Nothing here is an event: a run that resumes at a step calls `frozen_at` and gets the same state as an uninterrupted
+run. What depends on the training, such as a stalled metric, enters as decisions: the steps at which the next state
+begins.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ FIRST_THAW = Duration(1, Unit.epochs)  # where unfreeze.start is not given
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
-    """From `at` on, `frozen` holds."""
+    """A point in the training from which `frozen` applies."""
 
     at: Duration
     frozen: Frozen
@@ -31,7 +33,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """A span of training with one freeze state; steps are optimizer steps, `stop_step` is not part of it."""
+    """A span of training with one freeze state. Steps are optimizer steps; `stop_step` is exclusive."""
 
     start_step: int
     stop_step: int
@@ -41,7 +43,7 @@ class Phase:
     """On every learning rate."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As plan.json and metrics.json have it."""
+        """The entry in plan.json and metrics.json."""
         return {
             "start_epoch": self.start_epoch,
             "start_step": self.start_step,
@@ -54,7 +56,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """The freeze states of a training, each with its moment; the first holds from the start."""
+    """The freeze states of a training, each with its moment. The first applies from the start."""
 
     kind: UnfreezeKind
     moments: tuple[Moment, ...]
@@ -67,14 +69,15 @@ class Schedule:
 
     @property
     def table(self) -> tuple[Frozen, ...]:
-        """Every state that it names, of moments and of decisions, whether or not a training is long enough for it."""
+        """Every state in the schedule, by moment or by decision, whether or not the training is long enough to reach
+        it."""
         return (*(moment.frozen for moment in self.moments), *(self.plateau.releases if self.plateau else ()))
 
     def frozen_at(self, step: int, steps_per_epoch: int, total_steps: int, decisions: Sequence[int] = ()) -> Frozen:
-        """The freeze state in which optimizer step `step` (counted from 0) is taken.
+        """The freeze state in optimizer step `step` (counted from 0).
 
         Args:
-            decisions: the steps from which on the plateau's next state holds, of those decided so far.
+            decisions: the steps from which the next states of unfreeze=plateau apply, as decided so far.
         """
         current = self.moments[0].frozen
         for start, frozen in self._starts(steps_per_epoch, total_steps, decisions):
@@ -83,7 +86,7 @@ class Schedule:
         return current
 
     def phases(self, steps_per_epoch: int, total_steps: int, decisions: Sequence[int] = ()) -> list[Phase]:
-        """The spans that this training really has: moments at or after its end open none."""
+        """The spans of this training. Moments at or after its end start none."""
         starts = [
             (start, frozen)
             for start, frozen in self._starts(steps_per_epoch, total_steps, decisions)
@@ -108,27 +111,27 @@ class Schedule:
         ]
 
     def factor_of(self, place: int) -> float:
-        """On every rate in the so-many-th phase, counted from 0."""
+        """The factor on every rate in the phase with this index, counted from 0."""
         return self.factors[min(place, len(self.factors) - 1)] if self.factors else 1.0
 
     def states(self, steps_per_epoch: int, total_steps: int) -> list[Frozen]:
-        """Every freeze state that this training can come to, whatever is decided."""
+        """Every freeze state that this training can reach, whatever is decided."""
         states = [phase.frozen for phase in self.phases(steps_per_epoch, total_steps)]
         return [*states, *(self.plateau.reachable(total_steps // steps_per_epoch) if self.plateau else ())]
 
     def never_trained(self, steps_per_epoch: int, total_steps: int) -> frozenset[str]:
-        """Tensors that every state freezes."""
+        """Tensors that are frozen in every state."""
         return frozenset.intersection(*(state.names for state in self.states(steps_per_epoch, total_steps)))
 
     def decide(self, history: Sequence[Mapping[str, Any]], steps_per_epoch: int) -> list[int]:
-        """The decisions that follow from the figures of the epochs so far, a row an epoch."""
+        """The decisions that follow from the metrics of the epochs so far, one row per epoch."""
         if self.plateau is None:
             return []
         values = [float(row[self.plateau.monitor]) for row in history]
         return [(epoch + 1) * steps_per_epoch for epoch in self.plateau.decided(values)]
 
     def unreached(self, steps_per_epoch: int, total_steps: int) -> list[str]:
-        """A remark on each moment that lies at or after the training's end, and on what no decision can release."""
+        """A remark on each moment at or after the end of the training, and on states that no decision can reach."""
         epochs = total_steps // steps_per_epoch
         late = self.plateau.releases[len(self.plateau.reachable(epochs)) :] if self.plateau else ()
         too_late = [
@@ -152,7 +155,7 @@ class Schedule:
 
 
 def thawed(stages: Stages, tensor_names: Sequence[str]) -> Schedule:
-    """The schedule under which everything trains from the start."""
+    """The schedule that trains everything from the start."""
     everything = nothing_frozen(stages, tensor_names)
     return Schedule(kind=UnfreezeKind.never, moments=(Moment(at=START, frozen=everything),))
 
@@ -168,11 +171,11 @@ def make_schedule(
     """The schedule that `freeze` and `unfreeze` describe.
 
     Args:
-        checkpoint: names the figure that unfreeze=plateau goes by.
+        checkpoint: its monitored metric drives unfreeze=plateau.
 
     Raises:
-        InputError: an expression or a duration that cannot be read, a schedule with nothing to thaw, or a moment at
-            which nothing at all would train.
+        InputError: an expression or a duration is invalid, the schedule has nothing to unfreeze, or nothing at all
+            would train at some moment.
     """
     names = tuple(tensor_names)
     initial = parse_freeze(freeze, stages, names)
@@ -211,7 +214,7 @@ def _check_factors(schedule: Schedule) -> None:
 
 
 def _from_the_head_down(kind: UnfreezeKind, initial: Frozen, stages: Stages, names: Sequence[str]) -> list[Frozen]:
-    """The states that follow the initial one when a further stage thaws each time."""
+    """The states after the initial one if one more stage is unfrozen each time."""
     touched = {stages.stage_of(name) for name in initial.names}
     thawing = [stage for stage in reversed((*stages.names, HEAD)) if stage in touched]
     if not thawing:
@@ -225,7 +228,7 @@ def _from_the_head_down(kind: UnfreezeKind, initial: Frozen, stages: Stages, nam
 def _plateau(
     unfreeze: UnfreezeConfig, initial: Frozen, stages: Stages, names: Sequence[str], checkpoint: CheckpointConfig
 ) -> Plateau:
-    """As gradual, but when the figure that also chooses the best epoch has stalled."""
+    """Like gradual, but each time the metric that also selects the best epoch has stalled."""
     return Plateau(
         monitor=checkpoint.monitor,
         falls=checkpoint.direction == "min",
@@ -236,7 +239,7 @@ def _plateau(
 
 
 def _gradual(unfreeze: UnfreezeConfig, initial: Frozen, stages: Stages, names: Sequence[str]) -> tuple[Moment, ...]:
-    """ULMFiT's gradual unfreezing: from the head down, one more stage each time [Howard & Ruder 2018]."""
+    """ULMFiT's gradual unfreezing: one more stage each time, from the head down [Howard & Ruder 2018]."""
     states = _from_the_head_down(UnfreezeKind.gradual, initial, stages, names)
     start, every = _first_thaw(unfreeze), unfreeze.every
     if every.amount == 0:

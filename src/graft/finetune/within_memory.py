@@ -1,4 +1,4 @@
-"""Training that outlives a lack of memory: the same steps, made of smaller batches."""
+"""Training that survives a lack of memory, with the same steps in smaller batches."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def train_within_memory(
     start: Path | None,
     say: Callable[[str], None],
 ) -> L.Trainer | HeadLoop:
-    """Trains, and where memory does not suffice goes on from the last checkpoint with smaller batches.
+    """Trains, and if memory does not suffice, continues from the last checkpoint with smaller batches.
 
     Args:
-        new_trainer: makes the trainer of each attempt.
-        beginning: what training changes, to begin again from where no checkpoint was written.
-        start: the checkpoint to go on from; None: from the beginning.
+        new_trainer: creates the trainer of each attempt.
+        beginning: the initial values of what training changes, to start again if no checkpoint was written.
+        start: the checkpoint to resume from; None: start from the beginning.
 
     Returns:
-        The trainer that came to the end.
+        The trainer that finished.
     """
     first = start
     while True:

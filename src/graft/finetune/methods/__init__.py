@@ -1,4 +1,4 @@
-"""The methods of a run that take part in its training steps, as one thing that the module asks."""
+"""The methods of a run that take part in its training steps, combined into one object for the module."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from graft.finetune.route import Route
 
 
 class Methods:
-    """What is added to the loss, and what is kept beside the weights.
+    """Additions to the loss, and values stored beside the weights.
 
     Args:
-        anchored: the parameters that method.l2_sp draws back to what they are now.
-        teacher: the donor, whole and frozen, for method.distill.
+        anchored: the parameters that method.l2_sp pulls back to their current values.
+        teacher: the complete frozen donor, for method.distill.
         head: path of the last layer.
     """
 
@@ -44,11 +44,11 @@ class Methods:
         self.average: Average | None = None
 
     def lay_out(self, route: Route, still: Collection[str]) -> None:
-        """Called once, before training.
+        """Called once before training.
 
         Args:
-            route: how batches go through the network.
-            still: tensors that never move.
+            route: how batches pass through the network.
+            still: tensors that never change.
         """
         if self.config.ema is not None:
             self.average = Average(route, self.config.ema, still)
@@ -61,19 +61,19 @@ class Methods:
                 each.to(device, torch.channels_last if channels_last else torch.contiguous_format)
 
     def listening(self) -> AbstractContextManager[None]:
-        """Around a step's forward pass."""
+        """The context of a step's forward pass."""
         return nullcontext() if self.distillation is None else self.distillation.listening()
 
     def with_batch(self, loss: Tensor, batch: Mapping[str, Tensor], weights: Tensor | None) -> Tensor:
-        """The loss with what it gains as a mean over the images that have just gone through the network.
+        """The loss plus terms that are means over the images that have just passed through the network.
 
         Args:
-            weights: what each of them weighs [B]; None: all the same.
+            weights: weight of each image [B]; None: all the same.
         """
         return loss if self.distillation is None else loss + self.distillation.penalty(batch["image"], weights)
 
     def with_weights(self, loss: Tensor) -> Tensor:
-        """The loss with what it gains whatever the images."""
+        """The loss plus terms that do not depend on the images."""
         return loss if self.anchors is None else loss + self.anchors()
 
     def after_step(self) -> None:
@@ -81,7 +81,7 @@ class Methods:
             self.average.update(self.network)
 
     def settings(self) -> dict[str, Any]:
-        """What a resumed run must share, each named as a person would look for it."""
+        """The settings that a resumed run must share, each with a name that users recognise."""
         settings: dict[str, Any] = {}
         if self.anchors is not None:
             settings |= {
@@ -101,14 +101,15 @@ class Methods:
             self.average.restore(state["average"])
 
     def take(self, state: Mapping[str, Any]) -> None:
-        """Takes up a checkpoint's state, for good: the network gets the weights that the checkpoint was judged by."""
+        """Restores a checkpoint's state for good: the network gets the weights that the checkpoint was evaluated
+        with."""
         self.restore(state)
         if self.average is not None:
             self.average.write_to(self.network)
 
 
 def methods_in_words(config: Config) -> tuple[str, ...]:
-    """A line for each method that is on, as the plan and the report show it."""
+    """One line for each active method, for the plan and the report."""
     method, loss, data, augment, backbone = config.method, config.loss, config.data, config.augment, config.backbone
     lines = {
         f"L2-SP {method.l2_sp:g}: the donor's weights are drawn back to where they were": method.l2_sp,

@@ -1,4 +1,4 @@
-"""A running mean of the weights along the training, which is evaluated, chosen by and exported in their place."""
+"""An exponential moving average of the weights, which is evaluated, selected and exported in their place."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from graft.finetune.route import Route
 
 class Average:
     """Exponential moving average: after each step w̄ ← d·w̄ + (1 − d)·w [Polyak & Juditsky 1992; Tarvainen & Valpola
-    2017], with d = min(decay, (1 + n) / (10 + n)) in step n, so that the start is forgotten in short trainings too.
+    2017], with d = min(decay, (1 + n) / (10 + n)) in step n, so that short trainings forget the start too.
 
-    A network of its own, so that the trained one is never disturbed. Statistics of batch-norm are averaged like
-    weights; counters are taken over.
+    It is a separate network, so the trained one is never disturbed. Batch-norm statistics are averaged like weights;
+    counters are copied.
 
     Args:
-        route: of the network, with what lies behind its cuts, which shares its tensors.
-        still: tensors that never move; parameters among them are shared with the network.
+        route: the network's route, with the parts after its cuts, which share its tensors.
+        still: tensors that never change; parameters among them are shared with the network.
     """
 
     def __init__(self, route: Route, decay: float, still: Collection[str]) -> None:
@@ -44,7 +44,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Takes in the network's present weights, of always the same network."""
+        """Adds the network's current weights; it must always be the same network."""
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
         if not self._moving:  # looked up once: going through all modules costs as much as a step of a head
@@ -57,14 +57,14 @@ class Average:
                 mine.copy_(its)
 
     def agree(self) -> None:
-        """Of several processes, whose batch-norms saw different images, all take the first one's statistics."""
+        """With several processes, whose batch-norms saw different images, all use the statistics of the first."""
         if distributed.is_available() and distributed.is_initialized():
             for _, value in self.network.named_buffers():
                 distributed.broadcast(value, 0)
 
     @torch.no_grad()
     def write_to(self, network: nn.Module) -> None:
-        """Gives the network the mean's values."""
+        """Copies the averages into the network."""
         present, mean = _tensors(network), _tensors(self.network)
         for name in self.names:
             present[name].copy_(mean[name])
@@ -75,7 +75,7 @@ class Average:
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes up a checkpoint's state."""
+        """Restores a checkpoint's state."""
         self.steps = state["steps"]
         mean = _tensors(self.network)
         saved: Mapping[str, Tensor] = state["tensors"]

@@ -1,4 +1,4 @@
-"""Learning without forgetting: the donor's own outputs on the new images are to stay as they were [Li & Hoiem 2016]."""
+"""Learning without forgetting: keeps the donor's own outputs on the new images [Li & Hoiem 2016]."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from graft.models.fingerprint import fingerprint
 class Distillation:
     """The penalty λ · T² · KL(softmax(z_donor / T) ‖ softmax(z / T)), a mean over images [Hinton et al. 2015].
 
-    An image weighs in this mean what it weighs in the loss.
+    Images have the same weights in this mean as in the loss.
 
-    z_donor are the donor's logits for the images. z are those of the donor's head on the features that the trained
-    trunk has for them: the head stands a second time beside the new one. The paper goes on training that second head
-    with the trunk; here it is the donor's, frozen, so that the trunk alone answers for what is forgotten. It is not
-    exported.
+    z_donor are the donor's logits for the images. z are the logits of a copy of the donor's head on the features of the
+    trained trunk. The paper trains this copy together with the trunk. Here it stays fixed, so that only the trunk can
+    prevent forgetting. It is not exported.
 
     Args:
-        network: the trained one.
-        teacher: the donor, whole and frozen.
+        network: the network being trained.
+        teacher: the complete frozen donor.
         head: path of the last layer (or layers), the same in both.
         strength: λ.
         temperature: T; 2 in the paper.
@@ -42,7 +41,7 @@ class Distillation:
 
     @contextmanager
     def listening(self) -> Generator[None]:
-        """Within it, a forward pass of the network leaves its features here."""
+        """Within this context, a forward pass of the network records its features here."""
 
         def keep(_: nn.Module, inputs: tuple[Any, ...]) -> None:
             self._features = inputs[0]
@@ -54,10 +53,11 @@ class Distillation:
             hook.remove()
 
     def penalty(self, images: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Of the forward pass before, which these images went through.
+        """The penalty for the preceding forward pass, with the images that passed through it.
 
         Args:
-            weights: what each weighs [B]; None: all the same.
+            images: the images [B, C, H, W].
+            weights: weight of each image [B]; None: all the same.
         """
         assert self._features is not None, "the network's forward pass went on while this was listening"
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""L2-SP: weights are drawn to where the donor left them, rather than to zero [Li, Grandvalet & Davoine 2018]."""
+"""L2-SP: pulls weights towards the donor's values rather than to zero [Li, Grandvalet & Davoine 2018]."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from graft.models.stages import HEAD, Stages
 
 
 class Anchors:
-    """The penalty α/2 · ‖w − w⁰‖², w⁰ being the values that the weights have when this is made.
+    """The penalty α/2 · ‖w − w⁰‖², where w⁰ are the weights at construction.
 
-    The paper adds β/2 · ‖w‖² for the new layers: that is optimizer.weight_decay, which the groups apply to those alone.
+    The paper adds β/2 · ‖w‖² for the new layers. This is optimizer.weight_decay, which the groups apply to those only.
 
     Args:
-        names: the weights drawn back; those that do not train at the moment add nothing.
+        names: the anchored weights; those that do not train at the moment contribute nothing.
         strength: α.
     """
 
@@ -33,18 +33,18 @@ class Anchors:
         self.pairs = [(parameter, start.to(device)) for parameter, start in self.pairs]
 
     def __call__(self) -> Tensor | float:
-        """A scalar; its gradient is α (w − w⁰)."""
+        """The penalty, a scalar; its gradient is α (w − w⁰)."""
         distances = [(weight - start).square().sum() for weight, start in self.pairs if weight.requires_grad]
         return torch.stack(distances).sum() * (self.strength / 2) if distances else 0.0
 
 
 def anchored(network: nn.Module, stages: Stages, filled: Iterable[str]) -> frozenset[str]:
-    """The names that L2-SP draws back: the trunk's weights that a donor filled.
+    """The names of the weights that L2-SP pulls back: the trunk's weights with the donor's values.
 
-    Biases, norms and scales are left alone by it, as they are by weight decay; tokens and tables of positions are not.
+    As with weight decay, biases, norms and scales are excluded; unlike there, tokens and position tables are not.
 
     Args:
-        filled: the tensors with a donor's values.
+        filled: the tensors with the donor's values.
     """
     parameters = {name for name, _ in network.named_parameters()}
     alone = {name for name, reason in undecayed(network).items() if reason in (BIAS, NORM, VECTOR)}

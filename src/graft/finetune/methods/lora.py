@@ -1,8 +1,8 @@
-"""LoRA: the donor's weights stay, and a product of two thin matrices beside each of them trains [Hu et al. 2022].
+"""LoRA: keeps the donor's weights and trains a product of two low-rank matrices beside each of them [Hu et al. 2022].
 
-W' = W + (α/r) B A, by the `peft` package, on linear layers and convolutions. B begins at zero, so training starts from
-the donor's function. `merge` puts the sum where the donor's weight was: the network is then the library's own again.
-Both `add_lora` and `merge` mutate the network.
+W' = W + (α/r) B A, by the `peft` package, for linear layers and convolutions. B is initialised to zero, so training
+starts with the donor's function. `merge` writes the sum in place of the donor's weight, after which the network is the
+library's own again. Both `add_lora` and `merge` mutate the network.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ def lora_layers(
 ) -> tuple[str, ...]:
     """Paths of the trunk's layers that get a low-rank addition.
 
-    A layer whose weight another module reads for itself (an attention that is one operation) has no input to add to,
-    and one that works on groups of channels or on spread pixels is no plain product: these are passed over.
+    A layer whose weight another module reads directly (an attention module in one operation) has no input to add to.
+    Grouped and dilated convolutions are no plain products. All of these are skipped.
 
     Args:
         module: on the meta device, or with values.
         image_shape: channels, height and width of an image.
-        targets: globs of layer paths; none: every layer that can have one.
+        targets: globs of layer paths; empty: every layer that supports it.
 
     Raises:
-        InputError: no such layer, or a glob that names none.
+        InputError: there is no such layer, or a glob matches none.
     """
     able = [path for path in _called(module, image_shape) if not any(covers(head, path) for head in stages.heads)]
     chosen = [path for path in able if not targets or any(fnmatchcase(path, glob) for glob in targets)]
@@ -62,7 +62,7 @@ def lora_layers(
 
 
 def _called(module: nn.Module, image_shape: tuple[int, int, int]) -> list[str]:
-    """Paths of the plain layers through which an image's forward pass goes."""
+    """Paths of the plain layers that are called in an image's forward pass."""
     plain = {path: part for path, part in module.named_modules() if _is_plain(part)}
     calls: set[str] = set()
     hooks = [part.register_forward_pre_hook(lambda *_, path=path: calls.add(path)) for path, part in plain.items()]
@@ -87,7 +87,7 @@ def _is_plain(part: nn.Module) -> bool:
 
 
 def add_lora(module: nn.Module, layers: Sequence[str], method: MethodConfig, *, seed: int = 0) -> None:
-    """Gives each layer its addition. The same seed gives the same start.
+    """Gives each layer its low-rank addition, initialised by the seed.
 
     Raises:
         InputError: peft is not installed.
@@ -107,19 +107,19 @@ def add_lora(module: nn.Module, layers: Sequence[str], method: MethodConfig, *, 
 
 
 def lora_names(module: nn.Module) -> frozenset[str]:
-    """The parameters that were added."""
+    """Names of the added parameters."""
     return frozenset(name for name, _ in module.named_parameters() if any(part in name for part in PARTS))
 
 
 @torch.no_grad()
 def merge(module: nn.Module, layers: Sequence[str], images: Tensor) -> None:
-    """Adds each product to its layer's weight and takes it away: the tensors have the library's names again.
+    """Adds each product to its layer's weight and removes it: the tensors have the library's names again.
 
     Args:
-        images: [B, C, H, W], on which the network must say the same before and after.
+        images: [B, C, H, W], on which the network must give the same outputs before and after.
 
     Raises:
-        RunFailed: it does not.
+        RunFailed: the outputs differ.
     """
     images = images.to(next(module.parameters()).device)
     with full_float32(images.device):
@@ -141,5 +141,5 @@ def merge(module: nn.Module, layers: Sequence[str], images: Tensor) -> None:
 
 
 def plain_name(name: str) -> str:
-    """A tensor's name without LoRA: `conv1.base_layer.weight` is `conv1.weight`."""
+    """A tensor's name without LoRA: `conv1.base_layer.weight` becomes `conv1.weight`."""
     return name.replace(BASE, "")

@@ -1,6 +1,6 @@
-"""Activation checkpointing: what trains keeps its inputs alone, and computes the rest again in the backward pass.
+"""Activation checkpointing: trained blocks store only their inputs and are computed again in the backward pass.
 
-Chen et al. 2016. It mutates the modules' forward, and puts it back.
+Chen et al. 2016. It mutates the forward of the modules, and restores it afterwards.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SEQUENCES = (nn.Sequential, nn.ModuleList)
 
 
 class Recomputed:
-    """Stands in for one module's forward while training; sits in the instance's `__dict__`, as StaysInEval does."""
+    """Replaces one module's forward during training; stored in the instance's `__dict__`, like StaysInEval."""
 
     __slots__ = ("module",)
 
@@ -35,13 +35,15 @@ class Recomputed:
         return checkpoint(forward, self.module, *args, use_reentrant=False, context_fn=self._contexts, **kwargs)
 
     def _contexts(self) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-        """Of the forward pass, and of its repetition, which must not move batch-norm statistics a second time."""
+        """The contexts of the forward pass, and of its repetition, which must not update batch-norm statistics a second
+        time."""
         return nullcontext(), _statistics_held(self.module)
 
 
 @contextmanager
 def recomputed(network: nn.Module, stages: Stages) -> Generator[None]:
-    """Within it, the blocks of every stage that trains are computed twice instead of kept. Mutates their forward."""
+    """Within this context, the blocks of every trained stage are computed twice instead of stored. Mutates their
+    forward."""
     blocks = list(_blocks(network, stages))
     for block in blocks:
         block.__dict__["forward"] = Recomputed(block)
@@ -53,7 +55,7 @@ def recomputed(network: nn.Module, stages: Stages) -> Generator[None]:
 
 
 def _blocks(network: nn.Module, stages: Stages) -> Iterator[nn.Module]:
-    """The stages' modules, a sequence's each by itself."""
+    """The stages' modules; the items of a Sequential individually."""
     modules = dict(network.named_modules())
     for stage in stages.trunk:
         for prefix in stage.prefixes:
@@ -65,7 +67,7 @@ def _blocks(network: nn.Module, stages: Stages) -> Iterator[nn.Module]:
 
 @contextmanager
 def _statistics_held(module: nn.Module) -> Generator[None]:
-    """Momentum 0 leaves every bit of them; without them at all the repetition would keep other tensors."""
+    """Keeps the statistics unchanged by momentum 0. Without statistics, the repetition would store other tensors."""
     norms = [part for part in module.modules() if isinstance(part, BATCH_NORMS) and part.training]
     before = [(norm.momentum, None if (count := norm.num_batches_tracked) is None else count.clone()) for norm in norms]
     for norm in norms:

@@ -1,4 +1,4 @@
-"""What trains within the stages that a schedule thaws: everything, or only some kinds of tensors."""
+"""What trains within unfrozen stages: everything, or only some kinds of tensors."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from graft.models.stages import HEAD, Stages, tensor_names
 
 
 def biases_and_norms_only(schedule: Schedule, module: nn.Module, stages: Stages) -> Schedule:
-    """BitFit: of what the schedule thaws, the trunk's biases and norms train and all its other weights stay.
+    """BitFit: within unfrozen stages, only the trunk's biases and norms train, and all other weights of the trunk stay
+    frozen.
 
-    [Zaken, Goldberg & Ravfogel 2022] train biases; a norm's scale goes with its shift here, and where a batch-norm
-    trains, its statistics follow. The head trains whole.
+    [Zaken, Goldberg & Ravfogel 2022] train biases. Here a norm's scale trains together with its shift, and where a
+    batch-norm trains, its statistics update. The head trains entirely.
 
     Raises:
-        InputError: a schedule that thaws no bias or norm of the trunk.
+        InputError: the schedule unfreezes no bias or norm of the trunk.
     """
     weights = {name for name in trunk_parameters(module, stages) if name not in biases_and_norms(module)}
     if all(state.names >= trunk_parameters(module, stages) - weights for state in schedule.table):
@@ -33,7 +34,7 @@ def biases_and_norms_only(schedule: Schedule, module: nn.Module, stages: Stages)
 
 
 def biases_and_norms(module: nn.Module) -> frozenset[str]:
-    """Names of every bias, and of the norms' scales and shifts."""
+    """Names of all biases, and of the scales and shifts of norms."""
     of_norms = {
         f"{path}.{name}" if path else name
         for path, part in module.named_modules()
