@@ -1,4 +1,4 @@
-"""Donors from outside: one reader a format, chosen by what the file holds. A file's content is never run."""
+"""Donors from files: one reader per format, selected by the contents of the file. Code in a file is never executed."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ def open_donor(
     application: ApplicationConfig | None = None,
     image_size: int | None = None,
 ) -> Donor:
-    """Opens a donor wherever it lies.
+    """Opens a donor, wherever it is.
 
     Args:
-        path: A file in PyTorch's, safetensors', NumPy's or Keras' format, an index of shards, a folder with one of
+        path: a file in PyTorch's, safetensors', NumPy's or Keras' format, an index of shards, a folder with one of
             these (a run's folder gives its exported model), timm's `hf-hub:owner/name` and `local-dir:folder`, or
             `python:package.module:factory`.
-        container: Which mapping inside a PyTorch file holds the tensors, where there is a choice.
-        ema: Take the averaged weights of a PyTorch file.
-        sha256: The hash that the file must have, in hexadecimal; a live module's is over its tensors.
-        keras: What a Keras file does not say of itself.
-        application: What is known of the network that receives, as one of Keras' applications.
-        image_size: Side of the images that it will get, where that is known; a Keras file's padding depends on it.
+        container: which mapping inside a PyTorch file holds the tensors, if there are several.
+        ema: use the averaged weights of a PyTorch file.
+        sha256: hexadecimal hash that the file must have; for a live module, a hash over its tensors.
+        keras: information that a Keras file lacks.
+        application: properties of the receiving network as one of Keras' applications.
+        image_size: side of the network's images, if known; the padding of a Keras file depends on it.
 
     Raises:
-        InputError: There is no such thing, or it is damaged, ambiguous, of no known format, or would run code.
+        InputError: the donor does not exist, or is damaged, ambiguous, of an unknown format, or would run code.
     """
     text = str(path)
     if text.startswith(SCHEME):
@@ -74,7 +74,7 @@ def open_donor(
 
 
 def _hash(file: Path, format: Format, opened: tuple[int, ...]) -> str:
-    """The hash of what was opened. It takes longer than a transfer, so it is asked for later."""
+    """The hash of the opened file. It takes longer than a transfer, so it is computed later."""
     if _state(file) != opened:
         raise refused(file, expected="the file as it was opened", received="a changed one", remedy="the run again")
     return hash_of_shards(file) if format is Format.shards else hash_of_file(file)
@@ -95,7 +95,7 @@ def _check_hash(donor: Path | str, sha256: str | None, wanted: str | None) -> No
 def _check_options(
     file: Path | str, format: Format, *, container: str | None, ema: bool, keras: KerasConfig | None
 ) -> None:
-    """Options for another format than the file's would have no effect."""
+    """Rejects options for another format than the file's, which would have no effect."""
     idle: list[str] = []
     if format is not Format.torch:
         idle += [f"donor.container={container}"] if container is not None else []

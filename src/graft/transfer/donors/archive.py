@@ -1,4 +1,4 @@
-"""Zip archives that donors come in: listed, checked for damage and for entries that swell, before anything is read."""
+"""Zip archives that contain donors: checked for damage and for oversized entries before anything is read."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
 def entries(path: Path, what: str) -> list[zipfile.ZipInfo]:
-    """The archive's entries.
+    """The entries of the archive.
 
     Args:
-        what: What the archive is taken for, for the messages.
+        what: presumed kind of the archive, for messages.
 
     Raises:
-        InputError: The directory is damaged, names an entry twice, or promises far more bytes than the file can hold.
+        InputError: the directory is damaged, contains an entry twice, or claims far more bytes than the file can hold.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -55,9 +55,9 @@ def entries(path: Path, what: str) -> list[zipfile.ZipInfo]:
 
 
 def check_stored(path: Path, infos: Sequence[zipfile.ZipInfo], what: str) -> None:
-    """Refuses compressed entries and those that do not match their checksum, and so damage inside tensors.
+    """Rejects compressed entries and those with a wrong checksum, and therefore damage inside tensors.
 
-    Writers that were told to leave checksums out write zero; such entries are not checked.
+    Writers without checksums write zero; such entries are not checked.
     """
     compressed = [entry.filename for entry in infos if entry.compress_type != zipfile.ZIP_STORED]
     if compressed:
@@ -76,12 +76,12 @@ def check_stored(path: Path, infos: Sequence[zipfile.ZipInfo], what: str) -> Non
 
 
 def stored_bytes(path: Path, entry: zipfile.ZipInfo) -> bytes:
-    """The content of an entry that is stored as it is."""
+    """The contents of an uncompressed entry."""
     return b"".join(_chunks(path, entry))
 
 
 def begin_of(path: Path, entry: zipfile.ZipInfo) -> int:
-    """Where in the file the content of an entry begins."""
+    """The offset of an entry's contents in the file."""
     with open(path, "rb") as file:
         return _seek(file, entry)
 

@@ -1,4 +1,4 @@
-"""Which part of a checkpoint holds the tensors: found by what is in it, chosen by option where there is a choice."""
+"""Finds the part of a checkpoint that holds the tensors: by its contents, or by an option if there are several."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SHOWN = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """The tensors of one container, and what was seen on the way to them."""
+    """The tensors of one container, and what was recognised on the way."""
 
     tensors: dict[str, Tensor]
     container: str
@@ -35,12 +35,12 @@ def choose(path: Path, checkpoint: object, *, container: str | None, ema: bool) 
     """The state dict inside a checkpoint.
 
     Args:
-        checkpoint: What the file held: a mapping of tensors, or mappings of such.
-        container: Dotted path of the wanted one (`state_dict`, `model.encoder`, `.` for the checkpoint's own level).
-        ema: Take the averaged weights.
+        checkpoint: contents of the file: a mapping of tensors, or mappings of such.
+        container: dotted path of the container (`state_dict`, `model.encoder`, `.` for the checkpoint's own level).
+        ema: use the averaged weights.
 
     Raises:
-        InputError: Nothing holds tensors, the wanted one does not exist, or several could be meant.
+        InputError: nothing holds tensors, the container does not exist, or several are possible.
     """
     if isinstance(checkpoint, Opaque) and not checkpoint:
         raise refused(
@@ -71,9 +71,9 @@ def choose(path: Path, checkpoint: object, *, container: str | None, ema: bool) 
 
 
 def mappings(checkpoint: object) -> Iterator[tuple[tuple[str, ...], dict[Any, Any]]]:
-    """Every dictionary that names lead to from the checkpoint's own level, with these names.
+    """Every dictionary that can be reached by names from the checkpoint's own level, with these names.
 
-    One that stands under several names is given under each, but what is in it only once.
+    A dictionary with several names is returned for each of them, but its contents only once.
     """
     entered: set[int] = set()
     waiting: list[tuple[tuple[str, ...], object]] = [((), checkpoint)]
@@ -89,7 +89,7 @@ def mappings(checkpoint: object) -> Iterator[tuple[tuple[str, ...], dict[Any, An
 
 
 def _holding_tensors(checkpoint: object) -> dict[str, Mapping[str, Any]]:
-    """Every mapping that has tensors directly in it and only strings for names."""
+    """Every mapping that directly contains tensors and has only string keys."""
     holds: dict[int, bool] = {}
     candidates: dict[str, Mapping[str, Any]] = {}
     for names, value in mappings(checkpoint):

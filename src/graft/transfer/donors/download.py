@@ -1,4 +1,4 @@
-"""Published files over the network: asked for in bounded time, written whole or not at all."""
+"""Downloads published files in bounded time; files are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _HASH = re.compile(r"-([0-9a-f]{8,64})\.")
 
 
 class Unreachable(Exception):
-    """A published file could not be had; the text says why."""
+    """A published file could not be obtained; the text says why."""
 
 
 def cached_file(url: str) -> Path:
-    """Where torch's hub keeps the file of a URL."""
+    """The path at which torch's hub stores the file of a URL."""
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
 
 
@@ -35,7 +35,7 @@ def fetch(url: str, destination: Path) -> None:
     """Downloads to `destination`, whose hash must begin as its name says (`resnet50-11ad3fa6.pth`).
 
     Raises:
-        Unreachable: The server does not answer in time, stops in the middle, sends something else, or there is no room.
+        Unreachable: the server does not answer in time, stops early or sends something else, or the disk is full.
     """
     ask(url)
     try:
@@ -49,12 +49,12 @@ def fetch(url: str, destination: Path) -> None:
 
 
 def ask(url: str, seconds: float = PATIENCE) -> None:
-    """Returns once the server has answered at all, be it with a refusal.
+    """Returns once the server has answered at all, even with a refusal.
 
-    Asked in a thread of its own, because looking up a host's name cannot be given a time limit.
+    It runs in its own thread, because looking up a host's name cannot have a time limit.
 
     Raises:
-        Unreachable: No answer, or none in time.
+        Unreachable: there is no answer, or none in time.
     """
     answer: list[Exception | None] = []
 
@@ -82,7 +82,7 @@ def host(url: str) -> str:
 
 
 def hash_in_name(name: str) -> str | None:
-    """The beginning of the hash that a published file's name promises (`resnet50-11ad3fa6.pth`)."""
+    """The beginning of the hash in a published file's name (`resnet50-11ad3fa6.pth`)."""
     named = _HASH.search(name)
     return named[1] if named else None
 

@@ -1,4 +1,4 @@
-"""Donors that are a folder or a function of the user's own."""
+"""Donors given by a folder or by a function of the user."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _RECORD = "model.json"
 def file_in(folder: Path) -> tuple[Path, list[str]]:
     """The one file that holds a folder's weights, and what was recognised.
 
-    A run's folder gives its exported model, not its checkpoints.
+    For a run's folder, this is its exported model, not a checkpoint.
 
     Raises:
-        InputError: It holds no weights, or several files of them.
+        InputError: the folder has no weights, or several files with weights.
     """
     try:
         run = folder / "model" / _EXPORTED
@@ -58,10 +58,10 @@ def file_in(folder: Path) -> tuple[Path, list[str]]:
 
 
 def classes_of_folder(folder: Path) -> tuple[str, ...] | None:
-    """The class names that a run's folder or an exported model has beside its weights.
+    """The class names in a run's folder or an exported model.
 
     Raises:
-        InputError: Its model.json is damaged.
+        InputError: its model.json is damaged.
     """
     record = record_of(folder) or {}
     names = record.get("classes")
@@ -73,10 +73,10 @@ def classes_of_folder(folder: Path) -> tuple[str, ...] | None:
 
 
 def record_of(folder: Path) -> dict[str, Any] | None:
-    """What model.json says of a run's folder or an exported model; None where there is none.
+    """The contents of model.json in a run's folder or an exported model; None if there is none.
 
     Raises:
-        InputError: It is damaged.
+        InputError: the file is damaged.
     """
     path = next((path for path in (folder / "model" / _RECORD, folder / _RECORD) if path.is_file()), None)
     if path is None:
@@ -99,10 +99,10 @@ SCHEME = "python:"
 
 
 def open_imported(reference: str) -> Donor:
-    """Calls `factory()` of `python:package.module:factory` and takes the weights of the module that it returns.
+    """Calls `factory()` of `python:package.module:factory` and uses the weights of the module that it returns.
 
     Raises:
-        InputError: The reference does not lead to an `nn.Module` or to a callable that returns one.
+        InputError: the reference is neither an `nn.Module` nor a callable that returns one.
     """
     module_name, _, attribute = reference.removeprefix(SCHEME).partition(":")
     if not module_name or not attribute:

@@ -1,4 +1,4 @@
-"""Weights on the Hugging Face hub: the local cache first, then the library's own download, in bounded time."""
+"""Weights on the Hugging Face hub: from the local cache, otherwise by the library's own download, in bounded time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def files_like(file: str | None) -> tuple[str, ...]:
-    """The names to look for where a repository's weights are known as `file`: its safetensors twin first."""
+    """The file names to look for if a repository's weights are known as `file`: its safetensors counterpart first."""
     if file is None or file == FILES[1]:
         return FILES
     if not file.endswith(".bin"):
@@ -30,13 +30,13 @@ def files_like(file: str | None) -> tuple[str, ...]:
 
 
 def hub_file(repository: str, files: Sequence[str] = FILES, *, endpoint: str | None = None) -> Path:
-    """The local path of the first of `files` that a repository has, downloaded if need be.
+    """The local path of the first of `files` that a repository has, downloaded if necessary.
 
     Args:
         repository: `owner/name`, or `owner/name@revision`.
 
     Raises:
-        Unreachable: It is not in the cache and cannot be downloaded.
+        Unreachable: it is not in the cache and cannot be downloaded.
     """
     name, _, revision = repository.partition("@")
     for file in files:
@@ -63,10 +63,10 @@ def hub_file(repository: str, files: Sequence[str] = FILES, *, endpoint: str | N
 
 
 def file_of_reference(reference: str) -> Path:
-    """The local path behind `hf-hub:owner/name[@revision]` or `local-dir:folder`, timm's ways to name a model.
+    """The local path for `hf-hub:owner/name[@revision]` or `local-dir:folder`, timm's notations for a model.
 
     Raises:
-        InputError: It cannot be had, with where to put it.
+        InputError: it is not available; the message says where to put it.
     """
     if reference.startswith(LOCAL_SCHEME):
         return Path(reference.removeprefix(LOCAL_SCHEME))

@@ -1,4 +1,4 @@
-"""What config.json beside a file of Hugging Face's says of the network that its tensors do not show."""
+"""Reads config.json beside a Hugging Face file, for properties of the network that its tensors do not show."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OF_BLOCKS = ("norm1.weight", "norm2.weight")
 
 
 def with_config(donor: Donor, path: str) -> Donor:
-    """The donor with the epsilons that its config.json tells, and remarks on what its twins do otherwise.
+    """The donor with the epsilons in its config.json, and with remarks on other differences.
 
     Raises:
         InputError: config.json is damaged.
@@ -51,7 +51,7 @@ def with_config(donor: Donor, path: str) -> Donor:
 
 
 class _Trunk(nn.Module):
-    """Normalised images to what transformers' own classifier of this kind gets."""
+    """Maps normalised images to the input of transformers' own classifier of this kind."""
 
     def __init__(self, model: nn.Module, *, token: bool) -> None:
         super().__init__()
@@ -63,10 +63,10 @@ class _Trunk(nn.Module):
 
 
 def _own_trunk(path: str, kind: str) -> nn.Module:
-    """The model as transformers builds it of the folder's config.json and weights; no code of the folder is run.
+    """The model that transformers builds from the folder's config.json and weights. No code in the folder is executed.
 
     Raises:
-        InputError: transformers is not there, or cannot build it.
+        InputError: transformers is not installed, or cannot build the model.
     """
     folder = Path(path).expanduser()
     folder = folder if folder.is_dir() else folder.parent
@@ -92,7 +92,7 @@ def _own_trunk(path: str, kind: str) -> nn.Module:
 
 
 def _norms(reading: Reading, *, only_last: bool) -> Iterator[str]:
-    """The layer norms that layer_norm_eps is for; ConvNeXt's others have one of their own."""
+    """The layer norms that use layer_norm_eps; ConvNeXt's others have their own epsilon."""
     for name, common in reading.common.items():
         if common == "norm.weight" or (not only_last and common.endswith(_OF_BLOCKS)):
             yield name

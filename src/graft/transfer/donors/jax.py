@@ -1,6 +1,6 @@
 """JAX checkpoints in .npz archives: vision transformers and BiT ResNets, under timm's names and in torch's layout.
 
-The files of google-research/vision_transformer and big_vision (blocks numbered or stacked), and of
+Supports the files of google-research/vision_transformer and big_vision (blocks numbered or stacked), and of
 google-research/big_transfer. Names follow timm's `_load_weights` of the two families.
 """
 
@@ -29,7 +29,7 @@ _UNIT = r"block(\d+)/unit(\d+)/"
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """An axis order: the shape that it makes of a shape, and the same for values."""
+    """An axis order, applied to shapes and to values."""
 
     ranks: tuple[int, ...]
     shape: Callable[[Shape], Shape]
@@ -79,7 +79,7 @@ _RULES: tuple[tuple[str, str, _Layout], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """An array, or one block of an array that stacks them, and how its axes are turned."""
+    """An array, or one block of a stacked array, and the order of its axes."""
 
     array: str
     block: int | None
@@ -93,10 +93,10 @@ def is_jax(names: Sequence[str]) -> bool:
 
 
 def in_torch_layout(donor: Donor) -> Donor:
-    """The same donor under timm's names; arrays that no rule covers keep theirs and are remarked.
+    """The same donor under timm's names. Arrays without a rule keep their names, with a remark.
 
     Raises:
-        InputError: An array has another rank than its name asks for, or an attention lacks query, key or value.
+        InputError: an array has a rank that does not fit its name, or an attention layer lacks query, key or value.
     """
     path = Path(donor.source)
     grouped: dict[str, list[_Source]] = {}
@@ -148,7 +148,7 @@ def _match(path: Path, bare: str, shape: Shape) -> list[tuple[str, _Layout]]:
 
 
 def _numbered(match: re.Match[str], replacement: str) -> str:
-    """The target's name. BiT counts blocks and units from 1 and its convolutions by letter."""
+    """The target's name. BiT counts blocks and units from 1, and names its convolutions by letters."""
     if not replacement.startswith("stages."):
         return match.expand(replacement)
     stage, unit, *letter = match.groups()
@@ -157,7 +157,7 @@ def _numbered(match: re.Match[str], replacement: str) -> str:
 
 
 def _ordered(sources: list[_Source]) -> list[_Source]:
-    """Query, key, value, as timm joins them."""
+    """Query, key and value in the order in which timm joins them."""
     return sorted(sources, key=lambda each: next((i for i, part in enumerate(_PARTS) if f"/{part}/" in each.array), 0))
 
 

@@ -22,9 +22,9 @@ _DAMAGE = (*DAMAGE, SyntaxError, tokenize.TokenError)  # an array's header is a 
 
 
 def open_npz(path: Path) -> Donor:
-    """Opens an archive of arrays; what torch has no type for (text, dates) is left out and said.
+    """Opens an archive of arrays. Types that torch does not have (text, dates) are skipped, with a remark.
 
-    Names of JAX's vision transformers and BiT ResNets become timm's.
+    Names of JAX's vision transformers and BiT ResNets are mapped to timm's.
     """
     zip_infos = archive.entries(path, WHAT)
     infos: dict[str, TensorInfo] = {}
@@ -57,7 +57,7 @@ def open_npz(path: Path) -> Donor:
 
 
 def _header(path: Path, entry: zipfile.ZipInfo) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of one array, once the entry is as long as they say."""
+    """Shape and type of one array, after checking that the entry has the corresponding length."""
     try:
         with zipfile.ZipFile(path) as zipped, zipped.open(entry) as file:
             version = np.lib.format.read_magic(file)

@@ -1,4 +1,4 @@
-"""What a training of many processes leaves in pieces, and the tool of its own that makes one file of them."""
+"""Checkpoints in several pieces from distributed training, and the tools that merge them into one file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EXPECTED = "weights in one file, or shards with an index"
 
 
 def check_whole(path: Path) -> None:
-    """Raises InputError for a piece of a checkpoint in pieces, by its name."""
+    """Raises InputError for a file that is a piece of a checkpoint, by its name."""
     if _PIECE.fullmatch(path.name) and (path.name != METADATA or list(path.parent.glob("*.distcp"))):
         raise _distributed(path, path.parent, {entry.name for entry in path.parent.iterdir()})
     if _OF_DEEPSPEED.fullmatch(path.name):
@@ -24,10 +24,10 @@ def check_whole(path: Path) -> None:
 
 
 def check_in_one_piece(folder: Path, names: Collection[str]) -> None:
-    """Raises InputError for the folder of a checkpoint in pieces, or one that has such a folder in it.
+    """Raises InputError for a folder that is, or contains, a checkpoint in pieces.
 
     Args:
-        names: what lies in the folder.
+        names: names of the files in the folder.
     """
     for place in (folder, *(folder / name for name in sorted(names) if (folder / name).is_dir())):
         inside = set(names) if place == folder else {entry.name for entry in place.iterdir()}

@@ -1,5 +1,5 @@
-"""The structure of a pickle, read without calling anything: containers, plain values, and in place of each object the
-name of its class with what the pickle says of it."""
+"""Reads the structure of a pickle without calling anything: containers, plain values, and in place of each object the
+name of its class with its pickled state."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _DICTIONARIES = frozenset(
 
 
 class Name(str):
-    """What a pickle calls something of Python's by: `module name`."""
+    """A reference to a Python object in a pickle: `module name`."""
 
     __slots__ = ()
 
@@ -39,9 +39,9 @@ class Name(str):
 
 
 class Opaque(dict[Any, Any]):
-    """An object that is not rebuilt, only told: what it was made of, its state, its items and its elements.
+    """An object that is not constructed but only described: its constructor arguments, state, items and elements.
 
-    A dictionary, so that classes of other people that are dictionaries can be looked into.
+    It is a dictionary, so that third-party classes derived from dict can be inspected.
     """
 
     __slots__ = ("arguments", "elements", "name", "state")
@@ -55,21 +55,21 @@ class Opaque(dict[Any, Any]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Key:
-    """A dictionary's key that is neither text nor a small number; it counts by its identity."""
+    """A dictionary key that is neither text nor a small number; compared by identity."""
 
     value: Any
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Persistent:
-    """What lies outside the pickle, by its id: a storage of torch's."""
+    """An object outside the pickle, by its id: a storage of torch."""
 
     id: Any
 
 
 @dataclass(slots=True)
 class Pickled:
-    """What one pickle holds."""
+    """The contents of one pickle."""
 
     root: Any = None
     names: set[Name] = field(default_factory=set[Name])
@@ -78,16 +78,16 @@ class Pickled:
 
 
 def kind_of(value: object) -> str:
-    """The name of a value's class, as its writer had it."""
+    """The name of a value's class, as in the pickle."""
     return value.name.dotted if isinstance(value, Opaque) else type(value).__name__
 
 
 def read_pickle(file: IO[bytes]) -> Pickled:
-    """Reads one pickle, from where the file stands to the pickle's end.
+    """Reads one pickle, from the file's current position to the end of the pickle.
 
     Raises:
-        ValueError, TypeError, LookupError, EOFError, …: it is damaged (`refusal.DAMAGE`), or larger in memory than a
-            checkpoint's is.
+        ValueError, TypeError, LookupError, EOFError, …: it is damaged (`refusal.DAMAGE`), or needs more memory than a
+            checkpoint can.
     """
     here = file.tell()
     size = file.seek(0, os.SEEK_END)
@@ -96,7 +96,7 @@ def read_pickle(file: IO[bytes]) -> Pickled:
 
 
 class _Machine:
-    """A pickle is a program for a machine with a stack; this one has no instruction that calls."""
+    """A pickle is a program for a stack machine. This machine has no instruction that calls anything."""
 
     def __init__(self, size: int) -> None:
         self.result = Pickled()
@@ -211,7 +211,7 @@ class _Machine:
 
 
 def _value_of_call(name: Name, arguments: tuple[Any, ...]) -> Any:
-    """What a call comes to: ordinary dictionaries and bytes themselves, anything else by its name."""
+    """The result of a call: real dictionaries and bytes, and a description of anything else."""
     match str(name), arguments:
         case kind, _ if kind in _DICTIONARIES:
             pairs = [pair for argument in arguments for pair in _pairs(argument)]
@@ -235,7 +235,7 @@ def _pairs(argument: Any) -> Iterable[tuple[Any, Any]]:
 
 
 def _key(key: Any) -> Any:
-    """What stands for a dictionary's key, so that no lookup can be made slow or fail."""
+    """A substitute for a dictionary's key, so that lookups can be neither slow nor fail."""
     plain = isinstance(key, str | bytes | bool) or key is None or (type(key) is int and abs(key) < _LARGEST_KEY)
     return key if plain else Key(key)
 

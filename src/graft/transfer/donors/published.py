@@ -1,4 +1,4 @@
-"""Weights that libraries publish: where they are found, and under which licence."""
+"""Weights published by libraries: their location and licence."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _OTHERWISE = "donor=file donor.path=FILE, or donor=none (random weights)"
 
 
 def open_published(backbone: BackboneConfig, *, sha256: str | None = None) -> Donor:
-    """Opens a backbone's published weights. Its `published.rename` and `published.ignore` are the caller's to apply.
+    """Opens a backbone's published weights. The caller must apply `published.rename` and `published.ignore`.
 
     Args:
-        sha256: The hash that the file must have.
+        sha256: the hash that the file must have.
 
     Raises:
-        InputError: There are none, or they are not on this machine and cannot be downloaded; says which file is
-            expected and where. Random weights never stand in.
+        InputError: there are none, or they are not on this machine and cannot be downloaded. The message says which
+            file is expected and where. Random weights are never used instead.
     """
     if backbone.published.package is not None:
         return _open_packaged(backbone, sha256)
@@ -40,7 +40,7 @@ def open_published(backbone: BackboneConfig, *, sha256: str | None = None) -> Do
 
 
 def published_classes(backbone: BackboneConfig) -> tuple[str, ...] | None:
-    """The class names that belong to the rows of the published head, where the library knows them."""
+    """The class names for the rows of the published head, if the library has them."""
     if backbone.published.package is not None or backbone.library is not Library.torchvision:
         return None
     names: Sequence[str] | None = _torchvision_weights(backbone).meta.get("categories")
@@ -67,7 +67,7 @@ def _open_packaged(backbone: BackboneConfig, sha256: str | None) -> Donor:
 
 
 def _torchvision_weights(backbone: BackboneConfig) -> Any:
-    """The member of torchvision's weights enum: the one that published.weights names, else DEFAULT."""
+    """The member of torchvision's weights enum: the one in published.weights, otherwise DEFAULT."""
     import torchvision
 
     try:
@@ -125,7 +125,7 @@ def _open_timm(backbone: BackboneConfig, sha256: str | None) -> Donor:
 
 
 def _timm_cfg(name: str) -> Any:
-    """timm's description of the weights it publishes under `architecture[.tag]`."""
+    """timm's description of the weights that it publishes as `architecture[.tag]`."""
     from timm.models import get_pretrained_cfg, list_models
 
     try:
@@ -178,9 +178,9 @@ SAYS_NOTHING = ("", "UNKNOWN")
 
 
 def licence_of(donor: DonorConfig, backbone: BackboneConfig) -> str | None:
-    """The licence as its publisher writes it; None where none is stated.
+    """The licence as stated by its publisher; None if none is stated.
 
-    A package states it in its metadata, timm beside each set of weights, a graft run in its model.json. torchvision
+    A package states it in its metadata, timm with each set of weights, a graft run in its model.json. torchvision
     states none for its weights, and a plain file cannot.
     """
     if donor.kind is DonorKind.run and donor.path:

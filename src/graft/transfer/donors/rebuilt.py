@@ -1,4 +1,4 @@
-"""Tensors from what a pickle says of them: views of the bytes that lie beside it, every one of them checked."""
+"""Rebuilds tensors from their description in a pickle, as views of the stored bytes. Each view is checked."""
 
 from __future__ import annotations
 
@@ -46,27 +46,27 @@ _DIMENSIONS = 64
 
 
 class NotRebuilt(ValueError):
-    """A tensor of a kind that no donor has any use for (sparse, quantized, distributed)."""
+    """A tensor of a kind that donors do not use (sparse, quantized, distributed)."""
 
 
 def is_tensor(value: object) -> bool:
-    """Whether the pickle says that this is a tensor of torch's, of whatever kind."""
+    """Whether this is the description of a torch tensor of any kind."""
     return isinstance(value, Opaque) and value.name.startswith(_REBUILDERS)
 
 
 def is_array(value: object) -> bool:
-    """Whether it is an array of NumPy's."""
+    """Whether this is the description of a NumPy array."""
     return isinstance(value, Opaque) and value.name in _ARRAYS
 
 
 def tensor_of(value: Opaque, storages: Bytes | None) -> Tensor:
-    """The tensor that `value` tells of, on the storage's own memory.
+    """The described tensor, on the memory of its storage.
 
     Args:
-        storages: None: there are none beside the pickle.
+        storages: gives the bytes of a storage. None: the file has none beside the pickle.
 
     Raises:
-        NotRebuilt: it is of a kind that is not read.
+        NotRebuilt: it is of an unsupported kind.
         ValueError, TypeError, …: it is damaged (`refusal.DAMAGE`).
     """
     if value.name in _ARRAYS:
@@ -89,7 +89,7 @@ _PLAIN = ("torch Tensor", "torch.nn.parameter Parameter")
 
 
 def _storage(storage: object, storages: Bytes | None) -> tuple[Tensor, torch.dtype]:
-    """A storage's bytes, and what they are bytes of."""
+    """The bytes of a storage, and their dtype."""
     match storage:
         case Persistent(id=("storage", Name() as kind, key, _, int(count), *view)) if storages is not None:
             dtype = storage_dtype(kind)
@@ -136,7 +136,7 @@ def _view(content: Tensor, dtype: torch.dtype, offset: int, size: tuple[Any, ...
 
 
 def _marked(tensor: Tensor, metadata: list[Any]) -> Tensor:
-    """With the marks that torch keeps beside a view of the conjugate or the negative."""
+    """The tensor with the conjugate and negative bits that torch stores for such views."""
     marks = metadata[0] if metadata and isinstance(metadata[0], dict) else {}
     tensor = tensor.conj() if marks.get("conj") else tensor
     return tensor.neg() if marks.get("neg") else tensor
@@ -187,7 +187,7 @@ def _from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
 
 
 def read_legacy(file: io.BufferedReader | io.BytesIO, mapped: Tensor | None = None) -> tuple[Pickled, Bytes | None]:
-    """What a file of torch.save before 1.6 holds, and its storages; of any other pickle what that holds, and None.
+    """The contents of a file of torch.save before 1.6, and its storages; for any other pickle its contents, and None.
 
     Args:
         mapped: uint8 [n], the whole file; None: `file` is in memory.
@@ -215,7 +215,7 @@ def _item_sizes(pickled: Pickled) -> Mapping[str, int]:
 
 
 def _laid_out(begin: int, keys: Any, item_sizes: Mapping[str, int], mapped: Tensor) -> Bytes:
-    """Each storage behind the pickles: its count of numbers in eight bytes, then these."""
+    """The storages after the pickles: each starts with its number of elements in eight bytes, followed by these."""
     places: dict[str, tuple[int, int]] = {}
     for key in map(str, keys):
         count = int.from_bytes(bytes(mapped[begin : begin + 8].tolist()), "little")

@@ -1,4 +1,5 @@
-"""Safetensors files: a header that is checked in full, then the file mapped once, each tensor a view of it."""
+"""Safetensors files: the header is checked completely, then the file is mapped once, and each tensor is a view of
+it."""
 
 from __future__ import annotations
 
@@ -69,17 +70,17 @@ def open_safetensors(path: Path) -> Donor:
 
 
 class _Mapped:
-    """A file in memory, and the whole of it as each dtype: from there a tensor is one step away."""
+    """A mapped file, with a view of the whole of it for each dtype."""
 
     def __init__(self, file: Tensor) -> None:
         self._file = file
         self._typed: dict[torch.dtype, Tensor] = {}
 
     def view(self, dtype: torch.dtype, begin: int, shape: Sequence[int]) -> Tensor:
-        """A tensor on the file's own memory; a copy where its writer did not align it.
+        """A tensor on the file's own memory; a copy if its writer did not align it.
 
         Args:
-            begin: in bytes.
+            begin: offset in bytes.
         """
         if begin % dtype.itemsize:
             return self._file[begin : begin + prod(shape) * dtype.itemsize].clone().view(dtype).view(shape)
@@ -93,7 +94,7 @@ class _Mapped:
 
 
 def _runs(file: _Mapped, start: int, header: Mapping[str, Any]) -> list[Tensor]:
-    """The floating-point tensors, those of one dtype that lie side by side joined into one long view."""
+    """The floating-point tensors; adjacent tensors of one dtype are joined into one long view."""
     runs: list[tuple[torch.dtype, int, int]] = []
     for entry in sorted(header.values(), key=lambda entry: entry["data_offsets"]):
         (begin, end), dtype = entry["data_offsets"], _DTYPES[entry["dtype"]]
@@ -109,10 +110,10 @@ def _runs(file: _Mapped, start: int, header: Mapping[str, Any]) -> list[Tensor]:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The file's header, its `__metadata__` included.
+    """The file's header, including its `__metadata__`.
 
     Raises:
-        InputError: It is longer than the file, not JSON, or names a tensor twice.
+        InputError: it is longer than the file, not JSON, or contains a tensor twice.
     """
     size = path.stat().st_size
     with open(path, "rb") as file:

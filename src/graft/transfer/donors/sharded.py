@@ -1,4 +1,4 @@
-"""Tensors spread over several files, with an index that says which lies where."""
+"""Tensors in several files, with an index of the file of each tensor."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAX_INDEX = 64 * 2**20
 
 
 def open_shards(index: Path) -> Donor:
-    """Opens every shard that the index names; each must hold exactly the tensors that the index puts there."""
+    """Opens every shard in the index. Each must contain exactly the tensors that the index assigns to it."""
     where = _weight_map(index)
     shards: dict[str, Donor] = {}
     with ExitStack() as opened:
@@ -43,7 +43,8 @@ def open_shards(index: Path) -> Donor:
 
 
 def hash_of_shards(index: Path) -> str:
-    """The SHA-256 of lines `sha256  file name`, the index and its shards by name: what `sha256sum` prints, hashed."""
+    """The SHA-256 over the lines `sha256 file name` of the index and its shards: the hash of the output of
+    `sha256sum`."""
     files = sorted({index.name, *_weight_map(index).values()})
     paths = [index.parent / file for file in files if sniff(index.parent / file) is not Format.folder]
     lines = "".join(f"{sha256(path)}  {path.name}\n" for path in paths)

@@ -1,4 +1,4 @@
-"""What a donor's file is, by its first bytes, and how it is refused."""
+"""Recognises the format of a donor's file by its first bytes, and explains why others are refused."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def refused(path: Path | str, *, expected: str, received: str, remedy: str = COP
 
 
 def first_line(error: BaseException | str, limit: int = 200) -> str:
-    """An error of a parser, short enough to be quoted."""
+    """The message of a parser's error, shortened for quoting."""
     lines = str(error).strip().splitlines()
     text = lines[0] if lines else type(error).__name__
     return text if len(text) <= limit else f"{text[:limit]}…"
@@ -70,10 +70,10 @@ class Format(Enum):
 
 
 def sniff(path: Path) -> Format:
-    """The format of what lies at `path`.
+    """The format of the file or folder at `path`.
 
     Raises:
-        InputError: There is nothing, it cannot be read, or it is none of the formats.
+        InputError: it does not exist, cannot be read, or has none of the formats.
     """
     mode = _mode(path)
     if stat.S_ISDIR(mode):
@@ -89,7 +89,7 @@ def sniff(path: Path) -> Format:
 
 
 def is_keras(path: str) -> bool:
-    """Whether a file of Keras' lies there; of what cannot be told, the reader has to say so."""
+    """Whether the path is a Keras file. In doubt it is false, and the reader has to report the problem."""
     try:
         return sniff(Path(path).expanduser()) in (Format.keras, Format.hdf5)
     except InputError:

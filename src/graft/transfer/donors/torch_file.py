@@ -1,4 +1,5 @@
-"""Files of torch.save and plain pickles: their structure is read without calling anything, their tensors are views."""
+"""Files of torch.save and plain pickles: their structure is read without calling anything, and their tensors are
+views."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ _PYTHONS_OWN = frozenset({*sys.stdlib_module_names, "__builtin__", "copy_reg"})
 
 
 def open_torch(path: Path, *, container: str | None, ema: bool) -> Donor:
-    """Opens a .pt, .pth, .bin, .ckpt or .pkl file; its tensors stay on disk until they are read."""
+    """Opens a .pt, .pth, .bin, .ckpt or .pkl file. Its tensors stay on disk until they are read."""
     check_whole(path)
     zipped = zipfile.is_zipfile(path)
     pickled, storages = _read(path, zipped=zipped)
@@ -53,7 +54,7 @@ def open_torch(path: Path, *, container: str | None, ema: bool) -> Donor:
 
 
 def _read(path: Path, *, zipped: bool) -> tuple[Pickled, Bytes | None]:
-    """The pickle of the object that was saved, and what gives its storages; None: it is a pickle and nothing else."""
+    """The pickle of the saved object, and a function that gives its storages. None: the file is only a pickle."""
     mapped = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
     if zipped:
         return _read_zip(path, mapped)
@@ -103,7 +104,7 @@ def _is_pickle(name: str) -> bool:
 
 
 def _check_names(path: Path, names: Iterable[Name]) -> None:
-    """Refuses a pickle that names what no checkpoint has any use for, although nothing of it is called here."""
+    """Refuses a pickle that refers to something that no checkpoint needs, although nothing in it is called here."""
     code = sorted(name.dotted for name in names if _module(name) in _PYTHONS_OWN and not _INERT.fullmatch(name))
     if code:
         raise refused(
@@ -119,10 +120,10 @@ def _module(name: Name) -> str:
 
 
 def _with_tensors(path: Path, checkpoint: Any, storages: Bytes | None) -> Any:
-    """Mutates what was read: where a tensor is told of under a name, there it is.
+    """Mutates the contents: replaces the description of each named tensor by the tensor.
 
     Raises:
-        InputError: one of them is damaged or of a kind that is not read.
+        InputError: a tensor is damaged or of an unsupported kind.
     """
     built: dict[int, Tensor] = {}
 
@@ -154,7 +155,8 @@ def _with_tensors(path: Path, checkpoint: Any, storages: Bytes | None) -> Any:
 
 
 def _check_tensor(path: Path, name: str, tensor: Tensor) -> None:
-    """A tensor may not be larger than the file: a view that repeats one element costs nothing until it is copied."""
+    """Refuses a tensor that is larger than the file: a view that repeats one element costs nothing until it is
+    copied."""
     size = path.stat().st_size
     if tensor.numel() * tensor.element_size() > size:
         raise refused(

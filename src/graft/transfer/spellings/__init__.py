@@ -1,7 +1,8 @@
-"""One network as several libraries spell it: Hugging Face's files in timm's and torchvision's own models.
+"""Tensor names of the same network in several libraries: maps Hugging Face's files to timm's and torchvision's own
+models.
 
-Which spelling a side has is told by its names. Both are taken to common names; where these meet, a tensor goes to its
-partner, separate query, key and value are joined, and what the partners keep in other shapes is adapted.
+The spelling of each side is recognised by its names. Both are mapped to common names. Tensors with the same common name
+are paired, separate query, key and value are joined, and tensors with other shapes are adapted.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _CLASS, _POSITIONS = "cls", "pos"
 
 @dataclass(frozen=True, slots=True)
 class Translation:
-    """Where a donor's names land among the target's, and what must be done with the values on the way."""
+    """The target name of each donor name, and the adapters for their values."""
 
     rule: str
     names: Mapping[str, str]
@@ -53,16 +54,16 @@ class Translation:
 
 
 def read(names: Collection[str]) -> Reading | None:
-    """A donor's names as the one of the translated spellings that knows the most of them; None where none does."""
+    """The donor's names in the spelling that recognises the most of them; None if none does."""
     readings = [reading for spelling in _DONORS if (reading := spelling.read(names)) is not None]
     return max(readings, key=lambda reading: len(reading.common), default=None)
 
 
 def translate(donor: Infos, target: Infos) -> Translation | None:
-    """The way from the donor's names to the target's; None unless both spell the same kind of network.
+    """The mapping from the donor's names to the target's; None unless both are the same kind of network.
 
     Args:
-        donor: By the names on which its tensors land so far.
+        donor: tensors by the names to which they are mapped so far.
     """
     mine = read(donor)
     if mine is None:
@@ -108,7 +109,7 @@ class _Link:
             self.adapters[place] = [{"name": "squeeze"}]
 
     def _settle_positions(self) -> None:
-        """A class token takes up its position where the target's position embeddings have none for it."""
+        """Adds the position embedding to the class token if the target's position embeddings have none for it."""
         places = {common: place for place, common in self.theirs.common.items()}
         sources = {common: name for name, common in self.mine.common.items()}
         if not {_CLASS, _POSITIONS} <= sources.keys() & places.keys() or "dist" in sources:
@@ -120,7 +121,7 @@ class _Link:
 
 
 def joined_shapes(reading: Reading, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """The shapes as timm has them, under common names: parts joined, without what plays no part."""
+    """The shapes as in timm, under common names: with joined parts, and without tensors that have no effect."""
     joined: dict[str, tuple[int, ...]] = {}
     wholes = {part: whole for whole, parts in _PARTS.items() for part in parts}
     for name, shape in shapes.items():
@@ -140,7 +141,7 @@ def joined_shapes(reading: Reading, shapes: Mapping[str, tuple[int, ...]]) -> di
 
 
 def _parts(common: str) -> list[str]:
-    """The common names of what a tensor is joined of, where it may be."""
+    """The common names of the parts of a tensor, if it can be joined from parts."""
     front, whole, leaf = _pieces(common)
     return [".".join([front, part, leaf]) for part in _PARTS.get(whole, ())]
 
@@ -152,7 +153,7 @@ def _pieces(common: str) -> tuple[str, str, str]:
 
 
 def _differing(names: Sequence[str]) -> list[str]:
-    """The one word in each name that tells it from the others."""
+    """The one word in each name that distinguishes it from the others."""
     split = [name.split(".") for name in names]
     place = next(i for i, words in enumerate(zip(*split, strict=True)) if len(set(words)) > 1)
     return [words[place] for words in split]

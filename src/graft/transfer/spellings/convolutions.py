@@ -1,4 +1,4 @@
-"""Convolutional networks: ResNet and ConvNeXt, its second version included."""
+"""Convolutional networks: ResNet and ConvNeXt (both versions)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a spelling is: the names that a library gives the tensors of one kind of network, and what each stands for."""
+"""Spellings: the names that a library gives the tensors of one kind of network, and the meaning of each."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ Meaning = str | Callable[[re.Match[str]], str]
 
 
 def counted_by_two(common: str) -> Meaning:
-    """For torchvision's features, which count stages and what lies between them as one: 1, 3, 5 and 7 are the stages.
+    """For torchvision's features, which number stages and the layers between them consecutively: stages are 1, 3, 5 and
+    7.
 
     Args:
-        common: a text for `str.format`: the stage, then the pattern's further groups.
+        common: a text for `str.format`, with the stage and then the pattern's other groups.
     """
 
     def meaning(match: re.Match[str]) -> str:
@@ -26,9 +27,9 @@ def counted_by_two(common: str) -> Meaning:
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """Patterns of names, each with the common name of what it stands for; all spellings of a network share these.
+    """Patterns of names, each with the common name of its tensor. All spellings of a network share the common names.
 
-    Separate query, key and value are `….q.weight`, `….k.weight` and `….v.weight`; joined ones `….qkv.weight`.
+    Separate query, key and value are `….q.weight`, `….k.weight` and `….v.weight`; joined ones are `….qkv.weight`.
     """
 
     owner: str
@@ -43,7 +44,7 @@ class Spelling:
     """Pattern of what may stand in front of the names below the model itself, as `vit.` does behind a head."""
 
     def read(self, names: Collection[str]) -> Reading | None:
-        """What the names stand for; None where they are no names of this spelling, or of two networks at once."""
+        """The meaning of the names; None if they are not in this spelling, or belong to two networks at once."""
         sign = re.compile(rf"((?:.+?\.)??){self.front}{self.sign}")
         outers = {match[1] for name in names if (match := sign.fullmatch(name))}
         if len(outers) != 1:
@@ -67,7 +68,7 @@ class Spelling:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Names as a spelling understands them."""
+    """Names as interpreted by a spelling."""
 
     spelling: Spelling
     common: Mapping[str, str]

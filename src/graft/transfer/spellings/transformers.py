@@ -1,4 +1,4 @@
-"""Vision transformers: ViT, DeiT and DINOv2; and Swin, whose blocks attend within windows."""
+"""Vision transformers: ViT, DeiT and DINOv2; and Swin, whose blocks use windowed attention."""
 
 from __future__ import annotations
 

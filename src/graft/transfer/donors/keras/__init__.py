@@ -1,4 +1,4 @@
-"""Keras files in torch's layout: .keras, .weights.h5 and the legacy .h5, all by their datasets alone."""
+"""Keras files in torch's layout: .keras, .weights.h5 and the legacy .h5, read from their datasets only."""
 
 from graft.transfer.donors.keras.file import open_keras
 

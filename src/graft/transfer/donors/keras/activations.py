@@ -1,4 +1,4 @@
-"""Keras' activation functions in torch, by the names and settings that a model's config has (keras/src/activations)."""
+"""Keras' activation functions in torch, by their names and settings in a model's config (keras/src/activations)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ Function = Callable[[Tensor], Tensor]
 
 
 class Unknown(ValueError):
-    """Something in a model's config that graft does not compute."""
+    """A model's config contains something that graft cannot compute."""
 
 
 def activation(config: Any, version: int = 3) -> Function:
-    """The function that `activation` in a layer's config means.
+    """The function for the entry `activation` in a layer's config.
 
     Args:
-        written: A name, null, or a layer in the form in which Keras writes objects.
-        version: Keras' own; its hard sigmoid became another one with 3.
+        config: a name, null, or a layer in Keras' serialised form.
+        version: version of Keras; its hard sigmoid changed with version 3.
 
     Raises:
-        Unknown: It is none of Keras' own.
+        Unknown: it is not one of Keras' own activations.
     """
     if config is None:
         return _unchanged
@@ -42,7 +42,7 @@ def activation(config: Any, version: int = 3) -> Function:
 
 
 def relu(negative_slope: float = 0.0, max_value: float | None = None, threshold: float = 0.0) -> Function:
-    """max_value from there on, x from the threshold on, below it negative_slope · (x − threshold)."""
+    """max_value above max_value, x above the threshold, and negative_slope · (x − threshold) below the threshold."""
 
     def compute(x: Tensor) -> Tensor:
         y = torch.where(x > threshold if threshold else x >= 0, x, negative_slope * (x - threshold))

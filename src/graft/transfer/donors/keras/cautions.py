@@ -1,4 +1,4 @@
-"""Where a Keras model's weights fit a torch model's shapes and still compute something else."""
+"""Finds cases in which a Keras model's weights fit the shapes of a torch model that computes something else."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LARGEST = 64  # stride; a config that says more is not believed
 
 @dataclass(slots=True)
 class Finding:
-    """One kind of difference: the layers that show it, and how a network must be built that has it too."""
+    """One kind of difference: the layers that have it, and how a network must be built to match."""
 
     caution: Caution
     what: str
@@ -81,12 +81,12 @@ def findings_of(
     prepared: Collection[str] = (),
     with_weights: Collection[str] = (),
 ) -> list[Finding]:
-    """What a reader of the shapes alone would miss: by the model's config, else by whose weights they are.
+    """Differences that shapes do not show, by the model's config, otherwise by the family of its weights.
 
     Args:
-        image_size: Side of the images that the network will get; None: of those that the model was built for.
-        prepared: Layers that prepare the images, which the network gets prepared.
-        held: Layers that have tensors, whose account is the ledger's.
+        image_size: side of the network's images; None: the size that the model was built for.
+        prepared: layers that preprocess the images, which the network gets preprocessed.
+        with_weights: layers with tensors, which the ledger accounts for.
     """
     findings = _of_family(family, has_config=graph is not None)
     if graph is not None:
@@ -95,7 +95,7 @@ def findings_of(
 
 
 def _of_family(family: Family | None, *, has_config: bool) -> list[Finding]:
-    """What the colours were, and, where there is no config, the rest."""
+    """The channel order, and the other differences if there is no config."""
     findings: list[Finding] = []
     for caution in Caution:
         if family is None or caution not in family.cautions:
@@ -148,7 +148,8 @@ def _sightings(graph: Graph, layer: Layer, size: Size, with_weights: Collection[
 
 
 def _pads_unevenly(layer: Layer, size: Size) -> bool:
-    """Whether it pads an odd number of rows or columns in all, or may, where nothing says how large the map is."""
+    """Whether the layer pads an odd number of rows or columns in total, or may do so if the size of the feature map is
+    unknown."""
     padding = layer.config.get("padding")
     if layer.class_name.startswith("ZeroPadding"):
         return any(before != behind for before, behind in pairs(padding, int(layer.class_name[-2])))
@@ -162,14 +163,14 @@ def _pads_unevenly(layer: Layer, size: Size) -> bool:
 
 
 def _padding(window: int, stride: int, dilation: int, size: int | None) -> list[tuple[int, int]]:
-    """What 'same' pads on an axis; where nothing says how long that is, for every length."""
+    """The 'same' padding along an axis, for every length if its length is unknown."""
     stride, reach = min(stride, _LARGEST), max(dilation * (window - 1) + 1, 1)
     sizes = [size] if size is not None else range(reach, reach + 2 * stride)
     return [same_padding(each, window, stride, dilation) for each in sizes]
 
 
 def _strides_first(graph: Graph, layer: Layer) -> bool:
-    """A convolution of one place with a stride, in front of one of several places without."""
+    """Whether this is a 1×1 convolution with a stride before a larger one without."""
     if not _CONVOLUTION.fullmatch(layer.class_name) or _window(layer) > 1 or _stride(layer) == 1:
         return False
     followers = graph.children(layer.name)
@@ -194,7 +195,7 @@ def _averages_border(layer: Layer, size: Size) -> bool:
 
 
 def _pads_maximum(graph: Graph, layer: Layer) -> bool:
-    """A ZeroPadding in front of MaxPooling, behind anything that may be less than zero."""
+    """Whether this is a ZeroPadding before a MaxPooling whose inputs may be negative."""
     if not layer.class_name.startswith("ZeroPadding"):
         return False
     parents = [graph.layers[name] for name in graph.parents(layer.name) if name in graph.layers]
@@ -210,7 +211,7 @@ def _activation_name(layer: Layer) -> str:
 
 
 def _activations(layer: Layer, version: int) -> Iterator[Sighting]:
-    """Activations that have a setting, which torch's layer of the same name has otherwise unless told."""
+    """Activations with a setting that differs from the default of torch's layer of the same name."""
     activation: Any = layer.config.get("activation")
     inner: Mapping[str, Any] = activation if isinstance(activation, Mapping) else {}
     own = layer.config if activation is None else inner.get("config")
@@ -257,7 +258,7 @@ def _number(value: Any) -> float:
 
 
 def _unknown(layer: Layer, version: int) -> str:
-    """What there is to say of a layer without tensors that graft does not compute, or that torch's networks lack."""
+    """A message about a layer without tensors that graft cannot compute, or that torch's networks do not have."""
     name = layer.class_name
     if name == "InputLayer" or layer.kind is not None or trains_alone(name):
         return ""

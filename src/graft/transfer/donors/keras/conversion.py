@@ -1,4 +1,4 @@
-"""From a Keras file's layers to a donor's tensors: what each becomes, and what is remarked about it."""
+"""Converts a Keras file's layers to a donor's tensors, with remarks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TORCH_EPSILON = 1e-5
 
 @dataclass(slots=True)
 class _Tensor:
-    """How one tensor of the donor comes about."""
+    """How one tensor of the donor is computed."""
 
     dataset: str
     formula: Callable[[Tensor], Tensor]
@@ -33,14 +33,14 @@ class _Tensor:
 
 
 class Conversion:
-    """What a file's layers become.
+    """The result of converting a file's layers.
 
     Attributes:
-        infos: The donor's tensors, in the order of the layers.
-        layers: Each layer's tensors among them.
-        faults: What cannot be converted with certainty, each with the option that would settle it. Its tensors are
-            there as Keras has them.
-        remarks: What was decided.
+        infos: the donor's tensors, in the order of the layers.
+        layers: the names of each layer's tensors.
+        faults: what cannot be converted with certainty, each with the option that would settle it. The tensors are
+            included as Keras stores them.
+        remarks: the decisions that were made.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Conversion:
         return value.contiguous()
 
     def variables(self, layer: str) -> Mapping[str, Tensor]:
-        """A layer's tensors as Keras has them, by Keras' names; empty where it has none."""
+        """A layer's tensors as Keras stores them, by Keras' names; empty if it has none."""
         entry = self._layers.get(layer)
         return {} if entry is None else {name: self._file.read(path) for name, path in entry.datasets.items()}
 
@@ -86,7 +86,7 @@ class Conversion:
         return layer in self._layers and self._layers[layer].kind is Kind.dense
 
     def turn_first_round(self) -> None:
-        """Turns the input channels of the first convolution of three, so that it reads red, green, blue."""
+        """Reverses the input channels of the first convolution with three of them, so that it takes RGB images."""
         firsts = [name for name, info in self.infos.items() if len(info.shape) == 4 and info.shape[1] == 3]
         if not firsts:
             self.faults.append(
@@ -196,7 +196,7 @@ class Conversion:
             self.faults.append("donor.keras.fold_bias: no convolution with a bias stands in front of a batch-norm")
 
     def _in_front(self, name: str) -> str | None:
-        """The convolution whose output a batch-norm takes."""
+        """The convolution whose output is the input of a batch-norm."""
         if self._graph is not None:
             parents = self._graph.parents(name)
             front = parents[0] if len(parents) == 1 else None
@@ -205,10 +205,10 @@ class Conversion:
         return front if front in self._layers and self._flattening.is_convolution(front) else None
 
     def remark(self, prepared: Collection[str]) -> None:
-        """Adds what was decided about whole layers.
+        """Adds remarks on whole layers.
 
         Args:
-            prepared: Layers that prepare the images.
+            prepared: layers that preprocess the images.
         """
         raw_layers = [name for name, entry in self._layers.items() if entry.kind is None and name not in prepared]
         guessed = [f"{name} {entry.kind.value}" for name, entry in self._layers.items() if entry.guessed and entry.kind]

@@ -1,7 +1,7 @@
-"""The networks of keras.applications, known by the structure of their layers.
+"""Recognises the networks of keras.applications by the structure of their layers.
 
-A file of weights alone says neither how a layer pads nor what it adds to a variance. Whose weights they are does, and
-that is told by whole blocks of layers with their windows, never by one name.
+A file of weights alone contains neither the padding of a layer nor the epsilon of a batch-norm. Both follow from the
+network, which is recognised by whole blocks of layers with their kernel sizes, never by a single name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from graft.transfer.donors.keras.layers import Shape
 
 
 class Caution(Enum):
-    """A hidden difference, by the word that donor.keras.accept takes."""
+    """A hidden difference; the value is the word for donor.keras.accept."""
 
     padding = "padding"
     strides = "strides"
@@ -28,7 +28,7 @@ class Caution(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """Networks that are built alike, whatever their depth and width."""
+    """Networks with the same architecture, whatever their depth and width."""
 
     name: str
     parts: Mapping[str, int | None]
@@ -69,13 +69,13 @@ def family_of(kernels: Mapping[str, Shape]) -> Family | None:
     """The family of a file.
 
     Args:
-        kernels: Each layer's first variable, as Keras has it.
+        kernels: the shape of each layer's first variable, as in Keras.
     """
     return next((family for family in FAMILIES if family.includes(kernels)), None)
 
 
 def numbered_from_zero(names: Sequence[str]) -> dict[str, str]:
-    """Layers by the names that a fresh process gives them: conv2d, conv2d_1, … in the order of their numbers."""
+    """Layers by the names that a new process would give them: conv2d, conv2d_1, … in the order of their numbers."""
     counted: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
     for name in names:
         container, dot, own = name.rpartition(".")

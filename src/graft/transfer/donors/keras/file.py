@@ -1,4 +1,4 @@
-"""A Keras file as a donor: its layers found, their kinds known or asked for, their tensors turned as they are read."""
+"""A Keras file as a donor: finds its layers, determines their kinds, and converts their tensors as they are read."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def open_keras(
 ) -> Donor:
     """Opens a Keras file.
 
-    What its weights may compute otherwise in torch, and what cannot be converted with certainty, are the donor's
-    doubts: they stand against a transfer, not against looking inside.
+    Whatever its weights may compute differently in torch, and whatever cannot be converted with certainty, becomes a
+    doubt of the donor. Doubts prevent a transfer, but not inspection.
 
     Args:
-        options: What the file does not say, and which hidden differences are accepted.
-        application: How the network that receives differs from Keras' own, and how it does not.
-        image_size: Side of the images that the network will get; None: of those that the file's model was built for.
+        options: information that the file lacks, and the accepted hidden differences.
+        application: how the receiving network differs from Keras' own, and how it does not.
+        image_size: side of the network's images; None: the size that the file's model was built for.
 
     Raises:
-        InputError: It is damaged or of an unknown layout, or an option does not fit it.
+        InputError: the file is damaged or has an unknown layout, or an option does not fit it.
     """
     file, config, version = _open(path)
     try:
@@ -62,7 +62,7 @@ def open_keras(
 
 
 def _open(path: Path) -> tuple[Hdf5, str | None, str | None]:
-    """The file of weights, the model's config as text and the version of Keras, where they are there."""
+    """The file of weights, and the model's config as text and the version of Keras if available."""
     if not zipfile.is_zipfile(path):
         file = Hdf5(path)
         return file, file.text("", "model_config"), file.text("", "keras_version")
@@ -164,7 +164,7 @@ def _of_images(graph: Graph | None, preparation: Preparation | None, options: Ke
 
 
 def _preprocess(preparation: Preparation | None, options: KerasConfig) -> PreprocessConfig | None:
-    """For images with red first; a donor that was told to read blue first has its values in that order."""
+    """The preprocessing for RGB images. For a donor that was declared as BGR, the values have that order."""
     if preparation is None:
         return None
     step = -1 if options.input == "bgr" else 1
@@ -172,14 +172,14 @@ def _preprocess(preparation: Preparation | None, options: KerasConfig) -> Prepro
 
 
 def _models(graph: Graph | None, file_layers: Sequence[FileLayer]) -> list[str]:
-    """The nested models' names, the one that most layers stand in first."""
+    """The names of nested models, those with the most layers first."""
     counted = Counter(name for layer in file_layers for name in layer.within)
     named = graph.models if graph is not None else list(counted)
     return sorted(dict.fromkeys(named), key=lambda name: -counted[name])[:_MODELS]
 
 
 def _head(graph: Graph | None, file_layers: Sequence[FileLayer], conversion: Conversion) -> list[str]:
-    """The layers behind the trunk: by the graph, else those dense layers that stand beside the one nested model."""
+    """The layers after the trunk: by the graph, otherwise the dense layers outside the only nested model."""
     if graph is not None:
         return graph.head()
     outside = [layer.layer for layer in file_layers if not layer.within]
@@ -190,7 +190,8 @@ def _head(graph: Graph | None, file_layers: Sequence[FileLayer], conversion: Con
 def _doubts(
     findings: Sequence[Finding], faults: Sequence[str], options: KerasConfig, application: ApplicationConfig
 ) -> list[Doubt]:
-    """What the backbone does not settle, whether it was accepted or not, and what cannot be converted."""
+    """Differences that `application` does not list as settled, each marked if accepted, and whatever cannot be
+    converted."""
     settled = {Caution(each) for each in application.settled}
     accepted = {Caution(each) for each in options.accept}
     doubts = [
@@ -208,7 +209,7 @@ def _idle(findings: Sequence[Finding], options: KerasConfig) -> list[str]:
 
 
 def _graph(path: Path, config: str | None, version: str | None) -> Graph | None:
-    """The model's graph; None where there is no config, or one of a class that lists no layers."""
+    """The model's graph; None if there is no config, or if its class does not list layers."""
     if config is None:
         return None
     try:
@@ -221,7 +222,7 @@ def _graph(path: Path, config: str | None, version: str | None) -> Graph | None:
 
 
 def _named_as_configured(file_layers: list[FileLayer], graph: Graph | None) -> list[FileLayer]:
-    """Files of earlier Keras 3 name layers by class and number alone; the config says which layer that is."""
+    """Corrects names in files of earlier Keras 3, which name layers only by class and number, from the config."""
     if graph is None:
         return file_layers
     return [

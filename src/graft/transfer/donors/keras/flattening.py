@@ -1,4 +1,4 @@
-"""Which layers' features come from a flattened map, whose order of rows is another in torch."""
+"""Finds layers whose input features come from a flattened feature map, whose order differs in torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Shapes = Callable[[TypedLayer], dict[str, Shape]]
 
 
 class Flattening:
-    """Channels of the map whose Flatten a layer's features come from; by the user, the config, or the shapes."""
+    """The channels of the feature map before a layer's Flatten: from the user, the config, or the shapes."""
 
     def __init__(
         self,
@@ -33,10 +33,10 @@ class Flattening:
         self._outputs: dict[str, int] | None = None
 
     def channels(self, name: str) -> int | None:
-        """None where a layer's features come from no Flatten.
+        """The channels; None if a layer's features do not come from a Flatten.
 
         Raises:
-            Mismatch: They come, or may come, from one that is not known.
+            Mismatch: the features come, or may come, from a Flatten with unknown channels.
         """
         kind = self._layers[name].kind
         if kind is not Kind.dense and kind not in NORMS:
@@ -58,7 +58,8 @@ class Flattening:
         return channels
 
     def _guess(self, name: str) -> int | None:
-        """Without a config: none where the features are as many as another layer gives or takes, else a question."""
+        """Without a config: from the network's family, or None if the features cannot come from a Flatten; otherwise an
+        error."""
         shapes = list(self._shapes(self._layers[name]).values())
         features = shapes[0][0] if shapes and shapes[0] else 0
         maps = self._maps()
@@ -80,7 +81,7 @@ class Flattening:
         )
 
     def _maps(self) -> dict[str, int]:
-        """What each convolution puts out, per place."""
+        """The output channels of each convolution."""
         if self._outputs is None:
             self._outputs = {other: self._features(other) for other in self._layers if self.is_convolution(other)}
         return self._outputs
@@ -95,7 +96,7 @@ class Flattening:
         return kernel[-1 if str(self._layers[name].kind).endswith("transpose") else -2] if len(kernel) > 2 else 0
 
     def _features(self, name: str) -> int:
-        """What a layer puts out, per place."""
+        """The number of outputs of a layer per position."""
         entry = self._layers[name]
         assert entry.kind is not None
         try:

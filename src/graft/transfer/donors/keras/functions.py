@@ -1,7 +1,7 @@
-"""Keras' layers without tensors in torch, each on values in Keras' own layout (N, spatial…, C).
+"""Keras' layers without tensors in torch, on values in Keras' own layout (N, spatial…, C).
 
-What Keras does otherwise than the torch layer of the same name stands here once, so that a model can be computed and
-its differences from another network be found. Layers that act in training alone leave their input as it is.
+Every difference between Keras and the torch layer of the same name is implemented here once, so that a model can be
+computed and compared with another network. Layers that are only active in training return their input.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ _ADAPTIVE = re.compile(r"Adaptive(Max|Average)Pooling[123]D")
 
 
 def trains_alone(class_name: str) -> bool:
-    """Whether a layer of this class acts in training alone."""
+    """Whether a layer of this class is only active in training."""
     return _TRAINING_ALONE.fullmatch(class_name) is not None
 
 
 def function_of(layer: Layer, version: int = 3) -> Function:
-    """What a layer without tensors computes in evaluation.
+    """The function of a layer without tensors, in eval mode.
 
     Args:
-        version: Keras' own, of the file.
+        version: version of Keras that wrote the file.
 
     Raises:
-        Unknown: Its class, or how it is set, is not among what graft computes.
+        Unknown: graft does not implement its class or its settings.
     """
     name, config = layer.class_name, layer.config
     if trains_alone(name):
@@ -66,7 +66,7 @@ def function_of(layer: Layer, version: int = 3) -> Function:
 
 
 def _moved(compute: Function) -> Function:
-    """The same on values with their channels in front."""
+    """The same function on values with channels first."""
 
     def moved(x: Tensor) -> Tensor:
         y = compute(x.movedim(1, -1))
@@ -89,7 +89,7 @@ def _operation(layer: Layer) -> Function:
 
 
 def _spatial(name: str, config: Mapping[str, Any]) -> Function | None:
-    """A layer that works on a map's places rather than on its channels."""
+    """A layer that works on the positions of a feature map rather than on its channels."""
     if _POOLING.fullmatch(name):
         return pooled(name, config)
     if _GLOBAL.fullmatch(name):
@@ -169,7 +169,7 @@ def _rescaling(config: Mapping[str, Any]) -> Function:
 
 
 def numbers(value: Any) -> Tensor:
-    """A number or an array as Keras writes it."""
+    """A number or an array in Keras' serialised form."""
     while isinstance(value, Mapping):
         value = value["config"] if "config" in value else value["value"]
     return torch.tensor(value, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""A Keras model as a flat graph: each layer with its class, its options and what feeds it."""
+"""A Keras model as a flat graph: each layer with its class, its settings and its inputs."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ _KEEPS_CHANNELS = (
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The output of a layer, as another one's operand."""
+    """The output of a layer, as the input of another one."""
 
     name: str
 
 
 @dataclass(slots=True, kw_only=True)
 class Layer:
-    """One layer: `name` is its path through nested models, joined by dots."""
+    """One layer. `name` is its path through nested models, joined by dots."""
 
     name: str
     class_name: str
@@ -74,7 +74,7 @@ class Layer:
 
 @dataclass(slots=True)
 class Graph:
-    """Every layer that is not a model itself, in the model's order."""
+    """Every layer that is not itself a model, in the model's order."""
 
     model: str
     version: int = 3
@@ -96,7 +96,7 @@ class Graph:
         return [self.last_of(parent) for parent in self.layers[name].parents]
 
     def children(self, name: str) -> list[str]:
-        """The layers that a layer feeds."""
+        """The layers that use a layer's output."""
         if self._fed is None:
             self._fed = {}
             for child in self.layers:
@@ -105,13 +105,13 @@ class Graph:
         return self._fed.get(name, [])
 
     def last_of(self, name: str) -> str:
-        """The layer that gives the output of a nested model, or the layer itself."""
+        """The output layer of a nested model, or the layer itself."""
         while name in self.ends and self.ends[name] != name:
             name = self.ends[name]
         return name
 
     def head(self) -> list[str]:
-        """The layers behind the pooling or Flatten at which a model's trunk ends; empty where there is no such end."""
+        """The layers after the pooling or Flatten that ends the trunk; empty if there is none."""
         behind: list[str] = []
         name = self.end
         while name in self.layers and name not in behind:
@@ -125,7 +125,7 @@ class Graph:
         return []
 
     def flatten_before(self, name: str) -> str | None:
-        """The Flatten whose order of features reaches a layer; None where none does."""
+        """The Flatten that determines the order of a layer's input features; None if none does."""
         visited: set[str] = set()
         while name in self.layers and name not in visited:
             visited.add(name)
@@ -143,7 +143,7 @@ class Graph:
         return None
 
     def channels_into(self, name: str) -> int | None:
-        """Channels of the map that enters a layer; None where the config does not say."""
+        """Channels of the feature map that enters a layer; None if the config does not say."""
         return self._channels_into(name, set())
 
     def _channels_into(self, name: str, visited: set[str]) -> int | None:
@@ -176,7 +176,7 @@ class Graph:
 
 
 def snake_case(name: str) -> str:
-    """A class's name as Keras spells it in weights files (keras/src/utils/naming.py)."""
+    """The name of a class in Keras' weights files (keras/src/utils/naming.py)."""
     name = re.sub(r"\W+", "", name)
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -1,4 +1,4 @@
-"""HDF5 as untrusted input: only datasets of numbers inside this one file, each no larger than the file can explain."""
+"""HDF5 as untrusted input: only numeric datasets inside this one file, none larger than the file can account for."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ELSEWHERE = "everything to lie in this one file"
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A dataset's shape and type, before anything of it is read."""
+    """A dataset's shape and type, before anything is read."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -34,15 +34,15 @@ class Hdf5:
     """An open file: its datasets by path, and the attributes of its groups.
 
     Attributes:
-        datasets: Every dataset of numbers by its path, in the file's order.
-        others: Paths of datasets that hold no numbers.
+        datasets: every numeric dataset by its path, in the file's order.
+        others: paths of datasets that are not numeric.
     """
 
     def __init__(self, path: Path, content: bytes | None = None) -> None:
-        """Opens `path`, or `content` that came out of it.
+        """Opens `path`, or `content` that was extracted from it.
 
         Raises:
-            InputError: It is damaged, reaches outside itself, or promises more numbers than it can hold.
+            InputError: the file is damaged, refers to other files, or claims more numbers than it can hold.
         """
         try:
             import h5py
@@ -75,13 +75,13 @@ class Hdf5:
             return torch.from_numpy(native).reshape(stored.shape)
 
     def text(self, group: str, attribute: str) -> str | None:
-        """An attribute that holds a text."""
+        """A text attribute."""
         with self._reading(f"the attribute {attribute}"), limited_memory(2 * self._size):
             value = self._attribute(group, attribute)
             return None if value is None else _decoded(value)
 
     def texts(self, group: str, attribute: str) -> list[str] | None:
-        """An attribute that holds a list of texts; Keras splits a long one into attribute0, attribute1, …"""
+        """An attribute with a list of texts. Keras splits a long one into attribute0, attribute1, …"""
         with self._reading(f"the attribute {attribute}"), limited_memory(2 * self._size):
             values = self._attribute(group, attribute)
             if values is not None:
@@ -130,7 +130,7 @@ class Hdf5:
         return group[name]
 
     def _take(self, path: str, node: Any) -> int:
-        """Notes a dataset; gives the bytes that it unpacks to."""
+        """Registers a dataset, and returns its unpacked size in bytes."""
         if node.is_virtual or node.external:
             raise refused(self.path, expected=_ELSEWHERE, received=f"the dataset {path} with its values in other files")
         dtype = _torch_dtype(node)
@@ -154,9 +154,10 @@ class Hdf5:
 
 @contextmanager
 def limited_memory(extra: int) -> Generator[None]:
-    """Lets the process take `extra` bytes and some slack more, where Linux can be told so; beyond, allocation fails.
+    """Limits the process's additional memory to `extra` bytes and some slack, if Linux supports it; further allocations
+    fail.
 
-    HDF5 believes the length of a text before it looks whether the file holds so much, and fills up to 4 GB with zeros.
+    HDF5 trusts the length of a text before checking whether the file is that long, and fills up to 4 GB with zeros.
     """
     try:
         import resource

@@ -1,4 +1,5 @@
-"""What a layer of a Keras file is: told by the user, by the model's config, by the file's names, or by its shapes."""
+"""Determines the kind of a layer in a Keras file: from the user, the model's config, the file's names, or its
+shapes."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ _IN_ORDER = {"Normalization": ("mean", "variance", "count")}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypedLayer:
-    """A layer's kind and its variables' shapes by Keras' names."""
+    """A layer's kind, and its variables' shapes by Keras' names."""
 
     kind: Kind | None
     """None: a class without a counterpart here; its tensors stay as Keras has them."""
@@ -31,14 +32,14 @@ class TypedLayer:
 def kind_of(
     file_layer: FileLayer, shapes: Sequence[Shape], graph: Graph | None, options: KerasConfig, *, unscaled: bool = False
 ) -> TypedLayer:
-    """What a layer is.
+    """The kind of a layer.
 
     Args:
-        shapes: Its variables' shapes, in the order of `held.datasets`.
-        unscaled: Batch-norms of three variables have no gamma; asked for where there is no config.
+        shapes: shapes of its variables, in the order of `file_layer.datasets`.
+        unscaled: batch-norms with three variables have no gamma; only used without a config.
 
     Raises:
-        Mismatch: Its variables are not those of its kind, or its kind cannot be told.
+        Mismatch: its variables do not fit its kind, or its kind cannot be determined.
     """
     override = next((Kind(kind) for glob, kind in options.layers.items() if fnmatchcase(file_layer.layer, glob)), None)
     layer = graph.layers.get(file_layer.layer) if graph is not None else None
@@ -74,7 +75,7 @@ def _typed_layer(
 
 
 def _checked_names(kind: Kind, names: list[str]) -> list[str]:
-    """The file's own names, where they are what the kind may have."""
+    """The file's own names, if the kind can have them."""
     if kind in SINGLE and len(names) == 1:
         return [SINGLE[kind]]  # which layers of Keras' applications give a name of TensorFlow's
     if kind in (Kind.depthwise_conv1d, Kind.depthwise_conv2d):
@@ -95,7 +96,7 @@ def _checked_names(kind: Kind, names: list[str]) -> list[str]:
 
 
 def _by_names(file_layer: FileLayer, shapes: Sequence[Shape]) -> Kind | None:
-    """By the variables' names; a plain `kernel` leaves its convolutions apart by shape."""
+    """By the variables' names; convolutions with a plain `kernel` are distinguished by shape."""
     names = set(file_layer.names or [])
     if len(shapes) == 1 and len(shapes[0]) == 1 and file_layer.hint.endswith("layer_scale"):
         return Kind.layer_scale
@@ -112,7 +113,7 @@ def _by_names(file_layer: FileLayer, shapes: Sequence[Shape]) -> Kind | None:
 
 
 def _by_shapes(file_layer: FileLayer, shapes: Sequence[Shape]) -> Kind:
-    """By shapes alone. A wrong guess among convolutions has another shape in torch, or the same values."""
+    """By shapes only. A wrong guess among convolutions has another shape in torch, or the same values."""
     ranks = [len(shape) for shape in shapes]
     match ranks:
         case [1, 1, 1, 1]:
@@ -143,7 +144,7 @@ def _convolution(axes: int, shapes: Sequence[Shape], name: str) -> Kind:
 
 
 def is_normalization(file_layer: FileLayer) -> bool:
-    """A Normalization layer, which no tensor of a torch model stands for."""
+    """Whether this is a Normalization layer, which has no counterpart among a torch model's tensors."""
     return (
         file_layer.hint == "normalization"
         if file_layer.names is None
@@ -152,7 +153,7 @@ def is_normalization(file_layer: FileLayer) -> bool:
 
 
 def raw(file_layer: FileLayer, class_name: str = "") -> TypedLayer:
-    """A layer whose tensors stay as Keras has them."""
+    """A layer whose tensors stay as Keras stores them."""
     numbers = [dataset.rpartition("/")[2] for dataset in file_layer.datasets]
     in_order = _IN_ORDER.get(class_name, ())[: len(numbers)]
     names = file_layer.names or [*in_order, *numbers[len(in_order) :]]

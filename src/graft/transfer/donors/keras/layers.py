@@ -1,4 +1,4 @@
-"""Keras layers in torch's layout: for each kind, which tensors it has and the formula that turns them.
+"""Keras layers in torch's layout: the tensors of each kind, and the formulas that convert them.
 
 Formulas: a Keras convolution kernel is spatial…, I, O and torch's is O, I, spatial…; a depthwise one is spatial…, I, M
 and torch's is I·M, 1, spatial…; a dense one is I, O and torch's O, I. Behind a Flatten of an H×W×C map the rows of a
@@ -18,7 +18,7 @@ Shape = tuple[int, ...]
 
 
 class Kind(Enum):
-    """A Keras class that has a counterpart in torch; the value is its name in snake case, as files spell it."""
+    """A Keras class with a counterpart in torch; the value is its name in snake case, as in files."""
 
     conv1d = "conv1d"
     conv2d = "conv2d"
@@ -45,7 +45,7 @@ SINGLE = {Kind.embedding: "embeddings", Kind.layer_scale: "gamma", Kind.p_re_lu:
 
 
 class Mismatch(ValueError):
-    """A layer's variables are not those of its kind."""
+    """A layer's variables do not fit its kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +65,10 @@ class TorchTensor:
 def variables_of(
     kind: Kind, count: int, *, scale: bool = True, center: bool = True, bias: bool | None = None
 ) -> list[str]:
-    """The names of a layer's variables in the order in which Keras numbers them.
+    """The names of a layer's variables, in the order in which Keras numbers them.
 
     Raises:
-        Mismatch: The kind never has that many.
+        Mismatch: the kind never has that many.
     """
     if kind in NORMS:
         names = [name for name, has in (("gamma", scale), ("beta", center)) if has]
@@ -88,14 +88,14 @@ def variables_of(
 
 
 def convert(kind: Kind, shapes: Mapping[str, Shape], *, flattened: int | None = None) -> list[TorchTensor]:
-    """What a layer becomes.
+    """The torch tensors of a layer.
 
     Args:
-        shapes: Its variables' shapes by Keras' names (kernel, bias, gamma, …).
-        flattened: Channels of the map whose Flatten the layer's features come from; None where they come from none.
+        shapes: shapes of its variables by Keras' names (kernel, bias, gamma, …).
+        flattened: channels of the feature map before the Flatten that gives the layer's features; None: no Flatten.
 
     Raises:
-        Mismatch: The shapes are not those of its kind.
+        Mismatch: the shapes do not fit its kind.
     """
     if kind in NORMS:
         return _norm(kind, shapes, flattened)

@@ -1,4 +1,4 @@
-"""Keras' layers of several inputs, and the operators of functional models, in torch."""
+"""Keras' layers with several inputs, and the operators of functional models, in torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _operand(value: Any, like: Tensor) -> Tensor:
 
 
 def _folded(operator: Callable[[Tensor, Tensor], Tensor]) -> Maker:
-    """An operator between neighbours, from the left; constants among them are of the inputs' type."""
+    """An operator applied from left to right; constants have the type of the inputs."""
 
     def compute(*values: Any) -> Tensor:
         like = next(value for value in values if isinstance(value, Tensor))
@@ -60,7 +60,7 @@ def _scaled_residual(config: Mapping[str, Any]) -> Function:
 
 
 def _get_item(_: Mapping[str, Any]) -> Function:
-    """x[..., channel], which turns the colours round in a model's own preprocessing."""
+    """x[..., channel], which reorders the colours in a model's own preprocessing."""
 
     def compute(x: Tensor, *key: Any) -> Tensor:
         if len(key) != 2 or key[0] != "__ellipsis__" or not isinstance(key[1], int):

@@ -1,4 +1,4 @@
-"""A Keras file's own model, computed in torch from its config and its tensors; nothing of Keras' is imported or run."""
+"""A Keras file's own model, computed in torch from its config and its tensors, without importing Keras."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ Read = Callable[[str], Mapping[str, Tensor]]
 
 
 class KerasModel(nn.Module):
-    """A model, or what of it leads to one layer, in evaluation.
+    """A model, or the part of it that leads to one layer, in eval mode.
 
-    Values are in Keras' own layout, N, H, W, C. Its tensors are buffers, so that `.double()` makes all of it float64.
+    Values are in Keras' own layout, N, H, W, C. Its tensors are buffers, so that `.double()` converts everything to
+    float64.
     """
 
     def __init__(self, graph: Graph, read: Read, *, to: str | None = None) -> None:
@@ -80,10 +81,10 @@ class KerasModel(nn.Module):
 
 
 def _in_order(graph: Graph, end: str) -> list[str]:
-    """The layers that lead to one, each after those that feed it.
+    """The layers that lead to one, each after its inputs.
 
     Raises:
-        Unknown: One feeds itself, or is not there.
+        Unknown: the graph has a cycle, or a layer is missing.
     """
     ordered: list[str] = []
     begun: set[str] = set()

@@ -1,4 +1,4 @@
-"""A Keras model's config read into a graph. Nothing of it is instantiated; a Lambda's code stays text."""
+"""Reads a Keras model's config into a graph. Nothing is instantiated; the code of a Lambda stays text."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _DEPTH = 16
 
 
 def graph_of(config: Any, version: str | None = None) -> Graph:
-    """The graph of a model's config, as `config.json` and the attribute `model_config` hold it.
+    """The graph of a model's config, as in `config.json` and the attribute `model_config`.
 
     Args:
-        version: Keras', as the file has it.
+        version: version of Keras in the file.
 
     Raises:
-        ValueError, TypeError, LookupError, AttributeError: It is no such config.
+        ValueError, TypeError, LookupError, AttributeError: it is not such a config.
     """
     number = re.match(r"\d+", version or "")
     graph = Graph(
@@ -34,7 +34,7 @@ def graph_of(config: Any, version: str | None = None) -> Graph:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where in nested models a layer stands: by names, and by the names that Keras makes up."""
+    """The position of a layer in nested models: by names, and by Keras' generated names."""
 
     name: str = ""
     automatic: str = ""
@@ -47,7 +47,7 @@ class _Place:
 
 
 def _collect(model: Mapping[str, Any], place: _Place, feeds: list[str], graph: Graph) -> str:
-    """Adds a model's layers to the graph and gives the name of its last one."""
+    """Adds a model's layers to the graph, and returns the name of its last one."""
     content = model["config"]
     listed = content if isinstance(content, list) else content.get("layers", [])  # Keras 1 and 2 wrote both
     sequential = model["class_name"] == "Sequential"
@@ -90,20 +90,20 @@ def _layer(entry: Mapping[str, Any], name: str, parents: list[str]) -> Layer:
 
 
 def _number(class_name: str, counted: dict[str, int]) -> str:
-    """`conv2d`, `conv2d_1`, …: what Keras calls the next layer of a class in a weights file."""
+    """`conv2d`, `conv2d_1`, …: Keras' name of the next layer of a class in a weights file."""
     name = snake_case(class_name)
     counted[name] = counted.get(name, -1) + 1
     return f"{name}_{counted[name]}" if counted[name] else name
 
 
 def _inbound(entry: Mapping[str, Any]) -> list[str]:
-    """The layers that feed the first call of a layer."""
+    """The layers that are inputs of the first call of a layer."""
     nodes = entry.get("inbound_nodes") or []
     return list(dict.fromkeys(_references(nodes[0]))) if nodes else []
 
 
 def _operands(entry: Mapping[str, Any], place: _Place, parents: list[str]) -> Iterator[Any]:
-    """What the first call of a layer is given; where nothing is recorded (Sequential), its parents."""
+    """The arguments of the first call of a layer; its parents if none are recorded (Sequential)."""
     nodes = entry.get("inbound_nodes") or []
     if not nodes:
         yield from map(Reference, parents)
@@ -113,7 +113,7 @@ def _operands(entry: Mapping[str, Any], place: _Place, parents: list[str]) -> It
 
 
 def _values(value: Any) -> Iterator[Any]:
-    """The operands in a node: Keras 3's args and kwargs, Keras 2's [name, node, tensor, {further: …}]."""
+    """The operands in a node: Keras 3's args and kwargs, or Keras 2's [name, node, tensor, {further: …}]."""
     if isinstance(value, Mapping):
         yield from _of_mapping(value)
     elif not isinstance(value, list):
@@ -129,7 +129,7 @@ def _values(value: Any) -> Iterator[Any]:
 
 
 def _of_mapping(value: Mapping[str, Any]) -> Iterator[Any]:
-    """A tensor of the model, a constant, an object that is known by its class alone, or named operands."""
+    """A tensor of the model, a constant, an object identified only by its class, or named operands."""
     config = value.get("config")
     history = config.get("keras_history") if isinstance(config, Mapping) else None
     if isinstance(history, list) and history:
@@ -145,7 +145,7 @@ def _of_mapping(value: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def _is_triple(value: list[Any]) -> bool:
-    """Whether a list is Keras 2's name of a layer, number of a call and number of a tensor."""
+    """Whether a list is Keras 2's layer name, call number and tensor number."""
     return len(value) >= 3 and isinstance(value[0], str) and isinstance(value[1], int) and isinstance(value[2], int)
 
 

@@ -1,7 +1,7 @@
-"""What a Keras model does to its images before anything learns from them, as the mean and std of a preprocessing.
+"""The preprocessing inside a Keras model, as mean and standard deviation.
 
-The first layers that treat every place alike (Rescaling, Normalization, arithmetic, colours turned round) are one
-affine function of a pixel's colours. It is found by asking: at black, and at one of each colour.
+The first layers that treat all positions alike (Rescaling, Normalization, arithmetic, reordered colours) form an affine
+function of a pixel's colours. It is determined by evaluating the layers for black and for one unit of each colour.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _WIDEST = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preparation:
-    """Channel by channel (value · range − offset) · factor, with the values of an image from 0 to 1."""
+    """(value · range − offset) · factor for each channel, with the image's values from 0 to 1."""
 
     mean: tuple[float, ...]
     """Per channel, red first, for values from 0 to 1."""
@@ -41,10 +41,10 @@ class Preparation:
 
 
 def preparation_of(graph: Graph, read: Read) -> Preparation | None:
-    """How a model prepares its images; None where it does not, or not channel by channel.
+    """A model's own preprocessing; None if there is none, or if it mixes channels.
 
     Args:
-        read: The variables of a layer (an adapted Normalization's).
+        read: returns the variables of a layer (an adapted Normalization's).
     """
     inside, exits = _first_layers(graph)
     working = [name for name in inside if graph.layers[name].class_name in _PREPARES[1:]]
@@ -67,7 +67,7 @@ def preparation_of(graph: Graph, read: Read) -> Preparation | None:
 
 
 def prepared(offset: Tensor, factors: Tensor, *, turned: bool, layers: Sequence[str]) -> Preparation:
-    """factor · x + offset, with x from 0 to 255 or from 0 to 1, as what comes out is of the size of 1."""
+    """factor · x + offset, with x from 0 to 255 or from 0 to 1, whichever gives outputs of the order of 1."""
     mean, std = -offset / factors, 1 / factors
     largest = 255.0 if max(float(mean.abs().max()), float(std.max())) > _WIDEST else 1.0
     mean, std = (values / largest + 0.0 for values in (mean, std))  # + 0: no −0
@@ -85,7 +85,7 @@ def prepared(offset: Tensor, factors: Tensor, *, turned: bool, layers: Sequence[
 
 
 def _responses(model: KerasModel, channels: int) -> tuple[Tensor, Tensor]:
-    """The value at black [C], and by how much each output [C] grows with each colour [C]."""
+    """The outputs for black [C], and by how much each output [C] increases with each colour [C]."""
     images = torch.cat([torch.zeros(1, channels), torch.eye(channels)]).double()[:, None, None]  # [1 + C, 1, 1, C]
     values = model(images)[:, 0, 0]  # [1 + C, C]
     between = model(torch.full((1, 1, 1, channels), 0.5).double())[0, 0, 0]
@@ -96,7 +96,7 @@ def _responses(model: KerasModel, channels: int) -> tuple[Tensor, Tensor]:
 
 
 def _first_layers(graph: Graph) -> tuple[list[str], list[str]]:
-    """The layers that prepare the images, and those of them that feed something else."""
+    """The layers that preprocess the images, and those of them whose outputs other layers use."""
     inputs = [name for name, layer in graph.layers.items() if layer.class_name == "InputLayer" and not layer.parents]
     if len(inputs) != 1:
         return [], []
@@ -114,7 +114,7 @@ def _prepares(class_name: str) -> bool:
 
 
 def _of_one_place(graph: Graph) -> Graph:
-    """The model as it treats a place. What is affine comes to the same before a resizing and behind it."""
+    """The model as a function of a single position. An affine function commutes with resizing."""
     layers = {
         name: replace(layer, class_name="Identity") if layer.class_name in _RESIZES else layer
         for name, layer in graph.layers.items()
@@ -130,7 +130,7 @@ def _channels(graph: Graph) -> int | None:
 
 
 def resized(graph: Graph) -> list[str]:
-    """What is to be remarked of layers that bring images to a size."""
+    """Remarks on layers that resize images."""
     return [
         f"{name}: the donor brings its images to {layer.config.get('height')}×{layer.config.get('width')}; here "
         "data.image_size does"
@@ -140,11 +140,11 @@ def resized(graph: Graph) -> list[str]:
 
 
 def of_tensors(variables: Mapping[str, Tensor], *, published: bool, layer: str) -> Preparation | None:
-    """Of a Normalization whose tensors are all that a file has of a model's first layers.
+    """The preprocessing of a Normalization layer, if its tensors are all that a file has of a model's first layers.
 
     Args:
-        published: It stands in an EfficientNet. Keras' own ImageNet weights hold the standard deviation as variance,
-            and a further Rescaling makes up for it, of which a file of weights says nothing.
+        published: whether it belongs to an EfficientNet. Keras' own ImageNet weights store the deviation as the
+            variance, and another Rescaling layer compensates for it, which a file of weights does not show.
     """
     if "mean" not in variables or "variance" not in variables:
         return None

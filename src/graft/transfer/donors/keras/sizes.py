@@ -1,4 +1,4 @@
-"""How large the map is that enters each layer of a Keras model, as far as its config says."""
+"""Sizes of the feature map that enters each layer of a Keras model, as far as its config determines them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ _KEEPS_NO_MAP = re.compile(r"Global.*|Flatten|Reshape|Permute|RepeatVector|Adapt
 
 
 def entering_sizes(graph: Graph, image_size: int | None = None) -> dict[str, Size]:
-    """By layer; of several inputs the largest counts, as a gate of one place is as large as what it gates.
+    """The size by layer. With several inputs, the largest counts, because a 1×1 gate is applied to the whole feature
+    map.
 
     Args:
-        image_size: Side of the images; None: as large as the model was built for.
+        image_size: side of the images; None: the size that the model was built for.
     """
     leaving: dict[str, Size] = {}
     entering: dict[str, Size] = {}
@@ -65,7 +66,7 @@ def _leaving(layer: Layer, size: Size) -> Size:
 
 
 def windows_of(layer: Layer, size: Size) -> list[tuple[int, int, int, int | None]]:
-    """Window, stride, dilation and the map's size along each spatial axis of a layer that slides over it."""
+    """Window, stride, dilation and map size along each spatial axis of a layer with a sliding window."""
     config, rank = layer.config, int(re.sub(r"\D", "", layer.class_name))
     windows = each_axis(config.get("kernel_size") or config.get("pool_size"), rank)
     strides = each_axis(config.get("strides") or config.get("pool_size") or 1, rank)

@@ -1,4 +1,4 @@
-"""A Keras file's own trunk as a module for images of the form that the network takes, so that both can be compared."""
+"""A Keras file's own trunk as a module for images in the network's format, so that both can be compared."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from graft.transfer.donors.keras.preparation import Preparation
 
 
 class KerasTrunk(nn.Module):
-    """Normalised images N, C, H, W, red first, to what enters the first layer that the network took nothing of.
+    """Maps normalised RGB images N, C, H, W to the input of the first layer that the network did not use.
 
-    A map is averaged over its places, as a network's own pooling would.
+    A feature map is averaged over its positions, as a network's own pooling would do.
     """
 
     def __init__(self, model: KerasModel, preparation: Preparation | None, *, bgr: bool, flattened: int | None) -> None:
@@ -56,11 +56,11 @@ def trunk_of(
     """The model up to its own head.
 
     Args:
-        layers: Each layer's tensors among the donor's.
-        used: Tensors that fill the network's trunk.
+        layers: names of each layer's tensors in the donor.
+        used: tensors that fill the network's trunk.
 
     Raises:
-        Unknown: A layer on the way is none that graft computes.
+        Unknown: a layer on the way is one that graft cannot compute.
     """
     prepares = preparation.layers if preparation is not None else ()
     heads = [

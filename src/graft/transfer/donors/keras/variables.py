@@ -1,4 +1,4 @@
-"""Which variables a Keras file holds: layer by layer, whatever layout the file has."""
+"""Lists the variables in a Keras file layer by layer, whatever the file's layout."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SPELLINGS = {
 
 @dataclass(slots=True, kw_only=True)
 class FileLayer:
-    """A layer's variables as the file has them."""
+    """A layer's variables as stored in the file."""
 
     layer: str
     """Path through nested models, joined by dots."""
@@ -36,7 +36,7 @@ class FileLayer:
 
 
 def layers_of_file(file: Hdf5) -> tuple[list[FileLayer], list[str]]:
-    """The layers that have variables, and remarks about what was left out. Empty where Keras did not write the file."""
+    """The layers with variables, and remarks on what was left out. Empty if Keras did not write the file."""
     root = next((group for group in ("", "model_weights") if file.texts(group, "layer_names") is not None), None)
     file_layers = _by_paths(file) if root is None else _by_attributes(file, root)
     datasets = {dataset for layer in file_layers for dataset in layer.datasets}
@@ -46,7 +46,7 @@ def layers_of_file(file: Hdf5) -> tuple[list[FileLayer], list[str]]:
 
 
 def _by_attributes(file: Hdf5, root: str) -> list[FileLayer]:
-    """The legacy .h5 layout: a group for each layer, which lists its weights by name."""
+    """The legacy .h5 layout: one group per layer, which lists its weights by name."""
     file_layers: list[FileLayer] = []
     for top in file.texts(root, "layer_names") or []:
         group = f"{root}/{top}".lstrip("/")
@@ -76,13 +76,13 @@ def _nested(top: str, path: list[str]) -> list[str]:
 
 
 def _variable(name: str, layer: str) -> str:
-    """`kernel:0`, `kernel_1:0` and Keras 1's `conv_W:0` without what surrounds them."""
+    """`kernel:0`, `kernel_1:0` and Keras 1's `conv_W:0`, without prefixes and suffixes."""
     bare = re.sub(r"(_\d+)?:\d+$", "", name).removeprefix(f"{layer}_")
     return _SPELLINGS.get(bare, bare)
 
 
 def _by_paths(file: Hdf5) -> list[FileLayer]:
-    """The layout of .weights.h5 and .keras: `layers/conv2d_1/vars/0`, the layer's name beside them as an attribute."""
+    """The layout of .weights.h5 and .keras: `layers/conv2d_1/vars/0`, with the layer's name as an attribute."""
     file_layers: dict[str, FileLayer] = {}
     for path in file.datasets:
         *where, marker, number = path.split("/") if path.count("/") >= 1 else ["", path]

@@ -1,4 +1,4 @@
-"""Keras' layers with tensors in torch, on values in Keras' own layout and with tensors as the file has them."""
+"""Keras' layers with tensors in torch, on values in Keras' own layout and with tensors as stored in the file."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Computation = Callable[[Variables, Tensor], Tensor]
 
 
 def computation_of(layer: Layer, version: int = 3) -> Computation:
-    """What a layer computes from its variables (by Keras' names) and its input, in evaluation.
+    """The function of a layer from its variables (by Keras' names) and its input, in eval mode.
 
     Raises:
-        Unknown: Its class, or how it is set, is not among what graft computes.
+        Unknown: graft does not implement its class or its settings.
     """
     name, config = layer.class_name, layer.config
     function = _LAYERS.get(name)
@@ -52,7 +52,7 @@ def _convolution(config: Mapping[str, Any]) -> Computation:
 
 
 def _slid(x: Tensor, kernel: Tensor, config: Mapping[str, Any], groups: int) -> Tensor:
-    """A kernel of spatial…, I / groups, O over N, spatial…, I."""
+    """Convolves N, spatial…, I with a kernel of spatial…, I / groups, O."""
     rank = kernel.ndim - 2
     strides, dilations = each_axis(config.get("strides", 1), rank), each_axis(config.get("dilation_rate", 1), rank)
     convolve: Any = getattr(functional, f"conv{rank}d")
@@ -69,7 +69,7 @@ def _slid(x: Tensor, kernel: Tensor, config: Mapping[str, Any], groups: int) -> 
 
 
 def _per_channel(x: Tensor, kernel: Tensor, config: Mapping[str, Any]) -> Tensor:
-    """A kernel of spatial…, I, M: each channel by itself, M times."""
+    """Convolves each channel separately with M kernels; the kernel is spatial…, I, M."""
     *window, inputs, multiplier = kernel.shape
     return _slid(x, kernel.reshape(*window, 1, inputs * multiplier), config, inputs)
 
@@ -108,7 +108,7 @@ def _transposed(config: Mapping[str, Any]) -> Computation:
 
 
 def _fitted(y: Tensor, sizes: Sequence[int], reaches: Sequence[int], strides: Sequence[int], *, same: bool) -> Tensor:
-    """N, C, spatial… cut, or filled behind, to n·s with 'same' and (n − 1)·s + max(k, s) without."""
+    """N, C, spatial… cropped, or padded at the end, to n·s with 'same' and (n − 1)·s + max(k, s) without."""
     for axis, (size, reach, stride) in enumerate(zip(sizes, reaches, strides, strict=True), start=2):
         wanted = size * stride if same else (size - 1) * stride + max(reach, stride)
         before = max(reach - stride, 0) // 2 if same else 0
@@ -120,7 +120,7 @@ def _fitted(y: Tensor, sizes: Sequence[int], reaches: Sequence[int], strides: Se
 
 
 def _shaped(values: Tensor, x: Tensor, axes: Sequence[int]) -> Tensor:
-    """Values over some axes of x, as x is shaped."""
+    """Values over some axes of x, reshaped for broadcasting with x."""
     places = sorted(axis % x.ndim for axis in axes)
     return values.reshape([x.shape[axis] if axis in places else 1 for axis in range(x.ndim)])
 
@@ -171,7 +171,7 @@ def _group_normalization(config: Mapping[str, Any]) -> Computation:
 
 
 def _normalization(config: Mapping[str, Any]) -> Computation:
-    """(x − mean) / max(√variance, 1e-7), or the way back; mean and variance in the config or in the file."""
+    """(x − mean) / max(√variance, 1e-7), or its inverse, with mean and variance from the config or the file."""
     axes = _axes(config.get("axis", -1)) if config.get("axis", -1) is not None else []
 
     def compute(variables: Variables, x: Tensor) -> Tensor:

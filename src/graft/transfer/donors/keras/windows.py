@@ -1,4 +1,4 @@
-"""Windows that slide over a map as TensorFlow lets them: how much 'same' pads, and pooling, which leaves that out."""
+"""Sliding windows as in TensorFlow: the amount of 'same' padding, and pooling that excludes it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from graft.config.faults import InputError
 
 
 def each_axis(value: object, rank: int) -> list[int]:
-    """One number an axis; a description with another count cannot be judged, so it is refused."""
+    """One number per axis. Any other count is refused, because it cannot be interpreted."""
     sides = value if isinstance(value, list) else [value] * rank
     if len(sides) != rank:
         raise InputError(
@@ -24,7 +24,7 @@ def each_axis(value: object, rank: int) -> list[int]:
 
 
 def pairs(value: Any, rank: int) -> list[tuple[int, int]]:
-    """How many before and behind on each axis: one number, one an axis, or two an axis."""
+    """Padding before and after on each axis, from one number, one per axis, or two per axis."""
     if isinstance(value, int):
         return [(value, value)] * rank
     if not isinstance(value, list):
@@ -35,7 +35,7 @@ def pairs(value: Any, rank: int) -> list[tuple[int, int]]:
 
 
 def same_padding(size: int, window: int, stride: int, dilation: int = 1) -> tuple[int, int]:
-    """Before and behind: max((⌈n/s⌉ − 1)·s + d·(k − 1) + 1 − n, 0) in all, the odd one behind."""
+    """Padding before and after: max((⌈n/s⌉ − 1)·s + d·(k − 1) + 1 − n, 0) in total, with an odd one at the end."""
     total = max((-(-size // stride) - 1) * stride + dilation * (window - 1) + 1 - size, 0)
     return total // 2, total - total // 2
 
@@ -43,7 +43,7 @@ def same_padding(size: int, window: int, stride: int, dilation: int = 1) -> tupl
 def padded(
     x: Tensor, windows: Sequence[int], strides: Sequence[int], dilations: Sequence[int], value: float = 0.0
 ) -> Tensor:
-    """N, C, spatial… padded as 'same' does."""
+    """N, C, spatial… with 'same' padding."""
     sizes = zip(x.shape[2:], windows, strides, dilations, strict=True)
     sides = [same_padding(*each) for each in sizes]
     return functional.pad(x, [side for pair in reversed(sides) for side in pair], value=value)
@@ -52,7 +52,7 @@ def padded(
 def pooled(name: str, config: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
     """MaxPooling or AveragePooling on N, spatial…, C.
 
-    Beyond the border a maximum sees −∞ and a mean nothing at all: it divides by the number of values that are there.
+    The padding counts as −∞ for a maximum and is excluded from a mean, which divides by the number of actual values.
     """
     rank, largest = int(name[-2]), name.startswith("Max")
     windows = each_axis(config.get("pool_size"), rank)
