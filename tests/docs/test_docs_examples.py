@@ -11,9 +11,26 @@ from PIL import Image
 
 import graft
 from graft.config.schema import Library
+from graft.pipeline.session import plan
 from tests.exported import export_small, network
 
-EXPORTS = {name: getattr(graft, name) for name in graft.__all__} | {"transfer": graft.transfer.transfer}
+FAULTS = ("InputError", "RunFailed")
+"""What is raised has no example."""
+EXPORTS = {name: getattr(graft, name) for name in graft.__all__ if name not in FAULTS} | {
+    "transfer": graft.transfer.transfer,
+    "plan": plan,
+}
+
+
+def pictures(folder: Path) -> Path:
+    """Two classes of ten images, no two of which are alike."""
+    for color in ("red", "teal"):
+        (folder / color).mkdir(parents=True)
+        for number in range(10):
+            image = Image.new("RGB", (70, 70), color)
+            image.putpixel((number, number), (255, 255, 255))
+            image.save(folder / color / f"{number}.png")
+    return folder
 
 
 @pytest.mark.parametrize("name", EXPORTS)
@@ -22,6 +39,8 @@ def test_the_example_of_each_export_runs(name: str, tmp_path: Path) -> None:
     places = {
         "folder": export_small(tmp_path / "model", network(Library.timm, "test_resnet")),
         "picture": Image.new("RGB", (80, 70), "teal"),
+        "pictures": pictures(tmp_path / "pictures"),
+        "empty": tmp_path,
     }
     names = {**vars(sys.modules[exported.__module__]), **places}
     (example,) = doctest.DocTestFinder(recurse=False).find(exported, name, globs=names)

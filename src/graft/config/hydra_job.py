@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import base64
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobRuntime, run_job
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from graft.config.command_line import check_command_line
+from graft.config.compose import register
+from graft.config.faults import ConfigError
 from graft.config.hydra_callbacks import callbacks_of
+from graft.config.presets import conf_folder
 
 
 def packed(config: DictConfig) -> str:
@@ -27,6 +34,31 @@ def run_packed(task: TaskFunction, packed_config: str) -> None:
     job = run_job(
         task_function=task, config=config, job_dir_key="hydra.run.dir", job_subdir_key=None, hydra_context=context
     )
+    _ = job.return_value
+
+
+def run_words(words: Sequence[str], action: Callable[[DictConfig, Path, list[str]], None]) -> None:
+    """Composes graft's config with these words and does the action as Hydra does a job, with the run's .hydra/ written;
+    logging is left as it is. Raises what the action raises.
+
+    Args:
+        action: called with the composed config, the run's folder and the words.
+
+    Raises:
+        ConfigError: every mistake in the words.
+    """
+    conf = conf_folder()
+    register()
+    if faults := check_command_line(words, conf):
+        raise ConfigError(faults)
+    with initialize_config_dir(str(conf), job_name="train", version_base="1.3"):
+        config = compose("config", list(words), return_hydra_config=True)
+    JobRuntime.instance().set("name", config.hydra.job.name)
+    job = run_job(
+        task_function=lambda composed: action(composed, Path(HydraConfig.get().runtime.output_dir), list(words)),
+        config=config, job_dir_key="hydra.run.dir", job_subdir_key=None, configure_logging=False,
+        hydra_context=HydraContext(config_loader=None, callbacks=callbacks_of(config)),  # pyright: ignore[reportArgumentType]
+    )  # fmt: skip
     _ = job.return_value
 
 
