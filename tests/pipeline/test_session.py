@@ -39,7 +39,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def done(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> session.Run:
     folder = tmp_path_factory.mktemp("runs")
     return graft.train(
-        *SMALL, f"cache.dir={folder}/cache", data={"root": pictures, "image_size": 32}, trainer={"max_epochs": 1, "threads": 1, "progress": False},
+        *SMALL, f"cache.dir={folder}/cache", data={"root": pictures, "image_size": 32},
+        trainer={"max_epochs": 1, "threads": 1, "progress": False},
         folder=folder / "a run", quiet=True,
     )  # fmt: skip
 

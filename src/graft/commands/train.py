@@ -65,8 +65,8 @@ def _leave(stopped: Stopped, folder: Path, overrides: list[str]) -> int:
     if not is_first():
         return 0  # Lightning's launcher would kill the first process before it has said its word
     last = folder / "checkpoints" / "last.ckpt"
-    kept = f"{last} holds everything up to here" if last.exists() else "nothing had been trained yet"
-    print(f"{stopped}; {kept}; go on with\n  {command_to_go_on(overrides, folder)}", file=sys.stderr)
+    state = f"{last} holds everything up to here" if last.exists() else "nothing had been trained yet"
+    print(f"{stopped}; {state}; go on with\n  {command_to_go_on(overrides, folder)}", file=sys.stderr)
     return stopped.exit_code
 
 

@@ -153,8 +153,8 @@ def plan(*overrides: str, **settings: Any) -> Preview:
     """
     config = _config(words_of([*overrides, f"{MODE}=plan"], settings, None))
     inputs = shared_inputs()
-    made = make_plan(config, inputs.table(config), lambda: inputs.donor(config), overrides)
-    return Preview(describe(made), made.to_dict())
+    course = make_plan(config, inputs.table(config), lambda: inputs.donor(config), overrides)
+    return Preview(describe(course), course.to_dict())
 
 
 def _config(words: Sequence[str]) -> Config:
