@@ -221,3 +221,50 @@ def test_a_solver_that_was_asked_for_is_not_replaced(folder: Path, tmp_path: Pat
     given = words(folder, tmp_path, "head.refit=true", "head.solver=sgd")
     with pytest.raises(InputError, match=r"head\.refit: expected a head that is solved, received head\.solver=sgd"):
         run(composed(*given), tmp_path / "run", given)
+
+
+MLP = ("head=mlp", "head.hidden=[8]", "head.decays=[1.0,0.01]", "head.patience=2", "optimizer.lr=0.01")
+
+
+def test_hidden_layers_stop_early_and_are_what_is_exported(folder: Path, tmp_path: Path) -> None:
+    metrics = carried_out(folder, tmp_path, *MLP)
+    head = metrics["head"]
+    assert head["solver"] == read_run(tmp_path / "run").plan["solver"]["kind"] == "early_stopping"
+    assert [point["penalty"] for point in head["path"]] == [1.0, 0.01]
+    best = min(head["path"], key=lambda point: point["loss"])
+    assert head["penalty"] == best["penalty"]
+    assert metrics["val/loss"] == pytest.approx(best["loss"], rel=1e-5)
+    assert metrics["frozen_verified"] is True
+    told = read_predictions(tmp_path / "run" / "predictions.csv")["val"]
+    model: Any = graft.load(tmp_path / "run")
+    with torch.inference_mode():
+        files = sorted((folder / "images" / "val").rglob("*.png"))
+        images = torch.stack([model.preprocess(file) for file in files])
+        answers = model(images).softmax(1).numpy()
+    by_path = dict(zip(told.paths, told.answers_NK, strict=True))
+    received = np.stack(
+        [next(row for path, row in by_path.items() if path.endswith(f"/{file.name}")) for file in files]
+    )
+    assert np.abs(received - answers).max() < 1e-4
+    assert "Weight decay" in (tmp_path / "run" / "report.html").read_text()
+    carried_out(folder, tmp_path / "again", *MLP)
+    files = [place / "run/model/model.safetensors" for place in (tmp_path, tmp_path / "again")]
+    assert files[0].read_bytes() == files[1].read_bytes(), "a run that was killed is begun anew, to the same bits"
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("head.solver=sgd", "head.solver=sgd"),
+        ("optimizer.weight_decay=0.1", "optimizer.weight_decay=0.1, which is of a training for all epochs"),
+        ("trainer.max_epochs=3", "trainer.max_epochs=3, which is of a training for all epochs"),
+        ("optimizer.lr=find", "optimizer.lr=find"),
+    ],
+)
+def test_hidden_layers_train_for_all_epochs_where_that_is_asked_for(
+    folder: Path, tmp_path: Path, word: str, reason: str
+) -> None:
+    given = words(folder, tmp_path, "head=mlp", "mode=plan", word)
+    run(composed(*given), tmp_path / "run", given)
+    solver = read_run(tmp_path / "run").plan["solver"]
+    assert (solver["kind"], solver["reason"]) == ("sgd", reason)

@@ -137,6 +137,8 @@ _OF_KEYS: dict[str, Limit] = {
     "donor.keras.epsilon": positive,
     "donor.keras.flatten": each(at_least(0)),
     "head.hidden": each(at_least(1)),
+    "head.decays": each(between(0, math.inf, opening="(")),
+    "head.patience": at_least(1),
     "head.dropout": share_below_one,
     "head.pool": Limit(
         "one or more of mean, std, max, each once",

@@ -74,7 +74,11 @@ MATTERS = (
     Matters(("donor.container", "donor.ema"), "donor.kind", (DonorKind.file, DonorKind.pretrained)),
     Matters(("donor.table",), "donor.match", ("table",)),
     Matters(tuple(key for key in schema_keys() if key.startswith("donor.keras.")), "donor.kind", (DonorKind.keras,)),
-    Matters(("head.hidden", "head.activation", "head.norm"), "head.kind", (HeadKind.mlp,)),
+    Matters(
+        tuple(f"head.{name}" for name in ("hidden", "activation", "norm", "decays", "patience")),
+        "head.kind",
+        (HeadKind.mlp,),
+    ),
     Matters(("head.start",), "head.kind", (HeadKind.linear,)),
     Matters(("head.dropout",), "head.kind", (HeadKind.linear, HeadKind.mlp)),
     Matters(

@@ -176,8 +176,8 @@ class HeadConfig:
     kind: HeadKind = MISSING
     """Kind of head; each option of the group sets it."""
     solver: HeadSolver = HeadSolver.auto
-    """How a linear head on a frozen trunk is trained. convex: solved for a path of L2 penalties; sgd: by steps of the
-    optimizer; auto: solved if possible."""
+    """How a head on a frozen trunk is trained. convex: a linear head, solved for a path of L2 penalties; sgd: by steps
+    of the optimizer; auto: solved if possible, and hidden layers by steps with early stopping."""
     start: HeadStart = HeadStart.auto
     """Initial weights of a linear head when the trunk trains too. solved: solved on the donor's features (LP-FT, Kumar
     et al. 2022), and restored if training ends with worse results; random: newly initialised; auto: solved with
@@ -186,6 +186,11 @@ class HeadConfig:
     """After choosing the penalty, solve the head again on training and validation images together."""
     hidden: list[int] = field(default_factory=list)
     """Widths of the hidden layers (head=mlp)."""
+    decays: list[float] = field(default_factory=list[float])
+    """Weight decays, each of which trains the hidden layers once; the best by validation loss is taken. Empty:
+    optimizer.weight_decay alone (head=mlp)."""
+    patience: int = 10
+    """Epochs without a lower validation loss after which training the hidden layers ends (head=mlp)."""
     dropout: float = 0.0
     """Dropout rate before the last layer and after each hidden layer."""
     activation: Activation = "relu"

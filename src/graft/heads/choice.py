@@ -40,9 +40,8 @@ class Examples:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """A solved head, and how its penalty was found."""
+    """How strongly a head is held back, and how that was found."""
 
-    head: Head
     path: tuple[Point, ...]
     """From the strongest penalty to the weakest that was tried; `loss` is that of images the head was not solved on."""
     chosen: int
@@ -52,7 +51,7 @@ class Choice:
     folds: int
     """Of the training images, that chose the penalty; 0: the validation images did."""
     refit: bool
-    """Whether the head was solved again on training and validation images."""
+    """Whether the head was found again on training and validation images."""
 
     @property
     def penalty(self) -> float:
@@ -66,7 +65,15 @@ class Choice:
     @property
     def at_end(self) -> bool:
         """Whether the strongest or the weakest penalty of all was the best: beyond it there may be a better one."""
-        return self.chosen == 0 or (self.complete and self.chosen == len(self.path) - 1)
+        ends = {0, len(self.path) - 1} if self.complete else {0}
+        return len(self.path) > 1 and self.chosen in ends
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadChoice(Choice):
+    """A solved head, and how its penalty was found."""
+
+    head: Head
 
 
 def choose_head(
@@ -77,7 +84,7 @@ def choose_head(
     *,
     refit: bool = False,
     penalties: Sequence[float] = PENALTIES,
-) -> Choice:
+) -> HeadChoice:
     """The head whose penalty has the lowest loss on the validation images, or on folds where they are few.
 
     Args:
@@ -107,7 +114,7 @@ def choose_head(
         both = _joined(train, val)
         share = len(train) / len(both)
         head = _solved(both, criterion, outputs, [penalty * share for penalty in penalties[: chosen + 1]])
-    return Choice(
+    return HeadChoice(
         head=head, path=tuple(path), chosen=chosen, complete=complete, folds=folds if folds > 1 else 0, refit=refit
     )
 
@@ -131,7 +138,12 @@ def _solved(examples: Examples, criterion: Criterion, outputs: int, penalties: S
 
 
 def _loss(head: Head, examples: Examples, criterion: Criterion) -> float:
-    return float(criterion(head(examples.features_ND[:]), _like(examples.target)))
+    return mean_loss(head(examples.features_ND[:]), examples, criterion)
+
+
+def mean_loss(logits_NK: Tensor, examples: Examples, criterion: Criterion) -> float:
+    """Of float64 logits."""
+    return float(criterion(logits_NK, _like(examples.target)))
 
 
 def _like(target: Tensor) -> Tensor:
@@ -143,17 +155,9 @@ def _path_over_folds(
     train: Examples, criterion: Criterion, outputs: int, penalties: Sequence[float], folds: int
 ) -> list[Point]:
     """Each penalty's mean loss over the images of every fold, of heads that were solved on the other folds."""
-    image_N = torch.arange(len(train)) if train.image_N is None else train.image_N
-    fold_N = torch.empty(int(image_N.max()) + 1, dtype=torch.int64)
-    classes_N = train.target if train.target.ndim == 1 else train.target.argmax(1)
-    order = torch.argsort(classes_N, stable=True)  # neighbours in it are of one class, and go to different folds
-    for place, row in enumerate(order.tolist()):
-        fold_N[image_N[row]] = place % folds
     paths: list[list[Point]] = []
     counts: list[int] = []
-    for fold in range(folds):
-        apart = fold_N[image_N] == fold
-        inside, outside = _chosen(train, ~apart), _chosen(train, apart)
+    for inside, outside in folds_of(train, folds):
         loss = criterion.convex(inside.target, outputs, inside.weight_N)
 
         def held_out(head: Head, outside: Examples = outside) -> float:
@@ -171,6 +175,18 @@ def _path_over_folds(
         )
         for place in range(length)
     ]
+
+
+def folds_of(train: Examples, folds: int) -> list[tuple[Examples, Examples]]:
+    """The images outside each fold, and those inside it; all views of an image are together."""
+    image_N = torch.arange(len(train)) if train.image_N is None else train.image_N
+    fold_N = torch.empty(int(image_N.max()) + 1, dtype=torch.int64)
+    classes_N = train.target if train.target.ndim == 1 else train.target.argmax(1)
+    order = torch.argsort(classes_N, stable=True)  # neighbours in it are of one class, and go to different folds
+    for place, row in enumerate(order.tolist()):
+        fold_N[image_N[row]] = place % folds
+    apart_of = (fold_N[image_N] == fold for fold in range(folds))
+    return [(_chosen(train, ~apart), _chosen(train, apart)) for apart in apart_of]
 
 
 def _chosen(examples: Examples, rows_N: Tensor) -> Examples:

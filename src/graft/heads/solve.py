@@ -50,6 +50,8 @@ class Point:
     """Training loss without the penalty."""
     steps: int
     """Number of evaluations of the loss and its gradient."""
+    epoch: int | None = None
+    """Best epoch, counted from 1, of layers that are trained by minibatches."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,13 +86,13 @@ def range_test(lines: Sequence[Line], label: str, *, mark: float) -> str:
     return render(figure, label)
 
 
-def penalties(lines: Sequence[Line], label: str, *, mark: float) -> str:
+def penalties(lines: Sequence[Line], label: str, *, mark: float, x: str = "penalty") -> str:
     """Losses over penalties, these on a logarithmic scale, the strongest to the left.
 
     Args:
         mark: the penalty that a vertical line marks.
     """
-    figure, axes = blank_axes("penalty", "loss")
+    figure, axes = blank_axes(x, "loss")
     axes.set_xscale("log")
     axes.invert_xaxis()
     axes.axvline(mark, color=MUTED, linestyle=":", linewidth=1.2)

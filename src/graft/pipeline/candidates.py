@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,8 @@ from graft.config.faults import RunFailed
 from graft.config.figures import headline
 from graft.features.dataset import FeatureDataset
 from graft.finetune.metrics import Evaluation
-from graft.heads.choice import Choice, Examples, choose_head, loss_of_all
+from graft.heads.choice import Choice, Examples, HeadChoice, choose_head, loss_of_all
+from graft.heads.layers import EARLY_STOPPING
 from graft.heads.neighbours import NEIGHBOURS
 from graft.models.network import Network
 from graft.models.stage_head import columns_of
@@ -23,6 +24,7 @@ from graft.plan.features import MEASURED
 from graft.plan.plan import Plan
 
 Columns = Tensor | None
+C_co = TypeVar("C_co", bound=Choice, covariant=True)
 COMPARED_BY_ALL = 200
 """Validation images below which heads are compared by folds of the training images too."""
 
@@ -61,12 +63,12 @@ class Candidate:
 
 
 @dataclass(slots=True, kw_only=True)
-class Solved:
+class Solved(Generic[C_co]):
     """A candidate's head, and what it gives on the validation images."""
 
     candidate: Candidate
     crop: Crop
-    choice: Choice
+    choice: C_co
     figure: float
     """The task's headline figure on the validation images."""
     compared_by: float
@@ -92,7 +94,7 @@ def candidates(source: Network) -> list[Candidate]:
     ]
 
 
-def measure(plan: Plan, crops: Sequence[Crop]) -> list[Solved]:
+def measure(plan: Plan, crops: Sequence[Crop]) -> list[Solved[HeadChoice]]:
     """Every head that the run may take, and the others where that costs little.
 
     Raises:
@@ -100,7 +102,7 @@ def measure(plan: Plan, crops: Sequence[Crop]) -> list[Solved]:
     """
     kind = plan.config.head.kind
     criterion, outputs = plan.task.criterion(plan.config.loss), len(plan.table.classes)
-    measured: list[Solved] = []
+    measured: list[Solved[HeadChoice]] = []
     for crop in crops:
         train, val = crop.parts["train"].whole(), crop.parts["val"].whole()
         small = len(train) * train.width <= MEASURED
@@ -170,16 +172,24 @@ def record_of(choice: Choice) -> dict[str, Any]:
         "refit": choice.refit,
         "at_end": choice.at_end,
         "path": [
-            {"penalty": each.penalty, "loss": each.loss, "train_loss": each.train_loss, "steps": each.steps}
+            {
+                "penalty": each.penalty,
+                "loss": each.loss,
+                "train_loss": each.train_loss,
+                "steps": each.steps,
+                **({} if each.epoch is None else {"epoch": each.epoch}),
+            }
             for each in choice.path
         ],
     }
 
 
-def record_of_all(plan: Plan, measured: Sequence[Solved], chosen: Solved, neighbours: float | None) -> dict[str, Any]:
+def record_of_all(
+    plan: Plan, measured: Sequence[Solved[Choice]], chosen: Solved[Choice], neighbours: float | None
+) -> dict[str, Any]:
     """For metrics.json."""
     return {
-        "solver": "convex",
+        "solver": EARLY_STOPPING if chosen.candidate.kind is HeadKind.mlp else "convex",
         "kind": chosen.candidate.kind.value,
         "features": chosen.candidate.name,
         "crop_fraction": chosen.crop_fraction,
@@ -199,7 +209,7 @@ def record_of_all(plan: Plan, measured: Sequence[Solved], chosen: Solved, neighb
     }
 
 
-def table_of(plan: Plan, measured: Sequence[Solved], chosen: Solved, neighbours: float | None) -> str:
+def table_of(plan: Plan, measured: Sequence[Solved[Choice]], chosen: Solved[Choice], neighbours: float | None) -> str:
     """What each head gives on images that it was not solved on, and the words that take it."""
     figure, folds = headline(plan.task.kind), chosen.choice.folds
     by_all = any(each.compared_by != each.choice.loss for each in measured)

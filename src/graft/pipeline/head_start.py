@@ -19,7 +19,7 @@ from graft.config.schema import AugmentConfig
 from graft.data.datamodule import DataModule
 from graft.finetune.fit_result import BEFORE, FitResult
 from graft.finetune.metrics import Outputs
-from graft.heads.choice import Choice, choose_head
+from graft.heads.choice import HeadChoice, choose_head
 from graft.models.network import Network
 from graft.pipeline.candidates import examples_of, record_of
 from graft.pipeline.features import features_after
@@ -39,7 +39,7 @@ class Start:
 
     state: Mapping[str, Tensor]
     """A copy of every tensor of the network."""
-    choice: Choice
+    choice: HeadChoice
     metrics: dict[str, float]
     """Of train, val and test."""
     confusion: dict[str, list[list[int]]]
@@ -119,7 +119,7 @@ def _feature_plan(plan: Plan) -> Generator[tuple[StageOutput, Plan]]:
         yield output, replace(plan, config=plain)
 
 
-def _install(network: Network, choice: Choice) -> nn.Linear:
+def _install(network: Network, choice: HeadChoice) -> nn.Linear:
     layer = network.module.get_submodule(network.stages.head)
     assert isinstance(layer, nn.Linear), "the plan solves linear heads alone"
     with torch.no_grad():

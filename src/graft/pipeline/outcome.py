@@ -21,6 +21,7 @@ from graft.finetune.fit_result import BEFORE, FitResult
 from graft.finetune.freeze import unmoving
 from graft.finetune.methods.lora import plain_name
 from graft.finetune.pruning import Pruned
+from graft.heads.layers import EARLY_STOPPING
 from graft.inference.latency import latency_ms
 from graft.models.network import Network
 from graft.page.words import measured
@@ -178,8 +179,7 @@ def summary(metrics: dict[str, Any], task: TaskKind, folder: Path) -> str:
     gaps = "".join(f"\n{line}" for line in in_words(metrics["left_out"], task))
     frozen = {True: "frozen tensors verified", False: "FROZEN TENSORS MOVED", None: "nothing was frozen"}
     how = (
-        f"head solved in {metrics['train/seconds']:.1f} s, penalty {metrics['head']['penalty']:.2g} chosen by"
-        f" {metrics['head']['chosen_by']}"
+        _head_in_words(metrics["head"], metrics["train/seconds"])
         if metrics["best_epoch"] is None
         else f"solved head kept, as no training came up to it, {metrics['train/seconds']:.1f} s of training"
         if metrics["best_epoch"] == BEFORE
@@ -189,6 +189,14 @@ def summary(metrics: dict[str, Any], task: TaskKind, folder: Path) -> str:
         f"\n{part}: {figures}{gaps}\n{how};"
         f" {frozen[metrics['frozen_verified']]}{_statistics(metrics['frozen_statistics_moved'])}\nrun: {folder}"
     )
+
+
+def _head_in_words(head: dict[str, Any], seconds: float) -> str:
+    by = f"chosen by {head['chosen_by']}"
+    if head["solver"] == EARLY_STOPPING:
+        epoch = next(point["epoch"] for point in head["path"] if point["penalty"] == head["penalty"])
+        return f"head trained in {seconds:.1f} s, weight decay {head['penalty']:.2g} and epoch {epoch} {by}"
+    return f"head solved in {seconds:.1f} s, penalty {head['penalty']:.2g} {by}"
 
 
 def _statistics(moved: int) -> str:

@@ -18,16 +18,18 @@ from graft.finetune.callbacks import METRICS_FILE, as_csv
 from graft.finetune.fit_result import FitResult
 from graft.finetune.metrics import Evaluation, Outputs
 from graft.finetune.progress import Watch
-from graft.heads.choice import Choice
+from graft.heads.choice import Choice, HeadChoice
+from graft.heads.layers import LayersChoice
 from graft.heads.neighbours import vote
 from graft.models.network import Network, network_for, take_trunk, with_values
 from graft.models.stage_head import columns_of
 from graft.pipeline.candidates import Columns, Crop, Solved, columns_from, measure, record_of_all, table_of
 from graft.pipeline.features import Features, compute_other_crop, example_of
+from graft.pipeline.hidden import train_hidden
 from graft.plan.features import MEASURED
 from graft.plan.plan import Plan
 from graft.system.files import write_text
-from graft.system.machine import full_float32, threads
+from graft.system.machine import denormals_as_zero, full_float32, threads
 from graft.system.processes import is_first, say
 
 EVALUATED = 1024  # images at a time
@@ -69,13 +71,21 @@ def solve_head(plan: Plan, crops: Sequence[Crop], folder: Path) -> tuple[Network
     kind, whole = plan.config.head.kind, crops[0].parts["train"].whole()
     with threads(plan.config.trainer.threads or (1 if len(whole) * whole.width < SMALL else None)):
         measured = measure(plan, crops)
-    chosen = min(
-        (each for each in measured if kind in (each.candidate.kind, HeadKind.auto)), key=lambda each: each.compared_by
-    )
-    crop, network = chosen.crop, chosen.crop.network
-    if kind is HeadKind.auto and chosen.candidate.kind is HeadKind.linear:
-        network = _with_last_layer(plan, network)
-    layer, columns = _install(network, crop.source, chosen)
+        with denormals_as_zero():
+            hidden = train_hidden(plan, crops[0]) if plan.solver.decays else None
+    if hidden is not None:
+        chosen, layer = hidden, _install_layers(network, hidden)
+        measured, columns = [*measured, hidden], hidden.candidate.columns
+    else:
+        chosen = min(
+            (each for each in measured if kind in (each.candidate.kind, HeadKind.auto)),
+            key=lambda each: each.compared_by,
+        )
+        network = chosen.crop.network
+        if kind is HeadKind.auto and chosen.candidate.kind is HeadKind.linear:
+            network = _with_last_layer(plan, network)
+        layer, columns = _install(network, chosen)
+    crop = chosen.crop
     prove_head(network, crop.prefix, layer, columns)
     seconds = time.perf_counter() - began
     metrics, confusion, outputs = evaluate_head(plan, lambda batch: layer(columns_from(batch, columns)), crop.parts)
@@ -107,7 +117,14 @@ def _with_last_layer(plan: Plan, network: Network) -> Network:
     return plain
 
 
-def _install(network: Network, source: Network, chosen: Solved) -> tuple[nn.Linear, Columns]:
+def _install_layers(network: Network, chosen: Solved[LayersChoice]) -> nn.Module:
+    """Mutates the network: gives its head the trained values."""
+    layers = network.module.get_submodule(network.head["at"])
+    layers.load_state_dict(chosen.choice.layers.state_dict(), strict=True)
+    return layers
+
+
+def _install(network: Network, chosen: Solved[HeadChoice]) -> tuple[nn.Linear, Columns]:
     """Mutates the network's last layer: gives it the solved weights. Also the kept features' columns that it takes."""
     layer = network.module.get_submodule(network.stages.head)
     assert isinstance(layer, nn.Linear), "the plan solves linear heads alone"
@@ -123,7 +140,7 @@ def _install(network: Network, source: Network, chosen: Solved) -> tuple[nn.Line
     return layer, None if is_wide else columns
 
 
-def prove_head(network: Network, prefix: nn.Module, layer: nn.Linear, columns: Columns) -> None:
+def prove_head(network: Network, prefix: nn.Module, layer: nn.Module, columns: Columns) -> None:
     """What is exported computes from images what was solved on features."""
     images = example_of(network)
     with torch.no_grad(), full_float32("cpu"):
@@ -175,7 +192,14 @@ def _neighbours(plan: Plan, source: Network, parts: Mapping[str, FeatureDataset]
 def remarks_on(plan: Plan, choice: Choice, val: Outputs) -> list[str]:
     """What a person should know of the head, and what to do."""
     remarks: list[str] = []
-    if choice.at_end and choice.chosen == 0:
+    if plan.solver.decays:  # below the weakest, decay hardly does anything
+        if choice.at_end and choice.chosen == 0:
+            stronger = [3 * choice.penalty, *plan.solver.decays]
+            remarks.append(
+                f"the strongest weight decay of all was the best ({choice.penalty:g}): a stronger one may be better"
+                f" still; try 'head.decays=[{', '.join(f'{decay:g}' for decay in stronger)}]'"
+            )
+    elif choice.at_end and choice.chosen == 0:
         remarks.append(
             f"the strongest penalty of all was the best ({choice.penalty:g}): these features hardly tell the answers"
             " apart; try another donor, or fine-tuning (freeze=none)"

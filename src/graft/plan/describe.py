@@ -81,7 +81,8 @@ def _stages(plan: Plan) -> str:
 
 
 def _solved(plan: Plan) -> str:
-    lines = [f"head      solved: {plan.solver.reason}"]
+    how = "hidden layers trained on kept features" if plan.solver.decays else "solved"
+    lines = [f"head      {how}: {plan.solver.reason}"]
     if plan.solver.crops:
         fractions = " and ".join(f"data.crop_fraction={crop:g}" for crop in plan.solver.crops)
         lines.append(f"crop      {fractions} are compared, a pass over the images each; give one to have it alone")

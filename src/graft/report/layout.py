@@ -15,7 +15,7 @@ from graft.page.elements import Html, cell, document, element, join, section, ta
 from graft.page.words import count, duration, for_each_purpose, measured, percent, precision_name, span, stretches
 from graft.report import quality, quality_labels, quality_numbers
 from graft.report.helped import controls
-from graft.report.learning import is_solved, learning
+from graft.report.learning import is_solved, learning, trains_early_stopped
 from graft.report.origin import data, origin, settings, time_spent
 from graft.report.record import RunRecord
 from graft.results.intervals import read_intervals
@@ -143,7 +143,8 @@ def _length(record: RunRecord) -> str:
     if epochs is None:
         return ""
     if is_solved(record):
-        return f"The head was solved{f' in {duration(seconds)}' if seconds is not None else ''}."
+        how = "trained" if trains_early_stopped(record) else "solved"
+        return f"The head was {how}{f' in {duration(seconds)}' if seconds is not None else ''}."
     return f"{count(epochs, 'epoch')}{f' in {duration(seconds)}' if seconds is not None else ''}."
 
 

@@ -37,6 +37,11 @@ def is_solved(record: RunRecord) -> bool:
     return isinstance(head, Mapping) and bool(head.get("path"))
 
 
+def trains_early_stopped(record: RunRecord) -> bool:
+    """Whether hidden layers were trained over a path of weight decays, each until the loss stopped falling."""
+    return is_solved(record) and "epoch" in record.metrics["head"]["path"][0]
+
+
 def _measured(record: RunRecord) -> Html:
     """What each head that the same pass could have would give."""
     head = record.metrics["head"]
@@ -94,6 +99,16 @@ def _penalties(record: RunRecord) -> Html:
         for name, key in ((others, "loss"), ("training", "train_loss"))
     ]
     chosen = float(head["penalty"])
+    if trains_early_stopped(record):
+        epoch = next(int(point["epoch"]) for point in head["path"] if point["penalty"] == head["penalty"])
+        chart = figures.penalties(
+            lines, f"Loss over weight decay; {chosen:.2g} was chosen.", mark=chosen, x="weight decay"
+        )
+        return figure(
+            "Weight decay", chart,
+            f"The head was trained with {len(strengths)} weight decays, each until the loss on {others} stopped"
+            f" falling. Dotted: {chosen:.2g}, whose loss after epoch {epoch} was lowest.",
+        )  # fmt: skip
     chart = figures.penalties(lines, f"Loss over the head's penalty; {chosen:.2g} was chosen.", mark=chosen)
     caption = (
         f"The head was solved for {len(strengths)} penalties. Dotted: {chosen:.2g}, whose loss on {others} was lowest."
