@@ -25,7 +25,7 @@ from graft.system.machine import threads
 from graft.system.stopping import outlive_signals
 
 Progress = Callable[[int, int], None]
-"""Told how many rows are done, of how many."""
+"""Receives the number of finished rows, and their total number."""
 
 
 class PartImages(Protocol):

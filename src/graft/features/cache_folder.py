@@ -39,12 +39,12 @@ class Listed:
     path: Path
     bytes: int
     used: float
-    """When it was last opened, in seconds since 1970."""
+    """Time when it was last opened, in seconds since 1970."""
     header: Header | None
     fault: str = ""
-    """Why it is of no use, where it is not."""
+    """Why it is unusable, if it is."""
     writer: str = ""
-    """The process that is writing it at this moment, where one is."""
+    """The process that is currently writing it, if there is one."""
 
 
 class CacheFolder:

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from graft.models.network import Network
 
 FORMAT = 2
-"""Part of every key; raised when the same ingredients no longer give the same rows."""
+"""Format version, part of every key. It is increased when the same ingredients no longer give the same rows."""
 PLAIN = "plain"
-"""`engine` of rows that the prefix computes as it is."""
+"""Value of `engine` for rows that the original prefix computes."""
 _LIBRARIES = ("torch", "torchvision", "timm", "pillow")
 
 
@@ -39,15 +39,15 @@ class Ingredients:
     preprocess: Mapping[str, Any]
     """Size, crop, interpolation, mean, std, channels."""
     dtype: str
-    """float32, float16 or bfloat16: what is stored."""
+    """Type of the stored features: float32, float16 or bfloat16."""
     engine: str
-    """How the rows are computed: PLAIN, or folded and in which precision."""
+    """How the rows are computed: PLAIN, or by an engine and in which precision."""
     views: int = 0
-    """Augmented views of each training image; 0: none."""
+    """Number of augmented views of each training image; 0: none."""
     augment: Mapping[str, Any] | None = None
-    """The augmentation's record, where there are views."""
+    """The augmentation's record, if there are views."""
     seed: int | None = None
-    """The seed that the views are drawn from, where there are views."""
+    """The seed of the views, if there are any."""
 
     @classmethod
     def of(

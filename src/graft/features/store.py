@@ -51,9 +51,9 @@ class Header:
     created: str
     block_bytes: int
     checksums: str
-    """Eight hexadecimal digits (CRC-32) a block, one after the other."""
+    """The CRC-32 checksums of all blocks, eight hexadecimal digits each, concatenated."""
     record: Mapping[str, Any]
-    """What the rows were computed from, for people and for `graft cache list`."""
+    """What the rows were computed from, for users and for `graft cache list`."""
 
     @property
     def data_bytes(self) -> int:

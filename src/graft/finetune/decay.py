@@ -43,7 +43,7 @@ _LAYERS = (
     nn.ConvTranspose2d,
     nn.ConvTranspose3d,
 )
-"""Layers whose weight is a matrix even where it has one row: a head of one output."""
+"""Layers whose weight is a matrix even if it has only one row, as in a head with one output."""
 _LOOKED_UP = re.compile(
     r"(cls|class|dist|distill|distillation|reg|register|mask|storage)_?(token|emb)"
     r"|pos(ition|itional)?_?(emb|enc|bias)|rel(ative)?_?pos|attention_bias",

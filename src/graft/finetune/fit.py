@@ -50,7 +50,7 @@ class Batches(Protocol):
     """
 
     batch_size: int
-    """Images a batch; loaders made after it is set go by it."""
+    """Images per batch, for loaders created after it is set."""
 
     def can_train_by(self, batch_size: int) -> bool:
         """Whether the training loader can be created with this batch size."""

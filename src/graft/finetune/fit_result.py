@@ -12,7 +12,7 @@ from graft.finetune.route import EVALUATION, WHOLE
 from graft.finetune.unfreeze import Phase
 
 BEFORE = 0
-"""The epoch before the first: the solved head that training began with."""
+"""The epoch before the first one: the initial solved head."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,51 +20,51 @@ class FitResult:
     """The result of a finished training. The FineTuning's network has the best epoch's weights."""
 
     metrics: dict[str, float]
-    """val/ and test/ figures of the best epoch's weights."""
+    """val/ and test/ metrics of the best epoch's weights."""
     trained: dict[str, float]
-    """train/ figures of the best epoch, as they were counted while it trained."""
+    """train/ metrics of the best epoch, accumulated while it was trained."""
     confusion: dict[str, list[list[int]]]
-    """Part to counts: a row per true class, a column per predicted class; empty where an image has not one class."""
+    """Confusion matrix by part, one row per true class and one column per predicted class; empty unless
+    single_label."""
     outputs: dict[str, Outputs]
-    """Part to what the network said of each image."""
+    """Predictions for each image, by part."""
     history: list[dict[str, Any]]
-    """A row per epoch, as in metrics.csv."""
+    """One row per epoch, as in metrics.csv."""
     seconds: float
-    """Training and the evaluation after each epoch, interruptions left out."""
+    """Duration of training and of the evaluation after each epoch, without interruptions, in seconds."""
     first_step: float | None
-    """When it began, by `time.perf_counter`; None where a finished run was only evaluated."""
+    """Start of the first step by `time.perf_counter`; None if a finished run was only evaluated."""
     images_per_second: float
-    """Of training alone."""
+    """Throughput of training, without evaluation."""
     epochs: int
     steps: int
     batch_size: int
     accumulate: int
-    """Batches a step: more than configured where the device's memory was too small."""
+    """Batches per step: more than configured if the device ran out of memory."""
     steps_skipped: int
-    """Of them: left out because loss or gradients were not finite."""
+    """Steps that were skipped because loss or gradients were not finite."""
     best_epoch: int | None
-    """Counted from 1, as in the history; 0 for the solved head that training began with; None where nothing was
-    trained by steps."""
+    """Counted from 1, as in the history. 0 is the initial solved head. None if nothing was trained by steps."""
     best_path: Path | None
     last_path: Path | None
     resumed_from: Path | None
     frozen_verified: bool | None
-    """Whether every frozen tensor kept every bit while it was frozen; None where nothing was frozen."""
+    """Whether every frozen tensor kept every bit while it was frozen; None if nothing was frozen."""
     moved: tuple[str, ...]
-    """Frozen tensors that did not."""
+    """Frozen tensors that changed."""
     moved_statistics: tuple[str, ...]
-    """Batch-norm statistics that freeze_bn=none let move in stages that no phase trains."""
+    """Batch-norm statistics that changed, as freeze_bn=none allows, in stages that no phase trains."""
     phases: tuple[Phase, ...]
-    """As they came about."""
+    """The phases as they occurred."""
     profile: dict[str, float]
-    """Shares of the training epochs' wall clock: data, forward, backward, … ; empty where torch's profiler ran."""
+    """Fractions of the training epochs' wall-clock time: data, forward, backward, …; empty with torch's profiler."""
     precision: dict[str, str]
-    """Of training and of evaluation, as Lightning names them."""
+    """Precision of training and of evaluation, in Lightning's names."""
     prefix: dict[str, dict[str, str]]
     """How frozen prefixes were computed on images, for training and for evaluation, by the stage that ends them."""
     head: dict[str, Any] | None = None
-    """How a solved head was found: its penalty, and the path of penalties with their losses. Where training began with
-    one: its figures, and whether its weights came back."""
+    """For a solved head: its penalty, and the path of penalties with their losses. For an initial solved head: its
+    metrics, and whether it was restored."""
 
     @property
     def figures(self) -> dict[str, float]:

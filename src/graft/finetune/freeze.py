@@ -25,15 +25,15 @@ class Frozen:
     """A freeze state: the tensors that do not train."""
 
     expression: str
-    """As its author wrote it."""
+    """The expression as written by the user."""
     names: frozenset[str]
-    """Parameters and buffers."""
+    """Names of the frozen parameters and buffers."""
     stages: tuple[str, ...]
-    """Stages of which every tensor is frozen, in forward order."""
+    """Stages whose tensors are all frozen, in forward order."""
     parts: tuple[str, ...] = ()
-    """Stages of which some tensors are."""
+    """Stages with some frozen tensors."""
     implied: tuple[str, ...] = ()
-    """Stages that the expression does not name, frozen because a range begins at the first numbered stage."""
+    """Stages that are frozen without being named, because a range begins at the first numbered stage."""
 
     def __str__(self) -> str:
         if not self.names:

@@ -24,16 +24,16 @@ class Group:
     """Parameters of one stage with the same learning rate that are frozen and unfrozen together."""
 
     name: str
-    """`layer3`, `layer3/no_decay`; with ` part 2` where the stage thaws in parts, ` ×0.1` where its factors differ."""
+    """`layer3`, `layer3/no_decay`; with ` part 2` if the stage is unfrozen in parts, ` ×0.1` if its factors differ."""
     stage: str
     names: tuple[str, ...]
-    """Parameter names; a tied parameter goes by its first."""
+    """Parameter names; a tied parameter is listed under its first name."""
     factor: float
-    """lr over optimizer.lr: the lr_scale that fits best times layer_decay's power."""
+    """Learning rate divided by optimizer.lr: the best-matching lr_scale times the power of layer_decay."""
     lr: float
     weight_decay: float
     parameters: int
-    """How many numbers the parameters hold."""
+    """Number of values in the parameters."""
 
 
 def group_parameters(

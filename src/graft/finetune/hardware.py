@@ -20,7 +20,7 @@ from graft.features.engine import fast_precision
 
 FSDP = "fsdp"
 EXPORTED = "32-true"
-"""The exported network's precision, and so that of every figure, whatever the training's."""
+"""Precision of the exported network, and so of every evaluation, whatever the training precision."""
 
 
 def hardware(config: TrainerConfig) -> dict[str, Any]:

@@ -27,11 +27,11 @@ class Outputs:
     """The network's predictions for the images of one part, on the CPU."""
 
     index: Tensor
-    """[N], as the batches give it."""
+    """[N], as in the batches."""
     label: Tensor
     """[N] classes, or [N, K] labels or numbers."""
     answers: Tensor
-    """[N, K], float32: probabilities, or numbers in their units."""
+    """[N, K], float32: probabilities, or numbers in their original units."""
 
 
 class Sums:

@@ -14,13 +14,13 @@ class Plateau:
     """The sequence of freeze states, one for each time that the metric stalls, and the definition of stalling."""
 
     monitor: str
-    """A figure of each epoch: val/loss."""
+    """The monitored metric of each epoch, such as val/loss."""
     falls: bool
-    """Whether lower is better."""
+    """Whether lower values are better."""
     patience: int
-    """Epochs without improvement after which the next state begins."""
+    """Number of epochs without improvement after which the next state begins."""
     min_delta: float
-    """What an improvement must exceed."""
+    """An improvement must be larger than this."""
     releases: tuple[Frozen, ...]
 
     def decided(self, values: Sequence[float]) -> list[int]:

@@ -38,10 +38,10 @@ class RangeTest:
     """The rates that were tried, and the suggested one."""
 
     suggestion: float
-    """The optimizer.lr from which every group's rate follows."""
+    """The suggested optimizer.lr, from which every group's rate follows."""
     rates: tuple[float, ...]
     losses: tuple[float, ...]
-    """Of one batch each, as training computes it."""
+    """The training loss of one batch at each rate."""
     smoothed: tuple[float, ...]
 
     def to_dict(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from graft.models.stages import Stages, tensor_names
 
 WHOLE = "the network as it is"
 TRAIN, EVALUATION = "train", "evaluation"
-"""What a prefix is computed for."""
+"""Purposes for which a prefix is computed."""
 
 
 class Route:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from graft.finetune.module import FineTuning
 
 STATE = "graft"
-"""Its key in a checkpoint."""
+"""Key of the training state in a checkpoint."""
 
 
 def add_state(checkpoint: dict[str, Any], tuning: FineTuning) -> None:

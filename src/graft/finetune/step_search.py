@@ -47,7 +47,7 @@ class Way:
     precision: str
     compile: bool = False
     update: str = ""
-    """The optimizer's implementation: fused or foreach; "" where it has one, or was chosen."""
+    """The optimizer's implementation: fused or foreach; "" if there is only one, or if it is configured."""
 
     def applied(self, trainer: TrainerConfig, optimizer: OptimizerConfig) -> tuple[TrainerConfig, OptimizerConfig]:
         implementation = {"fused": self.update == "fused", "foreach": self.update == "foreach"} if self.update else {}
@@ -63,14 +63,14 @@ class Measured:
 
     way: Way
     seconds: float
-    """Of one step, the fastest of those timed."""
+    """Duration of the fastest timed step, in seconds."""
     losses: tuple[float, ...]
     gradient: float = math.nan
-    """Norm of the first step's gradients."""
+    """Gradient norm of the first step."""
     off: float = 0.0
-    """The largest difference from the plain way's losses, over the loss or 1."""
+    """The largest difference from the plain way's losses, relative to the loss or to 1."""
     gradient_off: float = 0.0
-    """The difference from the plain way's gradient, over that."""
+    """The difference from the plain way's gradient norm, relative to it."""
 
     @property
     def holds(self) -> bool:

@@ -28,12 +28,12 @@ class Timeline:
     """
 
     images: int
-    """Of the training part."""
+    """Number of training images."""
     epochs: int
     batch_size: int
-    """Images a batch and process."""
+    """Images per batch and process."""
     accumulate: int = 1
-    """Batches a step; an epoch's last step may have fewer."""
+    """Batches per step; the last step of an epoch may have fewer."""
     processes: int = 1
 
     def __post_init__(self) -> None:
@@ -67,18 +67,18 @@ class TrainingPlan:
     timeline: Timeline
     schedule: Schedule
     states: tuple[Frozen, ...]
-    """Every freeze state that the training can come to, whatever is decided."""
+    """Every freeze state that the training can reach, whatever is decided."""
     phases: tuple[Phase, ...]
-    """Those whose moments are known."""
+    """The phases whose start is known."""
     groups: tuple[Group, ...]
     rates: Rates
     optimizer: OptimizerConfig
-    """Its lr is 1 where the rate is still to be found, so that every rate is a multiple of it."""
+    """If the learning rate is still to be found, its lr is 1, so that every rate is a multiple of it."""
     freeze_bn: FreezeBatchNorm = FreezeBatchNorm.frozen
     on_nan: OnError = OnError.stop
     seed: int = 0
     decisions: tuple[int, ...] = ()
-    """The steps from which on the next state of unfreeze=plateau holds, as far as they have been decided."""
+    """The steps from which the next states of unfreeze=plateau apply, as decided so far."""
 
     @property
     def steps_per_epoch(self) -> int:

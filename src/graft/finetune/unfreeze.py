@@ -40,7 +40,7 @@ class Phase:
     start_epoch: float
     frozen: Frozen
     factor: float = 1.0
-    """On every learning rate."""
+    """Factor on every learning rate."""
 
     def to_dict(self) -> dict[str, Any]:
         """The entry in plan.json and metrics.json."""
@@ -61,11 +61,11 @@ class Schedule:
     kind: UnfreezeKind
     moments: tuple[Moment, ...]
     plateau: Plateau | None = None
-    """The states whose moments the training decides."""
+    """The states whose start depends on the training."""
     factors: tuple[float, ...] = ()
-    """On every learning rate, a phase after the other; the last holds for the phases after it."""
+    """Factors on every learning rate, one per phase; the last one also applies to later phases."""
     warmup: Duration = START
-    """How long what thaws takes to come to its full rate."""
+    """Duration of the warm-up of newly unfrozen parameters."""
 
     @property
     def table(self) -> tuple[Frozen, ...]:

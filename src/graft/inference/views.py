@@ -10,10 +10,11 @@ import torch
 from graft.results.model import OpenedModel, Preparation
 
 OTHER_CROP = 0.875
-"""Where the model takes the whole image: the crop that most of torchvision's and timm's models were trained for."""
+"""The second crop for models that take the whole image: the crop that most of torchvision's and timm's models were
+trained with."""
 
 Views = Callable[[str], torch.Tensor]
-"""From an image's path to its views [V, C, S, S]; the first is the image as the model takes it."""
+"""Maps an image's path to its views [V, C, S, S]. The first is the image as the model takes it."""
 
 
 def plain(opened: OpenedModel) -> Views:

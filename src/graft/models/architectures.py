@@ -23,7 +23,8 @@ TABLE = "architectures.csv"
 COLUMNS = ("library", "name", "tensors", "by_name", "by_shape", "heads", "modules")
 _MODULUS = 2**64
 _BUILT = 4
-"""Models that are built to be compared where none is equal; each takes a tenth of a second to two."""
+"""How many models are built for comparison if none matches exactly; each takes between a tenth of a second and two
+seconds."""
 _LIKE = 0.5
 
 
@@ -37,9 +38,9 @@ class Architecture:
     by_name: int
     by_shape: int
     heads: tuple[str, ...]
-    """Modules whose shape follows from the class count."""
+    """Modules whose shape depends on the number of classes."""
     modules: frozenset[str]
-    """The first parts of the trunk's names."""
+    """The first parts of the names in the trunk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +50,12 @@ class Likeness:
     library: str
     name: str
     kind: str
-    """equal: the trunk's names and shapes are; shapes: they are equal under other names; part: some are."""
+    """equal: the trunk's names and shapes match; shapes: they match under other names; part: some match."""
     matched: int
-    """Of the trunk's tensors, counters aside; with `shapes` by shape alone."""
+    """Number of matching tensors of the trunk without counters; for `shapes`, matching by shape only."""
     of: int
     classes: int | None = None
-    """Rows of the file's own last layer, where it has one."""
+    """Number of rows of the file's own last layer, if it has one."""
 
 
 def row_of(library: str, name: str, shapes: Shapes, classes: int) -> Architecture:

@@ -21,9 +21,10 @@ TORCHVISION_DEFAULTS: dict[str, dict[str, Any]] = {
     "inception_v3": {"aux_logits": False, "init_weights": False},
 }
 REFUSALS = (TypeError, AssertionError, ValueError, RuntimeError)
-"""What a constructor raises that looks at its arguments."""
+"""Exceptions of a constructor that checks its arguments."""
 STUMBLES = (LookupError, ArithmeticError, AttributeError, OSError, ImportError)
-"""What one raises that does not: a name in no table, a division by a given zero. Without arguments it is no answer."""
+"""Exceptions of a constructor that does not: a name that is in no table, a division by zero. Without arguments they are
+not reported to the user."""
 # How a torchvision constructor is told the image size, where the size decides the shape of a tensor.
 TORCHVISION_SIZE = {"vit_": "image_size", "maxvit_": "input_size"}
 

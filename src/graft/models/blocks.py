@@ -15,7 +15,7 @@ from graft.config.choices import Taps
 from graft.models.stages import Stage, Stages, tensor_names
 
 MAP, MAP_CHANNELS_LAST, TOKENS = [2, 3], [1, 2], [1]
-"""Axes to pool over: of [B, C, H, W], of [B, H, W, C] and of [B, N, C]."""
+"""Axes to pool over: those of [B, C, H, W], of [B, H, W, C] and of [B, N, C]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,11 +23,11 @@ class Tap:
     """A module whose output is pooled."""
 
     module: str
-    """Its path."""
+    """Path of the module."""
     axes: tuple[int, ...]
-    """That pooling takes away."""
+    """The axes that pooling removes."""
     places: int
-    """In the map, or tokens: how many values are pooled into one."""
+    """Number of positions in the feature map, or of tokens: how many values are pooled into one."""
     channels: int
 
 

@@ -32,11 +32,11 @@ class Network:
     preprocess: Preprocess
     classes: int
     build: dict[str, Any]
-    """What `plain_model` needs to build the library's own model again; JSON holds it."""
+    """The arguments of `plain_model`, as JSON values, from which it builds the library's own model again."""
     head: dict[str, Any]
-    """What `rebuild` needs besides to put the head in place; JSON holds it."""
+    """The arguments that `rebuild` also needs to install the head, as JSON values."""
     remarks: tuple[str, ...] = ()
-    """What of it is a guess."""
+    """Properties that were guessed."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -23,16 +23,16 @@ class Preprocess:
     """Resizes the shorter edge to image_size / crop_fraction, crops the centre, scales to [0, 1] and normalises."""
 
     image_size: int
-    """Side of the square that enters the network, in pixels."""
+    """Side of the square network input, in pixels."""
     crop_fraction: float
     interpolation: str
     """bilinear, bicubic or nearest."""
     mean: tuple[float, ...]
-    """Per channel, for values from 0 to 1."""
+    """Mean and standard deviation per channel, for values from 0 to 1."""
     std: tuple[float, ...]
     channels: int = 3
     reduced_jpeg: bool = False
-    """JPEGs far larger than that are decoded at a half, a quarter or an eighth of their size (`data.transforms`)."""
+    """Whether much larger JPEGs are decoded at a half, a quarter or an eighth of their size (`data.transforms`)."""
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Preprocess:

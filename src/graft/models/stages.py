@@ -131,7 +131,7 @@ def _unknown(what: str, name: str, choices: Sequence[str]) -> str:
 
 
 COUNTER = "num_batches_tracked"
-"""A batch norm's count of batches, which plays no part in its function; files older than PyTorch 0.4.1 have none."""
+"""A batch norm's counter of batches, which does not affect its function. Files older than PyTorch 0.4.1 have none."""
 
 
 def is_counter(name: str) -> bool:

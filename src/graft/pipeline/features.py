@@ -30,7 +30,7 @@ from graft.system.machine import full_float32, keep_freed_memory
 from graft.system.processes import all_cores, at_once, say
 
 EXAMPLES = 2
-"""Images that an engine is proven on."""
+"""Number of images on which an engine is verified."""
 
 
 @dataclass(slots=True)
@@ -38,15 +38,15 @@ class Features:
     """What training starts from if a prefix's output is cached, each by the stage that ends the prefix."""
 
     behind: dict[str, torch.nn.Module] = field(default_factory=dict[str, torch.nn.Module])
-    """The part of the network behind it."""
+    """The part of the network after the prefix."""
     stored: dict[str, dict[str, FeatureDataset]] = field(default_factory=dict[str, dict[str, FeatureDataset]])
-    """Its features, by part."""
+    """The prefix's features, by part."""
     prefixes: dict[str, torch.nn.Module] = field(default_factory=dict[str, torch.nn.Module])
-    """The part before it, as the network is."""
+    """The prefix with the network's own modules."""
     source: Network | None = None
-    """The network whose features they are, where that is another: the one with head=stages."""
+    """The network that the features belong to, if it is another one (with head=stages)."""
     computed: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
-    """How its features were computed and stored, for training and for evaluation."""
+    """How the features were computed and stored, for training and for evaluation."""
 
 
 def compute_features(plan: Plan, network: Network, data: DataModule) -> Features:

@@ -41,7 +41,7 @@ class Start:
     """A copy of every tensor of the network."""
     choice: HeadChoice
     metrics: dict[str, float]
-    """Of train, val and test."""
+    """Metrics of train, val and test."""
     confusion: dict[str, list[list[int]]]
     outputs: dict[str, Outputs]
 
@@ -56,10 +56,10 @@ class Change:
     error."""
 
     figure: float
-    """Of the headline figure, better is higher; of tasks with several answers an image, of their share."""
+    """Change of the main metric (higher is better); for tasks with several outputs per image, of its mean over them."""
     figure_error: float
     loss: float
-    """Better is lower."""
+    """Change of the loss (lower is better)."""
     loss_error: float
 
     @property

@@ -25,7 +25,7 @@ from graft.system.machine import threads
 from graft.transfer import inject
 
 MOST = 2000
-"""Training images that heads are solved on: the factorisation takes the cube of their number."""
+"""Largest number of training images for solving heads: the factorisation takes time cubic in their number."""
 LAST, BLOCKS = "last layer", "all blocks"
 
 
@@ -38,21 +38,21 @@ class Probe:
     image_size: int
     taps: str
     values: int
-    """Of an image."""
+    """Number of values per image."""
     ridge: float
     """Accuracy of ridge regression on the validation images."""
     ridge_left_out: float
-    """On the training images, each by the others."""
+    """Leave-one-out accuracy of ridge regression on the training images."""
     neighbours: float
-    """Accuracy of the nearest training images on the validation images."""
+    """Accuracy of the nearest neighbours on the validation images."""
     images: int
-    """Of validation."""
+    """Number of validation images."""
     solved_on: int
-    """Training images."""
+    """Number of training images."""
     seconds_of_pass: float
-    """For all images, both taps together; next to nothing where a run has computed the features before."""
+    """Seconds for all images and both taps together; almost zero if a run has computed the features before."""
     seconds: float
-    """For the measurements."""
+    """Seconds for the measurements."""
 
 
 def probe(config: Config, inputs: Inputs) -> list[Probe]:

@@ -29,14 +29,14 @@ class Course:
 
     training: TrainingPlan
     states: Sequence[Frozen]
-    """All that the freeze schedule comes to, or may."""
+    """All freeze states that the schedule reaches, or may reach."""
     start: StartPlan
     lora: tuple[str, ...]
     teacher: TeacherPlan | None
     anchors: frozenset[str]
     fewest: int
     optimizer_state: int
-    """Numbers that the optimizer keeps."""
+    """Number of values in the optimizer's state."""
 
 
 def plan_course(

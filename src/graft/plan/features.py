@@ -37,9 +37,9 @@ class StageOutput:
 
     cut: str
     epochs: tuple[int, int] | None
-    """The first epoch that trains on it and the one after the last, counted from 0. None: not known beforehand."""
+    """The first epoch that trains on it and the one after the last, counted from 0. None: not known in advance."""
     size: int
-    """Bytes."""
+    """Size in bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +48,11 @@ class Rows:
 
     parts: tuple[str, ...]
     precision: torch.dtype
-    """In which they are computed."""
+    """The precision in which they are computed."""
     dtype: str
-    """In which they are stored."""
+    """The type in which they are stored."""
     engine: bool
-    """Whether by an engine, which is faster, and which the network as it is stands in for where it cannot be proven."""
+    """Whether an engine computes them, which is faster. If it cannot be verified, the original network replaces it."""
 
     @property
     def how(self) -> str:
@@ -98,11 +98,11 @@ class CachePlan:
     kind: CacheKind
     reason: str
     outputs: tuple[StageOutput, ...] = ()
-    """The deepest stage first."""
+    """The cached stages, the deepest first."""
     computed: dict[str, str] = field(default_factory=dict[str, str])
-    """How what is kept is computed and stored, for training and for evaluation."""
+    """How cached features are computed and stored, for training and for evaluation."""
     prefix: str = ""
-    """How the prefix that a phase freezes runs on images; empty where no phase has one."""
+    """How a frozen prefix runs on images; empty if no phase has one."""
 
     @property
     def cut(self) -> str | None:
@@ -259,7 +259,7 @@ def _need(config: FeaturesConfig, table: Table, network: Network, cut: str) -> i
 
 
 MEASURED = 1e8
-"""Features of the training images up to which other heads than the run's own are measured: 800 MB as float64."""
+"""The number of training features up to which other heads than the run's own are measured: 800 MB as float64."""
 
 
 def keep_all_blocks(cache: CachePlan, config: FeaturesConfig, table: Table, blocks: Network) -> CachePlan | None:

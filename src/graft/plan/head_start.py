@@ -20,9 +20,10 @@ class StartPlan:
     """How the head is initialised."""
 
     solved: bool
-    """On features of the trunk as the donor filled it, of training images as they are evaluated."""
+    """Whether it is solved on the trunk's features right after the transfer, of training images without
+    augmentation."""
     reason: str
-    """Why it is not solved, though it was asked for."""
+    """Why it is not solved although this was requested."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

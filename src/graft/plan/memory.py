@@ -34,7 +34,7 @@ class Memory:
     optimizer: int
     activations: int
     methods: int = 0
-    """What methods keep beside the network: starting points, a mean of the weights, the donor."""
+    """Memory of methods beside the network: initial weights, averaged weights, the donor."""
 
     @property
     def total(self) -> int:

@@ -42,7 +42,7 @@ class StageRow:
     parameters: int
     buffers: int
     frozen: bool
-    """At the start."""
+    """Whether it is frozen at the start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,22 +52,22 @@ class Plan:
     config: Config
     table: Table
     copies: Copies
-    """Its images that show the same."""
+    """Duplicate images in the table."""
     task: Task
-    """What labels and outputs mean."""
+    """The meaning of labels and outputs."""
     network: Network
-    """On the meta device: names and shapes without values."""
+    """The network on the meta device: names and shapes without values."""
     ledger: Ledger
     training: TrainingPlan
-    """Steps, phases, groups and rates, as they are carried out."""
+    """The plan of steps, phases, groups and rates that training carries out."""
     undecayed: Mapping[str, str]
-    """What trains without weight decay, and why."""
+    """Trained parameters without weight decay, each with the reason."""
     anchored: frozenset[str]
-    """The weights that method.l2_sp draws back to the donor's."""
+    """The weights that method.l2_sp pulls back to the donor's."""
     lora: tuple[str, ...]
-    """Paths of the layers that method.lora adds to."""
+    """Paths of the layers that method.lora adapts."""
     teacher: TeacherPlan | None
-    """The donor's own network, which method.distill holds the network to."""
+    """The donor's own network, the teacher for method.distill."""
     stages: tuple[StageRow, ...]
     trainable: int
     """Parameters that train in some phase, or may."""
@@ -77,14 +77,15 @@ class Plan:
     solver: SolverPlan
     """How the head is trained."""
     start: StartPlan
-    """What the head begins with."""
+    """How the head is initialised."""
     blocks: Network | None
-    """Where the head is solved: the network with head=stages, on whose features any linear head can be solved."""
+    """For a solved head: the network with head=stages, on whose features any linear head can be solved."""
     fewest: int
-    """Images that a training batch must hold: 2 where a batch-norm trains on one value a channel of an image."""
+    """The smallest number of images in a training batch: 2 if a trained batch-norm gets one value per channel from an
+    image."""
     remarks: tuple[str, ...]
     rate_found: bool = False
-    """By a range test; else optimizer.lr is as it was given, or still to be found."""
+    """Whether the rate comes from a range test. If not, optimizer.lr is as configured, or still to be found."""
 
     @property
     def finds_rate(self) -> bool:

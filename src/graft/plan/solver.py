@@ -27,15 +27,15 @@ STEPS = (
     *(f"trainer.{name}" for name in ("max_epochs", "patience", "accumulate", "clip_norm", "on_nan", "profiler")),
     *("trainer.tune", "trainer.compile"),
 )  # fmt: skip
-"""Keys, and groups of keys, that only training by steps reads."""
+"""Keys and groups of keys that only training by gradient steps uses."""
 OF_ONE_TRAINING = ("optimizer.weight_decay", *STEPS[1:])
-"""Keys that ask for hidden layers to be trained once, for all epochs."""
+"""Keys that ask for a single training of hidden layers, for all epochs."""
 MOST_FEATURES = 2e8
-"""Kept features of the training images up to which hidden layers are trained in memory: 800 MB."""
+"""The number of cached training features up to which hidden layers are trained in memory: 800 MB."""
 
 
 WHOLE = 1.0
-"""The crop fraction that cuts nothing off a square image."""
+"""The crop fraction that keeps the whole of a square image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +44,13 @@ class SolverPlan:
 
     solves: bool
     reason: str
-    """Why it is not solved, though head.solver=auto would have it; or by what the penalty is chosen."""
+    """Why it is not solved although head.solver=auto would do so; or how the penalty is chosen."""
     without_effect: tuple[str, ...] = ()
-    """Words of the command that a solved head does not read."""
+    """Command-line arguments that a solved head ignores."""
     decays: tuple[float, ...] = ()
-    """Of head=mlp: the weight decays that are tried, the strongest first."""
+    """For head=mlp, the weight decays to try, the strongest first."""
     crops: tuple[float, ...] = ()
-    """Of head=auto: the crop fractions that are compared, the donor's first; empty where there is but one."""
+    """For head=auto, the crop fractions to compare, the donor's first; empty if there is only one."""
 
     def to_dict(self) -> dict[str, Any]:
         kind = EARLY_STOPPING if self.decays else (HeadSolver.convex if self.solves else HeadSolver.sgd).value

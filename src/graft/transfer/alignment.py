@@ -30,9 +30,9 @@ class Layer:
     """Tensors that are renamed together: those of a layer, or a single tensor of an unusual kind."""
 
     stem: str
-    """What stands in front of `weight`, `bias` …, its dot included; the whole name of a tensor of another kind."""
+    """The part of the names before `weight`, `bias` …, with its dot; the whole name of a tensor of another kind."""
     tensors: tuple[tuple[str, tuple[int, ...]], ...]
-    """What follows the stem, and the shape."""
+    """The rest of each name after the stem, and the shape."""
     position: int
 
     @property
@@ -79,9 +79,9 @@ class Alignment:
     """Corresponding layers, as far as they can be determined."""
 
     pairs: Sequence[tuple[Layer, Layer]]
-    """Of equal shapes, in the donor's order."""
+    """Layers of equal shapes, in the donor's order."""
     undecided: tuple[Sequence[Layer], Sequence[Layer]] = ((), ())
-    """Layers of both sides that have partners of equal shapes, and none that is more likely than another."""
+    """Layers of both sides with several partners of equal shapes that are equally likely."""
 
 
 def align(donor: Infos, target: Infos) -> Alignment:

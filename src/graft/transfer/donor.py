@@ -29,43 +29,46 @@ class Donor:
     """
 
     source: str
-    """What a person would call it: a path, a model zoo entry, a class name."""
+    """Description for people: a path, a model zoo entry, a class name."""
     format: str
     """safetensors, torch, lightning, npz, keras, module, mapping …"""
     infos: Mapping[str, TensorInfo]
-    """Every tensor in the donor's own order, under the name that it has inside its container. Wrapper prefixes
-    (`module.`) stay on: `account` strips them, because only there are the target's names known."""
+    """Every tensor in the donor's own order, under its name in the container. Wrapper prefixes (`module.`) are still
+    included: `account` removes them, because only there the target's names are known."""
     reader: Callable[[str], Tensor]
-    """Gives the value of one name. It may be called twice for a name; what it gives may share memory with the donor."""
+    """Returns the value for a name. It may be called twice for a name, and its result may share memory with the
+    donor."""
     resident: bool = False
-    """Values are views of what is in memory or mapped from the file, so that holding them all costs nothing."""
+    """Whether values are views of memory or of a mapped file, so that holding all of them costs nothing."""
     folds_epsilon: bool = False
-    """Its norms' epsilon is made up for without being asked, as its axes are (Keras); else a difference is remarked."""
+    """Whether a different norm epsilon is compensated automatically, like the order of axes (Keras). If not, it is only
+    remarked on."""
     runs: Sequence[Tensor] = ()
-    """Views of all floating-point values in a few long pieces, where the format has them so."""
+    """Views of all floating-point values in a few long pieces, if the format allows it."""
     _finite: Future[bool] | None = None
     fingerprint: str | Callable[[], str] | None = None
-    """The SHA-256, or what computes it: that takes longer than a transfer, so only who writes it down asks for it."""
+    """The SHA-256, or a function that computes it. This takes longer than a transfer, so it is computed only when it is
+    recorded."""
     remarks: list[str] = field(default_factory=list)
-    """What was recognised or decided while opening: the container, the kind of file, what was folded or transposed."""
+    """What was recognised or decided on opening: the container, the kind of file, folded or transposed tensors."""
     closer: Callable[[], None] | None = None
     container: str = ""
-    """Which mapping inside a file of several holds these tensors; "" where there is but one."""
+    """The mapping that holds these tensors, for a file with several of them; "" if there is only one."""
     doubts: Sequence[Doubt] = ()
-    """What stands against a transfer, unless the network that receives settles it. To look inside is always free."""
+    """Reasons against a transfer, unless the receiving network settles them. They do not prevent inspection."""
     wrappers: Sequence[str] = ()
-    """Further prefixes that may come off its names: models that its model is made of, each with its dot."""
+    """Additional prefixes that may be removed from its names: nested models, each with its dot."""
     excuses: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Tensors to the reason for which they need no place: what they are for is done otherwise."""
+    """Tensors that may stay unused because their function is provided in another way, each with the reason."""
     head: Sequence[str] = ()
-    """Tensors of the layers that follow its trunk, which a network with a new head has no use for."""
+    """Tensors of the layers after its trunk, which a network with a new head does not use."""
     preprocess: PreprocessConfig | None = None
-    """How it saw its images, as far as it says so itself."""
+    """Its preprocessing, as far as the donor contains it."""
     own_trunk: Callable[[Collection[str]], nn.Module] | None = None
-    """Builds what its file says of its model, of a file that says so: normalised images N, C, H, W to the features
-    that enter the first layer none of whose tensors are among these."""
+    """For a file that describes its model: builds the part of this model that maps normalised images N, C, H, W to the
+    input of the first layer with no tensor among the given ones."""
     module: nn.Module | None = None
-    """The donor itself, where it is a live module rather than a file."""
+    """The live module itself, if the donor is not a file."""
 
     def read(self, name: str) -> Tensor:
         """One tensor, detached, as stored in the donor. The caller must not write to it."""

@@ -23,10 +23,10 @@ class Habit(Enum):
 
 
 Habits = Mapping[Habit, frozenset[str]]
-"""Every answer that a network's modules give; a question without an answer is not in it."""
+"""The answers that a network's modules give. A question without an answer is missing."""
 
 TORCH_DEFAULTS = {Habit.leaky_slope: "0.01", Habit.elu_alpha: "1", Habit.gelu: "exact"}
-"""What a network most likely does that has no module to ask, since it calls a function instead."""
+"""What a network most likely does if no module shows it, because it calls a function instead."""
 SAME, EVEN = "TensorFlow's 'same'", "alike on both sides"
 LEFT_OUT, COUNTED = "left out", "counted as zeros"
 FIRST, LATER = "the first 1×1", "a later one"
@@ -41,9 +41,9 @@ class Doubt:
     remedy: str
     expected: str = "weights that compute in torch what they compute in Keras"
     needs: Mapping[Habit, frozenset[str]] | None = None
-    """How the network must be built for the doubt to be settled; None where no module of it can settle it."""
+    """How the network must be built to settle the doubt; None if no module can settle it."""
     accepted: str = ""
-    """The word by which the user accepts it, where that was said."""
+    """The word by which the user accepted it; empty if not accepted."""
 
     def settled_by(self, habits: Habits) -> bool:
         """Whether a network behaves as required, and in no other way."""

@@ -21,10 +21,10 @@ _AROUND = {
     "num_heads": "num_heads", "num_attention_heads": "num_heads", "window_size": "window_size",
     "shift_size": "shift_size", "norm_first": "norm_first",
 }  # fmt: skip
-"""What attentions and blocks call their settings; their tensors belong to the layers within them."""
+"""Names of settings in attention modules and blocks; their tensors belong to the layers inside them."""
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _QUIET = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-"""Layers that change nothing in evaluation."""
+"""Layers that have no effect in eval mode."""
 _HARMLESS = ("training", "inplace", "return_indices", "recompute_scale_factor")
 _SHOWN = 3
 
@@ -38,7 +38,7 @@ class Layer:
 
 
 UNKNOWN = Layer()
-"""Of a tensor that stands for no layer."""
+"""For a tensor that represents no layer."""
 
 
 def layers_of(module: nn.Module) -> dict[int, Layer]:

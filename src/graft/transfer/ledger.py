@@ -45,15 +45,15 @@ class TensorInfo:
 
     shape: tuple[int, ...]
     dtype: str
-    """torch's name without the `torch.`: float32, bfloat16, int64."""
+    """torch's name of the dtype without `torch.`: float32, bfloat16, int64."""
     buffer: bool = False
-    """Persistent state that is not a parameter (running statistics)."""
+    """Whether it is persistent state rather than a parameter (running statistics)."""
     transposed: bool = False
-    """Output channels are on axis 1, as in ConvTranspose."""
+    """Whether output channels are on axis 1, as in ConvTranspose."""
     epsilon: float | None = None
-    """What a norm adds to its variance, where it is known: with a batch norm's running_var, a layer norm's weight."""
+    """Epsilon of the norm, if known: given with a batch norm's running_var, or a layer norm's weight."""
     settings: tuple[tuple[str, str], ...] = ()
-    """How a live layer computes beside this tensor: stride, padding, momentum …"""
+    """Settings of the live layer of this tensor: stride, padding, momentum …"""
 
     @property
     def is_floating(self) -> bool:
@@ -64,9 +64,9 @@ class TensorInfo:
 
 class Verdict(Enum):
     copied = "copied"
-    """The donor's tensor of the same name, as it is."""
+    """The donor's tensor with the same name, unchanged."""
     renamed = "renamed"
-    """A donor tensor of another name, as it is."""
+    """A donor tensor with another name, unchanged."""
     adapted = "adapted"
     """A donor tensor changed by the formula in `rule`."""
     initialized = "initialized"
@@ -81,16 +81,16 @@ class Entry:
     verdict: Verdict
     info: TensorInfo
     sources: tuple[str, ...] = ()
-    """The donor's own names for it, wrapper prefixes included: one, or those that the rule makes it of."""
+    """The donor's own names for it, including wrapper prefixes: one, or all those that the rule combines."""
     rule: str = ""
     """Why this source: the rename, the pairing, the adapter's formula."""
     reason: str = ""
-    """Why there is no source, and what an adapter keeps or changes."""
+    """Why there is no source, or what an adapter preserves or changes."""
     chain: Chain | None = None
-    """The adapters that make the value, for `inject`."""
+    """The adapters that compute the value, for `inject`."""
     cast: bool = False
     tied_to: str | None = None
-    """The target tensor whose memory this one shares."""
+    """The target tensor with which it shares memory."""
 
     @property
     def source(self) -> str | None:
@@ -128,11 +128,11 @@ class Ledger:
     source: str = ""
     format: str = ""
     fingerprint: str | Callable[[], str] | None = None
-    """The donor's SHA-256, or what computes it when it is asked for."""
+    """The donor's SHA-256, or a function that computes it on demand."""
     seed: int = 0
-    """Seeds fresh values, together with each tensor's name."""
+    """Seed of newly initialised values, combined with each tensor's name."""
     preprocess: PreprocessConfig | None = None
-    """How the donor saw its images, as far as it says so itself."""
+    """The donor's preprocessing, as far as the donor contains it."""
     verified: Mapping[str, Any] | None = None
     """With donor.verify: the probe, the largest difference from the donor's own model, and the tolerance."""
 

@@ -17,7 +17,7 @@ WRAPPERS = ("module.", "_orig_mod.", "model.", "network.")
 
 
 INNER = "_orig_mod."
-"""torch's own name for a compiled module, wherever in a network that is."""
+"""torch's own prefix of a compiled module, anywhere in a network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,9 @@ class Stripped:
 
     prefix: str
     names: Mapping[str, str]
-    """Full name to what is left of it."""
+    """The remaining name by full name."""
     inner: bool = False
-    """`_orig_mod.` is taken out of the middle of names too."""
+    """Whether `_orig_mod.` is also removed from the middle of names."""
 
     @property
     def taken_off(self) -> str:
@@ -98,11 +98,11 @@ class Landing:
     """The name that each donor name is mapped to, and the renames that did it."""
 
     names: dict[str, str]
-    """Donor's full name to the name it lands on."""
+    """The target name by the donor's full name."""
     rules: dict[str, str] = field(default_factory=dict)
-    """Donor's full name to the renames that changed it, for the ledger."""
+    """The renames that changed each name, by the donor's full name, for the ledger."""
     idle: dict[str, str] = field(default_factory=dict[str, str])
-    """Renames that changed no name, each with what may be written instead."""
+    """Renames without effect, each with a suggestion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class Rename:
     pattern: re.Pattern[str]
     replacement: str
     automatic: bool = False
-    """From the backbone rather than the user: it may change nothing."""
+    """Whether it comes from the backbone rather than the user, and so may have no effect."""
 
     def __call__(self, name: str) -> str:
         return self.pattern.sub(self.replacement, name)

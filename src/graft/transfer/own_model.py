@@ -32,11 +32,12 @@ class OwnModel:
     name: str
     module: nn.Module
     ends: tuple[str, ...] = ()
-    """Modules at which its trunk ends, where it is known."""
+    """Modules at which its trunk ends, if known."""
     head: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """The record of its head, where a run's record has one."""
+    """The record of its head, if it comes from a run's record."""
     exact: bool = False
-    """Its operations are others than the network's, so that only float64 tells rounding from another function."""
+    """Whether its operations differ from the network's, so that only float64 can tell rounding from a different
+    function."""
 
     def has(self, path: str) -> bool:
         return self._name_of(path) is not None

@@ -47,13 +47,13 @@ class Pairing:
     own_values: dict[str, tuple[str, str, Chain | None]] = field(
         default_factory=dict[str, "tuple[str, str, Chain | None]"]
     )
-    """Target names without a source: rule, reason and initialiser."""
+    """Rule, reason and initialiser of each target name without a source."""
     excused: dict[str, str] = field(default_factory=dict[str, str])
     adapters: dict[str, tuple[Adapter, ...]] = field(default_factory=dict[str, "tuple[Adapter, ...]"])
     globs: dict[str, str] = field(default_factory=dict[str, str])
-    """Target name to the adapt glob that covers it, of those that the user wrote."""
+    """The user's adapt glob that covers each target name."""
     automatic: dict[str, str] = field(default_factory=dict[str, str])
-    """Likewise, of the automatic ones."""
+    """The automatic adapt glob that covers each target name."""
     differences: Differences = field(default_factory=Differences)
     remarks: list[str] = field(default_factory=list[str])
     faults: list[str] = field(default_factory=list[str])

@@ -20,11 +20,11 @@ class _Course:
     """Names during the search."""
 
     wanted: Mapping[str, str]
-    """Name to where it is to land."""
+    """The final name of each name."""
     still: Collection[str]
-    """Names that must stay as they are."""
+    """Names that must not change."""
     occupied: Collection[str]
-    """Names on which no other may land."""
+    """Names that no other name may be mapped to."""
     current: dict[str, str] = field(default_factory=dict[str, str])
 
     def gain(self, rule: Rule) -> int:

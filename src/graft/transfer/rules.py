@@ -23,25 +23,25 @@ class Rules:
     table: Mapping[str, str] = field(default_factory=dict[str, str])
     """With match=table: {donor name: target name}, in full."""
     skip: Sequence[str] | Mapping[str, str] = ()
-    """Globs of target names left as they are; a mapping gives each its reason."""
+    """Globs of target names that keep their values; a mapping gives the reason for each."""
     ignore: Sequence[str] | Mapping[str, str] = ()
-    """Globs of donor names left unused; a mapping gives each its reason."""
+    """Globs of donor names that are not used; a mapping gives the reason for each."""
     adapt: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Glob of target names to an adapter, {name: …, options}, or a list of these applied in order."""
+    """By glob of target names, an adapter, {name: …, options}, or a list of these applied in order."""
     dtype: str | None = None
-    """cast: take another floating-point precision and say so. None: dtypes must be equal."""
+    """cast: convert another floating-point type, and record it. None: dtypes must be equal."""
     seed: int = 0
     without_donor: bool = False
-    """donor=none: that nothing is used is what was asked for; of any other donor it is an error."""
+    """For donor=none, it is intended that nothing is used; for any other donor it is an error."""
     new_head: bool = False
-    """The network's last layer is new, so whatever a donor has behind its trunk needs no place."""
+    """Whether the network's last layer is new, so that tensors after the donor's trunk may stay unused."""
     auto_rename: Sequence[Sequence[str]] = ()
-    """The backbone's own renames. The user's come first: they lead to the names that these expect."""
+    """The backbone's own renames. The user's are applied first and must lead to the names that these expect."""
     auto_skip: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Glob to reason, from the caller rather than the user: a new head."""
+    """Reasons by glob, from the caller rather than the user: a new head."""
     auto_ignore: Mapping[str, str] = field(default_factory=dict[str, str])
     auto_adapt: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Adapters that follow from the data; they act where shapes differ, and the user's own rule for a tensor wins."""
+    """Adapters that follow from the data. They apply only if shapes differ, and the user's rule takes precedence."""
 
 
 def rules_of(

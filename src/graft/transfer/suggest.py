@@ -29,11 +29,12 @@ class Settled:
     """What must not be changed, and where each name is mapped to."""
 
     landing: Mapping[str, str]
-    """Each donor name, in full, to the name on which it lands so far."""
+    """The name to which each donor name, in full, is mapped so far."""
     donor: Collection[str] = ()
-    """Landing places of donor tensors that are used: no rule may move them."""
+    """Names to which used donor tensors are mapped: no rule may change them."""
     target: Collection[str] = ()
-    """Target tensors that are filled or set aside: none but their own may land there, and no glob cover them."""
+    """Target tensors that are filled or set aside: no other tensor may be mapped to them, and no glob may match
+    them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +46,9 @@ class Suggestion:
     skip: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     undecided: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
-    """Layers of donor and target that could each be several of the other's, `#` for numbers."""
+    """Layers of donor and target that could each match several of the other's, with `#` for numbers."""
     structure: bool = False
-    """Instead: both sides have the same shapes in the same order, once these are set aside."""
+    """An alternative: both sides have the same shapes in the same order, once these are set aside."""
     structure_skip: tuple[str, ...] = ()
     structure_ignore: tuple[str, ...] = ()
     explained: int = 0

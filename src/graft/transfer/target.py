@@ -23,7 +23,7 @@ class Target:
     tensors: dict[str, Tensor]
     infos: dict[str, TensorInfo]
     ties: dict[str, str]
-    """Name to the earlier name of the very same tensor."""
+    """The earlier name of the same tensor, by name."""
     remarks: list[str]
     habits: Habits = field(default_factory=dict[Habit, frozenset[str]])
     """What its layers without tensors do, as far as they are modules."""

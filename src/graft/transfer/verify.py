@@ -25,8 +25,8 @@ from graft.transfer.own_model import OwnModel, own_model
 IMAGES = 2
 SEED = 0
 TOLERANCE = 1e-5
-"""Of the largest feature, where that is more than 1. The same operations on the same values give the same bits; other
-memory layouts and thread counts move the last ones."""
+"""Relative to the largest feature, or to 1 if that is larger. The same operations on the same values give the same
+bits; other memory formats and thread counts change the last ones."""
 SHOWN = 3
 
 

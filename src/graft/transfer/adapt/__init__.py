@@ -48,7 +48,8 @@ _EXPLICIT = (
     combining.ClassPosition,
     classes.ClassRows,
 )
-"""Those that fit a tensor of tokens, or must be told which names belong together: no shape suggests them."""
+"""Adapters that shapes alone never suggest: they are for tensors of tokens, or need to know which names belong
+together."""
 ADAPTERS: dict[str, type[Adapter]] = {adapter.name: adapter for adapter in _CLASSES}
 
 

@@ -19,7 +19,7 @@ class _Output(Adapter):
     """Acts on the output axis, also of biases and norms."""
 
     parts: int = 1
-    """How many equal pieces are stacked along the output axis (3 for q, k, v; 4 for an LSTM's gates)."""
+    """Number of equal parts stacked along the output axis (3 for q, k, v; 4 for an LSTM's gates)."""
 
     def _sizes(self, donor: Shape, site: Site) -> tuple[int, int] | None:
         """Output channels of donor and target in one part; None if they are equal."""
@@ -247,9 +247,9 @@ class InputSelect(_Input):
     """Input channels by number: fewer of them, or another order (BGR to RGB)."""
 
     channels: tuple[int, ...] = ()
-    """Donor channel for each target channel. Empty: the first ones."""
+    """The donor's channel for each target channel. Empty: the first ones."""
     block: int = 1
-    """With channels: the columns of one channel (H·W for a dense layer after a Flatten of C×H×W)."""
+    """Number of columns per channel (H·W for a dense layer after a Flatten of C×H×W); used with `channels`."""
 
     name: ClassVar[str] = "input_select"
     effect: ClassVar[str] = "exact only if the channels left out carried 0"

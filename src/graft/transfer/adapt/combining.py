@@ -18,7 +18,7 @@ class Join(Combining):
     """The rows of several weights, or the values of several biases, concatenated."""
 
     order: tuple[str, ...] = ()
-    """The word in each donor name that tells it from the others, in the order of the rows: [query, key, value]."""
+    """The word that distinguishes each donor name from the others, in the order of the rows: [query, key, value]."""
 
     name: ClassVar[str] = "join"
     keeps_function: ClassVar[bool] = True
@@ -53,7 +53,7 @@ class ClassPosition(Combining):
     """A class token with its position embedding added, for a network that adds none to it."""
 
     positions: str = ""
-    """The donor's position embeddings, by their own name or by the one on which they land."""
+    """The donor's position embeddings, by their own name or by the name to which they are mapped."""
 
     name: ClassVar[str] = "class_position"
     keeps_function: ClassVar[bool] = True

@@ -19,7 +19,7 @@ class EpsilonFold(Adapter):
     keeps_function: ClassVar[bool] = True
     effect: ClassVar[str] = "in evaluation, where the stored variance is used"
     before: float | None = None
-    """The donor's epsilon, where the donor does not say it itself."""
+    """The donor's epsilon, if the donor does not provide it."""
 
     def shape(self, donor: Shape, site: Site) -> Shape | None:
         if site.leaf != "running_var":

@@ -90,7 +90,8 @@ class KernelResize(Adapter):
     """The kernel, interpolated linearly to another size like an image."""
 
     keep_sum: bool = False
-    """Multiply by old area over new area, which keeps the answer to a constant input about the same."""
+    """Multiply by the old area divided by the new one, which approximately preserves the output for a constant
+    input."""
 
     name: ClassVar[str] = "kernel_resize"
     effect: ClassVar[str] = "the kernel is interpolated; its sum grows with its area unless keep_sum"
@@ -141,7 +142,7 @@ class PatchResize(Adapter):
     """A patch embedding for another patch size, by the pseudo-inverse of the resize (FlexiViT, Beyer et al. 2023)."""
 
     interpolation: str = "bicubic"
-    """bicubic or bilinear: how images, and with them the patches, are resized."""
+    """Interpolation of images, and therefore of patches: bicubic or bilinear."""
 
     name: ClassVar[str] = "patch_resize"
     exact: ClassVar[bool] = True

@@ -20,7 +20,8 @@ class PositionResize(Adapter):
     """Learned position embeddings (…, tokens, width), interpolated to another grid; prefix tokens stay unchanged."""
 
     prefix_tokens: int | None = None
-    """Class, distillation and register tokens in front. Null: the one number that leaves a square on both sides."""
+    """Number of leading class, distillation and register tokens. Null: the only number that leaves a square on both
+    sides."""
     old_grid: tuple[int, ...] = ()
     """Rows and columns of the donor's grid. Empty: square."""
     new_grid: tuple[int, ...] = ()
@@ -76,7 +77,7 @@ class PositionDrop(Adapter):
     """Position embeddings without those of the prefix tokens, for a network that adds none to these."""
 
     tokens: int = 1
-    """How many prefix tokens the donor has."""
+    """Number of the donor's prefix tokens."""
 
     name: ClassVar[str] = "position_drop"
     exact: ClassVar[bool] = True

@@ -26,12 +26,12 @@ class Site:
     name: str
     shape: Shape
     transposed: bool = False
-    """Output channels on axis 1 (ConvTranspose)."""
+    """Whether output channels are on axis 1 (ConvTranspose)."""
     seed: int = 0
     epsilon: float | None = None
-    """What the target's norm adds to its variance, where this is a batch norm's running_var."""
+    """The epsilon of the target's norm, if this is a batch norm's running_var."""
     donor_epsilon: float | None = None
-    """What the donor's adds, where it is known."""
+    """The epsilon of the donor's norm, if known."""
 
     @property
     def out_axis(self) -> int:
@@ -79,7 +79,7 @@ class Adapter(ABC):
     """The condition under which it is exact, or what changes."""
     reads_donor: ClassVar[bool] = True
     keeps_function: ClassVar[bool] = False
-    """Whether the layer computes what the donor's does on every input, in evaluation."""
+    """Whether the layer computes the same as the donor's on every input, in eval mode."""
 
     @abstractmethod
     def shape(self, donor: Shape, site: Site) -> Shape | None:

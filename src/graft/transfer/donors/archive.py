@@ -13,7 +13,7 @@ from typing import IO
 from graft.transfer.donors.sniff import DAMAGE, first_line, refused
 
 EXPANSION = 16
-"""Compressed entries may unpack to this many times the file."""
+"""Compressed entries may unpack to this multiple of the file's size."""
 FLOOR = 16 * 2**20
 """… or to this many bytes, whichever is more."""
 _CHUNK = 2**20

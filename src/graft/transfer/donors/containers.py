@@ -14,10 +14,11 @@ from graft.transfer.donors.pickled import Opaque, kind_of
 from graft.transfer.donors.sniff import refused
 
 TOP = "."
-"""The name of the checkpoint's own level, for donor.container."""
+"""Name of the checkpoint's own level in donor.container."""
 _DEPTH = 3
 _LONGEST, _MOST = 200, 1000
-"""Letters of a container's name, and containers of a file: a few bytes of a hostile one can stand for millions."""
+"""Limits on the length of a container's name and on the number of containers: a few bytes of a hostile file can stand
+for millions."""
 _STATE_DICT = "save model.state_dict() instead of the whole module"
 _SHOWN = 8
 

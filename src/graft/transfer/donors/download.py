@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 import torch
 
 PATIENCE = 5.0
-"""Seconds within which a server must answer the first question."""
+"""Seconds within which a server must respond at all."""
 _STALL = 15.0
-"""Seconds without a byte after which a download is given up."""
+"""Seconds without any data after which a download is aborted."""
 _HASH = re.compile(r"-([0-9a-f]{8,64})\.")
 
 

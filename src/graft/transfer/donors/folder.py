@@ -95,7 +95,8 @@ def _listing(names: list[str]) -> str:
 
 
 SCHEME = "python:"
-"""What a donor.path begins with to name a factory. It is the user's own code and is run; a file's content never is."""
+"""Prefix of a donor.path that names a factory. A factory is the user's own code and is executed; the contents of a file
+never are."""
 
 
 def open_imported(reference: str) -> Donor:

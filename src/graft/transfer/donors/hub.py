@@ -16,7 +16,7 @@ from graft.transfer.donors.download import PATIENCE, Unreachable, ask
 SCHEME = HUB
 LOCAL_SCHEME = LOCAL_DIR
 FILES = ("model.safetensors", "pytorch_model.bin")
-"""Names under which a repository keeps its weights, the preferred one first."""
+"""File names of weights in a repository, the preferred one first."""
 
 
 def files_like(file: str | None) -> tuple[str, ...]:

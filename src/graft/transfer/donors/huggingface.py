@@ -19,10 +19,10 @@ _EPSILONS = {
     "vit": 1e-12, "deit": 1e-12, "swin": 1e-5, "convnext": 1e-12, "convnextv2": 1e-12, "dinov2": 1e-6,
     "dinov2_with_registers": 1e-6,
 }  # fmt: skip
-"""What transformers takes for layer_norm_eps where config.json has none."""
+"""transformers' default of layer_norm_eps, used if config.json has none."""
 _ACTIVATIONS = {"resnet": "relu"}
 _BY_TOKEN = ("vit", "deit", "dinov2", "dinov2_with_registers")
-"""Networks whose classifier gets the class token; the others' gets the mean over places."""
+"""Networks whose classifier takes the class token; the others take the mean over positions."""
 _OF_BLOCKS = ("norm1.weight", "norm2.weight")
 
 

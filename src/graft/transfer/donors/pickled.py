@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 _OBJECTS, _BYTES_PER_OBJECT = 300_000, 128
-"""A pickle may make so many objects, or one for so many bytes of its file, whichever is more …"""
+"""A pickle may create this many objects, or one per so many bytes of its file, whichever is more …"""
 _STEPS, _BYTES_PER_STEP = 2_000_000, 32
-"""… and take so many steps: one byte of a pickle can make an object of two hundred. ResNet-152's checkpoint with its
-optimizer makes 20,000 objects in 90,000 steps."""
+"""… and take this many steps: one byte of a pickle can create an object of two hundred bytes. ResNet-152's checkpoint
+with its optimizer creates 20,000 objects in 90,000 steps."""
 _LARGEST_KEY = 2**60
-"""Beyond it, integers can be made to fall on one place of a dictionary, which takes for ever."""
+"""Larger integers can be chosen so that all of them collide in a dictionary, which takes forever."""
 _DICTIONARIES = frozenset(
     f"{module} {name}"
     for module, names in {
@@ -73,7 +73,7 @@ class Pickled:
 
     root: Any = None
     names: set[Name] = field(default_factory=set[Name])
-    """All that it names of Python's."""
+    """All Python objects that it refers to."""
     outside: list[Persistent] = field(default_factory=list[Persistent])
 
 
@@ -284,4 +284,4 @@ _STEPS_BY_NAME: dict[str, Callable[[_Machine, Any], None]] = {
     "BUILD": _Machine.build,
     **dict.fromkeys(("PERSID", "BINPERSID"), _Machine.persistent),
 }
-"""Not among them: copyreg's extension codes and buffers outside the file, which no checkpoint has."""
+"""Without copyreg's extension codes and buffers outside the file, which no checkpoint has."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from graft.transfer.donors.pickled import Name, Opaque, Persistent, Pickled, kind_of, read_pickle
 
 Bytes = Callable[[str, int], Tensor]
-"""uint8 [n]: a storage's bytes, by its key and their number."""
+"""Returns a storage's bytes, uint8 [n], from its key and their number."""
 
 _STORAGES = {
     "DoubleStorage": torch.float64,
@@ -33,7 +33,7 @@ _STORAGES = {
     "UntypedStorage": torch.uint8,
 }
 _REBUILDERS = ("torch._utils _rebuild_", "torch._tensor _rebuild_", "torch.nested", "torch.distributed")
-"""What torch pickles tensors of any kind by."""
+"""The functions to which torch's pickles of tensors refer."""
 _ARRAYS = frozenset(
     f"numpy.{core} {name}"
     for core, name in [

@@ -19,7 +19,7 @@ from graft.transfer.ledger import TensorInfo
 
 WHAT = "a safetensors file"
 MAX_HEADER = 100_000_000
-"""Bytes; the format's own limit."""
+"""In bytes; the format's own limit."""
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,

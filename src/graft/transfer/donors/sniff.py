@@ -66,7 +66,7 @@ class Format(Enum):
     keras = "keras"
     hdf5 = "hdf5"
     module = "module"
-    """Not on disk: a live module by its import path."""
+    """A live module by its import path, not a file."""
 
 
 def sniff(path: Path) -> Format:

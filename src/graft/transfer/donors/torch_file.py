@@ -29,8 +29,8 @@ _INERT = re.compile(
     r"|(builtins|__builtin__) (set|frozenset|complex|list|dict|int|long|float|str|unicode|bool|tuple|bytes|bytearray"
     r"|slice|range|xrange|object|getattr))"
 )
-"""What Python's own library has that checkpoints hold beside their tensors. None of it is made; a file that names
-anything else of that library (a shell, a file to open) was not written by somebody who saved a checkpoint."""
+"""Objects of Python's standard library that checkpoints contain besides tensors. None is constructed. A file that
+refers to anything else in that library (a shell, a file to open) was not written by someone who saved a checkpoint."""
 _PYTHONS_OWN = frozenset({*sys.stdlib_module_names, "__builtin__", "copy_reg"})
 
 

@@ -37,7 +37,7 @@ Infos = Mapping[str, TensorInfo]
 _DONORS = (HUGGING_FACE_VIT, HUGGING_FACE_SWIN, HUGGING_FACE_RESNET, HUGGING_FACE_CONVNEXT, META_DINOV2)
 _TARGETS = (TIMM_VIT, TORCHVISION_VIT, TIMM_SWIN, TORCHVISION_SWIN, COMMON_RESNET, TIMM_CONVNEXT, TORCHVISION_CONVNEXT)
 _PARTS = {"qkv": ("q", "k", "v"), "fc1": ("gate", "up")}
-"""What one network has in one tensor and another in several, in the order of its rows."""
+"""Parts that are one tensor in some networks and several in others, in the order of rows."""
 _CLASS, _POSITIONS = "cls", "pos"
 
 
@@ -48,9 +48,9 @@ class Translation:
     rule: str
     names: Mapping[str, str]
     adapters: Mapping[str, Sequence[Mapping[str, Any]]]
-    """By the target's name, as a user would write them."""
+    """Rules by target name, as a user would write them."""
     idle: Mapping[str, str]
-    """Donor names that play no part, with the reason."""
+    """Donor names without effect, with the reason."""
 
 
 def read(names: Collection[str]) -> Reading | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 Meaning = str | Callable[[re.Match[str]], str]
-"""A template for `Match.expand`, or a function where numbers are counted from elsewhere."""
+"""A template for `Match.expand`, or a function if numbers are counted differently."""
 
 
 def counted_by_two(common: str) -> Meaning:
@@ -33,15 +33,15 @@ class Spelling:
     """
 
     owner: str
-    """Whose names they are, in the genitive: `timm's`."""
+    """The owner of the names in the genitive: `timm's`."""
     network: str
     sign: str
-    """The end of a name by which the spelling is known; a pattern."""
+    """A pattern for the end of a name by which the spelling is recognised."""
     rules: Mapping[str, Meaning]
     idle: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Patterns of names that play no part in the function, each with the reason."""
+    """Patterns of names without effect on the function, each with the reason."""
     front: str = ""
-    """Pattern of what may stand in front of the names below the model itself, as `vit.` does behind a head."""
+    """Pattern of a prefix before the names of the model itself, such as `vit.` in a model with a head."""
 
     def read(self, names: Collection[str]) -> Reading | None:
         """The meaning of the names; None if they are not in this spelling, or belong to two networks at once."""
@@ -72,6 +72,6 @@ class Reading:
 
     spelling: Spelling
     common: Mapping[str, str]
-    """Name to common name."""
+    """Common names by name."""
     idle: Mapping[str, str]
-    """Name to the reason why it plays no part."""
+    """Names without effect, with the reason."""

@@ -104,7 +104,7 @@ NAMES: Mapping[str, Function] = {
     "tanh": torch.tanh,
     "tanh_shrink": functional.tanhshrink,
 }
-"""By name, each with the settings that the name alone means."""
+"""Activations by name, with the settings that the name implies."""
 
 
 def _setting(config: Mapping[str, Any], *names: str, default: Any) -> Any:
@@ -135,4 +135,4 @@ LAYERS: Mapping[str, Callable[[Mapping[str, Any]], Function]] = {
     "ReLU": _relu_layer,
     "Softmax": _softmax_layer,
 }
-"""By class, where the layer has settings of its own."""
+"""Activations by class, for layers with settings."""

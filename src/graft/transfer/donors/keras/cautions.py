@@ -33,7 +33,7 @@ class Finding:
 
     caution: Caution
     what: str
-    """What Keras does and torch does not, in words."""
+    """What Keras does and torch does not, as text."""
     layers: list[str]
     needs: dict[Habit, set[str]]
 
@@ -128,7 +128,7 @@ def _of_graph(
 
 
 Sighting = tuple[Caution, str, tuple[Habit, str] | None]
-"""A caution, what is done otherwise, and the habit that a network must have to do so too."""
+"""A caution, a description of the difference, and the habit that a network needs to match."""
 
 
 def _sightings(graph: Graph, layer: Layer, size: Size, with_weights: Collection[str]) -> Iterator[Sighting]:

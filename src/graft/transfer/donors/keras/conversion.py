@@ -29,7 +29,7 @@ class _Tensor:
     dataset: str
     formula: Callable[[Tensor], Tensor]
     minus: str | None = None
-    """A dataset to take off: the bias of the convolution in front."""
+    """A dataset to subtract: the bias of the preceding convolution."""
 
 
 class Conversion:

@@ -32,23 +32,23 @@ class Family:
 
     name: str
     parts: Mapping[str, int | None]
-    """Pattern of layer names to the side of their kernels' window; None where they have none. Each must be there."""
+    """Kernel size by pattern of layer names; None if they have no kernel. Each pattern must occur."""
     without: str = ""
-    """Pattern of layer names of which there is none."""
+    """Patterns of layer names that must not occur."""
     windows: Mapping[tuple[int, ...], int] = field(default_factory=dict[tuple[int, ...], int])
-    """How many convolutions have which window, of all; where Keras gives its layers mere numbers as names."""
+    """Number of convolutions by kernel size, for families whose layers Keras names only by numbers."""
     epsilon: float = 1e-3
-    """Of its batch-norms."""
+    """Epsilon of its batch-norms."""
     layer_epsilon: float = 1e-3
-    """Of its layer-norms."""
+    """Epsilon of its layer-norms."""
     pooled: bool = True
-    """Its dense layers stand behind global pooling, never behind a Flatten."""
+    """Whether its dense layers follow global pooling, never a Flatten."""
     unscaled: bool = False
-    """Its batch-norms of three variables have no gamma."""
+    """Whether its batch-norms with three variables have no gamma."""
     numbered: bool = False
-    """Keras gives its layers mere numbers, which go on from model to model; here they count from 0."""
+    """Whether Keras names its layers only by numbers, which continue from model to model; here they count from 0."""
     cautions: frozenset[Caution] = frozenset()
-    """How it computes otherwise than torch's layers of these weights would."""
+    """How it differs from torch's layers with the same weights."""
 
     def includes(self, kernels: Mapping[str, Shape]) -> bool:
         own = {name.rpartition(".")[2]: shape for name, shape in kernels.items()}

@@ -27,7 +27,7 @@ _TRAINING_ALONE = re.compile(
     r"|Random(Brightness|ColorDegeneration|ColorJitter|Contrast|ElasticTransform|Erasing|Flip|GaussianBlur|Grayscale|Hue"
     r"|Invert|Perspective|Posterization|Rotation|Saturation|Sharpness|Shear|Translation|Zoom)|AugMix|CutMix|MixUp|RandAugment"
 )
-"""Classes that leave their input alone in evaluation. RandomCrop is none of them: it then crops the centre."""
+"""Classes that return their input in eval mode. RandomCrop is not one of them, because it then crops the centre."""
 _POOLING = re.compile(r"(Max|Average)Pooling[123]D|(Max|Avg)Pool[123]D")
 _GLOBAL = re.compile(r"Global(Max|Average|Avg)Pool(ing)?[123]D")
 _ADAPTIVE = re.compile(r"Adaptive(Max|Average)Pooling[123]D")

@@ -24,7 +24,7 @@ _KEEPS_FEATURES = (
     "ReLU",
     "Softmax",
 )
-"""Classes behind which features stand in the order in which they came."""
+"""Classes that preserve the order of features."""
 _ENDS_TRUNK = re.compile(r"Global(Max|Average)Pooling[123]D|Flatten")
 _KEEPS_CHANNELS = (
     *_KEEPS_FEATURES,
@@ -63,9 +63,10 @@ class Layer:
     parents: list[str]
     input_shape: list[Any] | None = None
     operands: list[Any] = field(default_factory=list[Any])
-    """What its first call is given, in order: a `Reference` for a layer's output, else a number, a list or a text."""
+    """The arguments of its first call in order: a `Reference` for a layer's output, otherwise a number, a list or a
+    text."""
     calls: int = 1
-    """How often the model calls it."""
+    """Number of calls in the model."""
 
     @property
     def kind(self) -> Kind | None:
@@ -78,18 +79,18 @@ class Graph:
 
     model: str
     version: int = 3
-    """Of Keras: 2 meant other functions by some names."""
+    """Version of Keras; some names meant other functions in version 2."""
     end: str = ""
-    """The layer whose output is the model's; of several the first."""
+    """The layer whose output is the model's output; the first one if there are several."""
     layers: dict[str, Layer] = field(default_factory=dict[str, Layer])
     ends: dict[str, str] = field(default_factory=dict[str, str])
-    """Name of a nested model to its last layer."""
+    """The last layer of each nested model, by the model's name."""
     calls: dict[str, int] = field(default_factory=dict[str, int])
-    """How often each nested model is called."""
+    """Number of calls of each nested model."""
     models: list[str] = field(default_factory=list[str])
-    """The nested models' own names, without what they are nested in."""
+    """The nested models' own names, without those of the models around them."""
     automatic: dict[str, str] = field(default_factory=dict[str, str])
-    """The path that Keras makes of classes and numbers (`sequential.conv2d_1`) to the layer's name."""
+    """The layer's name by the path that Keras generates from classes and numbers (`sequential.conv2d_1`)."""
     _fed: dict[str, list[str]] | None = None
 
     def parents(self, name: str) -> list[str]:

@@ -14,7 +14,7 @@ from graft.transfer.donors.keras.variables import FileLayer
 
 _DEPTHWISE = ("depthwise_kernel", "pointwise_kernel")
 _IN_ORDER = {"Normalization": ("mean", "variance", "count")}
-"""The names of variables that Keras numbers, of classes that no tensor of a torch model stands for."""
+"""Variable names that Keras numbers, for classes without a counterpart among a torch model's tensors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,11 +22,11 @@ class TypedLayer:
     """A layer's kind, and its variables' shapes by Keras' names."""
 
     kind: Kind | None
-    """None: a class without a counterpart here; its tensors stay as Keras has them."""
+    """None: a class without a counterpart here; its tensors stay as Keras stores them."""
     datasets: Mapping[str, str]
-    """Variable to dataset."""
+    """Datasets by variable."""
     guessed: bool = False
-    """Told by shapes alone."""
+    """Whether the kind was determined only by shapes."""
 
 
 def kind_of(

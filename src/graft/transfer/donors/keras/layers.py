@@ -41,7 +41,7 @@ class Kind(Enum):
 
 NORMS = (Kind.batch_normalization, Kind.layer_normalization, Kind.group_normalization)
 SINGLE = {Kind.embedding: "embeddings", Kind.layer_scale: "gamma", Kind.p_re_lu: "alpha"}
-"""Kinds of one variable, and its name."""
+"""Kinds with a single variable, and its name."""
 
 
 class Mismatch(ValueError):
@@ -53,13 +53,13 @@ class TorchTensor:
     """One tensor in torch's layout."""
 
     suffix: str
-    """What follows the layer's name: weight, bias, running_mean, depthwise.weight, …"""
+    """The part after the layer's name: weight, bias, running_mean, depthwise.weight, …"""
     source: str | None
-    """The variable that it is made of; None for a constant."""
+    """The variable from which it is computed; None for a constant."""
     shape: Shape
     formula: Callable[[Tensor], Tensor]
     rule: str = ""
-    """The formula in words, where it is more than a reordering of axes."""
+    """The formula as text, if it is more than a reordering of axes."""
 
 
 def variables_of(

@@ -78,7 +78,7 @@ MERGES: Mapping[str, Maker] = {
     "Maximum": _folded(torch.maximum),
     "Minimum": _folded(torch.minimum),
 }
-"""Layers; those that are operators as well stand below."""
+"""Layers; those that are also operators are below."""
 
 OPERATIONS: Mapping[str, Maker] = {
     "Add": _folded(torch.add),

@@ -13,7 +13,7 @@ from graft.transfer.donors.keras.graph import Graph, Layer, Reference
 from graft.transfer.donors.keras.weighted import computation_of
 
 Read = Callable[[str], Mapping[str, Tensor]]
-"""A layer's variables by Keras' names, as the file has them; empty where it has none."""
+"""Returns a layer's variables by Keras' names, as stored in the file; empty if it has none."""
 
 
 class KerasModel(nn.Module):

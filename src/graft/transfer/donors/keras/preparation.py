@@ -21,7 +21,7 @@ from graft.transfer.donors.keras.model import KerasModel, Read
 _PREPARES = ("InputLayer", "Normalization", "Rescaling", "TFOpLambda", "SlicingOpLambda", *OPERATIONS)
 _RESIZES = ("Resizing", "CenterCrop", "RandomCrop")
 _WIDEST = 2.0
-"""Values of a std or a mean beyond which the images cannot have been from 0 to 1."""
+"""Limits of a standard deviation or a mean for images with values from 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,14 +29,14 @@ class Preparation:
     """(value · range − offset) · factor for each channel, with the image's values from 0 to 1."""
 
     mean: tuple[float, ...]
-    """Per channel, red first, for values from 0 to 1."""
+    """Per channel in RGB order, for values from 0 to 1."""
     std: tuple[float, ...]
     range: float
-    """What an image's largest value is for it: 255 or 1."""
+    """Largest value of an image for the model: 255 or 1."""
     turned: bool
-    """Its last step turns red, green, blue into blue, green, red."""
+    """Whether its last step reorders RGB to BGR."""
     layers: tuple[str, ...]
-    """Those that do it."""
+    """The layers that do the preprocessing."""
     remark: str
 
 

@@ -9,7 +9,7 @@ from graft.transfer.donors.keras.graph import Graph, Layer
 from graft.transfer.donors.keras.windows import each_axis, pairs
 
 Size = tuple[int | None, ...]
-"""Along each spatial axis; None where nothing says."""
+"""Size along each spatial axis; None if unknown."""
 
 _SLIDES = re.compile(r"(Depthwise|Separable)?Conv[123]D|(Max|Average)Pooling[123]D")
 _TRANSPOSED = re.compile(r"Conv[123]DTranspose")

@@ -16,7 +16,7 @@ _SPELLINGS = {
     "running_mean": "moving_mean",
     "running_std": "moving_variance",
 }
-"""Names of older versions; Keras 1 called the variance so, and it was one."""
+"""Names in older versions; Keras 1 called the variance running_std, although it was a variance."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -26,13 +26,13 @@ class FileLayer:
     layer: str
     """Path through nested models, joined by dots."""
     hint: str
-    """The class as the file's paths spell it, or a layer's name that tends to begin with it."""
+    """The class as in the file's paths, or a layer's name that usually begins with it."""
     datasets: list[str]
-    """Paths, in Keras' order."""
+    """Paths of its datasets, in Keras' order."""
     names: list[str] | None
-    """Keras' names of the variables (kernel, bias, …), where the file gives them."""
+    """Keras' names of the variables (kernel, bias, …), if the file contains them."""
     within: tuple[str, ...] = ()
-    """The nested models that it stands in."""
+    """The nested models that contain it."""
 
 
 def layers_of_file(file: Hdf5) -> tuple[list[FileLayer], list[str]]:
