@@ -178,6 +178,7 @@ _OF_KEYS: dict[str, Limit] = {
         "names of columns, each once",
         lambda value: all(str(name).strip() for name in value) and len(set(value)) == len(value),
     ),
+    "data.group": Limit("the name of a column, or a regular expression", bool),
     "data.val_fraction": share_below_one,
     "data.test_fraction": share_below_one,
     "data.image_size": at_least(16, "pixels"),

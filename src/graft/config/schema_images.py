@@ -69,7 +69,12 @@ class DataConfig:
     """An unreadable image: stop the run, or skip the image, with a count and a list."""
     accept: list[Acceptance] = field(default_factory=list[Acceptance])
     """Faults in the data to accept: duplicates (the same image, by bytes or pixels, in two parts), contradictions (the
-    same image under two labels). The plan counts them; copies.csv in the run's folder lists them."""
+    same image under two labels), groups (a group of data.group in two parts). The plan counts them; copies.csv and
+    groups.csv in the run's folder list them."""
+    group: str | None = None
+    """What images belong together (of one patient, plate or camera), so that all of them are in one part: csv: the name
+    of a column; or a regular expression searched for in each path, of which the group named group, or the first group,
+    counts. Null: each image is its own."""
 
     @property
     def images(self) -> int:

@@ -39,7 +39,8 @@ def list_csv(data: DataConfig) -> Listing:
     listing.faults.extend(faults)
     for row, label in zip(rows, labels, strict=True):
         path = os.path.abspath(os.path.join(table.parent, os.path.expanduser(row["path"])))
-        listing.entries.append(ListedImage(path, row["path"], label, row.get("split", "train")))
+        part, group = row.get("split", "train"), row.get(data.group or "", "")
+        listing.entries.append(ListedImage(path, row["path"], label, part, group=group))
     _check_labels(data, listing)
     return listing
 
@@ -70,7 +71,9 @@ def _rows(reader: csv.DictReader[str], data: DataConfig, listing: Listing) -> li
     if missing:
         listing.faults.append(_lacking(required, columns, data))
         return []
-    wanted = (*required, "split") if "split" in columns else required
+    listing.columns = tuple(columns)
+    further = [name for name in ("split", data.group) if name in columns and name not in required]
+    wanted = (*required, *dict.fromkeys(further))
     needed = ("path", *wanted[len(required) :]) if labels.may_be_empty else wanted
     rows: list[dict[str, str]] = []
     broken: list[str] = []

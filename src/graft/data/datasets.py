@@ -24,11 +24,12 @@ from graft.data.contents import FOLDER as CONTENTS
 from graft.data.contents import Contents, Version
 from graft.data.csv_table import list_csv
 from graft.data.folder import list_folder
+from graft.data.groups import assign_groups
 from graft.data.pictures import FOLDER as PICTURES
 from graft.data.pictures import Picture, Pictures, ReadableFile
 from graft.data.pixels import Unreadable, check_image
 from graft.data.solar_cells import list_solar_cells
-from graft.data.split import carve
+from graft.data.split import carve, connected
 from graft.data.table import PARTS, ListedImage, Listing, Sample, Table, digest
 from graft.tasks.labels import LABELS
 
@@ -46,7 +47,8 @@ def load_table(data: DataConfig, contents: Contents | None = None, pictures: Pic
     """The samples of each part.
 
     Validation is carved off train where the source has none, and so is a test part when `test_fraction` asks for one;
-    both by data.split_seed and each image's name, never by the run's seed. Images that show the same stay together.
+    both by data.split_seed and each image's name, never by the run's seed. Images that show the same stay together, and
+    so do those of one group.
 
     Args:
         contents: hashes of the files as far as they are known; None: every file is read.
@@ -57,7 +59,7 @@ def load_table(data: DataConfig, contents: Contents | None = None, pictures: Pic
             with different classes, an image in two parts, unreadable images.
     """
     listing = SOURCES[data.kind](data)
-    faults = [*listing.faults, *_check_config(data, listing)]
+    faults = [*listing.faults, *_check_config(data, listing), *assign_groups(listing, data.group)]
     contents, pictures = contents or Contents(), pictures or Pictures(data.channels)
     looked = _look(listing.entries, data, contents)
     if not faults:
@@ -190,7 +192,7 @@ def _assign_parts(sound: Sequence[tuple[ListedImage, _Look]], data: DataConfig, 
         if part not in present and fraction:
             pool = [(entry, look) for entry, look in sound if entry.part == "train"]
             strata = [labels.stratum(entry.label) if entry.stratum is None else entry.stratum for entry, _ in pool]
-            same = [look.picture for _, look in pool]
+            same = connected([entry.group for entry, _ in pool], [look.picture for _, look in pool])
             for position in carve([entry.name for entry, _ in pool], strata, fraction, seed, same):
                 pool[position][0].part = part
     parts = {part: [entry.label for entry in entries if entry.part == part] for part in PARTS}
@@ -200,11 +202,16 @@ def _assign_parts(sound: Sequence[tuple[ListedImage, _Look]], data: DataConfig, 
             Fault(
                 key="data.val_fraction",
                 expected="a share that gives at least one image, as the best epoch is chosen on validation",
-                received=f"{data.val_fraction:g} of {sum(entry.part == 'train' for entry in entries)} images",
-                remedy="data.val_fraction=0.2 or more images",
+                received=f"{data.val_fraction:g} of {_numbers([entry for entry in entries if entry.part == 'train'])}",
+                remedy="data.val_fraction=0.2 or more images" + (" or smaller groups" if data.group else ""),
             )
         )
     return faults
+
+
+def _numbers(entries: Sequence[ListedImage]) -> str:
+    groups = {entry.group for entry in entries if entry.group}
+    return f"{len(entries)} images" + (f" in {len(groups)} group{'s' * (len(groups) != 1)}" if groups else "")
 
 
 def _twice(sound: Sequence[tuple[ListedImage, _Look]], data: DataConfig, listing: Listing) -> list[Fault]:
@@ -237,4 +244,4 @@ def _unreadable(unreadable: Sequence[tuple[str, str]], key: str) -> Fault:
 
 def _sample(entry: ListedImage, look: _Look, data: DataConfig) -> Sample:
     target = entry.target if data.targets is Targets.soft else None
-    return Sample(entry.path, entry.label, target, look.content, look.picture)
+    return Sample(entry.path, entry.label, target, look.content, look.picture, entry.group)

@@ -41,6 +41,32 @@ def carve(
     return frozenset(carved)
 
 
+def connected(*keys: Sequence[Hashable]) -> list[int]:
+    """A number for each image: the same for images that share a value of any of these keys, also by way of others.
+
+    Args:
+        keys: each one value an image; an empty value ("") is shared with none.
+
+    Example:
+        >>> connected(["a", "a", "b", "b", ""], ["1", "2", "2", "3", "4"])
+        [0, 0, 0, 0, 4]
+    """
+    leader = list(range(len(keys[0])))
+
+    def leader_of(position: int) -> int:
+        while leader[position] != position:
+            leader[position] = position = leader[leader[position]]
+        return position
+
+    for values in keys:
+        first: dict[Hashable, int] = {}
+        for position, value in enumerate(values):
+            if value != "":
+                one, other = leader_of(position), leader_of(first.setdefault(value, position))
+                leader[max(one, other)] = min(one, other)
+    return [leader_of(position) for position in range(len(leader))]
+
+
 def _quotas(sizes: Counter[Hashable], fraction: float) -> dict[Hashable, int]:
     exact = {stratum: size * fraction for stratum, size in sizes.items()}
     quotas = {stratum: int(share) for stratum, share in exact.items()}

@@ -28,6 +28,8 @@ class Sample:
     """A hash of the file's bytes: by it an image is the same or another, wherever and whenever it was written."""
     picture: str = ""
     """The same for files that show the same picture, pixel for pixel, and for no others of the table."""
+    group: str = ""
+    """Images of one group stay in one part (data.group); empty where there are no groups."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,8 @@ class ListedImage:
     target: tuple[float, ...] | None = None
     stratum: Hashable = None
     """Carved parts hold the same share of each; by default what the task makes of the label."""
+    group: str = ""
+    """As a sample's."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,6 +104,8 @@ class Listing:
     key: str
     """The config key that led here, named in faults."""
     classes: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    """Of a table, by which images can be grouped."""
     entries: list[ListedImage] = field(default_factory=list)
     stray: list[tuple[str, str]] = field(default_factory=list)
     """Images that cannot be used where they lie: path and reason."""

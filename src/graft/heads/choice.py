@@ -23,12 +23,14 @@ class Examples:
     Attributes:
         image_N: which image each row is a view of; None: each row is an image.
         weight_N: what each row weighs; None: all the same.
+        group_N: a number for each row, the same for images that one fold must hold; None: each image is its own.
     """
 
     features_ND: Features
     target: Tensor
     image_N: Tensor | None = None
     weight_N: Tensor | None = None
+    group_N: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -36,6 +38,11 @@ class Examples:
     @property
     def images(self) -> int:
         return len(self) if self.image_N is None else len(self.image_N.unique())
+
+    @property
+    def groups(self) -> int:
+        """Sets of images of which none is parted."""
+        return self.images if self.group_N is None else len(self.group_N.unique())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +103,7 @@ def choose_head(
     Raises:
         ValueError: there is nothing to solve, or numbers are not finite.
     """
-    folds = 0 if val.images >= FEW else min(FOLDS, train.images)
+    folds = 0 if val.images >= FEW else min(FOLDS, train.groups)
     if folds > 1:
         path = _path_over_folds(train, criterion, outputs, penalties, folds)
         chosen = min(range(len(path)), key=lambda place: (path[place].loss, -place))
@@ -124,10 +131,10 @@ def loss_of_all(train: Examples, val: Examples, criterion: Criterion, outputs: i
 
     What heads on other features are compared by: of more images than the validation part alone, so by less chance.
     """
-    if choice.folds:
+    if choice.folds or train.groups < 2:
         return choice.loss
     penalties = [point.penalty for point in choice.path[max(choice.chosen - 1, 0) : choice.chosen + 1]]
-    folds = _path_over_folds(train, criterion, outputs, penalties, min(FOLDS, train.images))[-1].loss
+    folds = _path_over_folds(train, criterion, outputs, penalties, min(FOLDS, train.groups))[-1].loss
     return (folds * train.images + choice.loss * val.images) / (train.images + val.images)
 
 
@@ -178,15 +185,24 @@ def _path_over_folds(
 
 
 def folds_of(train: Examples, folds: int) -> list[tuple[Examples, Examples]]:
-    """The images outside each fold, and those inside it; all views of an image are together."""
-    image_N = torch.arange(len(train)) if train.image_N is None else train.image_N
-    fold_N = torch.empty(int(image_N.max()) + 1, dtype=torch.int64)
+    """The images outside each fold, and those inside it; all views of an image and all images of a group are
+    together."""
+    fold_N = _folds(train, folds)
+    return [(_chosen(train, fold_N != fold), _chosen(train, fold_N == fold)) for fold in range(folds)]
+
+
+def _folds(train: Examples, folds: int) -> Tensor:
+    """The fold of each row: all views of an image and all images of a group are in one, and each has nearly the same
+    share of every class."""
+    together_N = train.group_N if train.group_N is not None else train.image_N
+    if together_N is None:
+        together_N = torch.arange(len(train))
     classes_N = train.target if train.target.ndim == 1 else train.target.argmax(1)
     order = torch.argsort(classes_N, stable=True)  # neighbours in it are of one class, and go to different folds
-    for place, row in enumerate(order.tolist()):
-        fold_N[image_N[row]] = place % folds
-    apart_of = (fold_N[image_N] == fold for fold in range(folds))
-    return [(_chosen(train, ~apart), _chosen(train, apart)) for apart in apart_of]
+    fold_of: dict[int, int] = {}
+    for number in together_N[order].tolist():
+        fold_of.setdefault(number, len(fold_of) % folds)
+    return torch.tensor([fold_of[number] for number in together_N.tolist()])
 
 
 def _chosen(examples: Examples, rows_N: Tensor) -> Examples:

@@ -75,7 +75,7 @@ def train_layers(
     Raises:
         ValueError: a loss that is not finite.
     """
-    folds = 0 if val.images >= FEW else min(FOLDS, train.images)
+    folds = 0 if val.images >= FEW else min(FOLDS, train.groups)
     pairs = folds_of(train, folds) if folds > 1 else [(train, val)]
     points: list[Point] = []
     best: Tried | None = None

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from graft.config.choices import HeadKind
 from graft.config.faults import RunFailed
 from graft.config.figures import headline
+from graft.data.split import connected
+from graft.data.table import Sample
 from graft.features.dataset import FeatureDataset
 from graft.finetune.metrics import Evaluation
 from graft.heads.choice import Choice, Examples, HeadChoice, choose_head, loss_of_all
@@ -144,7 +146,13 @@ def examples_of(plan: Plan, part: FeatureDataset, columns: Columns, *, train: bo
         count_K = torch.bincount(label_N).double()
         weight_N = len(label_N) / (count_K > 0).sum() / count_K[label_N]
     rows = part.whole()
-    return Examples(rows if columns is None else rows.only(columns), target, image_N, weight_N)
+    group_N = _together(plan.table.train).repeat(part.views) if train else None
+    return Examples(rows if columns is None else rows.only(columns), target, image_N, weight_N, group_N)
+
+
+def _together(samples: Sequence[Sample]) -> Tensor:
+    """A number for each image, the same for those that no fold may part: of one group, or that show the same."""
+    return torch.tensor(connected([sample.group for sample in samples], [sample.picture for sample in samples]))
 
 
 def columns_from(features_ND: Tensor, columns: Columns) -> Tensor:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from graft.audit.copies import check_copies
+from graft.audit.parts import check_parts
 from graft.config.choices import AUTO, TaskKind
 from graft.config.faults import InputError
 from graft.config.keys import schema_keys
@@ -74,7 +74,7 @@ def probe(config: Config, inputs: Inputs) -> list[Probe]:
         config = replace(config, data=replace(config.data, batch_size=usual))
     with threads(config.trainer.threads):
         table = inputs.table(config)
-        check_copies(table, config.data.accept)
+        check_parts(table, config.data)
         plan = make_plan(config, table, lambda: inputs.donor(config))
         began = time.perf_counter()
         parts = _features(plan, inputs)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch.loggers import Logger
 
-from graft.audit.copies import check_copies
+from graft.audit.parts import check_parts
 from graft.config.choices import AUTO, Mode
 from graft.config.faults import InputError, RunFailed, one_line
 from graft.config.schema import Config
@@ -81,7 +81,7 @@ def _run(
     _check_writable(folder)
     with clock("data"):
         table = inputs.table(config)
-        check_copies(table, config.data.accept, folder)
+        check_parts(table, config.data, folder)
     with clock("plan"):
         before = batch_size_before(folder) if config.resume == AUTO else None
         plan = make_plan(config, table, lambda: inputs.donor(config), overrides, batch_size=before)

@@ -51,6 +51,7 @@ def _data(plan: Plan) -> str:
         f" std {_numbers(preprocess.std)}; augment {config.augment.name}",
     ]
     lines += [f"copies    {line}" for line in plan.copies.described(config.data.accept)]
+    lines += [f"groups    {line}" for line in plan.groups.described(config.data.accept)]
     lines += [f"left out  {entry['path']}: {entry['reason']}" for entry in table.skipped]
     return "\n".join(lines)
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from graft.audit.copies import Copies, find_copies
+from graft.audit.groups import Groups, find_groups
 from graft.config.choices import FIND
 from graft.config.faults import Faults
 from graft.config.schema import Config, NetworkConfig, OptimizerConfig, TrainerConfig
@@ -53,6 +54,8 @@ class Plan:
     table: Table
     copies: Copies
     """Duplicate images in the table."""
+    groups: Groups
+    """The groups of the images (data.group)."""
     task: Task
     """The meaning of labels and outputs."""
     network: Network
@@ -122,7 +125,12 @@ class Plan:
     def data_record(self) -> dict[str, Any]:
         """Description of the data, for plan.json and the model's record."""
         data = self.config.data
-        return {"kind": data.kind.value, **self.table.summary(), "copies": self.copies.record(data.accept)}
+        return {
+            "kind": data.kind.value,
+            **self.table.summary(),
+            "copies": self.copies.record(data.accept),
+            "groups": self.groups.record(data.accept) if data.group is not None else None,
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """The contents of plan.json."""
@@ -224,6 +232,7 @@ def make_plan(
         config=config,
         table=table,
         copies=find_copies(table),
+        groups=find_groups(table, config.data.group),
         task=task,
         network=network,
         ledger=ledger,
