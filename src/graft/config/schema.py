@@ -204,7 +204,7 @@ class TrainerConfig:
     """Devices, duration and precision of training."""
 
     max_epochs: int = MISSING
-    """Number of passes over the training images; with patience, at most so many."""
+    """Number of passes over the training images; with patience, the maximum."""
     patience: int | None = None
     """Early stopping: training ends when checkpoint.monitor has not improved for this many epochs. Null: never."""
     accelerator: Accelerator = "auto"

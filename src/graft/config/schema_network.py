@@ -187,10 +187,10 @@ class HeadConfig:
     hidden: list[int] = field(default_factory=list)
     """Widths of the hidden layers (head=mlp)."""
     decays: list[float] = field(default_factory=list[float])
-    """Weight decays, each of which trains the hidden layers once; the best by validation loss is taken. Empty:
-    optimizer.weight_decay alone (head=mlp)."""
+    """Weight decays for head=mlp: the hidden layers are trained once with each, and the best by validation loss is
+    used. Empty: only optimizer.weight_decay."""
     patience: int = 10
-    """Epochs without a lower validation loss after which training the hidden layers ends (head=mlp)."""
+    """Early stopping for head=mlp: training ends when the validation loss has not improved for this many epochs."""
     dropout: float = 0.0
     """Dropout rate before the last layer and after each hidden layer."""
     activation: Activation = "relu"

@@ -1,4 +1,4 @@
-"""Training from Python: what `graft train` and `graft plan` do, for scripts and notebooks."""
+"""Training from Python: `graft train` and `graft plan` for scripts and notebooks."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ FRAME = '<iframe srcdoc="{}" style="width: 100%; height: 40em; border: 0"></ifra
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, read from its folder when it is asked for."""
+    """A finished run. Its files are read on first access."""
 
     folder: Path
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """metrics.json."""
+        """The contents of metrics.json."""
         return json.loads((self.folder / "metrics.json").read_text(encoding="utf-8"))
 
     @cached_property
     def model(self) -> nn.Module:
-        """What `graft.load` returns for the folder."""
+        """The result of `graft.load` for the folder."""
         return load(self.folder)
 
     @cached_property
     def predictions(self) -> dict[str, Predictions]:
-        """Part ("val", "test") to the image's paths, labels and answers."""
+        """The paths, labels and predictions of the images by part ("val", "test")."""
         return read_predictions(self.folder / FILE)
 
     @property
@@ -58,7 +58,7 @@ class Run:
         return self.folder / "report.html"
 
     def figures(self) -> dict[str, dict[str, float]]:
-        """Part to figure to value, as test and accuracy."""
+        """Metrics by part and name, such as test and accuracy."""
         rows: dict[str, dict[str, float]] = {}
         for name, value in self.metrics.items():
             part, slash, figure = name.partition("/")
@@ -74,7 +74,7 @@ class Run:
         return "\n".join([f"run {self.folder}", *lines])
 
     def _repr_html_(self) -> str:
-        """For notebooks: the figures as a table, and below it the report."""
+        """For notebooks: the metrics as a table, followed by the report."""
         figures = self.figures()
         names = list(dict.fromkeys(name for row in figures.values() for name in row))
         head = "".join(f"<th>{html.escape(name)}</th>" for name in ("", *names))
@@ -91,19 +91,19 @@ class Run:
 
 @dataclass(frozen=True)
 class Preview:
-    """What a run would do."""
+    """The plan of a run."""
 
     text: str
-    """As `graft plan` prints it."""
+    """The output of `graft plan`."""
     record: dict[str, Any]
-    """As plan.json has it."""
+    """The contents of plan.json."""
 
     def __str__(self) -> str:
         return self.text
 
 
 def train(*overrides: str, folder: Path | str | None = None, quiet: bool = False, **settings: Any) -> Run:
-    """Does what `graft train` does with the same words, and returns the run.
+    """Trains like `graft train` with the same arguments, and returns the run.
 
     >>> done = train(
     ...     "backbone=timm", "backbone.name=test_resnet", "donor=none", "freeze=none", "data=folder",
@@ -116,16 +116,16 @@ def train(*overrides: str, folder: Path | str | None = None, quiet: bool = False
     ('red', 'teal')
 
     Args:
-        overrides: words of the command line, as "backbone=resnet50" or "optimizer.lr=1e-4".
-        folder: the run's; a run that was interrupted there goes on. None: a new one below outputs/.
-        quiet: what the command prints is not.
-        settings: the same as values: a group's option by its name (`backbone="resnet50"`), or some of its keys as a
-            mapping (`optimizer={"lr": 1e-4}`). They come behind the overrides.
+        overrides: command-line arguments, such as "backbone=resnet50" or "optimizer.lr=1e-4".
+        folder: the run's folder; an interrupted run in it is resumed. None: a new folder below outputs/.
+        quiet: do not print the command's output.
+        settings: further settings as values: the name of a group's option (`backbone="resnet50"`), or a mapping of
+            some of its keys (`optimizer={"lr": 1e-4}`). They come after the overrides.
 
     Raises:
-        InputError: something is wrong with the words, the images or the donor; nothing was started.
-        RunFailed: the run began and could not be finished.
-        KeyboardInterrupt: the run was stopped, with a checkpoint; the same call with its folder goes on.
+        InputError: the arguments, the images or the donor are wrong; nothing was started.
+        RunFailed: the run started and could not be finished.
+        KeyboardInterrupt: the run was stopped, with a checkpoint; the same call with its folder resumes it.
     """
     words = words_of(overrides, settings, folder)
     places: list[Path] = []
@@ -141,7 +141,7 @@ def train(*overrides: str, folder: Path | str | None = None, quiet: bool = False
 
 
 def plan(*overrides: str, **settings: Any) -> Preview:
-    """What `train` with the same arguments would do. Nothing is written.
+    """The plan of `train` with the same arguments. Nothing is written.
 
     >>> small = ["backbone=timm", "backbone.name=test_resnet", "donor=none", "freeze=none"]
     >>> seen = plan(*small, "data=folder", data={"root": pictures})
@@ -149,7 +149,7 @@ def plan(*overrides: str, **settings: Any) -> Preview:
     (['red', 'teal'], 0)
 
     Raises:
-        InputError: something is wrong with the words, the images or the donor.
+        InputError: the arguments, the images or the donor are wrong.
     """
     config = _config(words_of([*overrides, f"{MODE}=plan"], settings, None))
     inputs = shared_inputs()
