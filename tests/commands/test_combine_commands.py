@@ -215,7 +215,9 @@ def plainly(judge: Judge, network: torch.nn.Module, part: str):
     truth = torch.tensor([sample.label for sample in judge.table.part(part)])
     loss = float(torch.nn.functional.cross_entropy(outputs, truth))
     probabilities = outputs.softmax(1).double().numpy()
-    return PartAnswers(answers_NK=probabilities, truth=truth.numpy(), loss=loss, task=TaskKind.single_label)
+    return PartAnswers(
+        answers_NK=probabilities, truth=truth.numpy(), loss=loss, logits=outputs, task=TaskKind.single_label
+    )
 
 
 @pytest.mark.parametrize(("given", "taken"), [("auto", 32), (1, 2), (8, 8)])

@@ -152,7 +152,12 @@ def test_worse_is_worse_beyond_the_noise(change: Change, expected: bool) -> None
 
 
 def outputs(answers: list[list[float]], label: list[Any]) -> Outputs:
-    return Outputs(index=torch.arange(len(label)), label=torch.tensor(label), answers=torch.tensor(answers))
+    return Outputs(
+        index=torch.arange(len(label)),
+        label=torch.tensor(label),
+        answers=torch.tensor(answers),
+        logits=torch.tensor(answers).log(),
+    )
 
 
 def test_the_change_is_counted_image_by_image() -> None:

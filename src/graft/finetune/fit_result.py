@@ -10,6 +10,7 @@ from graft.finetune.metrics import Outputs
 from graft.finetune.module import FineTuning
 from graft.finetune.route import EVALUATION, WHOLE
 from graft.finetune.unfreeze import Phase
+from graft.results.calibration import Calibration
 
 BEFORE = 0
 """The epoch before the first one: the initial solved head."""
@@ -65,6 +66,9 @@ class FitResult:
     head: dict[str, Any] | None = None
     """For a solved head: its penalty, and the path of penalties with their losses. For an initial solved head: its
     metrics, and whether it was restored."""
+
+    calibration: Calibration | None = None
+    """Of the answers, once they are calibrated; None for numbers."""
 
     @property
     def figures(self) -> dict[str, float]:

@@ -32,6 +32,8 @@ class Outputs:
     """[N] classes, or [N, K] labels or numbers."""
     answers: Tensor
     """[N, K], float32: probabilities, or numbers in their original units."""
+    logits: Tensor
+    """[N, K], float32: what the network computes, before it is made into answers."""
 
 
 class Sums:
@@ -66,7 +68,7 @@ class Evaluation(nn.Module):
         self.counts = task.confusion()
         self.loss = Sums()
         self.unsound = torch.zeros((), dtype=torch.float64)  # images of which some answer is not finite
-        self.batches: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.batches: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         self._uncounted: list[tuple[Tensor, Tensor]] = []
         self.keeps_outputs = False
 
@@ -87,7 +89,7 @@ class Evaluation(nn.Module):
         if len(self._uncounted) == TOGETHER:
             self._count()
         if self.keeps_outputs:
-            self.batches.append((index, label, answers_BK))
+            self.batches.append((index, label, answers_BK, outputs_BK.float()))
 
     def _count(self) -> None:
         """Processes several batches at once, because calling torchmetrics takes longer than counting."""
@@ -123,14 +125,14 @@ class Evaluation(nn.Module):
 
     def outputs(self) -> Outputs:
         """The predictions of all processes together, each image once, in the order of their indices."""
-        index, label, answers = (torch.cat(parts).cpu() for parts in zip(*self.batches, strict=True))
+        index, label, answers, logits = (torch.cat(parts).cpu() for parts in zip(*self.batches, strict=True))
         if distributed.is_available() and distributed.is_initialized():
             shares: list[Any] = [None] * distributed.get_world_size()
-            distributed.all_gather_object(shares, (index, label, answers))
-            index, label, answers = (torch.cat(parts) for parts in zip(*shares, strict=True))
+            distributed.all_gather_object(shares, (index, label, answers, logits))
+            index, label, answers, logits = (torch.cat(parts) for parts in zip(*shares, strict=True))
         place = {image: position for position, image in enumerate(index.tolist())}
         order = torch.tensor([place[image] for image in sorted(place)])
-        return Outputs(index=index[order], label=label[order], answers=answers[order])
+        return Outputs(index=index[order], label=label[order], answers=answers[order], logits=logits[order])
 
 
 Batch = dict[str, Tensor]

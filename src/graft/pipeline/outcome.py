@@ -27,6 +27,7 @@ from graft.models.network import Network
 from graft.page.words import measured
 from graft.plan.plan import Plan
 from graft.report import write_report
+from graft.results.calibration import Calibration
 from graft.results.drift import drift, write_drift
 from graft.results.export import export
 from graft.results.intervals import Intervals, interval_record
@@ -84,6 +85,7 @@ def write_results(
         data=plan.data_record(),
         metrics=result.metrics,
         left_out=_left_out(plan, result),
+        calibration=None if result.calibration is None else result.calibration.record(),
         intervals=intervals,
         command=shlex.join([*program(), *overrides]),
     )
@@ -129,6 +131,7 @@ def write_metrics(
         "steps_skipped": result.steps_skipped,
         "left_out": _left_out(plan, result),
         "intervals": intervals,
+        "calibration": None if result.calibration is None else result.calibration.record(),
         **({"confusion": result.confusion} if result.confusion else {}),
         "head": result.head or {"solver": "sgd"},
         "profile": {name: round(share, 4) for name, share in result.profile.items()},
@@ -177,6 +180,8 @@ def summary(metrics: dict[str, Any], task: TaskKind, folder: Path) -> str:
         if f"{part}/{figure.name}" in metrics
     )
     gaps = "".join(f"\n{line}" for line in in_words(metrics["left_out"], task))
+    calibration = metrics.get("calibration")
+    trust = f"\n{Calibration(**calibration).in_words(part)}" if calibration else ""
     frozen = {True: "frozen tensors verified", False: "FROZEN TENSORS MOVED", None: "nothing was frozen"}
     how = (
         _head_in_words(metrics["head"], metrics["train/seconds"])
@@ -186,7 +191,7 @@ def summary(metrics: dict[str, Any], task: TaskKind, folder: Path) -> str:
         else f"best epoch {metrics['best_epoch']} of {metrics['epochs']}, {metrics['train/seconds']:.1f} s of training"
     )
     return (
-        f"\n{part}: {figures}{gaps}\n{how};"
+        f"\n{part}: {figures}{gaps}{trust}\n{how};"
         f" {frozen[metrics['frozen_verified']]}{_statistics(metrics['frozen_statistics_moved'])}\nrun: {folder}"
     )
 

@@ -20,6 +20,7 @@ from graft.finetune.methods.lora import add_lora, merge
 from graft.finetune.module import FineTuning
 from graft.finetune.pruning import Pruned, Watcher
 from graft.models.network import Network, with_values
+from graft.pipeline.calibration import calibrate
 from graft.pipeline.features import Features, compute_features, example_of
 from graft.pipeline.head_start import never_below, solve_start
 from graft.pipeline.inputs import Inputs
@@ -161,6 +162,7 @@ def _write(
 ) -> float:
     """Writes the results of the run, and returns the monitored metric."""
     with clock("export"):
+        result = calibrate(plan, result)
         intervals = write_results(plan, network, result, injected, folder, overrides)
     metrics = write_metrics(plan, network, result, intervals, features.computed, clock, folder)
     write_page(folder)

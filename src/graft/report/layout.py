@@ -14,6 +14,7 @@ from graft.models.stage_head import head_in_words
 from graft.page.elements import Html, cell, document, element, join, section, table, tile
 from graft.page.words import count, duration, for_each_purpose, measured, percent, precision_name, span, stretches
 from graft.report import quality, quality_labels, quality_numbers
+from graft.report.confidence import confidence
 from graft.report.helped import controls
 from graft.report.learning import is_solved, learning, trains_early_stopped
 from graft.report.origin import data, origin, settings, time_spent
@@ -50,6 +51,7 @@ def lay_out(record: RunRecord) -> str:
         controls([record]),
         learning(record),
         _quality(record),
+        confidence(record),
         origin(record),
         data(record),
         time_spent(record),

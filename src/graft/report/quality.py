@@ -25,12 +25,7 @@ def quality(predictions: Predictions, classes: Sequence[str]) -> Html:
     return section(
         "Right and wrong",
         element("p", opening),
-        element(
-            "div",
-            element("div", _confusion(confusion_KK, classes), _per_class(confusion_KK, classes), class_="stacked"),
-            _reliability(predictions),
-            class_="pair",
-        ),
+        element("div", _confusion(confusion_KK, classes), _per_class(confusion_KK, classes), class_="pair"),
         gallery("Most confident mistakes", predictions, MISTAKES[predictions.task].worst(predictions), classes),
         gallery("Least certain images", predictions, uncertain(predictions), classes),
     )
@@ -103,15 +98,3 @@ def _per_class(confusion_KK: Ints, classes: Sequence[str]) -> Html:
     headers = ["class", "precision", "recall", "F1", "images", "predicted"]
     listed = table(headers, rows, caption="Per class", sortable=True)
     return element("div", listed, class_="card tall")
-
-
-def _reliability(predictions: Predictions) -> Html:
-    bins = reliability(predictions.answers_NK, predictions.truth)
-    gap = float(predictions.answers_NK.max(1).mean() - (predictions.answers_NK.argmax(1) == predictions.truth).mean())
-    leaning = "over-confident" if gap > 0 else "under-confident"
-    caption = (
-        f"Expected calibration error {bins.error:.3f}. On average {leaning} by {abs(100 * gap):.1f} points. "
-        "Dashed: confidence equals accuracy."
-    )
-    chart = figures.reliability_diagram(bins.edges, bins.accuracy, bins.count, f"Reliability diagram. {caption}")
-    return figure("Reliability", chart, caption)

@@ -92,6 +92,7 @@ def model_card(record: Mapping[str, Any]) -> str:
             "Metrics",
             _metrics(record.get("metrics", {}), record.get("intervals", {}), record.get("left_out", {}), task["kind"]),
         ),
+        _section("Calibration", _calibration(record.get("calibration"))),
         _section("Command", f"```bash\n{record['command']}\n```" if record.get("command") else ""),
         _section("Birth certificate", _birth(record.get("tensors", {}))),
         f"Written by {record['made_by']}.",
@@ -207,6 +208,23 @@ def _metrics(
     )
     shown = _table(("part", "metric", "value", "95 % interval", "by"), rows)
     return "\n\n".join([shown, *(f"{_text(line)}." for line in in_words(out, TaskKind(task))), note])
+
+
+def _calibration(calibration: Mapping[str, Any] | None) -> str:
+    if not calibration:
+        return ""
+    if calibration["reason"]:
+        return f"Probabilities are the softmax or sigmoid of plain logits, not calibrated: {calibration['reason']}."
+    rows = [
+        (part, *(f"{error[name]:.3f}" for name in ("before", "after", "chance")))
+        for part, error in calibration.get("ece", {}).items()
+    ]
+    text = (
+        f"`model.answers` divides the logits by {calibration['temperature']:.6g}, a temperature fitted on"
+        f" {calibration['images']:,} images of val. Whatever takes logits from an export has to do the same. The"
+        " expected calibration error, in 15 bins of equal width, beside that of exact probabilities of so many images:"
+    )
+    return f"{text}\n\n{_table(('part', 'before', 'after', 'by chance'), rows)}"
 
 
 def _birth(tensors: Mapping[str, Any]) -> str:

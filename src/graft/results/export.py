@@ -42,6 +42,7 @@ def export(
     metrics: Mapping[str, Any] | None = None,
     intervals: Mapping[str, Mapping[str, Any]] | None = None,
     left_out: Mapping[str, Sequence[str]] | None = None,
+    calibration: Mapping[str, Any] | None = None,
     command: str | None = None,
 ) -> None:
     """Writes the network's weights and record. A reader never finds a record beside weights that are not its own.
@@ -56,6 +57,7 @@ def export(
         data: the images of each class by part, as in plan.json.
         intervals: low and high of a metric, under the metric's name.
         left_out: the outputs that an averaged metric leaves out, under the metric's name.
+        calibration: `Calibration.record()`; its temperature divides the logits before they become probabilities.
     """
     weights = separate_tensors(network.module)
     record = {
@@ -74,6 +76,7 @@ def export(
         "metrics": dict(metrics or {}),
         "intervals": dict(intervals or {}),
         "left_out": dict(left_out or {}),
+        "calibration": None if calibration is None else dict(calibration),
         "command": command,
         "tensors": birth_certificate(weights, ledger or {}, frozen),
     }

@@ -61,7 +61,14 @@ class MultiLabel(Task):
 
     @override
     def answers(self, outputs_BK: Tensor) -> Tensor:
-        return outputs_BK.float().sigmoid()
+        return (outputs_BK.float() / self.temperature).sigmoid()
+
+    @override
+    def sharpness_slopes(self, outputs_NK: Tensor, label: Tensor, sharpness: float) -> tuple[float, float]:
+        logits_NK = outputs_NK.double()
+        probability_NK = (logits_NK * sharpness).sigmoid()
+        variance_NK = probability_NK * (1 - probability_NK) * logits_NK**2
+        return float(((probability_NK - label.double()) * logits_NK).mean()), float(variance_NK.mean())
 
     @override
     def judged(self, answers_NK: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:

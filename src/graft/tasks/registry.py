@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 
 from graft.config.choices import TaskKind
@@ -33,10 +34,20 @@ def task_of_record(record: Mapping[str, Any]) -> Task:
     """
     task = record.get("task") or {"kind": TaskKind.single_label.value}
     try:
-        return TASKS[TaskKind(task["kind"])].recorded([str(name) for name in record["classes"]], task)
+        recorded = TASKS[TaskKind(task["kind"])].recorded([str(name) for name in record["classes"]], task)
+        return recorded.with_temperature(_temperature(record))
     except (KeyError, TypeError, ValueError) as error:
         kinds = ", ".join(kind.value for kind in TaskKind)
         raise InputError(
             f"model.json: expected a task as graft writes it ({kinds}), received {task} "
             f"({type(error).__name__}: {error}); try exporting the model again"
         ) from error
+
+
+def _temperature(record: Mapping[str, Any]) -> float:
+    """That of a calibrated model; 1 for one that has none."""
+    calibration = record.get("calibration") or {"temperature": 1.0}
+    temperature = float(calibration["temperature"])
+    if not 0 < temperature < inf:
+        raise ValueError(f"a temperature of {temperature:g}, which no logits can be divided by")
+    return temperature

@@ -64,7 +64,15 @@ class SingleLabel(Task):
 
     @override
     def answers(self, outputs_BK: Tensor) -> Tensor:
-        return outputs_BK.float().softmax(1)
+        return (outputs_BK.float() / self.temperature).softmax(1)
+
+    @override
+    def sharpness_slopes(self, outputs_NK: Tensor, label: Tensor, sharpness: float) -> tuple[float, float]:
+        logits_NK = outputs_NK.double()
+        probability_NK = (logits_NK * sharpness).softmax(1)
+        mean_N = (probability_NK * logits_NK).sum(1)
+        variance_N = (probability_NK * (logits_NK - mean_N[:, None]) ** 2).sum(1)
+        return float((mean_N - logits_NK.gather(1, label[:, None])[:, 0]).mean()), float(variance_N.mean())
 
     @override
     def judged(self, answers_NK: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -29,9 +30,18 @@ class Task(nn.Module, ABC):
 
     kind: ClassVar[TaskKind]
 
+    temperature: float = 1.0
+    """Logits are divided by it before they become probabilities: 1, unless a run has fitted another."""
+
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
         self.names = tuple(names)
+
+    def with_temperature(self, temperature: float) -> Self:
+        """The same task with calibrated answers."""
+        calibrated = copy.copy(self)
+        calibrated.temperature = temperature
+        return calibrated
 
     @classmethod
     @abstractmethod
@@ -83,6 +93,13 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def metrics(self) -> dict[str, Metric]:
         """The figures of `config.figures` under their names, all of answers and labels."""
+
+    def sharpness_slopes(self, outputs_NK: Tensor, label: Tensor, sharpness: float) -> tuple[float, float] | None:
+        """First and second derivative of the mean negative log likelihood of the labels by the factor on the logits.
+
+        The likelihood is convex in that factor, 1/temperature. None where answers are not probabilities.
+        """
+        return None
 
     def confusion(self) -> Metric | None:
         """Counts of what was taken for what, where an image has one class."""

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from graft.config.choices import TaskKind
 from graft.config.faults import InputError
 from graft.config.figures import FIGURES, LOSS
 from graft.page.words import measured
+from graft.results.calibration import calibrate
 from graft.results.export import made_by, separate_tensors, write_folder
 from graft.results.intervals import interval_record
 from graft.results.left_out import LeftOut, in_words, left_out
 from graft.results.predictions import Predictions, write_predictions
 from graft.system.files import write_json
 from graft.weights.average import average
-from graft.weights.judge import Judge
+from graft.weights.judge import Judge, PartAnswers
 from graft.weights.members import Member
 from graft.weights.statistics import moved_norms, recompute
 
@@ -72,10 +76,10 @@ def write_combined(
     predictions: list[Predictions] = []
     compared = members[base]
     out: LeftOut = {}
-    parts = ["val", *(["test"] if test else [])]
+    given = {part: judge.predict(network, part) for part in ("val", *(["test"] if test else []))}
+    calibration, given = _calibrated(judge, given)
     output.mkdir(parents=True, exist_ok=True)
-    for part in parts:
-        answers = judge.predict(network, part)
+    for part, answers in given.items():
         own_figures, other = answers.figures(), judge.predict(compared.opened.module, part).figures()
         metrics.update({f"{part}/{name}": value for name, value in own_figures.items()})
         paths = tuple(sample.path for sample in judge.table.part(part))
@@ -95,14 +99,34 @@ def write_combined(
         "metrics": metrics,
         "intervals": intervals,
         "left_out": out,
+        "calibration": calibration,
         "command": command,
         "combined": record,
     }
     _write_model(output / "model", network, members, weights, base, combination)
-    write_json(output / "metrics.json", {**metrics, "left_out": out, "intervals": intervals})
+    write_json(
+        output / "metrics.json", {**metrics, "left_out": out, "intervals": intervals, "calibration": calibration}
+    )
     for line in in_words(out, members[base].opened.task.kind):
         say(line)
     say(f"written: {output}")
+
+
+def _calibrated(
+    judge: Judge, given: Mapping[str, PartAnswers]
+) -> tuple[dict[str, Any] | None, Mapping[str, PartAnswers]]:
+    """The record of the average's own temperature, as no member's is that of their average, and the answers by it."""
+    if judge.task.kind is TaskKind.regression:
+        return None, given
+    calibration = calibrate(
+        judge.task, {part: (answers.logits, torch.from_numpy(answers.truth)) for part, answers in given.items()}
+    )
+    task = judge.task.with_temperature(calibration.temperature)
+    calibrated = {
+        part: replace(answers, answers_NK=task.answers(answers.logits).double().numpy())
+        for part, answers in given.items()
+    }
+    return calibration.record(), calibrated
 
 
 def _write_model(

@@ -34,6 +34,8 @@ class PartAnswers:
     """[N] classes, or [N, K] labels or numbers."""
     loss: float
     """The task's, against the truth."""
+    logits: Tensor
+    """[N, K], before they became answers."""
     task: TaskKind
 
     def figures(self) -> dict[str, float]:
@@ -71,7 +73,7 @@ class Judge:
             self.table, data, AugmentConfig(name="none"), opened.preprocess.settings, seed=seed,
             fewest=min(2, len(self.table.train)),
         )  # fmt: skip
-        self.task = opened.task
+        self.task = opened.task.with_temperature(1.0)  # the temperature of one network is not that of another
         self.device, self.head, self.bn_images = device, head, bn_images
         self._entering: dict[str, list[Tensor]] = {}
         """Part to what enters the head, batch by batch."""
@@ -96,6 +98,7 @@ class Judge:
             answers_NK=self.task.answers(outputs).double().numpy(),
             truth=truth.numpy(),
             loss=float(self.task.loss(outputs, truth)),
+            logits=outputs,
             task=self.task.kind,
         )
 
