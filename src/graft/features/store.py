@@ -92,6 +92,7 @@ def entry_bytes(shape: tuple[int, ...], dtype: str, record: Mapping[str, Any]) -
 
 
 def entry_path(folder: Path, key: str) -> Path:
+    """Path of the entry with this key."""
     return folder / f"{key}{SUFFIX}"
 
 
@@ -125,7 +126,8 @@ class Writer:
             raise
 
     def append(self, rows: torch.Tensor) -> None:
-        """Writes the next rows, [n, *shape[1:]], in the entry's own dtype."""
+        """Writes the next rows, [n, *shape[1:]], in the entry's own dtype. Raises RunFailed if they cannot be
+        written."""
         expected, dtype = self.header.shape[1:], DTYPES[self.header.dtype]
         assert tuple(rows.shape[1:]) == expected, f"rows of {tuple(rows.shape[1:])} for an entry of {expected}"
         assert rows.dtype == dtype, f"rows of {rows.dtype} for an entry of {dtype}"
@@ -144,7 +146,11 @@ class Writer:
             data = data[room:]
 
     def seal(self) -> None:
-        """Writes the checksums into the header, flushes to disk, and renames the file to its final name."""
+        """Writes the checksums into the header, flushes to disk, and renames the file to its final name.
+
+        Raises:
+            RunFailed: the file cannot be written.
+        """
         assert self._length == self.header.data_bytes, "an entry is sealed when every row is there"
         if self._length % _BLOCK:
             self._close_block()

@@ -70,6 +70,7 @@ class EpochRows(Callback):
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as CSV text, with a header."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
@@ -306,6 +307,7 @@ class Agreement:
         self._group = cast("distributed.ProcessGroup", distributed.new_group(backend="gloo")) if several else None
 
     def highest(self, number: int) -> int:
+        """The largest of the numbers that the processes pass."""
         if self._group is None:
             return number
         shared = torch.tensor(number)

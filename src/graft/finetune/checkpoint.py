@@ -139,7 +139,11 @@ def write_failure(path: Path, error: Exception) -> RunFailed:
 
 
 def give_name(source: Path, name: str) -> None:
-    """Gives a file that is never written again another name in the same folder: a hard link if the disk supports it."""
+    """Gives a file that is never written again another name in the same folder: a hard link if the disk supports it.
+
+    Raises:
+        RunFailed: the disk is full or read-only.
+    """
     target = source.with_name(name)
     try:
         with atomic_path(target) as temporary:

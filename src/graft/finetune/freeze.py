@@ -73,6 +73,7 @@ def _is_list_of_names(value: Any) -> bool:
 
 
 def nothing_frozen(stages: Stages, tensor_names: Iterable[str]) -> Frozen:
+    """The freeze state in which everything trains."""
     return parse_freeze("none", stages, tensor_names)
 
 

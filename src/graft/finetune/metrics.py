@@ -73,6 +73,7 @@ class Evaluation(nn.Module):
         self.keeps_outputs = False
 
     def reset(self, device: torch.device | str) -> None:
+        """Clears all sums and moves them to the device."""
         self.loss = Sums(device)
         self.unsound = torch.zeros((), dtype=torch.float64, device=device)
         self.batches.clear()
@@ -81,6 +82,14 @@ class Evaluation(nn.Module):
             metric.reset()
 
     def update(self, loss: Tensor, outputs_BK: Tensor, label: Tensor, index: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            loss: mean loss of the batch.
+            outputs_BK: the network's outputs.
+            label: the truth, [B] classes or [B, K] labels or numbers.
+            index: [B], the index of each image in its part.
+        """
         task = self._task[0]
         answers_BK = task.answers(outputs_BK)
         self.loss.add(loss, task.scored(outputs_BK, label), len(label))

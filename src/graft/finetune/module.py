@@ -181,6 +181,7 @@ class FineTuning(Evaluating):
                 self._sums_before = self.sums.values.clone()
 
     def enter_phase(self, step: int) -> None:
+        """Enters the phase of this step: applies its freeze state to the network, and updates the route."""
         phase = self.watch.phase_at(step)
         if self.watch.enter(phase):
             apply_freeze(self.network, phase.frozen, self.plan.freeze_bn, heads=self.plan.stages.heads)

@@ -102,6 +102,7 @@ def _state_after_a_step(shapes: Mapping[torch.Size, int], config: OptimizerConfi
 
 
 def optimizer_names() -> list[str]:
+    """Names of all available optimizers."""
     return sorted({*OWN, *(str(name) for name in TIMM.list_optimizers())})
 
 

@@ -144,5 +144,6 @@ class _Sweep(Callback):
 
 @contextmanager
 def same_random_numbers() -> Generator[None]:
+    """Restores torch's random state on all devices at the end of the context."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         yield

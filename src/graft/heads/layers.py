@@ -1,6 +1,6 @@
-"""Layers with hidden units on kept features: minibatches in memory, over a path of weight decays, each stopped early.
+"""Heads with hidden layers on cached features: minibatches in memory, a path of weight decays, early stopping.
 
-No Trainer and no checkpoints: it takes a moment, and the same seed gives the same bits.
+There is no Trainer and there are no checkpoints, because training is quick and the same seed gives the same bits.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ MakeOptimizer = Callable[[nn.Module, float], Optimizer]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stopping:
-    """How layers are trained, and until when.
+    """How layers are trained, and when training ends.
 
     Attributes:
         decays: weight decays, each of which trains the layers from the same initial values.
-        patience: epochs without a lower validation loss after which a training ends; the best epoch's weights count.
+        patience: epochs without a lower validation loss after which a training ends; the best epoch's weights are used.
     """
 
     decays: Sequence[float]
@@ -51,7 +51,7 @@ class LayersChoice(Choice):
 
     @property
     def epoch(self) -> int:
-        """Whose weights they are, counted from 1."""
+        """The epoch of the weights, counted from 1."""
         epoch = self.path[self.chosen].epoch
         assert epoch is not None, "each point of this path has its best epoch"
         return epoch
@@ -65,15 +65,17 @@ def train_layers(
     make_optimizer: MakeOptimizer,
     stopping: Stopping,
 ) -> LayersChoice:
-    """Trains until the validation loss has stopped falling, with each weight decay, and takes the decay and the epoch
-    with the lowest one. Where validation images are few, folds of the training images choose, and all training images
-    then train for as many epochs.
+    """Trains with each weight decay until the validation loss no longer falls, and uses the best weight decay and
+    epoch.
+
+    If there are few validation images, cross-validation on the training images chooses them. The layers are then
+    trained on all training images for the same number of epochs.
 
     Args:
-        layers: with their initial values; they stay as they are.
+        layers: layers with their initial values; they are not changed.
 
     Raises:
-        ValueError: a loss that is not finite.
+        ValueError: a loss is not finite.
     """
     folds = 0 if val.images >= FEW else min(FOLDS, train.groups)
     pairs = folds_of(train, folds) if folds > 1 else [(train, val)]
@@ -125,7 +127,8 @@ def _until_stopped(
     decay: float,
     stopping: Stopping,
 ) -> Tried:
-    """Trains on the first of each pair, an epoch of all pairs at a time, and watches the loss of the second ones."""
+    """Trains on the first part of each pair, one epoch of all pairs at a time, and monitors the loss on the second
+    parts."""
     copies = [copy.deepcopy(layers) for _ in pairs]
     trainings = [
         _epochs(each, inside, criterion, make_optimizer(each, decay), stopping)
@@ -154,9 +157,8 @@ def _until_stopped(
 def _epochs(
     layers: nn.Module, examples: Examples, criterion: Criterion, optimizer: Optimizer, stopping: Stopping
 ) -> Generator[tuple[float, int]]:
-    """Trains an epoch each time it is asked: its mean loss, and its steps. Order and dropout follow from seed and epoch
-    alone.
-    """
+    """Trains one epoch per iteration, and yields its mean loss and number of steps. Order and dropout depend only on
+    the seed and the epoch."""
     rows_ND, count = examples.features_ND[:].float(), len(examples)
     batches = math.ceil(count / stopping.batch_size)
     epoch = 0

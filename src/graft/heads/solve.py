@@ -100,6 +100,7 @@ class Scaling:
 
     @classmethod
     def of(cls, features_ND: Features) -> Scaling:
+        """The scaling of these features, computed block by block in float64."""
         count, width = features_ND.shape
         total_D = torch.zeros(width, dtype=torch.float64)
         square_D = torch.zeros(width, dtype=torch.float64)

@@ -70,7 +70,11 @@ def open_model(path: Path | str, *, import_code: bool = False) -> OpenedModel:
 
 
 def model_folder(path: Path | str) -> Path:
-    """The folder with model.json: the path itself, its subfolder `model`, or the folder of the given file."""
+    """The folder with model.json: the path itself, its subfolder `model`, or the folder of the given file.
+
+    Raises:
+        InputError: there is none.
+    """
     path = Path(path)
     for folder in (path, path / "model", path.parent if path.is_file() else path):
         if (folder / RECORD).is_file():

@@ -42,6 +42,7 @@ def image_paths(sources: Iterable[str], *, column: str = "path", stdin: TextIO |
 
 
 def is_image(path: Path) -> bool:
+    """Whether the file name has the extension of an image."""
     return path.suffix.lower() in suffixes() and path.is_file()
 
 

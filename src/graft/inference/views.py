@@ -18,6 +18,7 @@ Views = Callable[[str], torch.Tensor]
 
 
 def plain(opened: OpenedModel) -> Views:
+    """Only the image as the model takes it."""
     return lambda name: opened.preprocess(name)[None]
 
 

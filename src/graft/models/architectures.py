@@ -88,6 +88,7 @@ def recognise(shapes: Shapes) -> list[Likeness]:
 
 @cache
 def table() -> tuple[Architecture, ...]:
+    """All rows of architectures.csv."""
     lines = files("graft.models").joinpath(TABLE).read_text(encoding="utf-8").splitlines()
     return tuple(_parsed(row) for row in csv.DictReader(line for line in lines if not line.startswith("#")))
 

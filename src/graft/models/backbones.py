@@ -101,7 +101,11 @@ def timm_cfg(name: str, weights: str | None = None) -> Any:
 
 
 def size_kwargs(library: Library, name: str, image_size: int) -> dict[str, Any]:
-    """Constructor arguments for the image size, for models whose tensors depend on it; otherwise empty."""
+    """Constructor arguments for the image size, for models whose tensors depend on it; otherwise empty.
+
+    Raises:
+        InputError: the constructor refuses the image size.
+    """
     if library is Library.torchvision:
         for prefix, key in TORCHVISION_SIZE.items():
             if name.startswith(prefix):

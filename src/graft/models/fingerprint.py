@@ -27,6 +27,7 @@ def digests(module: nn.Module, names: Iterable[str]) -> dict[str, str]:
 
 
 def combined(digest_by_name: Mapping[str, str]) -> str:
+    """One SHA-256 over names and digests, independent of their order."""
     lines = "".join(f"{name} {digest}\n" for name, digest in sorted(digest_by_name.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 

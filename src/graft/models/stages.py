@@ -49,7 +49,8 @@ class Stages:
         return self.heads[0]
 
     def index(self, name: str) -> int:
-        """Position of a stage, input first; the head comes after the trunk."""
+        """Position of a stage, input first; the head comes after the trunk. Raises InputError if there is no such
+        stage."""
         if name == HEAD:
             return len(self.trunk)
         if name not in self.names:
@@ -89,7 +90,7 @@ class Stages:
 
 
 def declared_stages(declared: Mapping[str, Sequence[str]], heads: Sequence[str]) -> Stages:
-    """The stages declared in a backbone's YAML."""
+    """The stages declared in a backbone's YAML. Raises InputError if one is called "head"."""
     if HEAD in declared:
         raise InputError(
             f"backbone.stages: expected stages of the trunk, received one called {HEAD!r}; try another name"
@@ -135,6 +136,7 @@ COUNTER = "num_batches_tracked"
 
 
 def is_counter(name: str) -> bool:
+    """Whether the name is that of a batch counter."""
     return name.rpartition(".")[2] == COUNTER
 
 

@@ -167,5 +167,6 @@ def compare(task: Task, before: Outputs, after: Outputs) -> Change:
 
 
 def in_words(plan: Plan, metrics: Mapping[str, float]) -> str:
+    """The main validation metric and the validation loss as text."""
     figure = headline(plan.task.kind)
     return f"val {figure.title} {metrics[f'val/{figure.name}']:.4f}, loss {metrics['val/loss']:.4f}"

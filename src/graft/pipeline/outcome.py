@@ -166,6 +166,7 @@ def write_pruned(pruned: Pruned, checkpoint: CheckpointConfig, clock: Clock, fol
 
 
 def write_page(folder: Path) -> None:
+    """Writes report.html. A failure is printed and does not end the run."""
     try:
         write_report(folder)
     except (InputError, OSError) as error:
@@ -173,6 +174,7 @@ def write_page(folder: Path) -> None:
 
 
 def summary(metrics: dict[str, Any], task: TaskKind, folder: Path) -> str:
+    """The final lines that a run prints."""
     part = "test" if f"test/{LOSS.name}" in metrics else "val"
     figures = ", ".join(
         f"{figure.title} {measured(metrics[f'{part}/{figure.name}'], 4)}"

@@ -51,6 +51,7 @@ def fine_tune(
     watcher: Watcher | None,
     resumption: Resumption,
 ) -> FitResult:
+    """Trains, on cached features in the phases that have them. Arguments, result and errors are those of `fit`."""
     config = plan.config
     data.serve(tuning.kept_at)
     return fit(
@@ -62,6 +63,12 @@ def fine_tune(
 def tuning_of(
     plan: Plan, network: Network, behind: Mapping[str, torch.nn.Module], teacher: torch.nn.Module | None
 ) -> FineTuning:
+    """The FineTuning of a plan.
+
+    Args:
+        behind: the parts of the network after cached features, by the last stage of their prefix.
+        teacher: the donor's own network, for method.distill.
+    """
     config, module, stages = plan.config, network.module, network.stages
     return FineTuning(
         module, plan.training, plan.task, loss=config.loss,

@@ -32,6 +32,9 @@ def check_not_random(ledger: Ledger, never_trained: frozenset[str]) -> None:
     """Refuses random weights that stay frozen forever, which would otherwise train without any complaint (law 2).
 
     Integers (batch counters, index tables) are not initialised at random and are no reason to refuse.
+
+    Raises:
+        InputError: there are such weights.
     """
     random = [
         entry.target

@@ -33,6 +33,7 @@ def count(number: float) -> str:
 
 
 def size(number: float) -> str:
+    """A number of bytes: 1280 as 1.28kB."""
     return f"{count(number)}B"
 
 

@@ -107,6 +107,8 @@ def activation_numbers(module: nn.Module, image_CHW: tuple[int, int, int], train
 
 
 def activations_of(network: Network, channels: int, trained: frozenset[str]) -> int:
+    """`activation_numbers` of the network for images with this many channels, remembered for networks of the same
+    structure."""
     image_CHW = (channels, network.preprocess.image_size, network.preprocess.image_size)
     return once_for(
         network,

@@ -43,7 +43,11 @@ def lora_of(method: MethodConfig, network: Network, *, channels: int) -> tuple[s
 
 
 def anchors_of(method: MethodConfig, network: Network, ledger: Ledger, never_trained: frozenset[str]) -> frozenset[str]:
-    """The weights that method.l2_sp pulls back: trained weights with the donor's values."""
+    """The weights that method.l2_sp pulls back: trained weights with the donor's values.
+
+    Raises:
+        InputError: there are none.
+    """
     if not method.l2_sp:
         return frozenset()
     anchors = anchored(network.module, network.stages, ledger.filled) - never_trained

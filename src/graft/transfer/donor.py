@@ -143,6 +143,7 @@ def donor_of_module(module: nn.Module, *, source: str | None = None) -> Donor:
 
 
 def info_of_tensor(value: Tensor) -> TensorInfo:
+    """The metadata of a tensor that is in memory."""
     return TensorInfo(shape=tuple(value.shape), dtype=dtype_name(value.dtype))
 
 
@@ -153,7 +154,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def check_dense(name: str, value: Tensor, whose: str) -> None:
-    """Refuses tensors that are not stored densely."""
+    """Raises TransferError for a tensor that is not stored densely."""
     if value.is_nested or value.layout is not torch.strided:
         layout = "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
         remedy = "to_padded_tensor(0)" if value.is_nested else "to_dense()"
@@ -163,7 +164,7 @@ def check_dense(name: str, value: Tensor, whose: str) -> None:
 
 
 def check_has_values(name: str, value: Tensor, whose: str) -> None:
-    """Refuses lazy and meta tensors, which have names but no values."""
+    """Raises TransferError for a lazy or meta tensor, which has a name but no values."""
     if is_lazy(value):
         raise TransferError(
             f"{whose}: {name!r} belongs to a lazy module that has not seen an input yet; "
@@ -185,6 +186,7 @@ def is_finite(value: Tensor) -> bool:
 
 
 def are_finite(values: Iterable[Tensor]) -> bool:
+    """Whether no value of any of the tensors is NaN or infinite."""
     return all(map(is_finite, values))
 
 

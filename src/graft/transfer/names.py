@@ -38,6 +38,7 @@ class Stripped:
 
     @property
     def remark(self) -> str:
+        """The removed prefixes, and from how many names."""
         carried = sum(full != rest for full, rest in self.names.items())
         extent = "all" if carried == len(self.names) else f"{carried} of {len(self.names)}"
         return f"{self.taken_off} from {extent}"

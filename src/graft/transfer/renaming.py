@@ -76,6 +76,7 @@ def rename_rules(
 
 
 def renamed(name: str, rules: Sequence[Rule]) -> str:
+    """The name after applying all rules in order."""
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name

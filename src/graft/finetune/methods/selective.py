@@ -46,6 +46,7 @@ def biases_and_norms(module: nn.Module) -> frozenset[str]:
 
 
 def trunk_parameters(module: nn.Module, stages: Stages) -> frozenset[str]:
+    """Names of all parameters of the trunk."""
     names = (name for name, _ in module.named_parameters(remove_duplicate=False))
     return frozenset(name for name in names if stages.stage_of(name) != HEAD)
 

@@ -211,4 +211,5 @@ def fit(adapters: tuple[Adapter, ...], donor: Shape, site: Site, *further: Shape
 
 
 def replaced(shape: Shape, axis: int, size: int) -> Shape:
+    """The shape with another size along one axis."""
     return (*shape[:axis], size, *shape[axis + 1 :])

@@ -55,9 +55,12 @@ def entries(path: Path, what: str) -> list[zipfile.ZipInfo]:
 
 
 def check_stored(path: Path, infos: Sequence[zipfile.ZipInfo], what: str) -> None:
-    """Rejects compressed entries and those with a wrong checksum, and therefore damage inside tensors.
+    """Checks that entries are uncompressed and have the right checksums, and so finds damage inside tensors.
 
     Writers without checksums write zero; such entries are not checked.
+
+    Raises:
+        InputError: an entry is compressed or damaged.
     """
     compressed = [entry.filename for entry in infos if entry.compress_type != zipfile.ZIP_STORED]
     if compressed:

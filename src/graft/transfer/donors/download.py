@@ -78,6 +78,7 @@ def ask(url: str, seconds: float = PATIENCE) -> None:
 
 
 def host(url: str) -> str:
+    """The host of a URL, for messages."""
     return urlsplit(url).netloc or url
 
 

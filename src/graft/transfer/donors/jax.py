@@ -87,6 +87,7 @@ class _Source:
 
 
 def is_jax(names: Sequence[str]) -> bool:
+    """Whether these are the names of JAX's vision transformers or BiT ResNets."""
     bare = {_PREFIX.sub("", name) for name in names}
     transformer = "embedding/kernel" in bare and any(name.startswith("Transformer/") for name in bare)
     return transformer or "root_block/standardized_conv2d/kernel" in bare

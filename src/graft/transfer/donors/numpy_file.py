@@ -25,6 +25,9 @@ def open_npz(path: Path) -> Donor:
     """Opens an archive of arrays. Types that torch does not have (text, dates) are skipped, with a remark.
 
     Names of JAX's vision transformers and BiT ResNets are mapped to timm's.
+
+    Raises:
+        InputError: the archive is damaged, or contains pickled Python objects.
     """
     zip_infos = archive.entries(path, WHAT)
     infos: dict[str, TensorInfo] = {}

@@ -109,6 +109,11 @@ def _storage(storage: object, storages: Bytes | None) -> tuple[Tensor, torch.dty
 
 
 def storage_dtype(kind: Name) -> torch.dtype:
+    """The dtype of a torch storage class.
+
+    Raises:
+        NotRebuilt: the class is not supported.
+    """
     name = kind.rpartition(" ")[2]
     if name not in _STORAGES:
         raise NotRebuilt(kind.dotted)
@@ -191,6 +196,9 @@ def read_legacy(file: io.BufferedReader | io.BytesIO, mapped: Tensor | None = No
 
     Args:
         mapped: uint8 [n], the whole file; None: `file` is in memory.
+
+    Raises:
+        ValueError, TypeError, …: it is damaged (`refusal.DAMAGE`).
     """
     first = read_pickle(file)
     if first.root != _MAGIC:

@@ -41,6 +41,11 @@ _DTYPES = {
 
 
 def open_safetensors(path: Path) -> Donor:
+    """Opens a .safetensors file. Its tensors are views of the mapped file.
+
+    Raises:
+        InputError: the file is damaged.
+    """
     header = read_header(path)
     metadata = header.pop("__metadata__", {})
     infos = _infos(path, header)

@@ -36,6 +36,7 @@ COPY_AGAIN = "copy or download the file again, or set donor.path to another"
 
 
 def refused(path: Path | str, *, expected: str, received: str, remedy: str = COPY_AGAIN) -> InputError:
+    """The error for a donor that cannot be used."""
     return InputError(f"donor {path}: expected {expected}, received {received}; try: {remedy}")
 
 

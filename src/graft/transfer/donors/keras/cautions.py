@@ -38,6 +38,7 @@ class Finding:
     needs: dict[Habit, set[str]]
 
     def doubt(self) -> Doubt:
+        """The finding as a doubt of the donor."""
         more = f" and {len(self.layers) - 3} more" if len(self.layers) > 3 else ""
         where = f"{', '.join(self.layers[:3])}{more}: " if self.layers else ""
         needs = {habit: frozenset(answers) for habit, answers in self.needs.items()}
@@ -70,6 +71,7 @@ _NEEDS = {
 
 
 def remedy_of(caution: Caution) -> str:
+    """The remedy for a hidden difference, for error messages."""
     return f"{_REMEDIES[caution]} (donor.keras.accept=[{caution.value}])"
 
 

@@ -51,6 +51,7 @@ class Family:
     """How it differs from torch's layers with the same weights."""
 
     def includes(self, kernels: Mapping[str, Shape]) -> bool:
+        """Whether a file with these first variables belongs to the family."""
         own = {name.rpartition(".")[2]: shape for name, shape in kernels.items()}
         if self.without and any(re.fullmatch(self.without, name) for name in own):
             return False

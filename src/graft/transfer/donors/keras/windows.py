@@ -14,7 +14,11 @@ from graft.config.faults import InputError
 
 
 def each_axis(value: object, rank: int) -> list[int]:
-    """One number per axis. Any other count is refused, because it cannot be interpreted."""
+    """One number per axis.
+
+    Raises:
+        InputError: there is another count of numbers, which cannot be interpreted.
+    """
     sides = value if isinstance(value, list) else [value] * rank
     if len(sides) != rank:
         raise InputError(
