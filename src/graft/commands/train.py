@@ -18,10 +18,11 @@ from hydra.types import RunMode
 
 from graft.config.command_line import check_command_line
 from graft.config.compose import Composed, parse, register
+from graft.config.data_kind import with_data_kind
 from graft.config.examples import command_to_go_on
 from graft.config.faults import FORESEEN, InputError, reason_of, wants_traceback
 from graft.config.help import help_text
-from graft.config.presets import conf_folder
+from graft.config.own_configs import conf_folder
 from graft.config.program import program
 from graft.sweep.job import STAYS, check_sweep, trial_of_this_job
 from graft.system.processes import is_first
@@ -83,6 +84,7 @@ def main() -> None:
         say_help()
         return
     register()
+    sys.argv[1:] = with_data_kind(sys.argv[1:])
     if faults := check_command_line(sys.argv[1:], conf_folder()):
         print(*faults, sep="\n", file=sys.stderr)
         raise SystemExit(2)

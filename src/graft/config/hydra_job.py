@@ -16,9 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from graft.config.command_line import check_command_line
 from graft.config.compose import register
+from graft.config.data_kind import with_data_kind
 from graft.config.faults import ConfigError
 from graft.config.hydra_callbacks import callbacks_of
-from graft.config.presets import conf_folder
+from graft.config.own_configs import conf_folder
 
 
 def packed(config: DictConfig) -> str:
@@ -47,7 +48,7 @@ def run_words(words: Sequence[str], action: Callable[[DictConfig, Path, list[str
     Raises:
         ConfigError: every mistake in the words.
     """
-    conf = conf_folder()
+    conf, words = conf_folder(), with_data_kind(words)
     register()
     if faults := check_command_line(words, conf):
         raise ConfigError(faults)

@@ -1,4 +1,4 @@
-"""A user's own configs: conf/ of the current folder, and what `--config-dir` names while a command line is checked."""
+"""Where configs are: graft's own conf/, that of the current folder, and for a check what `--config-dir` names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,24 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
+from graft.config.faults import InputError
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_PLACES = (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf")
+"""Where graft's own conf/ stands: in an installed package, or in the repository."""
 _NAMED: ContextVar[tuple[Path, ...]] = ContextVar("config_dir", default=())
+
+
+def conf_folder() -> Path:
+    """graft's own conf/.
+
+    Raises:
+        InputError: the installation is without it.
+    """
+    for folder in _PLACES:
+        if (folder / "config.yaml").is_file():
+            return folder
+    raise InputError(f"expected conf/config.yaml in {_PACKAGE}, received none; try installing graft again")
 
 
 def own_folders() -> tuple[Path, ...]:

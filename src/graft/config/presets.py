@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -12,12 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from graft.config.command_line import check_command_line
 from graft.config.compose import parse, register
-from graft.config.faults import ConfigError, InputError
+from graft.config.data_kind import with_data_kind
+from graft.config.faults import ConfigError
+from graft.config.own_configs import conf_folder
 from graft.config.schema import Config
-
-_PACKAGE = Path(__file__).resolve().parents[1]
-_PLACES = (_PACKAGE / "conf", _PACKAGE.parents[1] / "conf")
-"""Where graft's own conf/ stands: in an installed package, or in the repository."""
 
 
 def keras_rules(library: str, name: str) -> dict[str, Any]:
@@ -28,18 +25,6 @@ def keras_rules(library: str, name: str) -> dict[str, Any]:
             rules = OmegaConf.to_container(preset.get("keras") or OmegaConf.create(), resolve=True)
             return {str(key): value for key, value in rules.items()} if isinstance(rules, dict) else {}
     return {}
-
-
-def conf_folder() -> Path:
-    """graft's own conf/.
-
-    Raises:
-        InputError: the installation is without it.
-    """
-    for folder in _PLACES:
-        if (folder / "config.yaml").is_file():
-            return folder
-    raise InputError(f"expected conf/config.yaml in {_PACKAGE}, received none; try installing graft again")
 
 
 def packaged_backbones() -> list[str]:
@@ -58,7 +43,7 @@ def composed(words: Sequence[str]) -> Config:
     Raises:
         ConfigError: every mistake in them.
     """
-    conf = conf_folder()
+    conf, words = conf_folder(), with_data_kind(words)
     register()
     if faults := check_command_line(words, conf):
         raise ConfigError(faults)
