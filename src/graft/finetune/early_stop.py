@@ -1,4 +1,4 @@
-"""Early stopping: a function of the epochs' figures, which checkpoints carry, so that a resumed run stops alike."""
+"""Early stopping, as a function of the metrics of all epochs. Checkpoints store these, so a resumed run stops alike."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from graft.finetune.module import FineTuning
 
 
 def has_stalled(history: Sequence[Mapping[str, Any]], checkpoint: CheckpointConfig, patience: int) -> bool:
-    """Whether the monitored figure's best epoch is so many epochs ago; NaN and infinity are no improvement."""
+    """Whether the monitored metric was best `patience` or more epochs ago. NaN and infinity do not count."""
     ranked = ranking([row[checkpoint.monitor] for row in history], checkpoint.direction)
     return len(history) - (ranked[0] + 1 if ranked else 0) >= patience
 
 
 class EarlyStop(Callback):
-    """Ends the training behind the epoch at which the figure has stalled. Comes after what ends the epoch's row.
+    """Ends the training after the epoch in which the metric stalls. Must follow the callback that completes the row.
 
     Args:
         say: prints a line.

@@ -1,1 +1,1 @@
-"""Heads on kept features, solved in memory: no Trainer, no learning rate, no seed."""
+"""Fits heads to cached features in memory, without a Trainer: solves linear heads and trains hidden layers."""

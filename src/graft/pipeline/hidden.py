@@ -1,4 +1,4 @@
-"""Hidden layers on kept features: from the plan's groups and decays to trained layers."""
+"""Trains a head's hidden layers on cached features, with the plan's parameter groups and weight decays."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from graft.plan.plan import Plan
 
 
 def train_hidden(plan: Plan, crop: Crop) -> Solved[LayersChoice]:
-    """The head's layers, trained over the plan's weight decays; the network stays as it is.
+    """The head's layers, trained with each of the plan's weight decays. The network is not changed.
 
     Raises:
-        RunFailed: a loss that is not finite.
+        RunFailed: a loss is not finite.
     """
     wide = crop.source.head["kind"] == HeadKind.stages.value
     columns = columns_of(crop.source.head)["last"] if wide else None
@@ -50,7 +50,7 @@ def train_hidden(plan: Plan, crop: Crop) -> Solved[LayersChoice]:
 
 
 def _optimizer(plan: Plan, layers: nn.Module, decay: float) -> Optimizer:
-    """With the plan's groups and rates; what has no weight decay there has none."""
+    """The optimizer with the plan's groups and learning rates. Groups without weight decay keep none."""
     prefix = f"{plan.network.head['at']}."
     groups = [
         replace(

@@ -9,9 +9,9 @@ from typing import Any
 
 
 class _CallablePackage(ModuleType):
-    """Makes `graft.plan` a package to the import system and a function to whoever calls it.
+    """Makes the package `graft.plan` callable.
 
-    The function is that of pipeline/session.py, which stands above this room.
+    The function is `graft.pipeline.session.plan`, which is in a higher room and therefore imported on the first call.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

@@ -1,7 +1,8 @@
 """Weight transfer that accounts for every tensor.
 
-`transfer` is the whole of it for live modules: account for every name, adapt what a rule says, check, then write.
-The package itself can be called, so that `from graft import transfer` gives the function whichever was imported first.
+`transfer` does all of it for live modules: it accounts for every name, adapts tensors by the given rules, checks the
+result and then writes it. The package itself is callable, so `from graft import transfer` works whichever was imported
+first.
 """
 
 from __future__ import annotations

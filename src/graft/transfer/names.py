@@ -49,7 +49,7 @@ def strippings(names: Collection[str], further: Sequence[str] = ()) -> list[Stri
     modules.
 
     Args:
-        further: Prefixes of this donor's own that count as wrappers.
+        further: additional prefixes of this donor that count as wrappers.
     """
     levels = [Stripped("", {name: name for name in names})]
     wrappers = (*WRAPPERS, *further)

@@ -29,7 +29,7 @@ class Pair:
 
     @property
     def source(self) -> str:
-        """The one that lands on the target, or the first of those that are combined there."""
+        """The donor tensor that is mapped to the target, or the first of those that are combined into it."""
         return self.sources[0]
 
 

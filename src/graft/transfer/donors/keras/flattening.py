@@ -26,8 +26,8 @@ class Flattening:
     ) -> None:
         """
         Args:
-            shapes: A layer's variables' shapes by Keras' names.
-            told: Globs of layers to channels (0: behind no Flatten); the first that fits counts.
+            shapes: shapes of the layers' variables by Keras' names.
+            counts: (glob of layer names, channels of the feature map) pairs, 0 for no Flatten. The first match decides.
         """
         self._layers, self._shapes, self._graph, self._family, self._counts = layers, shapes, graph, family, counts
         self._outputs: dict[str, int] | None = None

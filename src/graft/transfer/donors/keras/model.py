@@ -26,10 +26,10 @@ class KerasModel(nn.Module):
     def __init__(self, graph: Graph, read: Read, *, to: str | None = None) -> None:
         """
         Args:
-            to: The layer whose output is wanted; the model's own by default.
+            to: the layer whose output is returned; by default the model's output layer.
 
         Raises:
-            Unknown: A layer on the way is none that graft computes, or is called more than once.
+            Unknown: a layer on the way is one that graft cannot compute, or is called more than once.
         """
         super().__init__()
         self.to_layer = to or graph.end

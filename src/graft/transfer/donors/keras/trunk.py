@@ -21,9 +21,9 @@ class KerasTrunk(nn.Module):
     def __init__(self, model: KerasModel, preparation: Preparation | None, *, bgr: bool, flattened: int | None) -> None:
         """
         Args:
-            preparation: What the model does to its images first; it gets them as they were before.
-            bgr: It reads blue first.
-            flattened: Channels of the map whose Flatten gives the features, in Keras' order of H, W, C.
+            preparation: the model's own preprocessing, which is undone because the images have already been normalised.
+            bgr: whether the model takes BGR images.
+            flattened: channels of the feature map whose Flatten gives the features, in Keras' order H, W, C.
         """
         super().__init__()
         self.model, self._bgr, self._flattened = model, bgr, flattened
