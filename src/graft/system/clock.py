@@ -1,4 +1,4 @@
-"""Where a run's time goes, stage by stage."""
+"""Measures the time of each stage of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class Clock:
-    """Seconds by stage; what passed since the process began counts as `import`, in the first run of a process."""
+    """Seconds by stage. In the first run of a process, the time since the process started counts as `import`."""
 
     _imported = False
 
@@ -29,12 +29,13 @@ class Clock:
             self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - began, 3)
 
     def since_command(self, moment: float) -> float:
-        """Seconds from the command, or in a later run of a process from its start, to a moment of `perf_counter`."""
+        """Seconds from the command (in a later run of a process: from the run's start) to a moment of
+        `perf_counter`."""
         return round(self._before + moment - self._began, 3)
 
 
 def _age_of_process() -> float:
-    """Seconds since this process began, from Linux's accounts; elsewhere the processor time it has used."""
+    """Seconds since this process started, from Linux; on other systems the processor time that it has used."""
     try:
         ticks = float(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         uptime = float(Path("/proc/uptime").read_text().split()[0])

@@ -1,4 +1,4 @@
-"""Whole files or none: atomic writes, and the hash by which a file is known."""
+"""Atomic writes, and hashes that identify files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from typing import Any, cast
 
 @contextmanager
 def atomic_path(path: Path | str) -> Generator[Path]:
-    """A temporary path beside `path` to write to; on leaving it is flushed to disk and renamed over `path`."""
+    """A temporary path beside `path` to write to. At the end of the context, it is flushed to disk and renamed to
+    `path`."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -37,12 +38,12 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def write_json(path: Path | str, value: Any, default: Callable[[Any], Any] | None = None) -> None:
-    """What is no finite number is written as null: JSON has no word for it, and many readers refuse Python's."""
+    """Writes JSON atomically. NaN and infinities are written as null, because JSON does not have them."""
     write_text(path, json_text(value, indent=1, default=default) + "\n")
 
 
 def json_text(value: Any, **options: Any) -> str:
-    """As `json.dumps`, with null for NaN and infinities."""
+    """Like `json.dumps`, with null for NaN and infinities."""
     try:
         return json.dumps(value, allow_nan=False, **options)
     except ValueError:

@@ -1,6 +1,6 @@
-"""Locks that the kernel gives back when their process dies, however it dies.
+"""Locks that the kernel releases when their process dies, however it dies.
 
-No lock can be left behind by SIGKILL, so nothing has to guess from a heartbeat's age whether its owner lives.
+SIGKILL cannot leave a lock behind, so nobody has to guess from the age of a heartbeat whether the owner is alive.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from graft.config.faults import InputError
 
 
 class FileLock:
-    """Held by one process (or thread) at a time, on every machine that shares the folder.
+    """A lock held by one process (or thread) at a time, on every machine that shares the folder.
 
     Args:
-        setting: the key that says where the folder is, for where it has no locks.
+        setting: the config key of the folder, for the error if its file system has no locks.
     """
 
     def __init__(self, path: Path, setting: str = "hydra.sweep.dir") -> None:
@@ -27,24 +27,24 @@ class FileLock:
         self._descriptor: int | None = None
 
     def acquire(self) -> bool:
-        """Waits until it is free."""
+        """Waits until the lock is free."""
         return self._take(fcntl.LOCK_EX)
 
     def try_acquire(self) -> bool:
-        """False where another has it."""
+        """Whether the lock was free and is now held."""
         return self._take(fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def sign(self, holder: str) -> None:
-        """Says in the file who holds it."""
+        """Writes the name of the holder to the file."""
         assert self._descriptor is not None, f"{self.path} is not held"
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, holder.encode(), 0)
 
     def release(self, *, remove: bool = False) -> None:
-        """Gives it back.
+        """Releases the lock.
 
         Args:
-            remove: with its file; whoever has opened that by now finds out and makes a new one.
+            remove: also remove the file. A process that has opened it meanwhile notices and creates a new one.
         """
         assert self._descriptor is not None, f"{self.path} is not held"
         # Forgotten first: as soon as it is free, a thread that waits with this same object puts its own here.
@@ -87,7 +87,7 @@ class FileLock:
 
 
 def holder_of(path: Path) -> str | None:
-    """Who holds that lock at this moment, as they signed; None where nobody does."""
+    """The current holder of the lock, as it signed; None if nobody holds it."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -102,7 +102,7 @@ def holder_of(path: Path) -> str | None:
 
 
 def signature(path: Path) -> str:
-    """Who signed the lock last."""
+    """The name of the last holder."""
     try:
         return path.read_text(encoding="utf-8") or "unnamed"
     except FileNotFoundError:

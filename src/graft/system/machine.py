@@ -1,4 +1,4 @@
-"""This machine: its name, the threads and the digits of a computation, and what becomes of freed memory."""
+"""This machine: its processor, the threads and precision of computations, and the handling of freed memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _GROWTH = 64 * 2**20  # bytes by which the heap grows at least
 
 
 def processor() -> str:
-    """The model's name where the system tells it (Linux), else what Python knows."""
+    """The model name of the processor on Linux, otherwise what Python reports."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -27,7 +27,7 @@ def processor() -> str:
 
 @contextmanager
 def threads(count: int | None) -> Generator[None]:
-    """torch shares its arithmetic out to so many threads; null: to as many as before."""
+    """Limits torch to this many threads; None: no change."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
@@ -38,9 +38,8 @@ def threads(count: int | None) -> Generator[None]:
 
 @contextmanager
 def denormals_as_zero() -> Generator[None]:
-    """Numbers below 1e-38 count as zero in this thread's arithmetic: what the moments of a unit that has died decay to,
-    and what a processor takes many times as long for.
-    """
+    """Treats numbers below 1e-38 as zero in this thread's arithmetic. The optimizer's moments of a dead unit decay to
+    such numbers, with which a processor is many times slower."""
     were_zero = bool(torch.tensor(_DENORMAL) * 0.5 == 0)
     torch.set_flush_denormal(True)
     try:
@@ -51,11 +50,11 @@ def denormals_as_zero() -> Generator[None]:
 
 @contextmanager
 def full_float32(device: torch.device | str) -> Generator[None]:
-    """float32 arithmetic with all its digits: no autocast, and no products of TF32 or bfloat16 numbers inside.
+    """float32 arithmetic in full precision: no autocast, and no products of TF32 or bfloat16 numbers inside.
 
-    An exported network is a function in float32, and what is said of it is computed here. By torch's defaults an
-    NVIDIA GPU computes convolutions in TF32, which has the 10 digits of float16; `torch.set_float32_matmul_precision`
-    gives up as many in matrix products, on CPUs too.
+    An exported network is a function in float32, and everything reported about it is computed in this context. By
+    default, torch computes convolutions on NVIDIA GPUs in TF32, with the precision of float16.
+    `torch.set_float32_matmul_precision` can reduce that of matrix products in the same way, also on CPUs.
     """
     products = _products()
     before, of_old_kind = [product.fp32_precision for product in products], _settings_of_old_kind()
@@ -95,11 +94,11 @@ def _set_of_old_kind(of_matrices: str, tf32_in_convolutions: bool) -> None:
 
 
 def keep_freed_memory() -> None:
-    """From now on, memory that this process frees is used again by it rather than handed back to the system.
+    """From now on, this process keeps freed memory for reuse instead of returning it to the system.
 
-    glibc maps every block above 32 MB anew and unmaps it when it is freed, so that each activation of a step on the CPU
-    is filled with zeros by the system, page by page, before it is written. A process then holds as much as it needed at
-    its peak. Elsewhere than with glibc nothing happens.
+    glibc maps every block above 32 MB separately and unmaps it when it is freed, so the system zeroes the memory of
+    each activation of a step on the CPU page by page before it is written. With this setting, a process keeps its peak
+    memory. It has no effect without glibc.
     """
     if sys.platform != "linux":
         return

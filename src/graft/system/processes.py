@@ -1,4 +1,5 @@
-"""Which of several processes of one run this is, before any of them has met the others; and who shares the machine."""
+"""The position of this process among those of its run, before any communication, and the number of runs on this
+machine."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ AT_ONCE = "GRAFT_AT_ONCE"
 
 
 def is_first() -> bool:
-    """Whether this process speaks and writes: it is alone, or the first of several."""
+    """Whether this process prints and writes: it is the only one, or the first of several."""
     return all(os.environ.get(name, "0") == "0" for name in RANKS)
 
 
@@ -22,15 +23,15 @@ def say(line: str) -> None:
 
 
 def at_once() -> int:
-    """Runs that this machine does at once, this one included."""
+    """Number of runs on this machine at once, including this one."""
     return int(os.environ.get(AT_ONCE, "1"))
 
 
 def all_cores() -> int:
-    """The machine's, as far as this process may use them."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cores() -> int:
-    """This run's share of them."""
+    """This run's share of the cores."""
     return max(1, all_cores() // at_once())

@@ -1,7 +1,7 @@
-"""Signals that end a run: noted at once, obeyed where nothing is half done.
+"""Signals that end a run: recorded at once, and acted on when no step is unfinished.
 
-The handler does nothing but raise a flag, or an exception where no other process can be waiting: a collective in a
-handler hangs when another rank waits in one already.
+The handler only sets a flag, or raises an exception if no other process can be waiting. A collective inside a handler
+hangs if another rank is already waiting in one.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Stopped(BaseException):
-    """A signal ended the run in good order. Not an Exception, so that nothing takes it for an error.
+    """A signal ended the run in an orderly way. It is not an Exception, so that it is never mistaken for an error.
 
     Args:
-        where: how far the run had come, in words.
+        where: progress of the run, as text.
     """
 
     def __init__(self, number: int, where: str = "") -> None:
@@ -30,17 +30,17 @@ class Stopped(BaseException):
 
     @property
     def exit_code(self) -> int:
-        """As a shell reports a process that the signal killed: 130 for SIGINT, 143 for SIGTERM."""
+        """The exit code that a shell reports for a process killed by the signal: 130 for SIGINT, 143 for SIGTERM."""
         return 128 + self.number
 
 
 class StopSignals:
-    """Within it, the first of SIGNALS raises Stopped, or within `deferred` is only noted, to be asked for.
+    """Within this context, the first of SIGNALS raises Stopped. Within `deferred`, it is only recorded.
 
-    A SIGINT that comes after the first signal ends the process at once. Others are passed over from then on, also once
-    Stopped has left this: SLURM signals a run and its parent, which passes the signal on, and the second must not end
-    the process before it has said where it stands. Processes forked within (loader workers) pass over the first
-    signal, which a terminal or a cluster sends to all of them while this one still needs their batches.
+    A SIGINT after the first signal ends the process at once. Other signals are ignored from then on, also after Stopped
+    has left this context: SLURM signals a run and its parent, which passes the signal on, and the second one must not
+    end the process before it has reported its progress. Processes forked within the context (loader workers) ignore the
+    first signal, which a terminal or a cluster sends to all processes while this one still needs their batches.
     """
 
     def __init__(self) -> None:
@@ -65,14 +65,14 @@ class StopSignals:
         self.before = {}
 
     def install(self) -> None:
-        """Puts the handlers in place, again where another has replaced them (Lightning's run collectives)."""
+        """Installs the handlers, again if something has replaced them (Lightning's run collectives)."""
         if threading.current_thread() is threading.main_thread() and self.before:
             for number in SIGNALS:
                 signal.signal(number, self._note)
 
     @contextmanager
     def deferred(self) -> Generator[None]:
-        """Within it, a signal is noted in `received`; on leaving it without an error, Stopped is raised."""
+        """Within this context, a signal is recorded in `received`. Leaving it without an error raises Stopped."""
         self._deferred = True
         try:
             yield
@@ -95,10 +95,11 @@ class StopSignals:
 
 
 def outlive_signals(worker: int) -> None:
-    """A loader's `worker_init_fn`: the worker ends with its parent, or by its word, and not by anybody else's signal.
+    """A `worker_init_fn` for loaders: the worker ends with its parent, or by its request, but not by a signal to the
+    group.
 
     SLURM signals all processes of a job, SIGTERM twice, while the parent still needs its workers' batches. Torch's own
-    handler, which each worker begins with, heeds them.
+    handler, which each worker starts with, would obey them.
     """
     if hasattr(signal, "sigwaitinfo"):
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)

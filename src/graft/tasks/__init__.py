@@ -1,1 +1,1 @@
-"""What the network is to say of an image, and what follows from it: labels, loss, figures, what its outputs mean."""
+"""Tasks: what the network predicts, with the labels, the loss, the metrics, and the meaning of its outputs."""

@@ -1,4 +1,4 @@
-"""What is said of one file, and how it is written: as a row of a table on a terminal, of a CSV, as a JSON line."""
+"""The prediction for one file, and its form as a row in a terminal table, as a CSV row, and as a JSON line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HALF = 0.5  # the probability above which a label is named, unless another is as
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What is said of one file, or why there is nothing to say."""
+    """The prediction for one file, or the reason why there is none."""
 
     file: str
     top: tuple[tuple[str, float], ...] = ()
@@ -27,15 +27,15 @@ class Answer:
 
 
 class Form(ABC):
-    """One task's answers.
+    """The form of one task's predictions.
 
     Args:
         classes: names of the classes, labels or numbers.
-        top: how many of the likeliest classes to name; None: one.
-        threshold: above which probability labels are named; None: one half.
+        top: number of most likely classes to return; None: one.
+        threshold: labels with a probability above it are returned; None: one half.
 
     Raises:
-        InputError: a choice that this task does not have.
+        InputError: an option that this task does not have.
     """
 
     takes: tuple[str, ...] = ()
@@ -60,7 +60,7 @@ class Form(ABC):
 
     @abstractmethod
     def named(self, order: Sequence[int], values: Sequence[float]) -> Sequence[int]:
-        """Which classes, by position from the likeliest down."""
+        """The positions of the classes to return, from the most likely down."""
 
     @abstractmethod
     def to_dict(self, answer: Answer) -> dict[str, Any]:
@@ -68,14 +68,14 @@ class Form(ABC):
 
     @abstractmethod
     def header(self) -> list[str]:
-        """The CSV's columns between file and error."""
+        """The CSV columns between file and error."""
 
     @abstractmethod
     def cells(self, answer: Answer) -> list[str]: ...
 
     @abstractmethod
     def columns(self) -> dict[str, bool]:
-        """A terminal's columns after the file, and whether they hold numbers."""
+        """The terminal columns after the file, and whether they contain numbers."""
 
     @abstractmethod
     def row(self, answer: Answer) -> list[str]: ...

@@ -1,7 +1,7 @@
-"""Figures that are means over a task's outputs; one of which a part's labels leave nothing to compute is left out.
+"""Metrics that are means over a task's outputs. Outputs for which they are undefined in a part are left out.
 
-A class without an image in the part has no recall, and no curve; a label that all images have has no curve either, and
-a number that does not vary nothing to explain. `results.left_out` says which outputs these are.
+Recall and curves are undefined for a class without images in the part. A curve is also undefined for a label that all
+images have, and R² for a number that does not vary. `results.left_out` lists these outputs.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing_extensions import override
 
 
 class MeanArea(Metric):
-    """The mean of an area under a curve over the outputs that some images have and others lack; NaN where none is left.
+    """The mean area under a curve over the outputs that some images have and others lack; NaN if there are none.
 
     Args:
-        area: of torchmetrics' functions of probabilities [N, K] and labels [N, K].
+        area: the function of torchmetrics for probabilities [N, K] and labels [N, K].
     """
 
     full_state_update = False
@@ -37,7 +37,7 @@ class MeanArea(Metric):
 
     @override
     def update(self, probabilities_BK: Tensor, label: Tensor) -> None:
-        """Labels are classes [B], or 1 and 0 [B, K]."""
+        """Adds a batch; labels are classes [B], or 1 and 0 [B, K]."""
         self.probabilities.append(probabilities_BK)
         self.truth.append(label.long())
 
@@ -54,7 +54,7 @@ class MeanArea(Metric):
 
 
 class MacroF1(MulticlassConfusionMatrix):
-    """The mean F1 over the classes that the part has images of."""
+    """The mean F1 over the classes that occur in the part."""
 
     def __init__(self, classes: int) -> None:
         super().__init__(num_classes=classes, validate_args=False)
@@ -66,7 +66,7 @@ class MacroF1(MulticlassConfusionMatrix):
 
 
 class MacroLabelF1(MultilabelConfusionMatrix):
-    """The mean F1 over the labels that some image of the part has."""
+    """The mean F1 over the labels that occur in the part."""
 
     def __init__(self, labels: int, **options: Any) -> None:
         super().__init__(num_labels=labels, validate_args=False, **options)
@@ -76,7 +76,7 @@ class MacroLabelF1(MultilabelConfusionMatrix):
         super().update(preds, target.long())
 
     def counts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Hits, images with the label and images of which it is said, each [K]."""
+        """True positives, images with the label, and images predicted to have it, each [K]."""
         counts_K22 = super().compute().double()
         return counts_K22[:, 1, 1], counts_K22[:, 1].sum(1), counts_K22[:, :, 1].sum(1)
 
@@ -86,7 +86,7 @@ class MacroLabelF1(MultilabelConfusionMatrix):
 
 
 class MicroLabelF1(MacroLabelF1):
-    """F1 of all labels together; NaN where no image has any."""
+    """F1 over all labels together; NaN if no image has any."""
 
     @override
     def compute(self) -> Tensor:
@@ -94,12 +94,14 @@ class MicroLabelF1(MacroLabelF1):
 
 
 class MeanR2(Metric):
-    """1 less the squared error over the variance, a mean over the numbers that vary in the part; NaN where none does.
+    """R² (1 minus the squared error over the variance), averaged over the numbers that vary in the part; NaN if none
+    does.
 
-    In double precision and of distances from a point nearby: a difference of large squares would lose its digits.
+    It is computed in double precision from distances to a point nearby, because a difference of large squares would
+    lose its digits.
 
     Args:
-        near_K: a value of each number that is near them, as their mean over the training part.
+        near_K: a value close to each number, such as its mean over the training images.
     """
 
     full_state_update = False

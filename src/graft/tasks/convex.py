@@ -1,4 +1,4 @@
-"""Convex losses of logits, as sums over rows with weights inside, so that a row or a class may weigh what it likes."""
+"""Convex losses of logits, as sums over rows that include weights for rows and classes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing_extensions import override
 
 @dataclass(frozen=True, slots=True)
 class ConvexLoss(ABC):
-    """The loss of every row, summed and divided by `total`. Tensors [N, K] of the logits' dtype.
+    """The loss summed over rows and divided by `total`. Tensors [N, K] have the dtype of the logits.
 
     Attributes:
-        total: what the sum is divided by: the rows' weights together.
+        total: divisor of the sum: the total weight of the rows.
     """
 
     total: float
@@ -28,11 +28,11 @@ class ConvexLoss(ABC):
 
     @abstractmethod
     def gradient(self, logits_NK: Tensor) -> Tensor:
-        """Its derivative by each logit [N, K]."""
+        """The derivative with respect to each logit [N, K]."""
 
     @abstractmethod
     def rows(self, chosen: slice) -> Self:
-        """The share of these rows: of all shares, values and gradients add up."""
+        """The part of the loss due to these rows. Values and gradients of all parts add up."""
 
     @property
     @abstractmethod
@@ -42,7 +42,7 @@ class ConvexLoss(ABC):
     @property
     @abstractmethod
     def curvature(self) -> float:
-        """What the second derivative by a logit is near zero logits, on average: scales a preconditioner."""
+        """The average second derivative with respect to a logit at zero, for scaling a preconditioner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Softmax(ConvexLoss):
     """Cross-entropy: Σᵢₖ qᵢₖ · −log softmax(z)ᵢₖ / total.
 
     Attributes:
-        share_NK: q. One-hot rows for plain classes; smoothed or soft targets, times each class's weight.
+        share_NK: q. One-hot rows for hard classes; smoothed or soft targets, times each class's weight.
     """
 
     share_NK: Tensor
@@ -83,8 +83,8 @@ class Sigmoid(ConvexLoss):
     """Binary cross-entropy of each output: Σᵢₖ (aᵢₖ softplus(−zᵢₖ) + bᵢₖ softplus(zᵢₖ)) / total.
 
     Attributes:
-        yes_NK: a, the weight of the answer yes: the target, times a positive's weight.
-        no_NK: b, the weight of the answer no.
+        yes_NK: a, the weight of the positive outcome: the target times the weight of a positive.
+        no_NK: b, the weight of the negative outcome.
     """
 
     yes_NK: Tensor
@@ -118,8 +118,8 @@ class Squared(ConvexLoss):
     """The squared error, summed over outputs.
 
     Attributes:
-        target_NK: what the outputs should be.
-        weight_N1: what each row weighs; None: 1.
+        target_NK: the targets of the outputs.
+        weight_N1: weight of each row; None: 1.
     """
 
     target_NK: Tensor
@@ -158,7 +158,8 @@ class Squared(ConvexLoss):
 
 @dataclass(frozen=True, slots=True)
 class SmoothL1(Squared):
-    """Huber's loss with its corner at `beta` [Huber 1964], summed over outputs: the squared error only near zero."""
+    """Huber's loss, which is quadratic within `beta` of the target and linear beyond [Huber 1964], summed over
+    outputs."""
 
     beta: float = 1.0
 
@@ -178,5 +179,5 @@ class SmoothL1(Squared):
 
 
 def one_hot(classes_N: Tensor, outputs: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """[N, K] of zeros and a one a row."""
+    """One-hot rows [N, K]."""
     return F.one_hot(classes_N.long(), outputs).to(dtype)

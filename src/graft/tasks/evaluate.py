@@ -1,7 +1,7 @@
-"""Figures of merit where an image has one class: pure functions of numpy arrays.
+"""Metrics for single-label classification: pure functions of numpy arrays.
 
-Everywhere: `probabilities_NK` holds a row per image and a column per class, `targets_N` the true class of each image;
-`weights_RN` a row per resample, with how often it holds each image.
+`probabilities_NK` has one row per image and one column per class, and `targets_N` the true class of each image.
+`weights_RN` has one row per resample, with the number of times that it contains each image.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassFigures:
-    """Per class, each [K]; NaN where a figure divides by nothing: `support` or `predicted` tells why."""
+    """Metrics per class, each [K]; NaN if undefined, which `support` or `predicted` explains."""
 
     precision: Floats
     recall: Floats
@@ -31,7 +31,7 @@ class ClassFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reliability:
-    """Confidence against accuracy in equally wide bins, each [B]; empty bins hold NaN."""
+    """Confidence and accuracy in bins of equal width, each [B]; NaN for empty bins."""
 
     edges: Floats  # [B + 1]
     confidence: Floats
@@ -41,14 +41,14 @@ class Reliability:
 
 
 def confusion_matrix(probabilities_NK: Floats, targets_N: Ints) -> Ints:
-    """Counts [K, K]: a row per true class, a column per predicted class."""
+    """Counts [K, K], with one row per true class and one column per predicted class."""
     classes = probabilities_NK.shape[1]
     cells = targets_N * classes + probabilities_NK.argmax(1)
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
 def accuracy(probabilities_NK: Floats, targets_N: Ints) -> float:
-    """Share of images whose likeliest class is the true one (NaN for no images)."""
+    """Fraction of images whose most likely class is the true one (NaN for no images)."""
     if not len(targets_N):
         return float("nan")
     return float((probabilities_NK.argmax(1) == targets_N).mean())
@@ -67,27 +67,28 @@ def class_figures(confusion_KK: Ints) -> ClassFigures:
 
 
 def macro_f1(probabilities_NK: Floats, targets_N: Ints) -> float:
-    """Mean F1 over the classes that the images have; NaN for no images."""
+    """Mean F1 over the classes that occur; NaN for no images."""
     figures = class_figures(confusion_matrix(probabilities_NK, targets_N))
     present = figures.support > 0
     return float(figures.f1[present].mean()) if present.any() else float("nan")
 
 
 def share(parts: Floats, wholes: NDArray[Any]) -> Floats:
-    """Of each whole; NaN of nothing."""
+    """The parts divided by the wholes; NaN where a whole is 0."""
     return np.where(wholes > 0, parts / np.where(wholes > 0, wholes, 1), np.nan)
 
 
 def auroc(probabilities_NK: Floats, targets_N: Ints) -> float:
-    """Area under the ROC curve: of class 1 for two classes, else the mean of one class against the rest.
+    """Area under the ROC curve: of class 1 for two classes, otherwise the mean of one class against the rest.
 
-    Classes with no image, or with every image, have no curve and are left out of the mean; NaN where none is left.
+    Classes with no image, or with every image, have no curve and are left out of the mean; NaN if none remains.
     """
     return float(_weighted_auroc(probabilities_NK, targets_N, np.ones((1, len(targets_N))))[0])
 
 
 def reliability(probabilities_NK: Floats, targets_N: Ints, bins: int = 15) -> Reliability:
-    """Confidence of the likeliest class against its accuracy, and their mean gap [Guo et al. 2017]."""
+    """Confidence of the most likely class, its accuracy, and their mean gap (the expected calibration error) [Guo et
+    al. 2017]."""
     confidence_N = probabilities_NK.max(1)
     correct_N = (probabilities_NK.argmax(1) == targets_N).astype(np.float64)
     edges = np.linspace(0, 1, bins + 1)
@@ -123,7 +124,8 @@ def _weighted_auroc(probabilities_NK: Floats, targets_N: Ints, weights_RN: Float
 
 
 def area_under_roc(scores_N: Floats, positive_N: Bools, weights_RN: Floats) -> Floats:
-    """Of each resample [R]: the share of pairs in order, ties one half; NaN where all images are of one side."""
+    """The area for each resample [R]: the fraction of correctly ordered pairs, where a tie counts one half; NaN if
+    there are only positives or only negatives."""
     positive_RG, negative_RG = by_score(scores_N, positive_N, weights_RN)
     below_RG = negative_RG.cumsum(1) - negative_RG / 2
     pairs_R = positive_RG.sum(1) * negative_RG.sum(1)
@@ -132,7 +134,7 @@ def area_under_roc(scores_N: Floats, positive_N: Bools, weights_RN: Floats) -> F
 
 
 def by_score(scores_N: Floats, positive_N: Bools, weights_RN: Floats) -> tuple[Floats, Floats]:
-    """Positives and negatives [R, G] at each distinct score, in rising order."""
+    """Number of positives and of negatives [R, G] at each distinct score, in increasing order."""
     order = np.argsort(scores_N, kind="stable")
     starts = np.flatnonzero(np.diff(scores_N[order], prepend=-np.inf))
     positive_N, weights_RN = positive_N[order], weights_RN[:, order]
@@ -143,7 +145,7 @@ def by_score(scores_N: Floats, positive_N: Bools, weights_RN: Floats) -> tuple[F
 
 
 def mean_over_outputs(figures_RK: Floats) -> Floats:
-    """The mean over the outputs that have the figure in each resample [R]; NaN where none has."""
+    """The mean over the outputs for which the metric is defined in each resample [R]; NaN if there are none."""
     counted_R = (~np.isnan(figures_RK)).sum(1)
     return np.where(counted_R > 0, np.nansum(figures_RK, axis=1) / np.maximum(counted_R, 1), np.nan)
 

@@ -1,7 +1,8 @@
-"""Figures of merit where an image has any number of labels: pure functions of numpy arrays.
+"""Metrics for multi-label classification: pure functions of numpy arrays.
 
-Everywhere: `probabilities_NK` holds a row per image and a column per label, `truth_NK` 1 or 0; `weights_RN` a row per
-resample, with how often it holds each image. A label counts as said where its probability is above one half.
+`probabilities_NK` has one row per image and one column per label, and `truth_NK` is 1 or 0. `weights_RN` has one row
+per resample, with the number of times that it contains each image. A label is predicted if its probability is above one
+half.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ THRESHOLD = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelFigures:
-    """Per label, each [K]; NaN where a figure divides by nothing, or a curve has one side alone."""
+    """Metrics per label, each [K]; NaN if undefined."""
 
     precision: Floats
     recall: Floats
@@ -46,7 +47,8 @@ def label_figures(probabilities_NK: Floats, truth_NK: Floats) -> LabelFigures:
 
 
 def _average_precision(scores_N: Floats, positive_N: Bools, weights_RN: Floats) -> Floats:
-    """Of each resample [R]: precision at each score, weighted by the positives there; NaN where all are of one side."""
+    """Average precision for each resample [R]: precision at each score, weighted by the positives there; NaN if there
+    are only positives or only negatives."""
     positive_RG, negative_RG = (counted[:, ::-1] for counted in by_score(scores_N, positive_N, weights_RN))
     found_RG, false_RG = positive_RG.cumsum(1), negative_RG.cumsum(1)
     precision_RG = found_RG / np.maximum(found_RG + false_RG, 1)
@@ -66,7 +68,7 @@ def _weighted_auroc(probabilities_NK: Floats, truth_NK: Floats, weights_RN: Floa
 
 
 def _counts(probabilities_NK: Floats, truth_NK: Floats, weights_RN: Floats) -> tuple[Floats, Floats, Floats]:
-    """Hits, images with each label and images of which it is said, [R, K]."""
+    """True positives, images with each label and images predicted to have it, [R, K]."""
     said_NK = (probabilities_NK > THRESHOLD).astype(np.float64)
     return weights_RN @ (said_NK * truth_NK), weights_RN @ truth_NK, weights_RN @ said_NK
 
@@ -76,7 +78,7 @@ def _f1(hits: Floats, support: Floats, positives: Floats) -> Floats:
 
 
 def _weighted_f1(probabilities_NK: Floats, truth_NK: Floats, weights_RN: Floats) -> Floats:
-    """The mean over the labels that some image has."""
+    """The mean over the labels that occur."""
     return mean_over_outputs(_f1(*_counts(probabilities_NK, truth_NK, weights_RN)))
 
 

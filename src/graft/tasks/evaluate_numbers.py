@@ -1,7 +1,8 @@
-"""Figures of merit where numbers are to be learnt: pure functions of numpy arrays.
+"""Metrics for regression: pure functions of numpy arrays.
 
-Everywhere: `said_NK` and `true_NK` hold a row per image and a column per number; `weights_RN` a row per resample, with
-how often it holds each image. Over several numbers each figure is the mean of theirs, R² of those that vary.
+`said_NK` (predictions) and `true_NK` have one row per image and one column per number. `weights_RN` has one row per
+resample, with the number of times that it contains each image. With several numbers, each metric is the mean over them,
+and R² the mean over those that vary.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from graft.tasks.evaluate import Floats, mean_over_outputs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumberFigures:
-    """Per number, each [K]."""
+    """Metrics per number, each [K]."""
 
     mae: Floats
     rmse: Floats
@@ -51,7 +52,7 @@ def _rmse(said_NK: Floats, true_NK: Floats, weights_RN: Floats) -> Floats:
 
 
 def _r2(said_NK: Floats, true_NK: Floats, weights_RN: Floats) -> Floats:
-    """1 less the mean squared error over the variance; NaN where the truth does not vary."""
+    """1 minus the mean squared error over the variance; NaN if the truth does not vary."""
     centred_NK = true_NK - true_NK.mean(0)  # or the difference of squares below would lose its digits
     spread_RK = _mean(centred_NK**2, weights_RN) - _mean(centred_NK, weights_RN) ** 2
     varies_K = (true_NK != true_NK[:1]).any(0)  # of equal numbers the mean may be another, in its last digit

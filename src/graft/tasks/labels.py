@@ -1,6 +1,6 @@
-"""What an image's label is in each task: read from a table's cells, counted, checked, and told in words.
+"""The labels of each task: reading from a table's cells, counting, checking, and describing them.
 
-Imports no torch: a wrong table is answered before it.
+Does not import torch, so that a wrong table is reported before.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MARKS = ("|", ",")  # what else people put between names
 
 
 class Labels(ABC):
-    """One task's labels."""
+    """The labels of one task."""
 
     may_be_empty = False
     """Whether a table's cell may be."""
@@ -33,32 +33,32 @@ class Labels(ABC):
     """Names that there must be."""
 
     def columns(self, data: DataConfig) -> tuple[str, ...]:
-        """The table's columns that the labels are read from."""
+        """The table's columns from which the labels are read."""
         return ("label",)
 
     @abstractmethod
     def read(self, rows: Sequence[Row], data: DataConfig) -> tuple[tuple[str, ...], list[Label], list[Fault]]:
-        """The names of classes, labels or numbers; a label a row; and what is wrong."""
+        """The names of classes, labels or numbers; one label per row; and all faults."""
 
     @abstractmethod
     def shows(self, label: Label) -> tuple[int, ...]:
-        """The positions of the classes that an image with this label is of."""
+        """The positions of the classes of an image with this label."""
 
     def stratum(self, label: Label) -> Hashable:
-        """Carved parts hold the same share of each; the same for all where no share of each can be kept."""
+        """The stratum for stratified splits; the same for all images if the task cannot be stratified."""
         return None
 
     def words(self, label: Label, names: Sequence[str]) -> str:
         return " and ".join(names[place] for place in self.shows(label)) or "no label"
 
     def summary(self, parts: Mapping[str, Sequence[Label]], names: Sequence[str]) -> dict[str, Any]:
-        """For the plan and the report: how often each is there in each part."""
+        """How often each class occurs in each part, for the plan and the report."""
         counted = {part: counts([self.shows(label) for label in labels], len(names)) for part, labels in parts.items()}
         return {"parts": {part: dict(zip(names, numbers, strict=True)) for part, numbers in counted.items()}}
 
     @abstractmethod
     def check(self, parts: Mapping[str, Sequence[Label]], names: Sequence[str], key: str) -> list[Fault]:
-        """What is wrong with labels that are divided into parts, validation among them."""
+        """Faults of labels that are divided into parts, including validation."""
 
 
 class OneClass(Labels):
@@ -97,7 +97,7 @@ class SeveralClasses(Labels):
         return tuple(place for place, share in enumerate(label) if share)
 
     def summary(self, parts: Mapping[str, Sequence[Label]], names: Sequence[str]) -> dict[str, Any]:
-        """With the images of each part, which the labels' counts do not sum to."""
+        """Also includes the number of images of each part, because the labels' counts do not add up to it."""
         return {**super().summary(parts, names), "images": {part: len(labels) for part, labels in parts.items()}}
 
     def check(self, parts: Mapping[str, Sequence[Label]], names: Sequence[str], key: str) -> list[Fault]:
@@ -166,7 +166,7 @@ LABELS: dict[TaskKind, Labels] = {
 
 
 def counts(shown: Sequence[tuple[int, ...]], classes: int) -> tuple[int, ...]:
-    """How many of the images are of each class."""
+    """The number of images of each class."""
     counted = [0] * classes
     for places in shown:
         for place in places:
@@ -175,7 +175,7 @@ def counts(shown: Sequence[tuple[int, ...]], classes: int) -> tuple[int, ...]:
 
 
 def _lacking(labels: Labels, parts: Mapping[str, Sequence[Label]], names: Sequence[str], key: str) -> list[Fault]:
-    """A class with no image to train on cannot be learnt."""
+    """Classes without any training image, which cannot be learnt."""
     trained = counts([labels.shows(label) for label in parts["train"]], len(names))
     lacking = [name for name, number in zip(names, trained, strict=True) if not number]
     if not lacking:
@@ -191,13 +191,13 @@ def _lacking(labels: Labels, parts: Mapping[str, Sequence[Label]], names: Sequen
 
 
 def _in_order(names: set[str]) -> tuple[str, ...]:
-    """In numerical order where all are whole numbers, else in alphabetical order."""
+    """In numerical order if all are whole numbers, otherwise in alphabetical order."""
     whole = all(name.isascii() and name.lstrip("-").isdigit() for name in names)
     return tuple(sorted(names, key=(lambda name: (int(name), name)) if whole else None))
 
 
 def _other_mark(rows: Sequence[Row], data: DataConfig) -> list[Fault]:
-    """Names that are joined by something else would become labels of their own."""
+    """Cells with another separator, whose joined names would become labels of their own."""
     cells = [row["label"] for row in rows]
     if any(data.separator in cell for cell in cells):
         return []
@@ -212,7 +212,7 @@ def _other_mark(rows: Sequence[Row], data: DataConfig) -> list[Fault]:
 
 
 def _number(cell: str) -> float:
-    """NaN for what is none."""
+    """The number in a cell; NaN if it is not a number."""
     try:
         return float(cell)
     except ValueError:

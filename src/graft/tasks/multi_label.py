@@ -1,4 +1,4 @@
-"""data.task=multi_label: any number of labels an image, each a question of its own; binary cross-entropy."""
+"""data.task=multi_label: any number of labels per image, each an independent binary question; binary cross-entropy."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ THRESHOLD = 0.5
 
 
 class MultiLabel(Task):
-    """Outputs are logits, answers their sigmoid; targets are 1 or 0 for each label, or shares where images are mixed.
+    """Outputs are logits, and predictions their sigmoid. Targets are 1 or 0 for each label, or fractions for mixed
+    images.
 
     Args:
-        counts: training images with each label, and how many there are, for loss.class_weights=balanced.
+        counts: number of training images with each label, and in total, for loss.class_weights=balanced.
     """
 
     kind: ClassVar[TaskKind] = TaskKind.multi_label
@@ -56,7 +57,7 @@ class MultiLabel(Task):
 
     @override
     def scored(self, outputs_BK: Tensor, label: Tensor) -> Tensor:
-        """The share of labels that are said rightly, summed over the images."""
+        """The fraction of correctly predicted labels, summed over the images."""
         return ((outputs_BK > 0) == (label > THRESHOLD)).double().mean(1).sum()
 
     @override
@@ -89,10 +90,10 @@ class MultiLabel(Task):
 
 
 class BinaryCrossEntropy(Criterion):
-    """The mean over images and labels; smoothing ε makes y into y(1 − ε) + ε/2. Labels weigh, images weigh the same.
+    """The mean over images and labels. Smoothing ε turns y into y(1 − ε) + ε/2. Labels have weights, images do not.
 
     Args:
-        counts: training images with each label, and how many there are; what class_weights=balanced goes by.
+        counts: number of training images with each label, and in total, for class_weights=balanced.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class BinaryCrossEntropy(Criterion):
 
 
 def positive_weights(names: Sequence[str], counts: tuple[Sequence[float], int] | None) -> Tensor:
-    """(N − n_k) / n_k: the images with a label weigh as much as those without it."""
+    """(N − n_k) / n_k: the images with a label get the same total weight as those without it."""
     frequencies, images = counts or ([0] * len(names), 0)
     one_sided = [name for name, number in zip(names, frequencies, strict=True) if not 0 < number < images]
     if one_sided:

@@ -1,4 +1,4 @@
-"""The task of a run or of an exported model, by its kind."""
+"""The task of a run or of an exported model."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def task_of(kind: TaskKind, names: Sequence[str], labels: Sequence[Any]) -> Task
     """The task of a run.
 
     Args:
-        names: of classes, labels or numbers: of the network's outputs.
-        labels: those of the training part.
+        names: names of the network's outputs: classes, labels or numbers.
+        labels: labels of the training images.
     """
     return TASKS[kind].learnt(names, labels)
 
 
 def task_of_record(record: Mapping[str, Any]) -> Task:
-    """The task of an exported model, from model.json; without one there, an image has one class.
+    """The task of an exported model, from model.json; single_label if the record has none.
 
     Raises:
         InputError: a task that this version does not know.
@@ -45,7 +45,7 @@ def task_of_record(record: Mapping[str, Any]) -> Task:
 
 
 def _temperature(record: Mapping[str, Any]) -> float:
-    """That of a calibrated model; 1 for one that has none."""
+    """The temperature of a calibrated model; 1 if it has none."""
     calibration = record.get("calibration") or {"temperature": 1.0}
     temperature = float(calibration["temperature"])
     if not 0 < temperature < inf:

@@ -1,4 +1,4 @@
-"""data.task=regression: numbers; a squared or smoothed absolute error of what is standardised by the training part."""
+"""data.task=regression: numbers; squared or smooth absolute error of targets standardised over the training images."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from graft.tasks.task import Criterion, Task, listed
 
 
 class Regression(Task):
-    """Outputs are (number − mean) / std, answers the numbers in their own units.
+    """Outputs are (number − mean) / std, and predictions the numbers in their original units.
 
-    So numbers of any size are learnt at the same rates, and several weigh alike. The training part's mean and standard
-    deviation go with the model.
+    Numbers of any magnitude are therefore learnt at the same learning rates, and several have the same weight. The mean
+    and standard deviation over the training images are stored with the model.
 
     Args:
-        mean: of each number over the training part.
+        mean: mean of each number over the training images.
         std: its standard deviation there.
     """
 
@@ -73,7 +73,7 @@ class Regression(Task):
 
     @override
     def scored(self, outputs_BK: Tensor, label: Tensor) -> Tensor:
-        """The absolute error, a mean over an image's numbers, summed over the images."""
+        """The absolute error, averaged over an image's numbers and summed over the images."""
         return (self.answers(outputs_BK) - label).abs().mean(1).sum()
 
     @override
@@ -82,7 +82,7 @@ class Regression(Task):
 
     @override
     def judged(self, answers_NK: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """In deviations of the training part, as numbers of several units are."""
+        """In units of the standard deviation over the training images, because numbers may have different units."""
         error_NK = self.standardised(answers_NK.double().cpu()) - self.standardised(label.double().cpu())
         loss_N = error_NK.square().mean(1)
         return -loss_N, loss_N
@@ -96,7 +96,7 @@ class Regression(Task):
 
 
 class _RootOfMeans(MeanSquaredError):
-    """The root of each number's mean squared error, and the mean of these."""
+    """The root mean squared error of each number, averaged over the numbers."""
 
     def __init__(self, numbers: int) -> None:
         super().__init__(squared=False, num_outputs=numbers)

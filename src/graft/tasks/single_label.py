@@ -1,4 +1,4 @@
-"""data.task=single_label: one class an image; cross-entropy on hard or soft targets."""
+"""data.task=single_label: one class per image; cross-entropy with hard or soft targets."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from graft.tasks.task import TINY, Criterion, Task, listed
 
 
 class SingleLabel(Task):
-    """Outputs are logits, answers their softmax.
+    """Outputs are logits, and predictions their softmax.
 
     Args:
-        counts: training images a class, for loss.class_weights=balanced.
+        counts: number of training images per class, for loss.class_weights=balanced.
     """
 
     kind: ClassVar[TaskKind] = TaskKind.single_label
@@ -45,7 +45,7 @@ class SingleLabel(Task):
 
     @override
     def label(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """The batch's own, or its target's likeliest class."""
+        """The batch's label, or the most likely class of its target."""
         label = super().label(batch)
         return label if label.ndim == 1 else label.argmax(1)
 
@@ -59,7 +59,7 @@ class SingleLabel(Task):
 
     @override
     def scored(self, outputs_BK: Tensor, label: Tensor) -> Tensor:
-        """How many are right."""
+        """The number of correct predictions."""
         return (outputs_BK.argmax(1) == label).sum()
 
     @override
@@ -93,10 +93,10 @@ class SingleLabel(Task):
 
 
 class CrossEntropy(Criterion):
-    """With label smoothing [Szegedy et al. 2016] and class weights.
+    """Cross-entropy with label smoothing [Szegedy et al. 2016] and class weights.
 
     Args:
-        counts: training images a class; what class_weights=balanced goes by.
+        counts: number of training images per class, for class_weights=balanced.
     """
 
     def __init__(self, config: LossConfig, counts: Sequence[int] | None = None) -> None:
@@ -108,7 +108,7 @@ class CrossEntropy(Criterion):
 
     @override
     def weights(self, target: Tensor) -> Tensor | None:
-        """An image weighs what its class does; of a soft target, the mean over what it is a mixture of."""
+        """An image has the weight of its class; with a soft target, the average weight under the target."""
         if self.weight is None:
             return None
         return self.weight[target] if target.ndim == 1 else target @ self.weight
@@ -135,7 +135,7 @@ class CrossEntropy(Criterion):
 
 
 def balanced_weights(counts: Sequence[int] | None) -> Tensor:
-    """N / (K · n_k): each class weighs the same in sum, and an image weighs 1 on average."""
+    """N / (K · n_k): every class gets the same total weight, and an image has weight 1 on average."""
     if not counts or min(counts) <= 0:
         raise InputError(
             f"loss.class_weights: expected training images of every class, received counts {counts}; try none"

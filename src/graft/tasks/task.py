@@ -1,4 +1,4 @@
-"""One kind of task, as training, evaluation, export and prediction ask it."""
+"""The interface of a task for training, evaluation, export and prediction."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ TINY = 1e-30
 
 
 class Task(nn.Module, ABC):
-    """What labels and outputs mean. A module, so that what it knows of the data moves to the device with the rest.
+    """The meaning of labels and outputs. It is a module, so that its data statistics move to the device with everything
+    else.
 
-    Its buffers are in no state dict: they follow from the training part, or from an export's record.
+    Its buffers are in no state dict: they follow from the training images, or from an export's record.
 
     Args:
-        names: of the network's outputs: classes, labels or numbers.
+        names: names of the network's outputs: classes, labels or numbers.
     """
 
     kind: ClassVar[TaskKind]
@@ -38,7 +39,7 @@ class Task(nn.Module, ABC):
         self.names = tuple(names)
 
     def with_temperature(self, temperature: float) -> Self:
-        """The same task with calibrated answers."""
+        """The same task with calibrated predictions."""
         calibrated = copy.copy(self)
         calibrated.temperature = temperature
         return calibrated
@@ -46,89 +47,92 @@ class Task(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def learnt(cls, names: Sequence[str], labels: Sequence[Any]) -> Self:
-        """As the training part's labels make it."""
+        """The task for these training labels."""
 
     @classmethod
     def recorded(cls, names: Sequence[str], record: Mapping[str, Any]) -> Self:
-        """As `record` told it."""
+        """The task from the result of `record`."""
         return cls(names)
 
     def record(self) -> dict[str, Any]:
-        """What stands in model.json beside the names."""
+        """The entries in model.json besides the names."""
         return {"kind": self.kind.value}
 
     @abstractmethod
     def described(self) -> str:
-        """Of the plan: 2 classes (ant, bee)."""
+        """A description for the plan: 2 classes (ant, bee)."""
 
     def label(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """What figures are computed against: [B] classes, or [B, K]."""
+        """The truth for metrics: [B] classes, or [B, K]."""
         return batch["label"] if "label" in batch else batch["target"]
 
     @abstractmethod
     def criterion(self, config: LossConfig) -> Criterion:
-        """What training minimises."""
+        """The training loss."""
 
     @abstractmethod
     def loss(self, outputs_BK: Tensor, target: Tensor) -> Tensor:
-        """What evaluation tells as the loss: without weights and smoothing, so that runs which differ there compare."""
+        """The loss reported by evaluation, without class weights and smoothing, so that runs with different settings
+        can be compared."""
 
     @abstractmethod
     def scored(self, outputs_BK: Tensor, label: Tensor) -> Tensor:
-        """The figure that is counted in training too, summed over the images."""
+        """The metric that is also computed during training, summed over the images."""
 
     @abstractmethod
     def answers(self, outputs_BK: Tensor) -> Tensor:
-        """What the network says in the data's own terms [B, K]: probabilities, or numbers in their units."""
+        """Predictions in the data's own terms [B, K]: probabilities, or numbers in their original units."""
 
     @abstractmethod
     def judged(self, answers_NK: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """How right each image's answer is, higher is better, and its loss up to a factor: [N] and [N], float64.
+        """A score for each image's prediction (higher is better), and its loss up to a factor: [N] and [N], float64.
 
         Args:
-            answers_NK: as `answers` gives them.
-            label: as `label` gives it.
+            answers_NK: predictions as returned by `answers`.
+            label: the truth as returned by `label`.
         """
 
     @abstractmethod
     def metrics(self) -> dict[str, Metric]:
-        """The figures of `config.figures` under their names, all of answers and labels."""
+        """The metrics in `config.figures` by name, all computed from predictions and labels."""
 
     def sharpness_slopes(self, outputs_NK: Tensor, label: Tensor, sharpness: float) -> tuple[float, float] | None:
-        """First and second derivative of the mean negative log likelihood of the labels by the factor on the logits.
+        """First and second derivative of the mean negative log-likelihood of the labels with respect to the factor on
+        the logits.
 
-        The likelihood is convex in that factor, 1/temperature. None where answers are not probabilities.
+        The negative log-likelihood is convex in that factor, 1/temperature. None if predictions are not probabilities.
         """
         return None
 
     def confusion(self) -> Metric | None:
-        """Counts of what was taken for what, where an image has one class."""
+        """The confusion matrix for single_label; None for other tasks."""
         return None
 
 
 class Criterion(nn.Module, ABC):
-    """What training minimises: a mean over images, each with its weight."""
+    """The training loss: a weighted mean over images."""
 
     def weights(self, target: Tensor) -> Tensor | None:
-        """What each image of a batch weighs [B]; None: all the same, 1.
+        """Weight of each image in a batch [B]; None: all 1.
 
-        A step may be several batches, on several processes. Its loss is the mean over all their images together.
+        A step may consist of several batches, on several processes. Its loss is the weighted mean over all their
+        images.
         """
         return None
 
     @abstractmethod
     def convex(self, target: Tensor, outputs: int, weight_N: Tensor | None = None) -> ConvexLoss:
-        """The same mean over all of these images at once, as a solver of linear heads takes it, in float64.
+        """The same mean over all of these images at once in float64, for a solver of linear heads.
 
         Args:
-            outputs: K, of the network.
-            weight_N: what each image weighs besides; None: all the same.
+            outputs: K, the number of the network's outputs.
+            weight_N: additional weight of each image; None: all the same.
         """
 
     @abstractmethod
     @override
     def forward(self, outputs_BK: Tensor, target: Tensor) -> Tensor:
-        """A batch's mean, `Σ wᵢ lᵢ / Σ wᵢ`."""
+        """The mean over a batch, `Σ wᵢ lᵢ / Σ wᵢ`."""
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:

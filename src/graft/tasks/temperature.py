@@ -1,4 +1,4 @@
-"""One temperature on a network's logits, by which its probabilities say how often it is right [Guo et al. 2017]."""
+"""Temperature scaling: one temperature for a network's logits that calibrates its probabilities [Guo et al. 2017]."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ PRECISION = 1e-12
 
 
 def fit_temperature(task: Task, outputs_NK: Tensor, label: Tensor) -> float | None:
-    """The temperature with the least negative log likelihood of the labels, in float64.
+    """The temperature with the smallest negative log-likelihood of the labels, in float64.
 
-    The likelihood is convex in 1/temperature: Newton's steps, halved into the bracket that the slopes' signs leave.
+    The negative log-likelihood is convex in 1/temperature. It is minimised by Newton's method within a bracket from the
+    signs of the slopes.
 
     Args:
         outputs_NK: logits of images that the network was not trained on.
-        label: as `Task.label` gives it.
+        label: the truth as returned by `Task.label`.
 
     Returns:
-        None where no temperature from 1/20 to 20 is the best: every answer is right, say, and surer is always better.
+        None if no temperature from 1/20 to 20 is the best, for example because every prediction is right.
     """
     low, high = 1 / MOST, MOST
     ends = task.sharpness_slopes(outputs_NK, label, low), task.sharpness_slopes(outputs_NK, label, high)
