@@ -1,4 +1,4 @@
-"""What `hydra.launcher` says with hydra/launcher=slurm, as typed values."""
+"""The settings under `hydra.launcher` for hydra/launcher=slurm, as typed values."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from graft.config.faults import ConfigError, Fault
 class SlurmSettings:
     """The keys of hydra/launcher=slurm.
 
-    Nodes and processes are the run's own keys: trainer.num_nodes nodes, on each trainer.devices processes.
+    The run's own keys set the nodes and processes: trainer.num_nodes nodes with trainer.devices processes each.
     """
 
     partition: str | None = None
-    """Where the jobs run. Null: the cluster's default."""
+    """The partition in which the jobs run. Null: the cluster's default."""
     account: str | None = None
-    """What they are charged to. Null: the user's default."""
+    """The account to which the jobs are charged. Null: the user's default."""
     time_min: int = 60
-    """Minutes that a job may take before it is told to save, and is queued again."""
+    """Time limit of a job in minutes. Shortly before it, the job saves its state and is queued again."""
     gpus_per_node: int | None = None
-    """GPUs on each node, one a process: as many as trainer.devices. Null: none is asked for."""
+    """GPUs per node, one per process: the same number as trainer.devices. Null: none."""
     cpus_per_task: int | None = None
-    """Cores of each process, for its loader's workers too. Null: the cluster's default."""
+    """Cores per process, including those for its data-loader workers. Null: the cluster's default."""
     mem_gb: float | None = None
-    """Memory on each node. Null: the cluster's default."""
+    """Memory per node in GB. Null: the cluster's default."""
     array_parallelism: int = 16
-    """Jobs of an array that run at once; in a search also the trials that are chosen together."""
+    """Number of jobs of an array that run at once; in a search, also the number of trials submitted together."""
     setup: tuple[str, ...] = ()
-    """Shell commands before the run: module load …, source venv/bin/activate."""
+    """Shell commands to execute before the run: module load …, source venv/bin/activate."""
     sbatch: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Further flags of sbatch, without dashes: {constraint: a100, qos: high}."""
     notice_s: int = 120
-    """Seconds before its time is up that a job is told to save; a step or an evaluation's batch must be shorter."""
+    """Seconds between the signal to save and the time limit. A step, and a batch of an evaluation, must be shorter."""
     max_requeues: int = 100
-    """A job whose time is up is not queued again once it has begun so often; preemptions count as well."""
+    """Number of restarts after which a job at its time limit is not queued again. Preemptions count too."""
     detach: bool = False
-    """Return after submitting; `graft jobs`, or the same command, enters the results."""
+    """Return after submitting. `graft jobs` or the same command records the results."""
 
 
 WHOLE = {
@@ -55,15 +55,15 @@ OWN = {
     "partition": "partition", "account": "account", "time": "time_min", "gpus-per-node": "gpus_per_node",
     "cpus-per-task": "cpus_per_task", "mem": "mem_gb", "array": "array_parallelism", "signal": "notice_s",
 }  # fmt: skip
-"""Flags of sbatch that have a key of their own."""
+"""Flags of sbatch that have their own key."""
 RUNS_OWN = {"nodes": "trainer.num_nodes", "ntasks-per-node": "trainer.devices", "ntasks": "trainer.devices"}
 
 
 def read_slurm_settings(settings: Mapping[str, Any]) -> SlurmSettings:
-    """The plain values of `hydra.launcher`, checked.
+    """Checks the plain values of `hydra.launcher`.
 
     Raises:
-        ConfigError: with every fault.
+        ConfigError: lists every fault.
     """
     values: dict[str, Any] = dict(settings)
     values["setup"] = () if values.get("setup") is None else values["setup"]

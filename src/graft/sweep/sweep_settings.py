@@ -1,4 +1,4 @@
-"""What `hydra.sweeper` says, as typed values."""
+"""The settings under `hydra.sweeper`, as typed values."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ class SweepSettings:
     """The keys of hydra/sweeper=grid and, with the last four, of hydra/sweeper=bayes."""
 
     objectives: tuple[Objective, ...]
-    """What trials are judged by."""
+    """The metrics that compare trials, each to be minimised or maximised."""
     storage: str | None = None
-    """Null: journal.log in the sweep's folder. Else a database's URL: sqlite:///FILE, postgresql://…"""
+    """URL of a database: sqlite:///FILE, postgresql://… Null: the file journal.log in the sweep's folder."""
     study: str | None = None
-    """The study's name in the store. Null: that of the sweep's folder."""
+    """Name of the study in the store. Null: the name of the sweep's folder."""
     params: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Key to values, as an override writes them; the command line wins over it."""
+    """The values to try for each key, written as on the command line, which takes precedence."""
     max_failures: int | None = None
-    """No further trial begins once so many have failed. Null: all are tried."""
+    """Number of failed trials after which no further trial starts. Null: no limit."""
     retries: int = 0
-    """Further attempts at a trial that fails; each goes on from the trial's checkpoint."""
+    """Number of further attempts for a failing trial. Each resumes from the trial's checkpoint."""
     retry_failed: bool = False
-    """Trials that failed when the sweep ran before are tried anew."""
+    """Repeat the trials that failed in earlier calls of the sweep."""
     max_interruptions: int = 10
-    """A trial during which the sweep was killed so often is failed instead of being started again."""
+    """Number of times that the sweep may be killed during a trial. After that, the trial is marked as failed."""
     batch: int | None = None
-    """Trials handed to the launcher at once. Null: as many as it submits together, one with most."""
+    """Number of trials passed to the launcher at once. Null: as many as it submits together, which is one for most."""
     pruner: str = "none"
-    """Which trials are stopped early: none, median, halving, hyperband, wilcoxon."""
+    """Optuna's pruner, which stops unpromising trials early: none, median, halving, hyperband, wilcoxon."""
     pruner_options: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Arguments of Optuna's pruner of that name."""
+    """Arguments of the pruner."""
     n_trials: int | None = None
-    """Trials in the study, finished ones of earlier calls counted. Null: a grid, whose trials are its combinations."""
+    """Number of trials in the study, including those of earlier calls. Null: a grid, with one trial per combination."""
     sampler: str = "tpe"
-    """How the next trial is chosen: tpe, random, cmaes, qmc, gp."""
+    """Optuna's sampler, which chooses the next trial: tpe, random, cmaes, qmc, gp."""
     sampler_options: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """Arguments of Optuna's sampler of that name."""
+    """Arguments of the sampler."""
     seed: int = 0
-    """Trial n of a study depends on the seed, on n and on the trials before it, on nothing else."""
+    """Seed of the sampler. Trial n depends only on the seed, on n and on the trials before it."""
 
 
 def read_settings(settings: Mapping[str, Any]) -> SweepSettings:
-    """The plain values of `hydra.sweeper`, checked.
+    """Checks the plain values of `hydra.sweeper`.
 
     Raises:
-        ConfigError: with every fault.
+        ConfigError: lists every fault.
     """
     values = dict(settings)
     entries = values.get("objectives") or []
@@ -69,7 +69,7 @@ def read_settings(settings: Mapping[str, Any]) -> SweepSettings:
 
 
 EACH_EPOCH = ("val/", "train/")
-"""How the names of figures begin that a pruner can watch."""
+"""Prefixes of the metrics that a pruner can monitor."""
 MAPPINGS = ("params", "pruner_options", "sampler_options")
 NULLABLE = ("n_trials", "max_failures", "batch")
 WHOLE = {"n_trials": 1, "max_failures": 1, "retries": 0, "max_interruptions": 1, "batch": 1, "seed": 0}
