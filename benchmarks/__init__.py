@@ -17,6 +17,7 @@ CASES = {
     "frozen": ("benchmarks.frozen_case", "backbone frozen, from the command to saved weights, beside the peers"),
     "epoch": ("benchmarks.epoch_case", "backbone frozen, an epoch from kept features beside one without"),
     "head": ("benchmarks.head_case", "a linear head solved, beside scikit-learn and epochs of AdamW"),
+    "streamed": ("benchmarks.streamed_case", "a linear head solved on features that memory does not hold"),
     "layer4": ("benchmarks.layer4_case", "freeze=layer1-3, an epoch beside the loops and beside the bare layers"),
     "harness": ("benchmarks.harness_case", "everything trains, a step beside a hand-written loop's"),
     "peers": ("benchmarks.peers_case", "everything trains, beside each peer at its own defaults"),

@@ -5,7 +5,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from graft.config.schema import LossConfig
-from graft.heads import choice
+from graft.heads import choice, solve
 from graft.heads.choice import Examples, choose_head
 from graft.heads.solve import PENALTIES, Scaling
 from graft.tasks.single_label import CrossEntropy
@@ -106,3 +106,30 @@ def test_where_folds_chose_the_penalty_their_loss_is_of_all() -> None:
     chosen = choose_head(train, val, criterion, 3)
     assert chosen.folds == 5
     assert choice.loss_of_all(train, val, criterion, 3, chosen) == chosen.loss
+
+
+def test_validation_images_are_read_a_block_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Rows:
+        """Features that are never asked for as a whole."""
+
+        def __init__(self, values_ND: torch.Tensor) -> None:
+            self.values_ND, self.shape, self.most = values_ND, values_ND.shape, 0
+
+        def __len__(self) -> int:
+            return len(self.values_ND)
+
+        def __getitem__(self, rows: slice) -> torch.Tensor:
+            block = self.values_ND[rows]
+            self.most = max(self.most, len(block))
+            return block
+
+    monkeypatch.setattr(solve, "BLOCK", 64)
+    monkeypatch.setattr(solve, "IN_MEMORY", 1000)
+    train, val = examples(300, 0), examples(200, 1)
+    parts = [Rows(part.features_ND[:]) for part in (train, val)]
+    streamed = [Examples(rows, part.target) for rows, part in zip(parts, (train, val), strict=True)]
+    choice = choose_head(*streamed, CrossEntropy(LossConfig()), 3)
+    held = choose_head(train, val, CrossEntropy(LossConfig()), 3)
+    assert [rows.most for rows in parts] == [64, 64]
+    assert choice.penalty == held.penalty
+    assert torch.allclose(choice.head.weight_KD, held.head.weight_KD, atol=1e-4)

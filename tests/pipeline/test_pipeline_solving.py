@@ -268,3 +268,15 @@ def test_hidden_layers_train_for_all_epochs_where_that_is_asked_for(
     run(composed(*given), tmp_path / "run", given)
     solver = read_run(tmp_path / "run").plan["solver"]
     assert (solver["kind"], solver["reason"]) == ("sgd", reason)
+
+
+def test_a_trial_that_varies_only_idle_keys_is_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRAFT_SWEPT", "optimizer.lr,trainer.max_epochs")
+    varied = ("optimizer.lr=0.1", "trainer.max_epochs=3")
+    with pytest.raises(InputError, match=r"-m: .*, received optimizer\.lr, trainer\.max_epochs, which a solved"):
+        carried_out(folder, tmp_path, *varied)
+    assert not (tmp_path / "run" / "model").exists()
+    monkeypatch.setenv("GRAFT_SWEPT", "optimizer.lr,loss.label_smoothing")
+    carried_out(folder, tmp_path, "optimizer.lr=0.1", "loss.label_smoothing=0.1")

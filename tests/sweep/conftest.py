@@ -39,6 +39,9 @@ def run(config, folder, overrides, signals=None, watcher=None, inputs=None):
         raise RunFailed("only the second attempt succeeds")
     if config.seed == 6:
         raise MemoryError("no memory is left")
+    if config.seed == 7:
+        from graft.sweep.job import check_varied
+        check_varied([f"optimizer.lr={rate}"])  # as where the head is solved
     loss = (math.log10(rate) + 3) ** 2 + 0.1 * config.seed
     metrics = {"val/loss": loss, "val/accuracy": 1 - loss / 10, "parameters": round(1e6 * rate), "nan": math.nan}
     for epoch in range(config.trainer.max_epochs):

@@ -149,3 +149,21 @@ def test_a_plan_of_a_grid_is_no_trial(sweep: Command, tmp_path: Path, runs: Path
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "sweep" / "sweep.json").exists()
     assert runs.read_text().count("end") == 2
+
+
+@pytest.mark.parametrize("launcher", [(), ("hydra/launcher=workers", "hydra.launcher.n_jobs=1")])
+def test_a_sweep_of_nothing_but_idle_keys_is_refused_at_its_first_trial(
+    sweep: Command, runs: Path, tmp_path: Path, launcher: tuple[str, ...]
+) -> None:
+    done = sweep(*launcher, "optimizer.lr=1e-3,1e-4,1e-5", "seed=7")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("-m: expected a key that changes the trials, received optimizer.lr, which a solved") == 1
+    assert "head.solver=sgd" in done.stderr
+    lines = runs.read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["begin"], "no further trial begins"
+
+
+def test_a_sweep_that_varies_another_key_too_goes_on(sweep: Command, runs: Path) -> None:
+    done = sweep("optimizer.lr=1e-3,1e-4", "seed=7,8")
+    assert done.returncode == 0, done.stderr
+    assert len([line for line in runs.read_text().splitlines() if line.startswith("end")]) == 4

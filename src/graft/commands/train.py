@@ -24,7 +24,7 @@ from graft.config.faults import FORESEEN, InputError, reason_of, wants_traceback
 from graft.config.help import help_text
 from graft.config.own_configs import conf_folder
 from graft.config.program import program
-from graft.sweep.job import STAYS, check_sweep, trial_of_this_job
+from graft.sweep.job import ALL_ALIKE, STAYS, check_sweep, trial_of_this_job
 from graft.system.processes import is_first
 from graft.system.stopping import Stopped, StopSignals
 
@@ -54,7 +54,8 @@ def job(cfg: Composed) -> float | None:
         if wants_traceback(error):
             raise
         reason = reason_of(error)
-        print(reason, file=sys.stderr)
+        if not reason.startswith(ALL_ALIKE):  # which the sweep says, once
+            print(reason, file=sys.stderr)
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             raise CompactHydraException(reason) from None  # the other runs of the sweep go on
         code = 2 if isinstance(error, InputError) else 1

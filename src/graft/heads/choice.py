@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graft.heads.solve import PENALTIES, Features, Head, Point, solve
+from graft.heads.solve import PENALTIES, Features, Head, Point, logits_of, solve
 from graft.tasks.task import Criterion
 
 FEW = 50
@@ -145,7 +145,7 @@ def _solved(examples: Examples, criterion: Criterion, outputs: int, penalties: S
 
 
 def _loss(head: Head, examples: Examples, criterion: Criterion) -> float:
-    return mean_loss(head(examples.features_ND[:]), examples, criterion)
+    return mean_loss(logits_of(head, examples.features_ND), examples, criterion)
 
 
 def mean_loss(logits_NK: Tensor, examples: Examples, criterion: Criterion) -> float:

@@ -66,6 +66,12 @@ class Head:
         return features_ND.double() @ self.weight_KD.T + self.bias_K
 
 
+def logits_of(head: Head, features_ND: Features) -> Tensor:
+    """Logits [N, K] of all rows, which are read a block at a time."""
+    starts = range(0, len(features_ND), BLOCK)
+    return torch.cat([head(features_ND[start : start + BLOCK]) for start in starts])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Solution:
     """The result of solving for a path of penalties."""
@@ -114,9 +120,9 @@ class Scaling:
         factor_D = torch.where(varies, 1 / deviation_D.clamp_min(1e-300), 0.0) / max(int(varies.sum()), 1) ** 0.5
         return cls(mean_D=mean_D, factor_D=factor_D)
 
-    def __call__(self, features_ND: Tensor) -> Tensor:
-        """Scaled features [N, D], float64."""
-        return (features_ND.double() - self.mean_D) * self.factor_D
+    def __call__(self, features_ND: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+        """Scaled, in this type."""
+        return (features_ND.to(dtype) - self.mean_D.to(dtype)).mul_(self.factor_D.to(dtype))
 
 
 def solve(
@@ -226,8 +232,7 @@ class _Rows:
             return
         for start in range(0, count, BLOCK):
             part = slice(start, min(start + BLOCK, count))
-            scaled = self.scaling(self.features_ND[part])
-            block = scaled.to(dtype)
+            block = self.scaling(self.features_ND[part], dtype)
             yield part, block, block.T
 
     def onto_blocks(self, weight_RK: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from graft.finetune.metrics import Evaluation
 from graft.heads.choice import Choice, Examples, HeadChoice, choose_head, loss_of_all
 from graft.heads.layers import EARLY_STOPPING
 from graft.heads.neighbours import NEIGHBOURS
+from graft.heads.solve import logits_of
 from graft.models.network import Network
 from graft.models.stage_head import columns_of
 from graft.pipeline.features import Features
@@ -123,7 +124,7 @@ def measure(plan: Plan, crops: Sequence[Crop]) -> list[Solved[HeadChoice]]:
                     f"the head could not be solved: {error}; see whether the donor suits these images"
                 ) from error
             by_all = kind is HeadKind.auto and small and len(val) < COMPARED_BY_ALL
-            figures = figures_of(plan, choice.head(columns_from(val[:], candidate.columns)).float(), crop.parts["val"])
+            figures = figures_of(plan, logits_of(choice.head, examples[1].features_ND).float(), crop.parts["val"])
             measured.append(
                 Solved(
                     candidate=candidate,

@@ -31,6 +31,7 @@ from graft.plan.describe import describe
 from graft.plan.memory import batch_size_before
 from graft.plan.plan import Plan, make_plan
 from graft.report.publish import announce, close_on_failure, publish
+from graft.sweep.job import check_varied
 from graft.system.clock import Clock
 from graft.system.files import write_json
 from graft.system.machine import threads
@@ -90,6 +91,7 @@ def _run(
     if is_first():
         write_json(folder / "plan.json", plan.to_dict())
     say(describe(plan))
+    check_varied(plan.solver.without_effect)
     if config.mode is Mode.plan:
         return None
     hardware(config.trainer)  # what this machine lacks is said before anything starts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,10 @@ PARENT = "GRAFT_PARENT"
 """Environment variable: the process that must not be outlived."""
 STAYS = "GRAFT_STAYS"
 """Environment variable: set where this process runs one job after the other."""
+SWEPT = "GRAFT_SWEPT"
+"""Environment variable: the keys that the sweep varies, separated by commas."""
+ALL_ALIKE = "-m: expected a key that changes the trials"
+"""How the reason begins for which a whole sweep is refused."""
 FAILURE_FILE = "failure.txt"
 
 
@@ -117,6 +121,22 @@ def check_sweep(trainer: TrainerConfig, in_a_sweep: bool) -> None:
         raise InputError(
             f"trainer.devices: expected 1 for trials in the sweep's own process, received {trainer.devices} on"
             f" {trainer.num_nodes} machine(s); try hydra/launcher=process"
+        )
+
+
+def check_varied(without_effect: Sequence[str]) -> None:
+    """Raises InputError where all that the sweep varies has no effect in this run, so that its trials would be alike.
+
+    Args:
+        without_effect: words of this run's command.
+    """
+    varied = [key for key in os.environ.get(SWEPT, "").split(",") if key]
+    idle = {word.lstrip("+").partition("=")[0] for word in without_effect}
+    if varied and idle.issuperset(varied):
+        raise InputError(
+            f"{ALL_ALIKE}, received {', '.join(varied)}, which a solved head does not read, so that all of them would"
+            " be the same; try -m head=linear,stages or -m loss.label_smoothing=0,0.1, or head.solver=sgd, which trains"
+            " by steps"
         )
 
 

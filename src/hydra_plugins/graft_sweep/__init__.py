@@ -109,9 +109,10 @@ class _LedgerSweeper(Sweeper):
         if note := one_at_a_time(launcher, OmegaConf.select(config, "hydra.runtime.choices")["hydra/launcher"]):
             _say(note)
         grid = settings.n_trials is None
+        launch = partial(_launch, launcher, [key.lstrip("+") for key in space.swept])
         try:
             study = conduct(
-                folder, settings, space, partial(_launch, launcher), slots=getattr(launcher, "slots", 1), say=_say,
+                folder, settings, space, launch, slots=getattr(launcher, "slots", 1), say=_say,
                 **(launcher.queueing(grid=grid) if isinstance(launcher, Queue) else {}),
             )  # fmt: skip
         finally:
@@ -149,27 +150,42 @@ def one_at_a_time(launcher: Launcher, chosen: str) -> str:
     )
 
 
-def _launch(launcher: Launcher, claims: Sequence[Claim]) -> Iterator[tuple[Claim, Ended]]:
-    """One after the other, but for a launcher that submits several together."""
+def _launch(launcher: Launcher, varied: Sequence[str], claims: Sequence[Claim]) -> Iterator[tuple[Claim, Ended]]:
+    """One after the other, but for a launcher that submits several together.
+
+    Args:
+        varied: the keys that the sweep varies.
+
+    Raises:
+        InputError: all of them have no effect.
+    """
     from graft.config.examples import quoted
-    from graft.sweep.job import TRIAL
+    from graft.config.faults import InputError
+    from graft.sweep.job import ALL_ALIKE, SWEPT, TRIAL
 
     jobs = {
         claim.number: [
             *claim.overrides,
             f"hydra.sweep.subdir={claim.number}",
             f"+hydra.job.env_set.{TRIAL}={quoted(f'{claim.folder.parent}:{claim.number}')}",
+            f"+hydra.job.env_set.{SWEPT}={quoted(','.join(varied))}",
         ]
         for claim in claims
     }
     if isinstance(launcher, Queue):
         numbered = {claim.number: claim for claim in claims}
-        for number, ended in launcher.each(jobs):
-            yield numbered[number], ended
+        ends = ((numbered[number], ended) for number, ended in launcher.each(jobs))
     else:
-        for claim in claims:
-            (job,) = launcher.launch([jobs[claim.number]], initial_job_idx=claim.number)
-            yield claim, _ended(job)
+        ends = ((claim, _launched(launcher, claim.number, jobs[claim.number])) for claim in claims)
+    for claim, ended in ends:
+        if ended.reason.startswith(ALL_ALIKE):
+            raise InputError(ended.reason)
+        yield claim, ended
+
+
+def _launched(launcher: Launcher, number: int, job: Sequence[str]) -> Ended:
+    (end,) = launcher.launch([job], initial_job_idx=number)
+    return _ended(end)
 
 
 def _plan(launcher: Launcher, jobs: Sequence[Sequence[str]]) -> str:
