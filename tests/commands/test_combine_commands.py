@@ -174,6 +174,7 @@ def test_runs_that_differ_in_the_head_alone_share_what_enters_it(
     assert dispatch(["soup", *map(str, heads), "--method", "uniform", "--output", str(tmp_path / "b"), "--test"]) == 0
     slow = json.loads((tmp_path / "b" / "metrics.json").read_text())
     assert (fast.pop("left_out"), set(fast.pop("intervals"))) == (slow.pop("left_out"), set(slow.pop("intervals")))
+    assert fast.pop("calibration")["nll"]["test"] == pytest.approx(slow.pop("calibration")["nll"]["test"], abs=1e-6)
     assert fast == pytest.approx(slow, abs=1e-6)
     soup, first = weights(tmp_path / "a"), weights(runs[0])
     assert torch.equal(soup["classifier.weight"], 2 * first["classifier.weight"])  # of once, twice and three times

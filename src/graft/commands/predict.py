@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -54,26 +54,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 if something is said of every image, 1 if one could not be read (its row says why)."""
     from graft.commands.destination import file_to_write
-    from graft.inference.classify import predict
+    from graft.inference.classify import form_of, predict
     from graft.inference.load import open_model
     from graft.inference.sources import image_paths
-    from graft.tasks.answers import FORMS
 
     output = file_to_write("--output", args.output) if args.output is not None else None
     opened = open_model(args.model, import_code=args.import_code)
     choices = {"top": args.top, "threshold": args.threshold}
-    form = FORMS[opened.task.kind](opened.classes, **choices)
+    form = form_of(opened, **choices)
     paths = list(image_paths(args.paths, column=args.column, stdin=sys.stdin))
     truth = _truth(args, opened)
     settings = {**choices, "batch_size": args.batch_size, "device": args.device}
     answers = predict(opened, paths, **settings, tta=args.tta)
-    counted = _Counted(_with_progress(answers, len(paths)), truth)
+    counted = _Counted(_with_progress(answers, len(paths)), truth, opened.classes)
     with _destination(output) as file:
         _WRITERS[args.format](counted, file, form)
     if truth:
         message = f"graft predict: accuracy {counted.accuracy:.4f} of {counted.judged:,} images"
         if args.tta != "none":
-            alone = _Counted(predict(opened, paths, **settings), truth)
+            alone = _Counted(predict(opened, paths, **settings), truth, opened.classes)
             list(alone)
             message += f" with --tta {args.tta}, {alone.accuracy:.4f} without"
         print(message, file=sys.stderr)
@@ -89,8 +88,8 @@ class _Counted:
         truth: path to the number of its class.
     """
 
-    def __init__(self, answers: Iterable[Answer], truth: Mapping[str, int]) -> None:
-        self.answers, self.truth = answers, truth
+    def __init__(self, answers: Iterable[Answer], truth: Mapping[str, int], classes: Sequence[str]) -> None:
+        self.answers, self.truth, self.classes = answers, truth, classes
         self.unread = self.right = self.judged = 0
 
     def __iter__(self) -> Iterator[Answer]:
@@ -98,7 +97,7 @@ class _Counted:
             self.unread += answer.error is not None
             if answer.error is None and answer.file in self.truth:
                 self.judged += 1
-                self.right += max(range(len(answer.values)), key=answer.values.__getitem__) == self.truth[answer.file]
+                self.right += answer.top[0][0] == self.classes[self.truth[answer.file]]
             yield answer
 
     @property

@@ -208,6 +208,12 @@ _OF_KEYS: dict[str, Limit] = {
         "a metric of the validation or training part (val/loss, val/accuracy, train/loss, …)",
         lambda value: value.startswith(("val/", "train/")),
     ),
+    "results.by": Limit(
+        "names of columns, each once",
+        lambda value: all(str(name).strip() for name in value) and len(set(value)) == len(value),
+    ),
+    "results.sensitivity": share_above_zero,
+    "results.cost": positive,
     "logger.project": Limit("a name", lambda value: bool(value.strip())),
 }
 

@@ -23,6 +23,7 @@ from graft.config.keys import schema_keys
 from graft.config.rules_cache import cache_faults
 from graft.config.rules_logger import logger_faults
 from graft.config.rules_methods import METHOD_RULES
+from graft.config.rules_results import RESULTS_RULES
 from graft.config.rules_stages import STAGES_RULES
 from graft.config.rules_tasks import TASK_RULES
 from graft.config.rules_trainer import TRAINER_RULES
@@ -284,6 +285,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], ...] =
     (tuple(key for key in schema_keys() if key.startswith(("cache.", "augment."))), _caching),
     (tuple(key for key in schema_keys() if key.startswith("logger.")), _loggers),
     *METHOD_RULES,
+    *RESULTS_RULES,
     *STAGES_RULES,
     *TASK_RULES,
     *TRAINER_RULES,

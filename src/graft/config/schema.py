@@ -50,6 +50,7 @@ from graft.config.schema_network import (
     PreprocessConfig,
     PublishedConfig,
 )
+from graft.config.schema_results import ResultsConfig
 
 NOTHING = parse_duration(0)
 EPOCH, TEN_EPOCHS = parse_duration("1 epoch"), parse_duration("10 epochs")
@@ -111,6 +112,7 @@ __all__ = [
     "PreprocessConfig",
     "PublishedConfig",
     "RegressionLoss",
+    "ResultsConfig",
     "SchedulerConfig",
     "SchedulerKind",
     "Targets",
@@ -366,6 +368,8 @@ class Config:
     """Devices, duration and precision of training."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """When checkpoints are written, and which epoch is the best."""
+    results: ResultsConfig = field(default_factory=ResultsConfig)
+    """What is told of the results beside the task's figures."""
     resume: str = "auto"
     """auto (resume if the run's folder holds a checkpoint), never, or the path of a checkpoint."""
     logger: LoggerConfig = field(default_factory=LoggerConfig)

@@ -11,6 +11,7 @@ from graft.finetune.module import FineTuning
 from graft.finetune.route import EVALUATION, WHOLE
 from graft.finetune.unfreeze import Phase
 from graft.results.calibration import Calibration
+from graft.results.subgroups import Subgroups
 
 BEFORE = 0
 """The epoch before the first one: the initial solved head."""
@@ -69,6 +70,10 @@ class FitResult:
 
     calibration: Calibration | None = None
     """Of the answers, once they are calibrated; None for numbers."""
+    threshold: dict[str, Any] | None = None
+    """That of results.sensitivity or results.cost, with what it comes to on each part."""
+    by: Subgroups | None = None
+    """Figures by the columns of results.by."""
 
     @property
     def figures(self) -> dict[str, float]:

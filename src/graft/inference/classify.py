@@ -14,6 +14,7 @@ from graft.config.faults import InputError
 from graft.inference.load import open_model
 from graft.inference.views import TTA, Views
 from graft.results.model import OpenedModel
+from graft.results.threshold import read_threshold
 from graft.system.machine import full_float32
 from graft.tasks.answers import FORMS, Answer, Form
 
@@ -46,9 +47,21 @@ def predict(
         InputError: there is no such model or device.
     """
     opened = open_model(model) if isinstance(model, Path | str) else model
-    form = FORMS[opened.task.kind](opened.classes, top=top, threshold=threshold)
+    form = form_of(opened, top=top, threshold=threshold)
     views = TTA[tta](opened)
     return _each(opened, views, form, paths, batch_size=batch_size, place=find_device(device), threads=threads)
+
+
+def form_of(opened: OpenedModel, *, top: int | None = None, threshold: float | None = None) -> Form:
+    """How the model's answers are worded: of two classes by the threshold that its run has chosen, if it has.
+
+    Raises:
+        InputError: a choice that the model's task does not have.
+    """
+    form = FORMS[opened.task.kind](opened.classes, top=top, threshold=threshold)
+    if (chosen := read_threshold(opened.record)) is not None:
+        form.decision = opened.classes.index(chosen.positive), chosen.probability
+    return form
 
 
 def _each(

@@ -25,6 +25,7 @@ from graft.heads.layers import EARLY_STOPPING
 from graft.inference.latency import latency_ms
 from graft.models.network import Network
 from graft.page.words import measured
+from graft.pipeline.judging import predictions_of
 from graft.plan.plan import Plan
 from graft.report import write_report
 from graft.results.calibration import Calibration
@@ -32,7 +33,9 @@ from graft.results.drift import drift, write_drift
 from graft.results.export import export
 from graft.results.intervals import Intervals, interval_record
 from graft.results.left_out import LeftOut, in_words, left_out
-from graft.results.predictions import Predictions, write_predictions
+from graft.results.predictions import write_predictions
+from graft.results.subgroups import in_words as subgroups_in_words
+from graft.results.threshold import in_words as threshold_in_words
 from graft.system.clock import Clock
 from graft.system.files import write_json
 from graft.system.processes import is_first, say
@@ -49,16 +52,7 @@ def write_results(
 ) -> Intervals:
     """Writes the predictions, the drift and the model. Returns the confidence intervals of the metrics."""
     config, table = plan.config, plan.table
-    predictions = [
-        Predictions(
-            part=part,
-            paths=tuple(table.part(part)[index].path for index in outputs.index.tolist()),
-            truth=outputs.label.numpy(),
-            answers_NK=outputs.answers.double().numpy(),
-            task=plan.task.kind,
-        )
-        for part, outputs in result.outputs.items()
-    ]
+    predictions = predictions_of(plan, result)
     write_predictions(folder, predictions, classes=table.classes)
     after = dict(network.module.named_parameters())
     write_drift(folder, drift(injected, after, network.stages.stage_of))
@@ -86,6 +80,7 @@ def write_results(
         metrics=result.metrics,
         left_out=_left_out(plan, result),
         calibration=None if result.calibration is None else result.calibration.record(),
+        threshold=result.threshold,
         intervals=intervals,
         command=shlex.join([*program(), *overrides]),
     )
@@ -132,6 +127,8 @@ def write_metrics(
         "left_out": _left_out(plan, result),
         "intervals": intervals,
         "calibration": None if result.calibration is None else result.calibration.record(),
+        **({"threshold": result.threshold} if result.threshold else {}),
+        **({"by": result.by} if result.by else {}),
         **({"confusion": result.confusion} if result.confusion else {}),
         "head": result.head or {"solver": "sgd"},
         "profile": {name: round(share, 4) for name, share in result.profile.items()},
@@ -184,6 +181,9 @@ def summary(metrics: dict[str, Any], task: TaskKind, folder: Path) -> str:
     gaps = "".join(f"\n{line}" for line in in_words(metrics["left_out"], task))
     calibration = metrics.get("calibration")
     trust = f"\n{Calibration(**calibration).in_words(part)}" if calibration else ""
+    if metrics.get("threshold"):
+        trust += f"\n{threshold_in_words(metrics['threshold'], part)}"
+    trust += "".join(f"\n{line}" for line in subgroups_in_words(metrics.get("by", {}), part, task))
     frozen = {True: "frozen tensors verified", False: "FROZEN TENSORS MOVED", None: "nothing was frozen"}
     how = (
         _head_in_words(metrics["head"], metrics["train/seconds"])

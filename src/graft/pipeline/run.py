@@ -20,10 +20,10 @@ from graft.finetune.methods.lora import add_lora, merge
 from graft.finetune.module import FineTuning
 from graft.finetune.pruning import Pruned, Watcher
 from graft.models.network import Network, with_values
-from graft.pipeline.calibration import calibrate
 from graft.pipeline.features import Features, compute_features, example_of
 from graft.pipeline.head_start import never_below, solve_start
 from graft.pipeline.inputs import Inputs
+from graft.pipeline.judging import check_results, judge
 from graft.pipeline.outcome import summary, write_metrics, write_page, write_pruned, write_results
 from graft.pipeline.solving import crops_of, solve_head
 from graft.pipeline.training import before_training, fine_tune, try_out, tuning_of
@@ -84,6 +84,7 @@ def _run(
     with clock("data"):
         table = inputs.table(config)
         check_parts(table, config.data, folder)
+        check_results(config.results, table)
     with clock("plan"):
         before = batch_size_before(folder) if config.resume == AUTO else None
         plan = make_plan(config, table, lambda: inputs.donor(config), overrides, batch_size=before)
@@ -164,7 +165,7 @@ def _write(
 ) -> float:
     """Writes the results of the run, and returns the monitored metric."""
     with clock("export"):
-        result = calibrate(plan, result)
+        result = judge(plan, result)
         intervals = write_results(plan, network, result, injected, folder, overrides)
     metrics = write_metrics(plan, network, result, intervals, features.computed, clock, folder)
     write_page(folder)

@@ -19,6 +19,7 @@ from graft.report.helped import controls
 from graft.report.learning import is_solved, learning, trains_early_stopped
 from graft.report.origin import data, origin, settings, time_spent
 from graft.report.record import RunRecord
+from graft.report.subgroups import subgroups, threshold
 from graft.results.intervals import read_intervals
 from graft.results.left_out import in_words, left_out
 from graft.results.predictions import Predictions
@@ -52,6 +53,8 @@ def lay_out(record: RunRecord) -> str:
         learning(record),
         _quality(record),
         confidence(record),
+        threshold(record),
+        subgroups(record),
         origin(record),
         data(record),
         time_spent(record),

@@ -93,6 +93,7 @@ def model_card(record: Mapping[str, Any]) -> str:
             _metrics(record.get("metrics", {}), record.get("intervals", {}), record.get("left_out", {}), task["kind"]),
         ),
         _section("Calibration", _calibration(record.get("calibration"))),
+        _section("Threshold", _threshold(record.get("threshold"))),
         _section("Command", f"```bash\n{record['command']}\n```" if record.get("command") else ""),
         _section("Birth certificate", _birth(record.get("tensors", {}))),
         f"Written by {record['made_by']}.",
@@ -225,6 +226,25 @@ def _calibration(calibration: Mapping[str, Any] | None) -> str:
         " expected calibration error, in 15 bins of equal width, beside that of exact probabilities of so many images:"
     )
     return f"{text}\n\n{_table(('part', 'before', 'after', 'by chance'), rows)}"
+
+
+def _threshold(threshold: Mapping[str, Any] | None) -> str:
+    if not threshold:
+        return ""
+    rule = (
+        f"at least {threshold['sensitivity']:g} of its images are found"
+        if threshold["sensitivity"] is not None
+        else f"mistakes cost least, where a miss costs {threshold['cost']:g} false alarms"
+    )
+    rows = [
+        (part, *(measured(counts[name], 4) for name in ("sensitivity", "specificity")))
+        for part, counts in threshold["parts"].items()
+    ]
+    text = (
+        f"`graft predict` names {_text(threshold['positive'])} from a probability of {threshold['probability']:.6g}, so"
+        f" that on val {rule}. The metrics above are of the likeliest class."
+    )
+    return f"{text}\n\n{_table(('part', 'sensitivity', 'specificity'), rows)}"
 
 
 def _birth(tensors: Mapping[str, Any]) -> str:

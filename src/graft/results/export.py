@@ -43,6 +43,7 @@ def export(
     intervals: Mapping[str, Mapping[str, Any]] | None = None,
     left_out: Mapping[str, Sequence[str]] | None = None,
     calibration: Mapping[str, Any] | None = None,
+    threshold: Mapping[str, Any] | None = None,
     command: str | None = None,
 ) -> None:
     """Writes the network's weights and record. A reader never finds a record beside weights that are not its own.
@@ -58,6 +59,7 @@ def export(
         intervals: low and high of a metric, under the metric's name.
         left_out: the outputs that an averaged metric leaves out, under the metric's name.
         calibration: `Calibration.record()`; its temperature divides the logits before they become probabilities.
+        threshold: `Threshold.record()`, from which probability the one of two classes is named.
     """
     weights = separate_tensors(network.module)
     record = {
@@ -77,6 +79,7 @@ def export(
         "intervals": dict(intervals or {}),
         "left_out": dict(left_out or {}),
         "calibration": None if calibration is None else dict(calibration),
+        "threshold": None if threshold is None else dict(threshold),
         "command": command,
         "tensors": birth_certificate(weights, ledger or {}, frozen),
     }

@@ -42,6 +42,9 @@ class Form(ABC):
     """Which of the two choices have an effect."""
     kind: TaskKind
 
+    decision: tuple[int, float] | None = None
+    """Of two classes: the one that is looked for, and the probability from which it is named; None: the likeliest."""
+
     def __init__(self, classes: Sequence[str], *, top: int | None = None, threshold: float | None = None) -> None:
         for flag, value in (("--top", top), ("--threshold", threshold)):
             if value is not None and flag not in self.takes:
@@ -86,6 +89,9 @@ class OneClass(Form):
     kind = TaskKind.single_label
 
     def named(self, order: Sequence[int], values: Sequence[float]) -> Sequence[int]:
+        if self.decision is not None:
+            positive, probability = self.decision
+            order = sorted(order, key=lambda k: (k == positive) != (values[positive] >= probability))
         return order[: self.top]
 
     def to_dict(self, answer: Answer) -> dict[str, Any]:

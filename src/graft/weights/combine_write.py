@@ -19,7 +19,9 @@ from graft.results.calibration import calibrate
 from graft.results.export import made_by, separate_tensors, write_folder
 from graft.results.intervals import interval_record
 from graft.results.left_out import LeftOut, in_words, left_out
+from graft.results.model import OpenedModel
 from graft.results.predictions import Predictions, write_predictions
+from graft.results.threshold import choose_threshold, read_threshold
 from graft.system.files import write_json
 from graft.weights.average import average
 from graft.weights.judge import Judge, PartAnswers
@@ -76,10 +78,11 @@ def write_combined(
     predictions: list[Predictions] = []
     compared = members[base]
     out: LeftOut = {}
-    given = {part: judge.predict(network, part) for part in ("val", *(["test"] if test else []))}
-    calibration, given = _calibrated(judge, given)
+    answers_of = {part: judge.predict(network, part) for part in ("val", *(["test"] if test else []))}
+    calibration, answers_of = _calibrated(judge, answers_of)
+    threshold = _threshold(members[base].opened, judge, answers_of)
     output.mkdir(parents=True, exist_ok=True)
-    for part, answers in given.items():
+    for part, answers in answers_of.items():
         own_figures, other = answers.figures(), judge.predict(compared.opened.module, part).figures()
         metrics.update({f"{part}/{name}": value for name, value in own_figures.items()})
         paths = tuple(sample.path for sample in judge.table.part(part))
@@ -100,33 +103,50 @@ def write_combined(
         "intervals": intervals,
         "left_out": out,
         "calibration": calibration,
+        "threshold": threshold,
         "command": command,
         "combined": record,
     }
     _write_model(output / "model", network, members, weights, base, combination)
-    write_json(
-        output / "metrics.json", {**metrics, "left_out": out, "intervals": intervals, "calibration": calibration}
-    )
+    further = {"left_out": out, "intervals": intervals, "calibration": calibration}
+    further |= {"threshold": threshold} if threshold else {}
+    write_json(output / "metrics.json", {**metrics, **further})
     for line in in_words(out, members[base].opened.task.kind):
         say(line)
     say(f"written: {output}")
 
 
 def _calibrated(
-    judge: Judge, given: Mapping[str, PartAnswers]
+    judge: Judge, answers_of: Mapping[str, PartAnswers]
 ) -> tuple[dict[str, Any] | None, Mapping[str, PartAnswers]]:
     """The record of the average's own temperature, as no member's is that of their average, and the answers by it."""
     if judge.task.kind is TaskKind.regression:
-        return None, given
+        return None, answers_of
     calibration = calibrate(
-        judge.task, {part: (answers.logits, torch.from_numpy(answers.truth)) for part, answers in given.items()}
+        judge.task, {part: (answers.logits, torch.from_numpy(answers.truth)) for part, answers in answers_of.items()}
     )
     task = judge.task.with_temperature(calibration.temperature)
     calibrated = {
         part: replace(answers, answers_NK=task.answers(answers.logits).double().numpy())
-        for part, answers in given.items()
+        for part, answers in answers_of.items()
     }
     return calibration.record(), calibrated
+
+
+def _threshold(opened: OpenedModel, judge: Judge, answers_of: Mapping[str, PartAnswers]) -> dict[str, Any] | None:
+    """The record of a threshold by the member's own rule, chosen anew for the average."""
+    rule = read_threshold(opened.record)
+    if rule is None:
+        return None
+    parts = {
+        part: Predictions(
+            part=part, paths=(), truth=answers.truth, answers_NK=answers.answers_NK, task=TaskKind.single_label
+        )
+        for part, answers in answers_of.items()
+    }
+    classes = judge.table.classes
+    chosen = choose_threshold(parts["val"], classes, rule.positive, rule.sensitivity, rule.cost)
+    return chosen.record(parts, classes)
 
 
 def _write_model(
