@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -280,3 +282,48 @@ def test_a_trial_that_varies_only_idle_keys_is_refused(
     assert not (tmp_path / "run" / "model").exists()
     monkeypatch.setenv("GRAFT_SWEPT", "optimizer.lr,loss.label_smoothing")
     carried_out(folder, tmp_path, "optimizer.lr=0.1", "loss.label_smoothing=0.1")
+
+
+@pytest.fixture(scope="module")
+def troubled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images whose classes nothing tells apart; nearly all of the training ones are red."""
+    place = tmp_path_factory.mktemp("troubled")
+    write_images_and_donor(place, images=60, brighter=0)
+    for file in (place / "images" / "train").rglob("*.png"):
+        if file.parent.name != "red" and int(file.stem) > 8:
+            file.unlink()
+    return place
+
+
+def test_a_head_that_hardly_learns_anything_says_so_and_what_to_do(troubled: Path, tmp_path: Path, capsys) -> None:
+    head = carried_out(troubled, tmp_path)["head"]
+    told = capsys.readouterr().out
+    assert head["at_end"] is True
+    assert "head      the strongest penalty of all was the best (0.1): these features hardly tell" in told
+    assert "try another donor, or fine-tuning (freeze=none)" in told
+    assert "head      it answers red for every validation image; try loss.class_weights=balanced" in told
+
+
+def test_a_validation_part_too_small_to_choose_by_is_told_with_what_to_do(
+    troubled: Path, tmp_path: Path, capsys
+) -> None:
+    shutil.copytree(troubled, tmp_path / "fewer")
+    for file in sorted((tmp_path / "fewer" / "images" / "val").rglob("*.png"))[::2]:
+        file.unlink()
+    head = carried_out(tmp_path / "fewer", tmp_path)["head"]
+    told = capsys.readouterr().out
+    assert head["chosen_by"] == "5 folds"
+    assert "head      chosen by 5 folds of the training images, as the validation part is 30 images" in told
+    assert "data.val_fraction=0.3" in told
+
+
+def test_the_weakest_penalty_of_all_is_told_with_what_to_do(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    strong = [0.1, 0.03]  # where weaker ones would be better
+    monkeypatch.setattr(candidates, "choose_head", partial(choose_head, penalties=strong))
+    assert carried_out(folder, tmp_path)["head"]["penalty"] == 0.03
+    told = capsys.readouterr().out
+    assert (
+        "the weakest penalty of all was the best (0.03): a weaker one may be better still; try head.solver=sgd" in told
+    )

@@ -214,6 +214,12 @@ def remarks_on(plan: Plan, choice: Choice, val: Outputs) -> list[str]:
         if len(answered) == 1 and len(val.label.unique()) > 1:
             name = plan.table.classes[int(answered[0])]
             remarks.append(f"it answers {name} for every validation image; try loss.class_weights=balanced")
+    if choice.folds:
+        few = "an image" if len(val.label) == 1 else f"{len(val.label)} images"
+        remarks.append(
+            f"chosen by {choice.folds} folds of the training images, as the validation part is {few}: its figures are"
+            " uncertain too; try more validation images, such as data.val_fraction=0.3 where graft carves the parts"
+        )
     if choice.refit:
         remarks.append("figures of the validation part are of images that the head was solved on (head.refit)")
     return remarks
