@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graft.commands.own_code import add_import_code
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -30,7 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plot", metavar="FILE.png", help="draw the table as a heat map")
     parser.add_argument("--column", default="path", help="the CSV's column of paths (path)")
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 …")
-    parser.add_argument("--import-code", action="store_true", help="import the class of a custom head")
+    add_import_code(parser)
 
 
 def run(args: argparse.Namespace) -> int:

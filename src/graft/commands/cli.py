@@ -71,7 +71,10 @@ def dispatch(arguments: list[str]) -> int:
     command = cast(Command, import_module(module))
     parser = argparse.ArgumentParser(prog=f"graft {name}", description=text)
     command.configure(parser)
-    return command.run(parser.parse_args(rest))
+    args = parser.parse_args(rest)
+    if getattr(args, "import_code", False) and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # where `python -m`, and with it training, looks too
+    return command.run(args)
 
 
 def main() -> int:

@@ -8,6 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from graft.commands.own_code import add_import_code
+from graft.config.choices import Library
 from graft.config.faults import InputError
 from graft.results.agree import check_same, example_images
 from graft.results.keras.write import write_keras
@@ -32,9 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         ".weights.h5 by the name of --output)",
     )
     parser.add_argument("--output", help="where to; by default beside the model, named after the format")
-    parser.add_argument(
-        "--import-code", action="store_true", help="import a custom head's class, as the model names it"
-    )
+    add_import_code(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -168,6 +168,11 @@ def check_plain(opened: OpenedModel, library: str) -> None:
     from graft.models.network import plain_model
 
     build, head = opened.record["build"], opened.record["head"]
+    if build["library"] == Library.custom.value:
+        raise InputError(
+            f"--format {library}: expected a {library} model, received {build['name']}, which is your own; "
+            "try --format safetensors, onnx or torch-export"
+        )
     if build["library"] != library:
         raise InputError(
             f"--format {library}: expected a {library} model, received {build['name']} of {build['library']}; "

@@ -49,10 +49,10 @@ def run(args: argparse.Namespace) -> int:
     from graft.weights.combine_curve import draw
     from graft.weights.combine_write import Mixer, write_combined
     from graft.weights.judge import Judge
-    from graft.weights.members import open_members, shared_data, shared_trunk
+    from graft.weights.members import shared_data, shared_trunk
 
     output, device = folder_to_make("--output", args.output), find_device(args.device)
-    ends = _from_own_donor(args.run) if args.donor == DONOR else open_members([args.donor, args.run])
+    ends = _ends(args.donor, args.run, import_code=args.import_code)
     metric = chosen_metric(args.metric, ends[1].opened.task.kind)
     data, seed = shared_data(ends)
     judge = Judge(
@@ -104,7 +104,15 @@ def choose(rows: Sequence[dict[str, float]], metric: Figure) -> dict[str, float]
     return ordered[ranked[0]]
 
 
-def _from_own_donor(run: str) -> list[Member]:
+def _ends(donor: str, run: str, *, import_code: bool) -> list[Member]:
+    from graft.weights.members import open_members
+
+    if donor == DONOR:
+        return _from_own_donor(run, import_code=import_code)
+    return open_members([donor, run], import_code=import_code)
+
+
+def _from_own_donor(run: str, *, import_code: bool) -> list[Member]:
     """The run, and before it the network that its training began with; what no donor filled is the run's."""
     from dataclasses import replace
 
@@ -115,7 +123,7 @@ def _from_own_donor(run: str) -> list[Member]:
     from graft.transfer.chosen import open_chosen, rules_for
     from graft.weights.members import Member, open_members
 
-    (end,) = open_members([run])
+    (end,) = open_members([run], import_code=import_code)
     config = stored_config(end.run or Path(run), needed=("backbone", "donor", "head", "data"))
     network = network_for(config.network, len(end.opened.classes))
     with open_chosen(config.network) as donor:
@@ -128,7 +136,7 @@ def _from_own_donor(run: str) -> list[Member]:
     filled = {entry.target for entry in ledger.tensors if entry.verdict is not Verdict.initialized}
     state = network.module.state_dict()
     mixed = {name: state[name] if name in filled else value for name, value in end.state.items()}
-    opened = open_model(run)
+    opened = open_model(run, import_code=import_code)
     opened.module.load_state_dict(mixed)
     record = {**opened.record, "weights": {"sha256": digest}}
     return [Member(name=source, opened=replace(opened, record=record)), end]

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from graft.commands.own_code import add_import_code
 from graft.config.options import positive
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--label-column", help="the CSV's column of true classes: the accuracy is told, and what --tta gains"
     )
-    parser.add_argument("--import-code", action="store_true", help="import the class of a custom head")
+    add_import_code(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from graft.commands.own_code import add_import_code
 from graft.config.choices import TaskKind
 from graft.config.faults import InputError
 from graft.config.figures import FIGURES, LOSS, Figure, headline, ranking
@@ -57,6 +58,7 @@ def add_evaluation(parser: argparse.ArgumentParser, output: str) -> None:
     """What every command takes that evaluates averages and writes one."""
     parser.add_argument("--output", default=output, help=f"the folder to write, which must not exist yet ({output})")
     parser.add_argument("--test", action="store_true", help="evaluate the result on the test part too, once")
+    add_import_code(parser)
     parser.add_argument(
         "--bn-images", type=int, metavar="N", help="batch-norm statistics from this many training images (all)"
     )
@@ -72,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
     output = folder_to_make("--output", args.output)
     device = find_device(args.device)
-    members = open_members(args.runs)
+    members = open_members(args.runs, import_code=args.import_code)
     if len(members) < 2:
         raise InputError(f"expected two runs or more, received {members[0].name} alone; try a sweep's folder")
     metric = chosen_metric(args.metric, members[0].opened.task.kind)

@@ -38,6 +38,7 @@ class Mode(Enum):
 class Library(Enum):
     torchvision = "torchvision"
     timm = "timm"
+    custom = "custom"
 
 
 class DonorKind(Enum):

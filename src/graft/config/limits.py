@@ -12,6 +12,7 @@ from graft.config.choices import FIND
 from graft.config.duration import FORMS, parse_duration
 from graft.config.examples import example
 from graft.config.faults import Fault, InputError, nearest
+from graft.config.import_path import FORM, is_import_path
 from graft.config.keys import schema_keys
 
 POOLS = {"mean", "std", "max"}
@@ -120,12 +121,14 @@ rename = Limit(
 )
 duration = Limit(FORMS, is_duration)
 positive_duration = Limit(f"more than nothing, as {FORMS}", is_positive_duration)
+import_path = Limit(FORM, is_import_path)
 freeze = Limit(
     "a stage expression (none, backbone, layer3, layer1-3, joined by +) or a list of name prefixes", is_freeze
 )
 
 _OF_KEYS: dict[str, Limit] = {
     "seed": Limit("a whole number from 0 to 4294967295", lambda value: 0 <= value < 2**32),
+    "backbone.target": import_path,
     "backbone.published.rename": rename,
     "backbone.published.preprocess.image_size": at_least(16, "pixels"),
     "backbone.published.preprocess.crop_fraction": share_above_zero,
@@ -140,6 +143,7 @@ _OF_KEYS: dict[str, Limit] = {
     "head.decays": each(between(0, math.inf, opening="(")),
     "head.patience": at_least(1),
     "head.dropout": share_below_one,
+    "head.target": import_path,
     "head.pool": Limit(
         "one or more of mean, std, max, each once",
         lambda value: bool(value) and set(value) <= POOLS and len(set(value)) == len(value),

@@ -10,6 +10,7 @@ from typing import Any
 
 from graft.config.examples import PLAIN, override_value, quoted
 from graft.config.faults import InputError
+from graft.config.import_path import path_of
 from graft.config.keys import is_group, schema_keys
 
 
@@ -26,7 +27,9 @@ def words_of(overrides: Sequence[str], settings: Mapping[str, Any], folder: Path
 def _words(name: str, value: Any) -> Iterator[str]:
     """Of a group, its option or its keys; of a key, its value. A key whose entries the user names takes a mapping."""
     key = schema_keys().get(name)
-    if isinstance(value, Mapping) and (is_group(name) or (key is not None and key.is_group)):
+    if callable(value) and f"{name}.target" in schema_keys():  # your own: a function or class
+        yield from (f"{name}=custom", f"{name}.target={path_of(name, value)}")
+    elif isinstance(value, Mapping) and (is_group(name) or (key is not None and key.is_group)):
         for inner, entry in value.items():
             yield from _words(f"{name}.{inner}", entry)
     else:
@@ -41,6 +44,8 @@ def _text(name: str, value: Any) -> str:
         return plain if PLAIN.fullmatch(plain) and not _is_other(plain) else quoted(plain)
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_text(name, str(key))}: {_text(name, entry)}" for key, entry in value.items()) + "}"
+    if callable(value):
+        return path_of(name, value)
     if isinstance(value, Sequence):
         return "[" + ", ".join(_text(name, entry) for entry in value) + "]"
     raise InputError(

@@ -12,6 +12,7 @@ from graft.config.choices import (
     DataKind,
     DonorKind,
     HeadKind,
+    Library,
     SchedulerKind,
     Targets,
     TaskKind,
@@ -23,6 +24,7 @@ from graft.config.keys import schema_keys
 from graft.config.rules_cache import cache_faults
 from graft.config.rules_logger import logger_faults
 from graft.config.rules_methods import METHOD_RULES
+from graft.config.rules_own import OWN_RULES
 from graft.config.rules_results import RESULTS_RULES
 from graft.config.rules_stages import STAGES_RULES
 from graft.config.rules_tasks import TASK_RULES
@@ -48,6 +50,9 @@ REQUIRES = (
     Requires("data.root", "data.kind", (DataKind.folder,), "a folder"),
     Requires("data.root", "data.kind", (DataKind.csv,), "a file"),
     Requires("head.target", "head.kind", (HeadKind.custom,), "the import path of a module class"),
+    Requires(
+        "backbone.target", "backbone.library", (Library.custom,), "the import path of a function that builds a module"
+    ),
     Requires("head.hidden", "head.kind", (HeadKind.mlp,), "the width of at least one hidden layer"),
     Requires("unfreeze.table", "unfreeze.kind", (UnfreezeKind.at,), "a table of moment to freeze expression"),
     Requires("donor.table", "donor.match", ("table",), "a table of donor name to target name"),
@@ -87,6 +92,9 @@ MATTERS = (
     ),
     Matters(("head.refit",), "head.kind", (HeadKind.linear, HeadKind.stages, HeadKind.auto)),
     Matters(("head.target", "head.kwargs"), "head.kind", (HeadKind.custom,)),
+    Matters(("backbone.target",), "backbone.library", (Library.custom,)),
+    Matters(("backbone.drop_path", "backbone.drop_rate"), "backbone.library", (Library.torchvision, Library.timm)),
+    Matters(("backbone.published.weights",), "backbone.library", (Library.torchvision, Library.timm)),
     Matters(("head.pool", "head.taps"), "head.kind", (HeadKind.stages, HeadKind.auto)),
     Matters(("unfreeze.every",), "unfreeze.kind", (UnfreezeKind.gradual,)),
     Matters(("unfreeze.start",), "unfreeze.kind", (UnfreezeKind.gradual, UnfreezeKind.lp_ft)),
@@ -138,7 +146,7 @@ def _word(kind: Any) -> str:
 
 def _choice(option: str, kind: Any) -> str:
     """donor.kind and file are written donor=file; donor.match stays as it is."""
-    return f"{option.removesuffix('.kind')}={_word(kind)}"
+    return f"{option.removesuffix('.kind').removesuffix('.library')}={_word(kind)}"
 
 
 def _required(values: Values) -> Iterator[Fault]:
@@ -284,6 +292,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], ...] =
     (("data.val_fraction", "data.test_fraction"), _everything_held_out),
     (tuple(key for key in schema_keys() if key.startswith(("cache.", "augment."))), _caching),
     (tuple(key for key in schema_keys() if key.startswith("logger.")), _loggers),
+    *OWN_RULES,
     *METHOD_RULES,
     *RESULTS_RULES,
     *STAGES_RULES,

@@ -83,14 +83,17 @@ class ApplicationConfig:
 
 @dataclass(slots=True, kw_only=True)
 class BackboneConfig:
-    """The pretrained trunk: a model of torchvision or timm, by name."""
+    """The pretrained trunk: a model of torchvision or timm by name, or one of your own by import path."""
 
     library: Library = MISSING
-    """torchvision or timm."""
+    """torchvision, timm, or custom: the module that target builds."""
     name: str = MISSING
     """The model's name in its library."""
+    target: str | None = None
+    """Import path of a function or class that builds a module; called as target(num_classes=…, **kwargs), and with
+    in_chans, in_channels or channels if it has such a parameter (backbone=custom)."""
     kwargs: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of the library's constructor (aux_logits, attention_dropout, …)."""
+    """Further arguments of the library's constructor (aux_logits, attention_dropout, …), or of target."""
     drop_path: float | None = None
     """Stochastic depth: the drop rate of the last block; it increases linearly from the first (Huang et al. 2016)."""
     drop_rate: float | None = None
@@ -110,6 +113,11 @@ class BackboneConfig:
     """Its published weights, if the library does not provide them (donor=pretrained)."""
     keras: ApplicationConfig = field(default_factory=ApplicationConfig)
     """The same network in Keras' applications (donor=keras)."""
+
+    def __post_init__(self) -> None:
+        """A backbone of one's own is called by its import path, in plans, records and messages."""
+        if self.library is Library.custom and self.target:
+            self.name = self.target
 
 
 @dataclass(slots=True, kw_only=True)

@@ -43,7 +43,7 @@ def load(path: Path | str, *, import_code: bool = False) -> nn.Module:
     ((1, 3), 1.0)
 
     Args:
-        import_code: a custom head's class is imported from where the record says. Only for files that one trusts.
+        import_code: a custom backbone or head is imported from where the record says. Only for files that one trusts.
 
     Raises:
         InputError: nothing there, or files that are damaged or do not belong together.

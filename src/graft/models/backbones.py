@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from graft.config.faults import InputError, nearest, one_line
 from graft.config.schema import BackboneConfig, Library
+from graft.models.own import construct_own
+from graft.models.valueless import Valueless, replace_first_convolution
 
 # torchvision builds these two with auxiliary classifiers and a slow initialisation unless told otherwise.
 # Their published weights are run without either.
@@ -32,6 +31,8 @@ TORCHVISION_SIZE = {"vit_": "image_size", "maxvit_": "input_size"}
 @cache
 def model_names(library: Library) -> list[str]:
     """All classification models that the library can build."""
+    if library is Library.custom:
+        return []
     if library is Library.torchvision:
         from torchvision import models
 
@@ -111,6 +112,8 @@ def size_kwargs(library: Library, name: str, image_size: int) -> dict[str, Any]:
             if name.startswith(prefix):
                 return {key: image_size if key == "image_size" else [image_size, image_size]}
         return {}
+    if library is Library.custom:
+        return {}
     cfg = timm_cfg(name)
     if cfg is None or tuple(cfg.input_size[1:]) == (image_size, image_size):
         return {}
@@ -147,11 +150,13 @@ def construct(
     Raises:
         InputError: unknown name, or arguments that the constructor refuses.
     """
+    if library is Library.custom:
+        return construct_own(name, kwargs, num_classes=num_classes, channels=channels, device=device)
     check_name(library, name)
     try:
         if device != "meta":
             return _construct(library, name, kwargs, num_classes, channels).to(device)
-        with _Valueless():
+        with Valueless():
             return _construct(library, name, kwargs, num_classes, channels).to("meta")
     except (*REFUSALS, *STUMBLES) as error:
         if not check or isinstance(error, InputError) or (isinstance(error, STUMBLES) and not kwargs):
@@ -166,39 +171,13 @@ def _construct(library: Library, name: str, kwargs: Mapping[str, Any], num_class
         arguments = {**TORCHVISION_DEFAULTS.get(name, {}), **kwargs}
         module = models.get_model(name, weights=None, num_classes=num_classes, **arguments)
         if channels != 3:
-            _replace_first_convolution(module, channels)
+            replace_first_convolution(module, channels)
         return module
     import timm
 
     if channels != 3:
         kwargs = {**kwargs, "in_chans": channels}
     return timm.create_model(name, pretrained=False, num_classes=num_classes, **kwargs)
-
-
-def _replace_first_convolution(module: nn.Module, channels: int) -> None:
-    """Replaces the first convolution by one with another number of input channels, initialised like the library's."""
-    path, first = next(
-        (path, child)
-        for path, child in module.named_modules()
-        if isinstance(child, nn.Conv2d) and child.in_channels == 3
-    )
-    new = nn.Conv2d(
-        channels,
-        first.out_channels,
-        (first.kernel_size[0], first.kernel_size[1]),
-        stride=(first.stride[0], first.stride[1]),
-        padding=first.padding if isinstance(first.padding, str) else (first.padding[0], first.padding[1]),
-        dilation=(first.dilation[0], first.dilation[1]),
-        bias=first.bias is not None,
-        padding_mode=first.padding_mode,
-    )
-    with torch.no_grad():
-        if not first.weight.is_meta:
-            spread = first.weight.std().item()
-            new.weight.normal_(0.0, spread if math.isfinite(spread) else 0.02)
-            if first.bias is not None and new.bias is not None:
-                new.bias.copy_(first.bias)
-    module.set_submodule(path, new)
 
 
 def _refused(library: Library, name: str, kwargs: Mapping[str, Any], error: Exception) -> InputError:
@@ -212,24 +191,6 @@ def _refused(library: Library, name: str, kwargs: Mapping[str, Any], error: Exce
 def _reason(error: Exception) -> str:
     """The text of an error; a KeyError's text is only the key."""
     return f"{type(error).__name__}: {one_line(error)}" if isinstance(error, STUMBLES) else one_line(error)
-
-
-class _Valueless(TorchFunctionMode):
-    """Puts tensors that will be filled later on the meta device.
-
-    `torch.device("meta")` would also affect arange and linspace, from which constructors read numbers (drop rates,
-    say).
-    """
-
-    factories = frozenset(
-        {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.empty_strided}
-    )
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = dict(kwargs or {})
-        if func in self.factories and kwargs.get("device") is None:
-            kwargs["device"] = "meta"
-        return func(*args, **kwargs)
 
 
 # What constructors call them; the first that one takes, and that changes something, is used.

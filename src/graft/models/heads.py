@@ -3,7 +3,6 @@ unchanged."""
 
 from __future__ import annotations
 
-import importlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graft.config.faults import InputError, nearest
+from graft.config.import_path import call_object
 from graft.config.schema import BackboneConfig, HeadConfig, HeadKind
 from graft.models.stage_head import describe_taps, tap
 from graft.models.stages import Stages
@@ -234,18 +234,7 @@ def _entering(module: nn.Module, path: str, image_shape: tuple[int, int, int]) -
 
 
 def _custom(target: str, width: int, num_classes: int, kwargs: Mapping[str, Any]) -> nn.Module:
-    where, _, name = target.rpartition(".")
-    try:
-        head = getattr(importlib.import_module(where), name)(width, num_classes, **kwargs)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"head.target: expected the import path of a module class, received {target!r}: {error}"
-        ) from error
-    except TypeError as error:
-        raise InputError(
-            f"head.target: expected {target} to take (in_features, num_classes, **head.kwargs), "
-            f"received {dict(kwargs)}: {error}"
-        ) from error
+    head = call_object("head.target", target, width, num_classes, **kwargs)
     if not isinstance(head, nn.Module):
         raise InputError(f"head.target: expected {target} to make a torch.nn.Module, received {type(head).__name__}")
     return head

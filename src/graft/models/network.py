@@ -18,7 +18,7 @@ from graft.models.backbones import construct, drop_kwargs, size_kwargs
 from graft.models.derive import call_order, derive_heads, derive_stages
 from graft.models.heads import describe_head, install_head
 from graft.models.memo import once_for
-from graft.models.preprocess import Preprocess, preprocess_for
+from graft.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess, preprocess_for
 from graft.models.stages import HEAD, Stages, check_partition, declared_stages, tensor_names
 
 
@@ -89,7 +89,7 @@ def build_network(
         build["altered"] = resolved(bare, backbone.alter)
         alter(bare, build["altered"])
     heads = _heads(backbone, bare, build)
-    remarks: list[str] = []
+    remarks = _guesses(backbone)
     stages = _stages(backbone, heads, bare, image_shape, remarks.append)
     described = describe_head(backbone, head, heads)
     with seeded(seed + 1):
@@ -177,16 +177,21 @@ def rebuild(build: Mapping[str, Any], head: Mapping[str, Any], *, import_code: b
     """The network's module with its head, from a model's record, with random weights.
 
     Args:
-        import_code: for head=custom, import the module class in the record. Only for trusted records.
+        import_code: for backbone=custom and head=custom, import what the record names. Only for trusted records.
 
     Raises:
-        InputError: the head is custom and `import_code` is false.
+        InputError: the backbone or the head is custom and `import_code` is false.
     """
-    if HeadKind(head["kind"]) is HeadKind.custom and not import_code:
-        raise InputError(
-            f"model: expected a head of graft's own, received head=custom with {head['target']}, which loading would "
-            "import and run; try import_code=True (--import-code) if you trust this file"
-        )
+    named = {
+        "backbone=custom": build["name"] if Library(build["library"]) is Library.custom else None,
+        "head=custom": head["target"] if HeadKind(head["kind"]) is HeadKind.custom else None,
+    }
+    for part, target in named.items():
+        if target is not None and not import_code:
+            raise InputError(
+                f"model: expected a network of the libraries' and graft's own, received {part} with {target}, which "
+                "loading would import and run; try import_code=True (--import-code) if you trust this file"
+            )
     module, _ = install_head(plain_model(build), head, num_classes=build["num_classes"])
     return module
 
@@ -216,6 +221,18 @@ def _heads(backbone: BackboneConfig, bare: nn.Module, build: Mapping[str, Any]) 
             remedy = f"; try {', '.join(hint)}" if hint else ""
             raise InputError(f"backbone.{key}: expected a module of {backbone.name}, received {path!r}{remedy}")
     return (backbone.head,)
+
+
+def _guesses(backbone: BackboneConfig) -> list[str]:
+    """What nobody has said of the images that a user's own backbone was trained on."""
+    own = backbone.published.preprocess
+    if backbone.library is not Library.custom or (own.mean is not None and own.std is not None):
+        return []
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return [
+        f"images are normalised by ImageNet's mean ({mean}) and standard deviation ({std}), which is a guess; "
+        "backbone.published.preprocess= declares others"
+    ]
 
 
 def _stages(

@@ -41,6 +41,9 @@ class Preprocess:
         return cls(mean=tuple(values.pop("mean")), std=tuple(values.pop("std")), **values)
 
 
+USUAL = Preprocess(image_size=224, crop_fraction=0.875, interpolation="bilinear", mean=IMAGENET_MEAN, std=IMAGENET_STD)
+
+
 def preprocess_for(
     backbone: BackboneConfig,
     *,
@@ -94,14 +97,17 @@ def for_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
 
 
 def published_preprocess(backbone: BackboneConfig) -> Preprocess:
-    """The library's preprocessing for its published weights; ImageNet's usual preprocessing if the library has none."""
+    """The library's preprocessing for its published weights; ImageNet's usual preprocessing if the library has none.
+
+    A user's own backbone has none either, and its image size is always given.
+    """
+    if backbone.library is Library.custom:
+        return USUAL
     if backbone.library is Library.torchvision:
         return _of_torchvision(backbone)
     cfg = timm_cfg(backbone.name, backbone.published.weights)
     if cfg is None:
-        return Preprocess(
-            image_size=224, crop_fraction=0.875, interpolation="bilinear", mean=IMAGENET_MEAN, std=IMAGENET_STD
-        )
+        return USUAL
     return Preprocess(
         image_size=int(cfg.input_size[-1]),
         crop_fraction=float(cfg.crop_pct),
@@ -114,9 +120,7 @@ def published_preprocess(backbone: BackboneConfig) -> Preprocess:
 def _of_torchvision(backbone: BackboneConfig) -> Preprocess:
     weights = torchvision_weights(backbone.name, backbone.published.weights)
     if weights is None:
-        return Preprocess(
-            image_size=224, crop_fraction=0.875, interpolation="bilinear", mean=IMAGENET_MEAN, std=IMAGENET_STD
-        )
+        return USUAL
     transforms = weights.transforms()
     size, edge = transforms.crop_size[0], transforms.resize_size[0]
     inside = backbone.name in NORMALISED_INSIDE

@@ -45,7 +45,7 @@ class Run:
     @cached_property
     def model(self) -> nn.Module:
         """The result of `graft.load` for the folder."""
-        return load(self.folder)
+        return load(self.folder, import_code=True)  # what this process has just run
 
     @cached_property
     def predictions(self) -> dict[str, Predictions]:

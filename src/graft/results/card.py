@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from graft.config.choices import TaskKind
+from graft.config.choices import Library, TaskKind
 from graft.config.figures import FIGURES
 from graft.models.stage_head import head_in_words
 from graft.page.words import measured
@@ -77,7 +77,7 @@ def model_card(record: Mapping[str, Any]) -> str:
     parts = [
         _front_matter(build, purpose),
         f"# {build['name']}: {_listed(classes) if len(classes) <= 4 else f'{len(classes)} {purpose.names}'}",
-        f"{purpose.does.format(count=len(classes))} The network is {build['library']}'s `{build['name']}` with a "
+        f"{purpose.does.format(count=len(classes))} The network is {_owner(build)}`{build['name']}` with a "
         f"`{record['head']['kind']}` head. {head_in_words(record['head'], build)}".rstrip(),
         _altered(build),
         _section(purpose.names.capitalize(), _outputs(classes, task)),
@@ -99,6 +99,10 @@ def model_card(record: Mapping[str, Any]) -> str:
         f"Written by {record['made_by']}.",
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _owner(build: Mapping[str, Any]) -> str:
+    return "built by " if build["library"] == Library.custom.value else f"{build['library']}'s "
 
 
 def _front_matter(build: Mapping[str, Any], purpose: Purpose) -> str:

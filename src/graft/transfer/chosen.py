@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from graft.config.choices import DonorKind, HeadKind
+from graft.config.choices import DonorKind, HeadKind, Library
 from graft.config.faults import InputError
 from graft.config.keras_donor import backbone_for_donor
 from graft.config.schema import BackboneConfig, DonorConfig, NetworkConfig
+from graft.models.backbones import construct
 from graft.models.network import Network, network_for
 from graft.models.preprocess import preprocess_for
+from graft.models.stages import HEAD
 from graft.transfer.donor import Donor, donor_of_mapping
 from graft.transfer.donors import classes_of_folder, open_donor
 from graft.transfer.donors.published import open_published, published_classes
@@ -79,8 +81,9 @@ def _channel_adapters(config: NetworkConfig, network: Network) -> dict[str, Any]
     channels = config.channels
     if channels == 3:
         return {}
-    changed = list(_changed(config, network, channels=3))
-    if channels == 2 and not all(any(name == glob for glob in config.donor.adapt) for name in changed):
+    own = _is_own(config)
+    changed = list(_changed_own(config, network) if own else _changed(config, network, channels=3))
+    if channels == 2 and not own and not all(any(name == glob for glob in config.donor.adapt) for name in changed):
         rule = "{" + ", ".join(f"{name}: {{name: input_select, channels: [0, 1]}}" for name in changed) + "}"
         raise InputError(
             f"data.channels: expected a rule for 2 channels of a donor's 3, received none; try donor.adapt='{rule}'"
@@ -90,7 +93,7 @@ def _channel_adapters(config: NetworkConfig, network: Network) -> dict[str, Any]
 
 def _size_adapters(config: NetworkConfig, network: Network) -> dict[str, Any]:
     """Adapters of the position embeddings whose number depends on the image size."""
-    if config.image_size is None:
+    if config.image_size is None or _is_own(config):
         return {}
     return {
         name: "position_resize"
@@ -106,6 +109,24 @@ def _changed(config: NetworkConfig, network: Network, **otherwise: Any) -> Itera
     for name, info in target_of_module(network.module).infos.items():
         if name in before and before[name].shape != info.shape:
             yield name
+
+
+def _is_own(config: NetworkConfig) -> bool:
+    """Whether the backbone is a user's own, of which only the given size and channels are known to work."""
+    return config.backbone.library is Library.custom
+
+
+def _changed_own(config: NetworkConfig, network: Network) -> Iterator[str]:
+    """Names of tensors whose shape differs in the module that the same builder makes for three channels. One that
+    refuses three has no donor of three."""
+    library, name, kwargs = config.backbone.library, config.backbone.name, config.backbone.kwargs
+    try:
+        before = construct(library, name, kwargs, num_classes=network.classes, channels=3, device="meta").state_dict()
+    except InputError:
+        return
+    for tensor, value in network.module.state_dict().items():
+        if tensor in before and before[tensor].shape != value.shape and network.stages.stage_of(tensor) != HEAD:
+            yield tensor
 
 
 def _class_adapters(config: NetworkConfig, network: Network, classes: Sequence[str]) -> dict[str, Any]:

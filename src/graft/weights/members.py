@@ -43,13 +43,16 @@ class Member:
         return next((run for run in runs if (run / PLACE).is_file()), None)
 
 
-def open_members(paths: Iterable[str]) -> list[Member]:
+def open_members(paths: Iterable[str], *, import_code: bool = False) -> list[Member]:
     """The networks of runs, exported models, and of every run below the folder of a sweep.
+
+    Args:
+        import_code: as `graft.load` has it.
 
     Raises:
         InputError: nothing there, or networks that differ in architecture, head, classes or preprocessing.
     """
-    members = [Member(name=str(path), opened=open_model(path)) for path in _runs(paths)]
+    members = [Member(name=str(path), opened=open_model(path, import_code=import_code)) for path in _runs(paths)]
     first = members[0]
     for other in members[1:]:
         differing = [key for key in ALIKE if first.opened.record.get(key) != other.opened.record.get(key)]

@@ -1,0 +1,61 @@
+"""What a user's own code must be accompanied by: rules of rules.py's kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from graft.config.choices import DonorKind, HeadKind, Library
+from graft.config.examples import example
+from graft.config.faults import Fault
+from graft.config.import_path import is_found
+
+Values = Mapping[str, Any]
+
+
+def _image_size(values: Values) -> Iterator[Fault]:
+    """Nobody publishes the size of a backbone of one's own."""
+    size = values["data.image_size"] or values["backbone.published.preprocess.image_size"]
+    if values["backbone.library"] is Library.custom and size is None:
+        yield Fault(
+            key="data.image_size",
+            expected="the side of the network's input with backbone=custom, for which no library publishes one",
+            received="nothing",
+            remedy="data.image_size=224, or backbone.published.preprocess={image_size: 224, mean: […], std: […]}",
+        )
+
+
+def _published(values: Values) -> Iterator[Fault]:
+    """Nor its weights, unless a package of the user's own ships them."""
+    pretrained = values["donor.kind"] is DonorKind.pretrained and values["backbone.published.package"] is None
+    if values["backbone.library"] is Library.custom and pretrained:
+        yield Fault(
+            key="donor",
+            expected="file, run, keras or none with backbone=custom, for which no library publishes weights",
+            received="pretrained",
+            remedy="donor=file donor.path=PATH, or donor=none freeze=none",
+        )
+
+
+def _exists(key: str, option: str, kind: Any) -> Callable[[Values], Iterator[Fault]]:
+    """A rule on the module that a key names, if the option has this value."""
+
+    def rule(values: Values) -> Iterator[Fault]:
+        if values[key] and values[option] is kind and not is_found(values[key]):
+            yield Fault(
+                key=key,
+                expected="an import path of a module that exists",
+                received=f"{values[key]}, which is neither in {Path.cwd()} nor installed",
+                remedy=f"the folder that it lies in, or PYTHONPATH=FOLDER before the command, or {example(key)}",
+            )
+
+    return rule
+
+
+OWN_RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], ...] = (
+    (("backbone.target", "backbone.library"), _exists("backbone.target", "backbone.library", Library.custom)),
+    (("head.target", "head.kind"), _exists("head.target", "head.kind", HeadKind.custom)),
+    (("backbone.library", "data.image_size", "backbone.published.preprocess.image_size"), _image_size),
+    (("backbone.library", "donor.kind", "backbone.published.package"), _published),
+)
