@@ -182,6 +182,8 @@ _OF_KEYS: dict[str, Limit] = {
         "names of columns, each once",
         lambda value: all(str(name).strip() for name in value) and len(set(value)) == len(value),
     ),
+    "data.folds": at_least(2),
+    "data.fold": at_least(0),
     "data.group": Limit("the name of a column, or a regular expression", bool),
     "data.val_fraction": share_below_one,
     "data.test_fraction": share_below_one,

@@ -71,7 +71,33 @@ def _one_threshold(values: Values) -> Iterator[Fault]:
         )
 
 
+def _folds(values: Values) -> Iterator[Fault]:
+    folds, fold = values["data.folds"], values["data.fold"]
+    if fold is not None and (folds is None or fold >= folds):
+        yield Fault(
+            key="data.fold",
+            expected="nothing without data.folds" if folds is None else f"a fold from 0 to {folds - 1}",
+            received=str(fold),
+            remedy="data.folds=5" if folds is None else f"data.fold={folds - 1}",
+        )
+    if folds is not None and fold is None and values["head.refit"]:
+        yield Fault(
+            key="head.refit",
+            expected="false with data.folds, whose head is solved on every image outside the test part anyway",
+            received="true",
+            remedy="head.refit=false",
+        )
+    if folds is not None and fold is None and values["cache.views"]:
+        yield Fault(
+            key="cache.views",
+            expected="0 with data.folds: every image is judged as it is",
+            received=str(values["cache.views"]),
+            remedy="cache.views=0 augment=none, or data.fold=0,1,2,3,4 with -m",
+        )
+
+
 RESULTS_RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], ...] = (
+    (("data.folds", "data.fold", "head.refit", "cache.views"), _folds),
     (("results.by", "data.kind", "data.root"), _columns_exist),
     (("results.sensitivity", "results.cost", "results.positive", "data.task"), _one_threshold),
 )

@@ -46,6 +46,12 @@ class DataConfig:
     """Fraction of the training images used for validation, if there are no validation images."""
     test_fraction: float = 0.0
     """folder and csv without test images: fraction used for testing."""
+    folds: int | None = None
+    """Cross-validation: all images outside the test part are shared out over so many folds, by content. A head that is
+    solved is solved once without each; a network that is trained takes data.fold."""
+    fold: int | None = None
+    """With data.folds: the fold that is the validation part, counted from 0; to be swept over. Null: every one in
+    turn, where the head is solved."""
     split_seed: int = 0
     """Seed of the split. Independent of the run's seed, so runs with different seeds use the same split."""
     image_size: int | None = None

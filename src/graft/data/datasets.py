@@ -29,7 +29,7 @@ from graft.data.pictures import FOLDER as PICTURES
 from graft.data.pictures import Picture, Pictures, ReadableFile
 from graft.data.pixels import Unreadable, check_image
 from graft.data.solar_cells import list_solar_cells
-from graft.data.split import carve, connected
+from graft.data.split import carve, connected, divide
 from graft.data.table import PARTS, ListedImage, Listing, Sample, Table, digest
 from graft.tasks.labels import LABELS
 
@@ -189,12 +189,14 @@ def _assign_parts(sound: Sequence[tuple[ListedImage, _Look]], data: DataConfig, 
     if lost := [part for part in PARTS if part in present and all(entry.part != part for entry in entries)]:
         return [Fault(key=listing.key, expected=f"images of {part} that can be read", received="none") for part in lost]
     for part, (fraction, seed) in carved.items():
-        if part not in present and fraction:
+        if part not in present and fraction and not (part == "val" and data.folds):
             pool = [(entry, look) for entry, look in sound if entry.part == "train"]
             strata = [labels.stratum(entry.label) if entry.stratum is None else entry.stratum for entry, _ in pool]
             same = connected([entry.group for entry, _ in pool], [look.picture for _, look in pool])
             for position in carve([entry.name for entry, _ in pool], strata, fraction, seed, same):
                 pool[position][0].part = part
+    if data.folds:
+        _assign_folds(sound, data, data.folds)
     parts = {part: [entry.label for entry in entries if entry.part == part] for part in PARTS}
     faults = labels.check(parts, listing.classes, listing.key)
     if not any(entry.part == "val" for entry in entries):
@@ -207,6 +209,16 @@ def _assign_parts(sound: Sequence[tuple[ListedImage, _Look]], data: DataConfig, 
             )
         )
     return faults
+
+
+def _assign_folds(sound: Sequence[tuple[ListedImage, _Look]], data: DataConfig, count: int) -> None:
+    """All images outside the test part into folds, by content: the same on any machine. One of them is val."""
+    labels, pool = LABELS[data.task], [(entry, look) for entry, look in sound if entry.part != "test"]
+    strata = [labels.stratum(entry.label) if entry.stratum is None else entry.stratum for entry, _ in pool]
+    same = connected([entry.group for entry, _ in pool], [look.picture for _, look in pool])
+    numbers = divide([look.content for _, look in pool], strata, count, data.split_seed, same)
+    for (entry, _), number in zip(pool, numbers, strict=True):
+        entry.fold, entry.part = number, "val" if number == (data.fold or 0) else "train"
 
 
 def _numbers(entries: Sequence[ListedImage]) -> str:
@@ -244,4 +256,4 @@ def _unreadable(unreadable: Sequence[tuple[str, str]], key: str) -> Fault:
 
 def _sample(entry: ListedImage, look: _Look, data: DataConfig) -> Sample:
     target = entry.target if data.targets is Targets.soft else None
-    return Sample(entry.path, entry.label, target, look.content, look.picture, entry.group)
+    return Sample(entry.path, entry.label, target, look.content, look.picture, entry.group, entry.fold)

@@ -41,6 +41,26 @@ def carve(
     return frozenset(carved)
 
 
+def divide(
+    names: Sequence[str], strata: Sequence[Hashable], count: int, seed: int, groups: Sequence[Hashable]
+) -> list[int]:
+    """The fold of each name, of so many: one after the other is carved off what is left, in equal shares.
+
+    Args:
+        strata: one label a name.
+        groups: one a name; those of a group are in one fold.
+    """
+    fold_of, left = [count - 1] * len(names), list(range(len(names)))
+    for fold in range(count - 1):
+        carved = carve(
+            [names[k] for k in left], [strata[k] for k in left], 1 / (count - fold), seed, [groups[k] for k in left]
+        )
+        for position in carved:
+            fold_of[left[position]] = fold
+        left = [place for position, place in enumerate(left) if position not in carved]
+    return fold_of
+
+
 def connected(*keys: Sequence[Hashable]) -> list[int]:
     """A number for each image: the same for images that share a value of any of these keys, also by way of others.
 

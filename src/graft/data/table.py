@@ -30,6 +30,8 @@ class Sample:
     """The same for files that show the same picture, pixel for pixel, and for no others of the table."""
     group: str = ""
     """Images of one group stay in one part (data.group); empty where there are no groups."""
+    fold: int | None = None
+    """Of data.folds, the one that it is in; None without folds, and for images of the test part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,14 @@ class Table:
 
     def labels_of(self, part: str) -> list[Label]:
         return [sample.label for sample in self.part(part)]
+
+    def evaluated(self, part: str, *, crossed: bool) -> tuple[Sample, ...]:
+        """The images that a part's figures are of, in the order of their indices.
+
+        Args:
+            crossed: every image outside the test part was judged by a head that was solved without its fold.
+        """
+        return (*self.train, *self.val) if crossed and part == "val" else self.part(part)
 
     def counts(self, part: str) -> tuple[int, ...]:
         """Images of each class, in the order of `classes`; in regression nothing is counted."""
@@ -94,6 +104,8 @@ class ListedImage:
     stratum: Hashable = None
     """Carved parts hold the same share of each; by default what the task makes of the label."""
     group: str = ""
+    """As a sample's."""
+    fold: int | None = None
     """As a sample's."""
 
 

@@ -70,6 +70,9 @@ class FitResult:
 
     calibration: Calibration | None = None
     """Of the answers, once they are calibrated; None for numbers."""
+    folds: dict[str, Any] | None = None
+    """Of a cross-validation: each fold's figures, their mean and spread. The val figures and outputs are then those of
+    every image outside the test part, by heads that were solved without its fold."""
     threshold: dict[str, Any] | None = None
     """That of results.sensitivity or results.cost, with what it comes to on each part."""
     by: Subgroups | None = None

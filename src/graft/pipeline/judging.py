@@ -47,13 +47,18 @@ def judge(plan: Plan, result: FitResult) -> FitResult:
 
 def predictions_of(plan: Plan, result: FitResult) -> list[Predictions]:
     """The answers of every part, image by image."""
-    return [
-        Predictions(
-            part=part,
-            paths=tuple(plan.table.part(part)[index].path for index in outputs.index.tolist()),
-            truth=outputs.label.numpy(),
-            answers_NK=outputs.answers.double().numpy(),
-            task=plan.task.kind,
+    parts: list[Predictions] = []
+    for part, outputs in result.outputs.items():
+        samples = plan.table.evaluated(part, crossed=result.folds is not None)
+        images = [samples[index] for index in outputs.index.tolist()]
+        parts.append(
+            Predictions(
+                part=part,
+                paths=tuple(image.path for image in images),
+                truth=outputs.label.numpy(),
+                answers_NK=outputs.answers.double().numpy(),
+                task=plan.task.kind,
+                folds=tuple(image.fold for image in images if image.fold is not None) if result.folds else (),
+            )
         )
-        for part, outputs in result.outputs.items()
-    ]
+    return parts

@@ -25,6 +25,7 @@ from graft.heads.layers import EARLY_STOPPING
 from graft.inference.latency import latency_ms
 from graft.models.network import Network
 from graft.page.words import measured
+from graft.pipeline.folds import in_words as folds_in_words
 from graft.pipeline.judging import predictions_of
 from graft.plan.plan import Plan
 from graft.report import write_report
@@ -127,6 +128,7 @@ def write_metrics(
         "left_out": _left_out(plan, result),
         "intervals": intervals,
         "calibration": None if result.calibration is None else result.calibration.record(),
+        **({"folds": result.folds} if result.folds else {}),
         **({"threshold": result.threshold} if result.threshold else {}),
         **({"by": result.by} if result.by else {}),
         **({"confusion": result.confusion} if result.confusion else {}),
@@ -146,7 +148,8 @@ def _left_out(plan: Plan, result: FitResult) -> LeftOut:
     """The outputs that averaged metrics leave out, for every evaluated part."""
     out: LeftOut = {}
     for part in result.outputs:
-        truth = np.array(plan.table.labels_of(part))
+        samples = plan.table.evaluated(part, crossed=result.folds is not None)
+        truth = np.array([sample.label for sample in samples])
         out.update(left_out(part, truth, plan.table.classes, plan.task.kind))
     return out
 
@@ -181,6 +184,8 @@ def summary(metrics: dict[str, Any], task: TaskKind, folder: Path) -> str:
     gaps = "".join(f"\n{line}" for line in in_words(metrics["left_out"], task))
     calibration = metrics.get("calibration")
     trust = f"\n{Calibration(**calibration).in_words(part)}" if calibration else ""
+    if metrics.get("folds"):
+        trust += f"\n{folds_in_words(metrics, task)}"
     if metrics.get("threshold"):
         trust += f"\n{threshold_in_words(metrics['threshold'], part)}"
     trust += "".join(f"\n{line}" for line in subgroups_in_words(metrics.get("by", {}), part, task))

@@ -21,6 +21,7 @@ from graft.finetune.module import FineTuning
 from graft.finetune.pruning import Pruned, Watcher
 from graft.models.network import Network, with_values
 from graft.pipeline.features import Features, compute_features, example_of
+from graft.pipeline.folds import check_folds
 from graft.pipeline.head_start import never_below, solve_start
 from graft.pipeline.inputs import Inputs
 from graft.pipeline.judging import check_results, judge
@@ -89,6 +90,7 @@ def _run(
         before = batch_size_before(folder) if config.resume == AUTO else None
         plan = make_plan(config, table, lambda: inputs.donor(config), overrides, batch_size=before)
         config = plan.config
+        check_folds(plan)
     if is_first():
         write_json(folder / "plan.json", plan.to_dict())
     say(describe(plan))

@@ -25,6 +25,7 @@ from graft.models.network import Network, network_for, take_trunk, with_values
 from graft.models.stage_head import columns_of
 from graft.pipeline.candidates import Columns, Crop, Solved, columns_from, measure, record_of_all, table_of
 from graft.pipeline.features import Features, compute_other_crop, example_of
+from graft.pipeline.folds import cross_validate
 from graft.pipeline.hidden import train_hidden
 from graft.plan.features import MEASURED
 from graft.plan.plan import Plan
@@ -64,7 +65,7 @@ def solve_head(plan: Plan, crops: Sequence[Crop], folder: Path) -> tuple[Network
     Raises:
         RunFailed: features that are not finite.
     """
-    began, network = time.perf_counter(), crops[0].network
+    began, network, crossed = time.perf_counter(), crops[0].network, None
     network.module.requires_grad_(False).eval()
     frozen = plan.training.phases[0].frozen
     watch = Watch(network.module, [frozen], plan.config.freeze_bn, heads=network.stages.heads)
@@ -84,11 +85,18 @@ def solve_head(plan: Plan, crops: Sequence[Crop], folder: Path) -> tuple[Network
         network = chosen.crop.network
         if kind is HeadKind.auto and chosen.candidate.kind is HeadKind.linear:
             network = _with_last_layer(plan, network)
+        if plan.config.data.folds and plan.config.data.fold is None:
+            crossed = cross_validate(plan, chosen)
+            chosen.choice = crossed.choice
         layer, columns = _install(network, chosen)
     crop = chosen.crop
     prove_head(network, crop.prefix, layer, columns)
     seconds = time.perf_counter() - began
     metrics, confusion, outputs = evaluate_head(plan, lambda batch: layer(columns_from(batch, columns)), crop.parts)
+    if crossed is not None:  # each image by a head that was solved without it
+        metrics |= crossed.metrics
+        outputs["val"] = crossed.outputs
+        confusion |= {} if crossed.confusion is None else {"val": crossed.confusion}
     trained = {name: metrics.pop(name) for name in [*metrics] if name.startswith("train/")}
     row = {"epoch": 1, "step": 0, **trained, **metrics, "seconds": seconds}
     if is_first():
@@ -103,7 +111,8 @@ def solve_head(plan: Plan, crops: Sequence[Crop], folder: Path) -> tuple[Network
         accumulate=1, steps_skipped=0, best_epoch=None, best_path=None, last_path=None, resumed_from=None,
         frozen_verified=watch.verified(), moved=tuple(sorted(watch.moved)), moved_statistics=(),
         phases=tuple(plan.training.phases), profile={}, precision=plan.precision, prefix={},
-        head=record_of_all(plan, measured, chosen, neighbours),
+        head=record_of_all(plan, measured, chosen, neighbours) | ({} if crossed is None else crossed.choice_record),
+        folds=None if crossed is None else crossed.record,
     )  # fmt: skip
 
 

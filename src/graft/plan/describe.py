@@ -53,6 +53,9 @@ def _data(plan: Plan) -> str:
     ]
     lines += [f"copies    {line}" for line in plan.copies.described(config.data.accept)]
     lines += [f"groups    {line}" for line in plan.groups.described(config.data.accept)]
+    if config.data.folds:
+        every = "every fold in turn is val" if config.data.fold is None else f"fold {config.data.fold} is val"
+        lines.append(f"folds     {config.data.folds}, by content: {every}")
     lines += [f"left out  {entry['path']}: {entry['reason']}" for entry in table.skipped]
     return "\n".join(lines)
 

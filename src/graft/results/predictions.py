@@ -21,6 +21,7 @@ from graft.tasks.evaluate import Floats
 
 FILE = "predictions.csv"
 FIXED = ("part", "path")
+FOLD = "fold"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,8 @@ class Predictions:
     truth: Truth
     answers_NK: Floats
     task: TaskKind = TaskKind.single_label
+    folds: tuple[int, ...] = ()
+    """Of each image that was judged out of fold; empty without folds."""
 
 
 def in_order_of(predictions: Predictions, other: Predictions) -> Predictions | None:
@@ -66,12 +69,15 @@ def write_predictions(folder: Path | str, parts: Sequence[Predictions], *, class
     layout = LAYOUTS[task]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*FIXED, *layout.header(names)])
+    crossed = any(predictions.folds for predictions in parts)
+    writer.writerow([*FIXED, *([FOLD] if crossed else []), *layout.header(names)])
     for predictions in parts:
-        for path, label, row in zip(
-            predictions.paths, predictions.truth.tolist(), predictions.answers_NK.tolist(), strict=True
+        folds = predictions.folds or [""] * len(predictions.paths)
+        for path, fold, label, row in zip(
+            predictions.paths, folds, predictions.truth.tolist(), predictions.answers_NK.tolist(), strict=True
         ):
-            writer.writerow([predictions.part, path, *layout.cells(label, names), *(f"{value:.9g}" for value in row)])
+            cells = [*([fold] if crossed else []), *layout.cells(label, names), *(f"{value:.9g}" for value in row)]
+            writer.writerow([predictions.part, path, *cells])
     write_text(Path(folder) / FILE, text.getvalue())
 
 
