@@ -327,3 +327,10 @@ def test_the_weakest_penalty_of_all_is_told_with_what_to_do(
     assert (
         "the weakest penalty of all was the best (0.03): a weaker one may be better still; try head.solver=sgd" in told
     )
+
+
+@pytest.mark.parametrize("word", ["loss.label_smoothing=0.1", "loss.class_weights=balanced", "data.balanced=true"])
+def test_what_a_convex_loss_has_too_is_solved(folder: Path, tmp_path: Path, word: str) -> None:
+    given = words(folder, tmp_path, "mode=plan", word)
+    run(composed(*given), tmp_path / "run", given)
+    assert read_run(tmp_path / "run").plan["solver"]["kind"] == "convex"

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from graft.config.choices import FIND, HeadKind, HeadSolver
+from graft.config.choices import FIND, ClassWeights, HeadKind, HeadSolver
 from graft.config.faults import InputError
 from graft.config.schema import Config, HeadConfig, NetworkConfig
 from graft.data.table import Table
@@ -139,7 +139,8 @@ def _obstacles(
         yield "several processes"
     if config.donor.class_map:
         yield "donor.class_map, whose rows the head begins with"
-    if methods := methods_in_words(config):
+    loss = replace(config.loss, label_smoothing=0.0, class_weights=ClassWeights.none)  # which a solver has too
+    if methods := methods_in_words(replace(config, loss=loss, data=replace(config.data, balanced=False))):
         yield f"a method that takes steps ({methods[0]})"
     if layers:
         yield from _obstacles_to_early_stopping(config, table, network, overrides)
