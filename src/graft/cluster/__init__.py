@@ -1,4 +1,4 @@
-"""What a cluster job needs beyond submitit and SLURM.
+"""Runs trials as cluster jobs, with what submitit and SLURM do not provide.
 
-A job is an attempt at a trial, made elsewhere: this room stands on sweep/, and nothing there knows of it.
+A job is an attempt at a trial on another machine. This package depends on sweep/, and sweep/ does not depend on it.
 """

@@ -1,4 +1,4 @@
-"""Jobs from their submission to their end, however long and however often this process is away meanwhile."""
+"""Follows jobs from their submission to their end, across interruptions of this process."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from graft.sweep.attempt import Ended
 from graft.sweep.children import OUTPUT, Prepared
 
 LOOK_SECONDS = 1.0
-"""Between two looks at the files in which jobs say how they ended."""
+"""Interval at which to read the files in which jobs record how they ended."""
 ASK_EVERY = 5
-"""Looks between two questions to SLURM, which only matter for jobs that could say nothing."""
+"""Number of such intervals between queries to SLURM, which are only needed for jobs that could not record anything."""
 WORD_SECONDS = 30.0
-"""That what a job wrote at its end may be on its way over a network's file system, which submitit allows it too."""
+"""Time allowed for a job's last file to appear on a network file system; submitit allows the same."""
 LEAVES_A_WORD = ("COMPLETED", "FAILED")
-"""States of jobs that ended by themselves."""
+"""States of jobs that ended by themselves and have therefore recorded how."""
 ENDS = {
     "CANCELLED": "its job {job} was cancelled",
     "TIMEOUT": "its job {job} ran out of time before it had saved; try a longer hydra.launcher.notice_s, or time_min",
@@ -34,12 +34,12 @@ ENDS = {
 def follow(
     runs: Mapping[int, Prepared], settings: SlurmSettings, sweep: Path, say: Callable[[str], None]
 ) -> Iterator[tuple[int, Ended]]:
-    """Submits the runs, or takes their jobs up again, and yields each one's end as it comes.
+    """Submits the runs, or continues to follow their jobs, and yields each result as its job ends.
 
-    Closed before its end it cancels the jobs that have not begun; interrupted it leaves them all to themselves.
+    Closing the generator early cancels the jobs that have not started. An interruption leaves all jobs running.
 
     Raises:
-        InputError: SLURM refuses.
+        InputError: SLURM refuses the jobs.
     """
     folders = {number: run.folder for number, run in runs.items()}
     fresh = {number: run for number, run in runs.items() if not has_open_job(run.folder)}
@@ -61,7 +61,7 @@ def follow(
 
 
 def ends_so_far(jobs: dict[int, JobRecord], folders: Mapping[int, Path]) -> Iterator[tuple[int, Ended]]:
-    """What has come of each job until now."""
+    """Yields the results of the jobs that have ended so far."""
     states = states_of([record.job for record in jobs.values()])
     for number, record in jobs.items():
         ended = end_of(record, folders[number], states)
@@ -71,7 +71,7 @@ def ends_so_far(jobs: dict[int, JobRecord], folders: Mapping[int, Path]) -> Iter
 
 
 def _ends(jobs: dict[int, JobRecord], folders: Mapping[int, Path]) -> Iterator[tuple[int, Ended]]:
-    """Takes from `jobs` what it has yielded."""
+    """Yields the results of ended jobs, and removes these from `jobs`."""
     looks, silent = 0, set[int]()
     while jobs:
         ask = looks % ASK_EVERY == ASK_EVERY - 1
@@ -92,10 +92,10 @@ def _ends(jobs: dict[int, JobRecord], folders: Mapping[int, Path]) -> Iterator[t
 
 
 def end_of(record: JobRecord, folder: Path, states: Mapping[str, JobState] | None) -> Ended | None:
-    """How a job ended: by its own word, else by SLURM's; None while it has not, or neither can be had.
+    """How a job ended, by its own record, otherwise by SLURM. None if it is still alive or if neither is available.
 
     Args:
-        states: what SLURM answered; None: nothing.
+        states: SLURM's answer; None if there is none.
     """
     reason = read_end(folder, record.job)
     if reason is not None:
@@ -112,7 +112,7 @@ def end_of(record: JobRecord, folder: Path, states: Mapping[str, JobState] | Non
 
 
 def _is_young(log: str) -> bool:
-    """Whether a job's log was written to but now."""
+    """Whether a job's log was written to a moment ago."""
     try:
         return time.time() - os.stat(log).st_mtime < WORD_SECONDS
     except OSError:

@@ -1,4 +1,4 @@
-"""What a trial's folder says of its SLURM job: which one it is, and how it ended."""
+"""The files in a trial's folder about its SLURM job: its id, and how it ended."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any, cast
 from graft.system.files import write_json
 
 JOB_FILE = "slurm.json"
-"""Written by whoever submits; the sweep's ledger knows the trial by its number, and SLURM the job by its id."""
+"""Written on submission. It links the trial's number in the sweep's ledger to the job's id in SLURM."""
 END_FILE = "slurm_end.json"
-"""Written by the job itself: how it ended, however long nobody looks and whether or not SLURM keeps accounts."""
+"""Written by the job itself when it ends, so the result does not depend on SLURM's accounting."""
 
 
 @dataclass(slots=True, kw_only=True)
 class JobRecord:
     job: str
-    """SLURM's id: 12, or 12_3 of an array."""
+    """SLURM's id: 12, or 12_3 in an array."""
     log: str
-    """What it printed before and after the run's own output.log and errors.log."""
+    """Path of the job's output before and after the run, whose own output is in output.log and errors.log."""
     entered: bool = False
-    """Whether what came of it is in the ledger."""
+    """Whether the result is in the ledger."""
 
 
 def read_record(folder: Path) -> JobRecord | None:
-    """The last job that was submitted for the trial in this folder."""
+    """The last job that was submitted for the trial in this folder, if there is one."""
     content = _read(folder / JOB_FILE)
     return JobRecord(**content) if content else None
 
@@ -37,23 +37,23 @@ def write_record(folder: Path, record: JobRecord) -> None:
 
 
 def has_open_job(folder: Path) -> bool:
-    """Whether a job was submitted whose end is in no ledger yet."""
+    """Whether a job was submitted whose result is not in the ledger yet."""
     record = read_record(folder)
     return record is not None and not record.entered
 
 
 def enter(folder: Path, record: JobRecord) -> None:
-    """From here on the trial has no job that anybody waits for."""
+    """Records that the job's result is in the ledger."""
     write_record(folder, replace(record, entered=True))
 
 
 def write_end(folder: Path, job: str, reason: str) -> None:
-    """Says why the run failed, or by an empty reason that it did not."""
+    """Records why the run failed; an empty reason means that it did not."""
     write_json(folder / END_FILE, {"job": job, "reason": reason})
 
 
 def read_end(folder: Path, job: str) -> str | None:
-    """Why this job's run failed, empty where it did not; None while it has said nothing."""
+    """Why this job's run failed; empty if it did not. None if the job has not recorded anything."""
     content = _read(folder / END_FILE)
     return str(content["reason"]) if content and content["job"] == job else None
 

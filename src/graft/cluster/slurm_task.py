@@ -1,9 +1,9 @@
-"""What runs inside a SLURM job: the run's command as a process of its own, and what is said and done when it ends.
+"""Runs inside a SLURM job: starts the run's command as a separate process, and acts on its exit code.
 
-Signals have one owner, the run itself (`graft.system.stopping`): it saves behind the step at hand, in all processes
-together, and ends with the signal's exit code. From that code this process, whose submitit handlers are put aside,
-reads what to do. USR2 and USR1 announce that the job's time is nearly up: the job is queued again. SIGTERM comes from
-SLURM with a requeue, a preemption or a cancellation, and SLURM knows itself what follows.
+Only the run handles signals (`graft.system.stopping`): all of its processes save together after the current step and
+end with the signal's exit code. This process removes submitit's handlers and decides by the exit code. After USR2 and
+USR1, which announce the time limit, it has the job queued again. SIGTERM comes from SLURM with a requeue, a preemption
+or a cancellation, and SLURM handles what follows.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ RANK_OF_SRUN = "SLURM_PROCID"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlurmTask:
-    """One process of the job; srun starts as many as the run has. Pickled by submitit, called in the job.
+    """One process of the job; srun starts as many as the run has. submitit pickles it, and the job calls it.
 
     Args:
-        env: what the run's environment has beside the job's own.
-        max_requeues: times that the job may have begun anew and still be queued again when its time is up.
+        env: environment variables of the run in addition to those of the job.
+        max_requeues: number of restarts after which the job is not queued again at its time limit.
     """
 
     command: Sequence[str]
@@ -61,7 +61,7 @@ class SlurmTask:
         raise SystemExit(128 + number if number else 1 if reason else 0)
 
     def _run(self) -> tuple[int, set[int]]:
-        """The exit code, negative for a signal, and the signals that came: passed on, and outlived by this process."""
+        """The exit code (negative for a signal) and the signals received, which this process forwards and survives."""
         running: list[subprocess.Popen[bytes]] = []
         signals: set[int] = set()
 
@@ -81,7 +81,7 @@ class SlurmTask:
                 signal.signal(number, handler if number == signal.SIGCONT else signal.SIG_IGN)
 
     def _queue_again(self, job: str) -> str:
-        """Why it cannot be; nothing where it will be, and SLURM is about to end this process."""
+        """Has the job queued again, after which SLURM ends this process. Returns why it cannot be; empty if it can."""
         begun_anew = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
         if begun_anew >= self.max_requeues:
             return (
@@ -96,6 +96,6 @@ class SlurmTask:
 
 
 def job_of_this_process() -> str:
-    """SLURM's id of it, as squeue writes it."""
+    """SLURM's id of the job that this process belongs to, as squeue writes it."""
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]

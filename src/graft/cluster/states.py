@@ -1,6 +1,6 @@
-"""What SLURM says of jobs.
+"""The states of jobs according to SLURM.
 
-squeue knows those that are queued, run or have ended a short while ago; sacct, where there is accounting, all.
+squeue lists jobs that are queued, running or recently ended. sacct lists all jobs, if accounting is enabled.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from graft.config.faults import RunFailed
 
 PATIENCE = 60
-"""Seconds that SLURM's programs may take to answer."""
+"""Time in seconds within which SLURM's programs must answer."""
 OVER = frozenset({
     "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE",
     "REVOKED",
 })  # fmt: skip
-"""States that a job does not leave by itself; one that is to be queued again is PENDING, REQUEUED or the like."""
+"""Final states. A job that will be queued again is PENDING, REQUEUED or similar."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,9 +28,9 @@ class JobState:
     word: str
     """PENDING, RUNNING, COMPLETED, …"""
     why: str = ""
-    """Why it waits."""
+    """Why the job is waiting."""
     spent: str = ""
-    """How long it has run since it was last started."""
+    """How long the job has run since its last start."""
 
     @property
     def is_over(self) -> bool:
@@ -38,7 +38,7 @@ class JobState:
 
 
 def states_of(jobs: Collection[str]) -> dict[str, JobState] | None:
-    """Job to state, of those that SLURM knows; None while it does not answer."""
+    """The state of each job that SLURM knows. None if SLURM does not answer."""
     answer = _ask("squeue", "--noheader", "--array", "--states=all", f"--user={_user()}", "--format=%i|%T|%r|%M")
     if answer is None:
         return None
@@ -55,16 +55,16 @@ def read_squeue(text: str) -> dict[str, JobState]:
 
 
 def read_sacct(text: str) -> dict[str, JobState]:
-    """A state may have more words: CANCELLED by 1000."""
+    """The states in the output of sacct. A state may have several words: CANCELLED by 1000."""
     rows = (line.strip().split("|") for line in text.splitlines() if line.count("|") == 1)
     return {job: JobState(word=state.split()[0]) for job, state in rows if state}
 
 
 def requeue(job: str) -> None:
-    """Has the job that this process is part of queued again; SLURM then ends it.
+    """Has this process's own job queued again. SLURM then ends it.
 
     Raises:
-        RunFailed: SLURM will not.
+        RunFailed: SLURM refuses.
     """
     done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=PATIENCE, check=False)
     if done.returncode:

@@ -1,4 +1,4 @@
-"""From a sweep's trials to jobs that SLURM has: one array for all that ask for the same, written by submitit."""
+"""Submits a sweep's trials to SLURM by submitit, with one array for all trials that request the same resources."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from graft.config.faults import InputError, one_line
 from graft.sweep.children import Prepared
 
 LOGS = "slurm"
-"""Below the sweep's folder: the sbatch files, and what jobs print around their runs."""
+"""Subfolder of the sweep with the sbatch files and the jobs' own output."""
 MOST = 500
-"""Jobs of an array. SLURM's MaxArraySize is 1001 by default."""
+"""Maximum number of jobs in an array. SLURM's MaxArraySize is 1001 by default."""
 
 
 def check_installed(*, submits: bool) -> None:
-    """Raises InputError where nothing can be submitted, or even shown."""
+    """Raises InputError if jobs cannot be submitted, or (without `submits`) not even shown."""
     if importlib.util.find_spec("submitit") is None:
         raise InputError(
             "hydra/launcher=slurm: expected the package submitit, received none; try pip install"
@@ -41,12 +41,12 @@ def check_installed(*, submits: bool) -> None:
 def submit(
     runs: Mapping[int, Prepared], settings: SlurmSettings, sweep: Path
 ) -> Iterator[tuple[str, dict[int, JobRecord]]]:
-    """Submits the runs, and writes each one's job into its folder.
+    """Submits the runs, and records each job in the folder of its run.
 
-    Yields each array's id with the jobs of it as soon as SLURM has it.
+    Yields the id of each array with its jobs as soon as SLURM has accepted it.
 
     Raises:
-        InputError: SLURM refuses.
+        InputError: SLURM refuses the jobs.
     """
     from submitit.core.utils import FailedJobError, FailedSubmissionError, UncompletedJobError
 
@@ -72,7 +72,7 @@ def submit(
 
 
 def sbatch_files(runs: Mapping[int, Prepared], settings: SlurmSettings, sweep: Path) -> Iterator[tuple[str, list[int]]]:
-    """The text of each file for sbatch, with the numbers of the runs that it starts. Needs no SLURM."""
+    """The text of each sbatch file, with the numbers of the runs that it starts. SLURM is not needed."""
     for alike in _alike(runs):
         executor = _executor(settings, next(iter(alike.values())), sweep)
         if len(alike) > 1:
@@ -81,7 +81,7 @@ def sbatch_files(runs: Mapping[int, Prepared], settings: SlurmSettings, sweep: P
 
 
 def _alike(runs: Mapping[int, Prepared]) -> Iterator[dict[int, Prepared]]:
-    """Runs that ask for as many nodes and processes, as many together as an array may have."""
+    """Groups of runs with the same numbers of nodes and processes, none larger than an array may be."""
 
     def asks(number: int) -> tuple[int, int]:
         return runs[number].nodes, runs[number].processes
@@ -110,7 +110,7 @@ def _executor(settings: SlurmSettings, run: Prepared, sweep: Path) -> Any:
 
 
 def _parameters(settings: SlurmSettings, run: Prepared, sweep: Path) -> dict[str, Any]:
-    """Arguments of submitit's executor."""
+    """The arguments of submitit's executor."""
     if settings.gpus_per_node not in (None, run.processes):
         raise InputError(
             f"hydra.launcher.gpus_per_node: expected one a process (trainer.devices={run.processes}), received"

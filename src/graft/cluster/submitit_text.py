@@ -1,6 +1,6 @@
-"""The text of a file for sbatch, which submitit gives in no public way but by submitting it.
+"""The text of an sbatch file. submitit has no public interface for it except submission.
 
-The one place where graft uses names of submitit's that are not public; `pyproject.toml` bounds its release for it.
+This is the only place where graft uses private names of submitit; `pyproject.toml` limits its release for this reason.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 
 
 def text_for_sbatch(executor: Any) -> str:
-    """What submitit would hand to sbatch; where the installed release has another way to write it, what it is asked
-    for, and that it is only that.
+    """The text that submitit would pass to sbatch. If the installed release writes it in another way, it is only the
+    requested parameters, with a note that says so.
     """
     write = getattr(executor, "_make_submission_file_text", None)
     command = getattr(executor, "_submitit_command_str", None)
