@@ -1,1 +1,1 @@
-"""What a sweep needs beyond Hydra and Optuna: a ledger of trials that survives whatever ends a process."""
+"""Sweeps, with what Hydra and Optuna do not provide: a ledger of trials that survives the end of any process."""

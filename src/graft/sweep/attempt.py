@@ -1,4 +1,4 @@
-"""A trial in hand: who looks after it, how its process ended, what came of it."""
+"""An attempt at a trial: which process supervises it, how its process ended, and its result."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from graft.system.locks import FileLock
 
 @dataclass(slots=True, kw_only=True)
 class Claim:
-    """A trial that this process looks after."""
+    """A trial that this process supervises."""
 
     number: int
     choices: Mapping[str, str]
     overrides: tuple[str, ...]
     folder: Path
     attempts: int
-    """Times that it was begun, this one included."""
+    """Number of attempts, including this one."""
     failures: int
-    """Times that it failed."""
+    """Number of failed attempts."""
     lock: FileLock
 
     @property
     def interruptions(self) -> int:
-        """Times that whoever ran it was killed."""
+        """Number of attempts whose process was killed."""
         return self.attempts - self.failures - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """What came of a trial."""
+    """The result of a trial."""
 
     state: str
     values: tuple[float, ...] = ()
@@ -45,21 +45,21 @@ class Ended:
     """How one attempt at a trial ended."""
 
     reason: str = ""
-    """Why it failed; empty where it did not."""
+    """Why it failed; empty if it did not."""
     interrupted: bool = False
-    """It was told to stop and has kept its state: it is not over."""
+    """Whether it was stopped and saved its state, so that the trial can be resumed."""
     elsewhere: bool = False
-    """Its job lives on without this process: it is not over, and whoever comes next takes it up."""
+    """Whether its job continues without this process. The next process of the sweep then follows it."""
 
 
 class Launch(Protocol):
-    """Runs these trials, and yields each with its end as it comes.
+    """Runs these trials, and yields each with its result as it ends.
 
-    With several slots it is called from several threads at once.
+    With several slots, it is called from several threads at once.
     """
 
     def __call__(self, claims: Sequence[Claim]) -> Iterable[tuple[Claim, Ended]]: ...
 
 
 class Interrupted(Exception):
-    """Somebody stopped the sweep; the same command goes on."""
+    """The sweep was stopped. The same command resumes it."""

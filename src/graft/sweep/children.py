@@ -1,4 +1,4 @@
-"""Trials in processes of their own: a crash costs one trial, and its reason is kept."""
+"""Runs trials in separate processes: a crash costs one trial, and its reason is recorded."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ HANDED_DOWN = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A trial's run, ready to be started here or elsewhere."""
+    """A trial's run that is ready to be started, here or elsewhere."""
 
     command: Sequence[str]
     folder: Path
@@ -46,11 +46,11 @@ class Prepared:
 
 @dataclass(slots=True, kw_only=True)
 class Children:
-    """Starts trials' processes, several at once where several threads call.
+    """Starts the processes of trials, several at once if several threads call it.
 
     Args:
-        timeout_min: minutes that a trial may take; null: as long as it likes.
-        devices: what CUDA_VISIBLE_DEVICES is set to, one entry a process; none: it is left alone.
+        timeout_min: time limit of a trial in minutes; None: no limit.
+        devices: values of CUDA_VISIBLE_DEVICES, one per process; empty: it is not changed.
     """
 
     timeout_min: float | None = None
@@ -62,7 +62,7 @@ class Children:
             self._free.put(device)
 
     def run(self, command: Sequence[str], folder: Path, env: Mapping[str, str]) -> Ended:
-        """Runs the command to its end; what it prints is added to two files in the trial's folder."""
+        """Runs the command to its end. Its output is appended to two files in the trial's folder."""
         if not self.devices:
             return self._run(command, folder, env)
         device = self._free.get()
@@ -85,10 +85,10 @@ class Children:
 def child(
     command: Sequence[str], folder: Path, env: Mapping[str, str], *, handed_down: Sequence[str] = HANDED_DOWN
 ) -> Generator[subprocess.Popen[bytes]]:
-    """The command's process, which does not live on behind this; what it prints is added to two files in the folder.
+    """The command's process, which is ended with this context. Its output is appended to two files in the folder.
 
     Args:
-        handed_down: variables of this process that are not the child's.
+        handed_down: environment variables of this process that the child does not get.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / OUTPUT, "ab") as output, open(folder / ERRORS, "ab") as errors:
@@ -107,18 +107,18 @@ def child(
 
 
 def environment(env: Mapping[str, str], *, handed_down: Sequence[str] = HANDED_DOWN) -> dict[str, str]:
-    """A child's: this process's own without what was meant for it alone, and these variables."""
+    """A child's environment: this process's, without variables that are for it alone, and with the given ones."""
     inherited = {name: value for name, value in os.environ.items() if name not in handed_down}
     return {**inherited, PARENT: str(os.getpid()), **env}
 
 
 def too_long(timeout_min: float | None) -> Ended:
-    """The end of a trial that was given so many minutes."""
+    """The result of a trial that exceeded its time limit in minutes."""
     return Ended(reason=f"it took longer than hydra.launcher.timeout_min={timeout_min:g}")
 
 
 def ended(code: int, folder: Path) -> Ended:
-    """What an exit code means, with the reason that the job left."""
+    """The meaning of an exit code, with the reason that the job recorded."""
     if code == 0:
         return Ended()
     if stop_signal(code):
@@ -131,13 +131,13 @@ def ended(code: int, folder: Path) -> Ended:
 
 
 def stop_signal(code: int) -> int | None:
-    """The signal that told a process with this exit code to stop, if one did."""
+    """The signal that stopped a process with this exit code, if one did."""
     number = -code if code < 0 else code - 128
     return number if number in SIGNALS else None
 
 
 def _reason(folder: Path) -> str:
-    """The reason that the job wrote down; before it could write any, the last lines of standard error."""
+    """The reason that the job recorded, otherwise the last lines of its standard error."""
     try:
         return (folder / FAILURE_FILE).read_text(encoding="utf-8").strip()
     except OSError:
@@ -146,7 +146,7 @@ def _reason(folder: Path) -> str:
 
 
 def stop(process: subprocess.Popen[Any]) -> None:
-    """Lets it save its state first."""
+    """Stops a process after giving it time to save its state."""
     process.terminate()
     try:
         process.wait(GRACE_SECONDS)
@@ -156,10 +156,10 @@ def stop(process: subprocess.Popen[Any]) -> None:
 
 
 def repeated_command(overrides: Sequence[str], *, folder: Path, sweep: Path, number: int) -> list[str]:
-    """This process's command as a single run in a folder of its own, with other overrides.
+    """This process's command as a single run in its own folder, with other overrides.
 
-    A single run, since Lightning starts the processes of a distributed training by repeating the command: repeated, a
-    sweep's would be another sweep.
+    It must be a single run, because Lightning starts the processes of a distributed training by repeating the command,
+    and the command of a sweep would start another sweep.
     """
     return [
         *(sys.executable, *this_program(), *config_flags(sys.argv[1:])),
@@ -174,7 +174,7 @@ def repeated_command(overrides: Sequence[str], *, folder: Path, sweep: Path, num
 
 
 def this_program() -> list[str]:
-    """What stands behind `python` to run it: its file, or -m and its name."""
+    """The arguments of `python` that start this program: its file, or -m and its name."""
     import __main__
 
     spec = getattr(__main__, "__spec__", None)
@@ -182,14 +182,14 @@ def this_program() -> list[str]:
 
 
 def config_flags(words: Sequence[str]) -> list[str]:
-    """The flags among a command's words that say where its config is."""
+    """The command's flags that say where its config is."""
     flags, _ = flags_parser().parse_known_args(list(words))
     named = {"--config-name": flags.config_name, "--config-path": flags.config_path, "--config-dir": flags.config_dir}
     return [word for flag, value in named.items() if value is not None for word in (flag, value)]
 
 
 def check_settings(*, n_jobs: Any, timeout_min: Any) -> None:
-    """Raises InputError unless `hydra.launcher` says what can be done."""
+    """Raises InputError if a setting of `hydra.launcher` is invalid."""
     whole = isinstance(n_jobs, int) and not isinstance(n_jobs, bool)
     if not whole or n_jobs < 1:
         raise InputError(f"hydra.launcher.n_jobs: expected a whole number from 1 upward, received {n_jobs!r}")
@@ -199,10 +199,10 @@ def check_settings(*, n_jobs: Any, timeout_min: Any) -> None:
 
 
 def visible_devices(wanted: Sequence[str | int] | None) -> list[str]:
-    """The GPUs to spread trials over: those named, else those that this process may see.
+    """The GPUs to distribute trials over: those given, otherwise those visible to this process.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no GPU.
     """
     if wanted:
         return [str(device) for device in wanted]

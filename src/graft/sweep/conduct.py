@@ -1,4 +1,4 @@
-"""A sweep from its settings to its summary: what the Hydra plugin calls."""
+"""Runs a sweep from its settings to its summary; called by the Hydra plugin."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NEEDED = "optuna"
 
 
 def check_optuna() -> None:
-    """Raises InputError where the ledger's library is not installed."""
+    """Raises InputError if Optuna, which stores the ledger, is not installed."""
     if importlib.util.find_spec(NEEDED) is None:
         raise InputError(
             f"-m: expected the package {NEEDED}, in which a sweep keeps its trials, received none;"
@@ -42,17 +42,17 @@ def conduct(
     has_job: Callable[[Claim], bool] = lambda claim: False,
     waits: bool = True,
 ) -> StudyRecord:
-    """Runs what the study lacks, and returns all of it.
+    """Runs the missing trials of the study, and returns the whole study.
 
     Args:
-        slots: threads from which `launch` may be called at once.
-        batch: trials that it takes in one call, where the settings do not say.
-        has_job: as in `engine.Sweep`.
-        waits: as in `engine.Sweep`.
+        slots: number of threads that may call `launch` at once.
+        batch: number of trials per call, unless the settings give one.
+        has_job: see `engine.Sweep`.
+        waits: see `engine.Sweep`.
 
     Raises:
-        InputError: nothing was started.
-        Interrupted: the same command goes on.
+        InputError: a setting is invalid; nothing was started.
+        Interrupted: the sweep was stopped; the same command resumes it.
     """
     from graft.sweep.engine import Sweep
     from graft.sweep.ledger import TrialLedger
@@ -80,7 +80,7 @@ def conduct(
 
 
 def _describe(folder: Path, settings: SweepSettings, study: str) -> None:
-    """For the jobs of the trials, and for whoever reads the study later."""
+    """Writes sweep.json, for the jobs of the trials and for later readers of the study."""
     command = [*program(), *sys.argv[1:]]
     objectives = [str(objective) for objective in settings.objectives]
     description = (command, objectives, settings.storage, study, settings.pruner, dict(settings.pruner_options))
@@ -88,7 +88,7 @@ def _describe(folder: Path, settings: SweepSettings, study: str) -> None:
 
 
 def _run_otherwise(trials: Sequence[TrialRecord], space: Space) -> str:
-    """Of trials done before that do not share this command's overrides, which they then do not heed."""
+    """A remark on earlier trials that ran with other overrides than this command's."""
     for trial in trials:
         theirs = set(trial.overrides) - {f"{key}={value}" for key, value in trial.choices.items()}
         if trial.overrides and theirs != set(space.fixed):

@@ -1,7 +1,7 @@
-"""The sweep: claim a trial, launch it, enter what came of it, until none is left.
+"""The loop of a sweep: claims a trial, launches it, and records its result, until no trial is left.
 
-What a trial is worth stands in the files that its run leaves, and how its process ended is what the launcher says; so
-trials in this process, in processes of their own and on other machines are one and the same to the engine.
+A trial's metrics are read from its run's files, and the launcher reports how its process ended. Trials in this process,
+in separate processes and on other machines are therefore the same to the engine.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ SHOWN = 12  # overrides of a trial on one line
 
 @dataclass(slots=True)
 class Sweep:
-    """One process's work on a study.
+    """The work of one process on a study.
 
     Args:
-        say: takes a line for the person who waits.
-        slots: threads from which the launcher is called at once.
-        batch: trials that it is given in one call.
-        has_job: whether a job of the trial's lives without this process, or its end is not entered yet; the launcher
-            takes it up instead of beginning another.
-        waits: for the jobs that live without this process.
+        say: receives a message for the user.
+        slots: number of threads that call the launcher at once.
+        batch: number of trials per call of the launcher.
+        has_job: whether the trial has a job that runs without this process or whose result is not recorded yet. The
+            launcher then follows this job instead of starting another.
+        waits: whether to wait for jobs that run without this process.
     """
 
     ledger: TrialLedger
@@ -47,16 +47,16 @@ class Sweep:
     has_job: Callable[[Claim], bool] = lambda claim: False
     waits: bool = True
     failures: int = 0
-    """Trials that failed here; several threads count them."""
+    """Number of trials that failed in this process, counted by several threads."""
     _counting: threading.Lock = field(default_factory=threading.Lock)
     _stopped: bool = False
     _elsewhere: set[int] = field(default_factory=set[int])
 
     def run(self) -> None:
-        """Returns once the study has all its trials, or enough have failed; or what is left lives elsewhere.
+        """Runs until the study has all its trials, too many have failed, or the remaining ones run elsewhere.
 
         Raises:
-            Interrupted: a trial was told to stop.
+            Interrupted: a trial was stopped by a signal.
         """
         if self.slots == 1:
             self._work()
@@ -67,7 +67,7 @@ class Sweep:
 
     @property
     def gave_up(self) -> bool:
-        """Whether so many trials failed that no further one begins."""
+        """Whether too many trials have failed to start another one."""
         return self.settings.max_failures is not None and self.failures >= self.settings.max_failures
 
     def _work_at_once(self) -> None:
@@ -107,7 +107,7 @@ class Sweep:
                 return  # a search learns from these before it chooses the next
 
     def _claims(self) -> list[Claim]:
-        """Trials to launch together; what is over already, or hopeless, is entered on the way."""
+        """Claims trials to launch together, and records those that have already ended or cannot succeed."""
         claims: list[Claim] = []
         while len(claims) < self.batch and not self._stopped:
             claim = self.ledger.claim(self.source, self._elsewhere)
@@ -122,7 +122,7 @@ class Sweep:
         return claims
 
     def _is_over(self, claim: Claim) -> bool:
-        """A trial whose run ended while its sweep was dead, or that outlives no attempt."""
+        """Whether the trial's run ended without supervision, or was interrupted too often. Records the result."""
         if claim.interruptions == 0 and claim.failures == 0:
             return False
         metrics = read_metrics(claim.folder)
@@ -147,7 +147,7 @@ class Sweep:
         (claim.folder / FAILURE_FILE).unlink(missing_ok=True)
 
     def _look_after(self, claims: Sequence[Claim]) -> None:
-        """Launches them, and those of them again that fail and have attempts left."""
+        """Launches the trials, and repeats failed ones that have attempts left."""
         open_claims = {claim.number: claim for claim in claims}
         try:
             while claims:
@@ -173,7 +173,7 @@ class Sweep:
                 self.ledger.leave(claim)
 
     def _settle(self, claim: Claim, ended: Ended) -> bool:
-        """Whether the trial is let go; otherwise it is to be tried again."""
+        """Records the end of an attempt. Returns whether the trial is finished here; otherwise it is to be repeated."""
         if ended.interrupted or ended.elsewhere:
             self.ledger.leave(claim)
             self._stopped = self._stopped or ended.interrupted
@@ -199,7 +199,7 @@ class Sweep:
 
 
 def collect(ledger: TrialLedger, end_of: Callable[[Claim], Ended | None]) -> None:
-    """Enters what came of trials whose jobs have ended while nobody looked after them; begins none."""
+    """Records the results of trials whose jobs ended without supervision. Starts no trial."""
     numbers: set[int] = set()
     while (claim := ledger.claim(None, numbers)) is not None:
         numbers.add(claim.number)
@@ -215,7 +215,7 @@ def collect(ledger: TrialLedger, end_of: Callable[[Claim], Ended | None]) -> Non
 
 
 def ending_of(claim: Claim, ended: Ended, objectives: Sequence[Objective]) -> Ending:
-    """What came of a trial whose job ended so."""
+    """The result of a trial whose job ended in this way."""
     metrics = read_metrics(claim.folder)
     if ended.reason:
         return Ending(state=FAILED, metrics=metrics, reason=ended.reason)
@@ -225,7 +225,7 @@ def ending_of(claim: Claim, ended: Ended, objectives: Sequence[Objective]) -> En
 
 
 def judge(metrics: Mapping[str, Any], objectives: Sequence[Objective]) -> Ending:
-    """What a run that ended well is worth to the study."""
+    """The result of a completed run, by the study's objectives."""
     if metrics.get("pruned"):
         return Ending(state=PRUNED, metrics=metrics)
     values, lacking = values_of(metrics, objectives)

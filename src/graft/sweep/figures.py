@@ -1,4 +1,4 @@
-"""Drawings of a study: what each trial was worth, and what its choices had to do with it."""
+"""Plots of a study: the results of the trials, and how they depend on the choices."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WIDE_LOG = 100.0
 
 
 def history(study: StudyRecord, label: str) -> str:
-    """The first objective over the trials' numbers, and the best so far."""
+    """The first objective by trial number, and the best value so far."""
     objective, trials = study.objectives[0], study.complete
     figure, axes = blank_axes("trial", objective.metric)
     numbers, values = [trial.number for trial in trials], np.array([trial.values[0] for trial in trials])
@@ -29,7 +29,7 @@ def history(study: StudyRecord, label: str) -> str:
 
 
 def slice_of(study: StudyRecord, key: str, label: str) -> str:
-    """The first objective over one key's values, the best trial filled."""
+    """The first objective by the values of one key. The best trial is a filled mark."""
     trials = [trial for trial in study.complete if key in trial.choices]
     texts = [trial.choices[key] for trial in trials]
     xs, ys = numbers_of(texts) or texts, [trial.values[0] for trial in trials]
@@ -38,7 +38,7 @@ def slice_of(study: StudyRecord, key: str, label: str) -> str:
 
 
 def parallel(study: StudyRecord, keys: Sequence[str], label: str) -> str:
-    """A line a trial through its choices, the best tenth coloured."""
+    """Parallel coordinates: one line per trial through its choices, with the best tenth in colour."""
     trials = [trial for trial in study.complete if all(key in trial.choices for key in keys)]
     figure, axes = blank_axes("", "")
     columns = [_unit(_places([trial.choices[key] for trial in trials])[0]) for key in keys]
@@ -55,7 +55,7 @@ def parallel(study: StudyRecord, keys: Sequence[str], label: str) -> str:
 
 
 def pareto(study: StudyRecord, label: str) -> str:
-    """The first two objectives against each other, the trials that none other dominates coloured."""
+    """The first two objectives against each other, with the Pareto front in colour."""
     figure, axes = blank_axes(study.objectives[0].metric, study.objectives[1].metric)
     best = {trial.number for trial in study.best}
     for chosen, colour in ((False, MUTED), (True, SERIES[0])):
@@ -65,7 +65,7 @@ def pareto(study: StudyRecord, label: str) -> str:
 
 
 def timeline(study: StudyRecord, label: str) -> str:
-    """A bar a trial, from its beginning to its end, coloured by its state."""
+    """One bar per trial, from its start to its end, coloured by state."""
     trials = [trial for trial in study.trials if trial.began is not None]
     first = min(trial.began or 0.0 for trial in trials)
     last = max(trial.ended or trial.began or 0.0 for trial in trials)
@@ -99,7 +99,7 @@ def numbers_of(texts: Sequence[str]) -> list[float] | None:
 
 
 def _places(texts: Sequence[str]) -> tuple[list[float], list[str]]:
-    """Where each value lies on an axis, and the names of the places where they are no numbers."""
+    """The position of each value on an axis, and labels for the positions if the values are not numbers."""
     numbers = numbers_of(texts)
     if numbers is not None:
         return numbers, []
@@ -112,7 +112,7 @@ def _is_wide(values: Sequence[float]) -> bool:
 
 
 def _unit(values: Sequence[float]) -> list[float]:
-    """From 0 to 1."""
+    """Values scaled to the range from 0 to 1."""
     scaled = np.log(values) if _is_wide(values) else np.asarray(values, dtype=float)
     span = float(scaled.max() - scaled.min())
     return [float(value) for value in (scaled - scaled.min()) / span] if span else [0.5] * len(values)

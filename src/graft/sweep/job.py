@@ -1,4 +1,4 @@
-"""A trial as the job that runs it sees it: who it is, whether to stop early, and where to say why it failed."""
+"""A trial from inside its job: its identity, whether to stop early, and where to record a failure."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SweepTrial:
         self._opened: tuple[optuna.Study, BaseStorage] | None = None
 
     def should_stop(self, step: int, figures: Mapping[str, Any]) -> bool:
-        """Enters the objective at this step, and asks the pruner. One process of a job asks, and tells the others."""
+        """Records the objective at this step, and asks the pruner. Called in one process, which informs the others."""
         objective = str(self.description["objectives"][0]).rpartition(" ")[0]
         if objective not in figures:
             closest = nearest(objective, figures) or sorted(figures)
@@ -59,7 +59,7 @@ class SweepTrial:
         return study.pruner.prune(study, storage.get_trial(identifier))
 
     def _open(self) -> tuple[optuna.Study, BaseStorage]:
-        """At the first question: a process that never asks never opens the store."""
+        """Opens the store on first use. Most processes never do."""
         if self._opened is None:
             import optuna
 
@@ -77,9 +77,9 @@ class SweepTrial:
 
 @contextmanager
 def trial_of_this_job() -> Generator[SweepTrial | None]:
-    """The trial that the environment names, held for as long as the job runs; None where no pruner watches it.
+    """The trial named by the environment, locked while the job runs. None if no pruner monitors it.
 
-    An error leaves its reason in the trial's folder, where the sweep finds it however the job was launched.
+    The reason for an error is written into the trial's folder, where the sweep finds it, however the job was launched.
     """
     named = os.environ.get(TRIAL)
     if not named:
@@ -100,7 +100,7 @@ def trial_of_this_job() -> Generator[SweepTrial | None]:
 
 
 class _ReasonKept:
-    """Writes why what is within failed, whatever it was, into the trial's folder; the error goes its way."""
+    """Within this context, the reason for any error is written into the trial's folder. The error propagates."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -114,7 +114,7 @@ class _ReasonKept:
 
 
 def check_sweep(trainer: TrainerConfig, in_a_sweep: bool) -> None:
-    """Raises InputError where Lightning would start a further process by repeating the command of a whole sweep."""
+    """Raises InputError if Lightning would start another process by repeating the command of a whole sweep."""
     several = trainer.devices * trainer.num_nodes > 1
     launched = any(name in os.environ for name in RANKS)
     if in_a_sweep and several and not launched:
@@ -141,7 +141,7 @@ def check_varied(without_effect: Sequence[str]) -> None:
 
 
 def end_with(parent: int) -> None:
-    """Asks Linux for a SIGTERM when the process that started this one dies; elsewhere this one runs to its end."""
+    """On Linux, requests a SIGTERM when the parent process dies. Elsewhere, this process runs to its end."""
     import ctypes
     import signal
     import sys

@@ -1,9 +1,9 @@
-"""The ledger of trials: who runs which, what came of it. Several processes on one folder share it.
+"""The ledger of trials: which process runs a trial, and its result. Several processes can share one folder.
 
-A trial is an Optuna trial; what Optuna has no field for stands in its user attributes. Three locks keep order, all of
-them the kernel's (`locks`): one is held while the next trial is chosen, one by the process that looks after a trial for
-as long as it does, and one by the process that trains it (`job`). A trial that runs in the store while nobody holds its
-locks was left by a process that is dead, and whoever comes next takes it over, in its own folder, under its own number.
+A trial is an Optuna trial, with user attributes for whatever Optuna has no field for. There are three kinds of kernel
+locks (`locks`): one is held while the next trial is chosen, one by the process that supervises a trial, and one by the
+process that trains it (`job`). If a trial is running according to the store but nobody holds its locks, its process is
+dead. The next process then takes the trial over, in the same folder and under the same number.
 """
 
 from __future__ import annotations
@@ -52,20 +52,20 @@ TOKEN = "token"
 
 
 class Source(Protocol):
-    """Where trials come from: a grid's combinations, or a search."""
+    """A source of trials: the combinations of a grid, or a search."""
 
     @property
     def space(self) -> Space: ...
 
     def propose(self, trials: Sequence[TrialRecord]) -> Proposal | None:
-        """A further trial, or None where no more are wanted."""
+        """The next trial; None if no more are wanted."""
         ...
 
     def choose(self, study: optuna.Study, trial: FrozenTrial, identifier: int) -> dict[str, str]:
-        """The choices that a proposal left open: key to value, in the override grammar.
+        """The choices that a proposal left open: values by key, in Hydra's override grammar.
 
         Args:
-            identifier: the trial's in the study's store.
+            identifier: id of the trial in the study's store.
         """
         ...
 
@@ -74,7 +74,7 @@ class TrialLedger:
     """The trials of one sweep.
 
     Args:
-        study: the name in the store; by default the folder's.
+        study: name of the study in the store; by default the folder's name.
 
     Raises:
         InputError: the study has other objectives, or belongs to another folder.
@@ -97,7 +97,7 @@ class TrialLedger:
         self._id = self.store.get_study_id_from_name(self.name)
 
     def claim(self, source: Source | None, passed_over: Collection[int] = ()) -> Claim | None:
-        """The next trial: one that was left half-done, else a new one if there is a source, else None."""
+        """The next trial: an abandoned one, otherwise a new one if there is a source, otherwise None."""
         with locking(self._choosing):
             for trial in self._frozen():
                 if trial.state.is_finished() or trial.number in passed_over:
@@ -117,21 +117,21 @@ class TrialLedger:
             return claim
 
     def others_run(self) -> bool:
-        """Whether a trial is still under way."""
+        """Whether a trial is still running in another process."""
         return any(not trial.state.is_finished() for trial in self._frozen())
 
     def failed(self, claim: Claim) -> None:
-        """One attempt more that failed."""
+        """Counts a failed attempt."""
         claim.failures += 1
         self._set(claim.number, FAILURES, claim.failures)
 
     def again(self, claim: Claim) -> None:
-        """One attempt more."""
+        """Counts another attempt."""
         claim.attempts += 1
         self._set(claim.number, ATTEMPTS, claim.attempts)
 
     def finish(self, claim: Claim, ending: Ending) -> None:
-        """Enters what came of it; from here on the trial does not change."""
+        """Records the final result of the trial."""
         if ending.metrics:
             self._set(claim.number, METRICS, figures(ending.metrics))
         if ending.reason:
@@ -141,16 +141,16 @@ class TrialLedger:
         claim.lock.release()
 
     def not_begun(self, claim: Claim) -> None:
-        """Takes back the attempt that the claim counts: its job runs already, or none could be started."""
+        """Subtracts the attempt that the claim added, because its job is already running or could not be started."""
         claim.attempts -= 1
         self._set(claim.number, ATTEMPTS, claim.attempts)
 
     def leave(self, claim: Claim) -> None:
-        """Lets go of a trial that is not over: whoever comes next goes on with it."""
+        """Releases an unfinished trial, which the next process resumes."""
         claim.lock.release()
 
     def trials(self) -> list[TrialRecord]:
-        """All of them. One that is over does not change any more, so that each is read once."""
+        """All trials. Finished ones do not change, so each of these is read once."""
         trials = self._frozen()
         while len(self._over) < len(trials) and trials[len(self._over)].state.is_finished():
             self._over.append(record_of(trials[len(self._over)], self.folder))
@@ -160,10 +160,10 @@ class TrialLedger:
         return self.store.get_all_trials(self._id, deepcopy=False)
 
     def _take(self, number: int, source: Source | None) -> Claim | None:
-        """The trial, if it is not over and nobody has it.
+        """Claims the trial if it is unfinished and no process has it.
 
-        Only who holds its lock enters its end, so what the store says of it counts from then on: before, its owner may
-        have entered the end and given back the lock.
+        Only the holder of its lock records its end, so the trial is read from the store after the lock was acquired:
+        before that, its owner may have recorded the end and released the lock.
         """
         lock = self._free(number)
         if lock is None:
@@ -179,7 +179,7 @@ class TrialLedger:
         return None
 
     def _free(self, number: int) -> FileLock | None:
-        """The lock on looking after the trial, now held, if nobody looks after it and nobody trains it."""
+        """Acquires the trial's supervision lock, if no process supervises or trains it; otherwise None."""
         lock = FileLock(caring_lock(self.folder, number))
         if not lock.try_acquire():
             return None
@@ -191,7 +191,7 @@ class TrialLedger:
         return lock
 
     def _template(self, proposal: Proposal, source: Source) -> FrozenTrial:
-        """What the store is given in one piece, so that no process can die amid it."""
+        """The complete trial, which the store receives in one operation, so that a crash cannot leave half of it."""
         attributes: dict[str, Any] = {}
         if proposal.choices is not None:
             attributes = {CHOICES: dict(proposal.choices), OVERRIDES: source.space.overrides(proposal.choices)}
@@ -249,7 +249,7 @@ class TrialLedger:
             )
 
     def _check_place(self, storage: str | None) -> None:
-        """Locks and checkpoints lie in the folder, so a study in a database has one folder, which its workers share."""
+        """Checks that a study in a database is used with its own folder, which holds the locks and checkpoints."""
         path = self.folder / LOCKS / TOKEN
         if not path.exists():
             write_text(path, f"{uuid.uuid4()}\n")

@@ -1,4 +1,4 @@
-"""What a trial is judged by: figures of the files that its run leaves."""
+"""The objectives of a sweep: metrics in the files that a run writes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DIRECTIONS = ("min", "max")
 
 
 def read_objectives(entries: Sequence[str]) -> tuple[list[Objective], list[Fault]]:
-    """["val/accuracy max", "parameters min"] as values, and what is wrong with them."""
+    """Parses objectives such as ["val/accuracy max", "parameters min"]. Returns them and the faults."""
     objectives: list[Objective] = []
     faults: list[Fault] = []
     for entry in entries:
@@ -40,7 +40,7 @@ def read_objectives(entries: Sequence[str]) -> tuple[list[Objective], list[Fault
 
 
 def read_metrics(folder: Path) -> dict[str, Any] | None:
-    """What the run in this folder measured, or None while it has not ended."""
+    """The metrics of the run in this folder; None if it has not ended."""
     try:
         value = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -51,7 +51,7 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
 
 
 def figures(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The plain finite numbers among the metrics."""
+    """The metrics that are finite numbers."""
     return {
         name: float(value)
         for name, value in metrics.items()
@@ -60,7 +60,7 @@ def figures(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def values_of(metrics: Mapping[str, Any], objectives: Sequence[Objective]) -> tuple[list[float], str]:
-    """A value for each objective; or, where one is lacking, why."""
+    """The value of each objective, or the reason why one is missing."""
     numbers = figures(metrics)
     values: list[float] = []
     for objective in objectives:

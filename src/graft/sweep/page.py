@@ -1,4 +1,4 @@
-"""A sweep's page from top to bottom."""
+"""The page of a sweep, from top to bottom."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MOST_SLICES = 12
 
 
 def lay_out_study(study: StudyRecord) -> str:
-    """The whole page."""
+    """The whole page as HTML."""
     return document(
         f"Sweep {study.folder.name}",
         join((_lead(study), _tiles(study))),

@@ -1,4 +1,4 @@
-"""The files of a sweep's folder: where each lies, and the record of the study."""
+"""The files in a sweep's folder, and the record of the study."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STATES = (COMPLETE, PRUNED, FAILED, RUNNING)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objective:
-    """A figure that a study is after."""
+    """A metric that a study optimises."""
 
     metric: str
     direction: str
@@ -30,7 +30,7 @@ class Objective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialRecord:
-    """One combination of choices, and what came of it."""
+    """One combination of choices, and its result."""
 
     number: int
     state: str
@@ -62,7 +62,7 @@ class TrialRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StudyRecord:
-    """A sweep's folder."""
+    """The study in a sweep's folder."""
 
     folder: Path
     command: tuple[str, ...]
@@ -77,13 +77,13 @@ class StudyRecord:
 
     @property
     def failed(self) -> tuple[TrialRecord, ...]:
-        """Those that no later trial has tried anew."""
+        """The failed trials that no later trial has repeated."""
         again = {trial.again_of for trial in self.trials}
         return tuple(trial for trial in self.trials if trial.state == FAILED and trial.number not in again)
 
     @property
     def best(self) -> tuple[TrialRecord, ...]:
-        """The best trial, of equals the earliest; with several objectives every trial that none other dominates."""
+        """The best trial (the earliest of equals). With several objectives, the Pareto front."""
         complete = self.complete
         if len(self.objectives) == 1:
             ranked = ranking([trial.values[0] for trial in complete], self.objectives[0].direction)
@@ -96,7 +96,7 @@ class StudyRecord:
         )
 
     def losses(self, trial: TrialRecord) -> tuple[float, ...]:
-        """The trial's values, signed so that less is better."""
+        """The trial's values, with signs such that lower is better."""
         return tuple(
             value if objective.direction == "min" else -value
             for value, objective in zip(trial.values, self.objectives, strict=True)
@@ -115,20 +115,20 @@ LOCKS = ".locks"
 
 
 def caring_lock(folder: Path, number: int) -> Path:
-    """Held by the sweep that looks after a trial."""
+    """The lock of the process that supervises a trial."""
     return folder / LOCKS / f"{number}.sweep"
 
 
 def training_lock(folder: Path, number: int) -> Path:
-    """Held by the job that runs a trial."""
+    """The lock of the job that runs a trial."""
     return folder / LOCKS / f"{number}.job"
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """What sweep.json says.
+    """The contents of sweep.json.
 
     Raises:
-        InputError: this is no sweep's folder, or the file is damaged.
+        InputError: the folder is not a sweep's, or the file is damaged.
     """
     path = folder / DESCRIPTION
     try:

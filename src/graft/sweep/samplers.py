@@ -37,8 +37,8 @@ QUIET = {"cmaes": {"warn_independent_sampling": False}, "gp": {"warn_independent
 
 
 def make_sampler(name: str, options: Mapping[str, Any], *, seed: int, number: int) -> BaseSampler:
-    """The sampler of one trial. Its random numbers are a function of (seed, number), so that a study that was
-    interrupted goes on as it would have gone on."""
+    """The sampler of one trial. Its random numbers depend only on (seed, number), so an interrupted study continues as
+    it would have without the interruption."""
     state = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     settings: dict[str, Any] = {"seed": state, **QUIET.get(name, {})}
     if name == "qmc":  # one sequence, of which the store counts the points

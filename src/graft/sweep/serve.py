@@ -1,7 +1,7 @@
-"""python -m graft.sweep.serve: does the jobs that it is sent one after the other, and so imports once for them all.
+"""python -m graft.sweep.serve: runs the jobs that it receives one after the other, with a single import for all.
 
-A line of standard input is a job (`graft.sweep.workers.Job.request`); a line of standard output is its exit code. A job
-is done as Hydra's own launchers do theirs, by `run_job` with a config that is composed already.
+Each line of standard input is a job (`graft.sweep.workers.Job.request`), and each line of standard output its exit
+code. As in Hydra's own launchers, `run_job` runs the job with a config that is already composed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from graft.sweep.job import PARENT, STAYS, end_with
 
 
 def main() -> None:
-    """Until standard input ends."""
+    """Runs until standard input ends."""
     commands, codes = os.fdopen(os.dup(0), encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def run(job: Mapping[str, Any], folder: Path) -> int:
-    """The exit code that the job would have as a command; what it prints is added to two files in the folder."""
+    """Runs the job, and returns the exit code of the same command. Output is appended to two files in the folder."""
     with _printed_to(folder), _environment(job["env"]):
         try:
             run_packed(_task(tuple(job["program"]), job["task"]), job["config"])
@@ -68,7 +68,7 @@ def run(job: Mapping[str, Any], folder: Path) -> int:
 
 @cache
 def _task(program: Sequence[str], name: str) -> TaskFunction:
-    """The function of that name in the program, which is imported once."""
+    """The function with this name in the program, which is imported once."""
     if program[0] == "-m":
         return getattr(import_module(program[1]), name)
     spec = spec_from_file_location("graft_program", program[0])
@@ -81,7 +81,7 @@ def _task(program: Sequence[str], name: str) -> TaskFunction:
 
 
 def _code(end: SystemExit) -> int:
-    """As Python itself ends."""
+    """The exit code with which Python itself would end."""
     if end.code is None or isinstance(end.code, int):
         return end.code or 0
     print(end.code, file=sys.stderr)
@@ -107,7 +107,7 @@ def _printed_to(folder: Path) -> Generator[None]:
 
 @contextmanager
 def _environment(env: Mapping[str, str]) -> Generator[None]:
-    """Within it, the environment has these variables too; behind it, it is what it was."""
+    """Within this context, the environment also has these variables. Afterwards, it is restored."""
     before = dict(os.environ)
     os.environ.update(env)
     try:

@@ -1,4 +1,4 @@
-"""Where trials come from: the combinations of a grid, or a search that learns from the trials before."""
+"""Sources of trials: the combinations of a grid, or a search that learns from earlier trials."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from graft.sweep.sweep_settings import SweepSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """A further trial."""
+    """A new trial."""
 
     choices: Mapping[str, str] | None = None
-    """None: a sampler chooses, once the trial has its number."""
+    """The choices by key. None: a sampler chooses when the trial has its number."""
     again_of: int | None = None
-    """The failed trial that it tries anew."""
+    """Number of the failed trial that it repeats."""
     params: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """The choices as the sampler knows them."""
+    """The choices as values for the sampler."""
     distributions: Mapping[str, BaseDistribution] = field(default_factory=dict[str, BaseDistribution])
 
 
 class Grid:
-    """Each combination once; a failed one again where that is asked for.
+    """Proposes each combination once, and failed ones again on request.
 
     Args:
-        again: numbers of failed trials that are to be tried anew.
+        again: numbers of failed trials to repeat.
     """
 
     def __init__(self, space: Space, again: Sequence[int] = ()) -> None:
@@ -62,15 +62,15 @@ class Grid:
 
     @property
     def wanted(self) -> int:
-        """Trials, all in all."""
+        """Total number of trials."""
         return len(self.points)
 
 
 class Search:
-    """As many trials as are wanted, each chosen by the sampler.
+    """Proposes the requested number of trials, each chosen by the sampler.
 
     Raises:
-        InputError: the space cannot be searched by this sampler, or is another than the study's.
+        InputError: the sampler cannot search this space, or the space differs from the study's.
     """
 
     def __init__(self, space: Space, settings: SweepSettings, study: optuna.Study, again: Sequence[int] = ()) -> None:
@@ -100,11 +100,11 @@ class Search:
 
     @property
     def wanted(self) -> int:
-        """Trials, all in all."""
+        """Total number of trials."""
         return self.n_trials
 
     def _again(self, trial: TrialRecord) -> Proposal:
-        """With the choices that it had; of those the sampler is told that lie in the space as it is now."""
+        """Repeats a trial with its choices. The sampler gets only those inside the present search space."""
         params = {
             key: value
             for key, kind in self.distributions.items()
@@ -115,7 +115,7 @@ class Search:
 
 
 def _value(key: str, kind: BaseDistribution, text: str) -> Any:
-    """What the text of a choice stands for; None where that lies outside the distribution."""
+    """The value of a choice that is given as text; None if it is outside the distribution."""
     try:
         value = text if isinstance(kind, CategoricalDistribution) else float(text)
         value = int(text) if isinstance(kind, IntDistribution) else value
@@ -126,7 +126,7 @@ def _value(key: str, kind: BaseDistribution, text: str) -> Any:
 
 
 def _suggest(trial: optuna.Trial, key: str, kind: BaseDistribution) -> Any:
-    """A trial whose process died while it was drawn keeps what it had been given."""
+    """Draws a value. A trial whose process died during the drawing keeps the values that it already has."""
     if isinstance(kind, CategoricalDistribution):
         return trial.suggest_categorical(key, kind.choices)
     if isinstance(kind, IntDistribution):
@@ -136,7 +136,7 @@ def _suggest(trial: optuna.Trial, key: str, kind: BaseDistribution) -> Any:
 
 
 def _check_space(present: Mapping[str, BaseDistribution], study: optuna.Study) -> None:
-    """Optuna lets an interval grow, and a choice not."""
+    """Refuses a changed set of choices, which Optuna does not support; it does support a changed interval."""
     for trial in study.get_trials(deepcopy=False):
         for key, before in trial.distributions.items():
             try:

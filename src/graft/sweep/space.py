@@ -1,4 +1,4 @@
-"""What a sweep varies: Hydra's override grammar as the points of a grid or as Optuna's distributions."""
+"""The search space of a sweep: Hydra's override grammar as points of a grid or as Optuna's distributions."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ if TYPE_CHECKING:
 
 NUMBERS_ONLY = ("cmaes", "qmc")
 SWITCHES = {"latency_ms": "trainer.latency"}
-"""Figure of metrics.json to the key without which a run does not measure it."""
+"""Metrics that a run measures only if a key is set, with this key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
-    """The overrides of a sweep, divided."""
+    """The overrides of a sweep, divided into fixed and swept ones."""
 
     fixed: tuple[str, ...]
-    """As they were written: the same for every trial."""
+    """Overrides that are the same for every trial, as they were written."""
     swept: Mapping[str, Override]
-    """By key, with the sign of an addition (+key)."""
+    """The swept overrides by key, including the sign of an addition (+key)."""
 
     def overrides(self, choices: Mapping[str, str]) -> list[str]:
-        """All of one trial's."""
+        """All overrides of one trial."""
         return [*self.fixed, *(f"{key}={value}" for key, value in choices.items())]
 
 
 def read_space(params: Mapping[str, Any], arguments: Iterable[str], parser: OverridesParser) -> Space:
-    """The command line's overrides over those of `hydra.sweeper.params`.
+    """The space from the command line, which takes precedence, and from `hydra.sweeper.params`.
 
     Raises:
-        InputError: an entry of params is not written as an override is.
+        InputError: an entry of params is not a valid override.
     """
     fixed: dict[str, str] = {}
     swept: dict[str, Override] = {}
@@ -65,10 +65,10 @@ def read_space(params: Mapping[str, Any], arguments: Iterable[str], parser: Over
 
 
 def measuring(space: Space, objectives: Iterable[Objective]) -> Space:
-    """The space whose runs also measure what they do only where it is asked for, and are judged by here.
+    """The space with the keys set that make runs measure the objectives.
 
     Raises:
-        InputError: that is switched off.
+        InputError: the command switches such a key off.
     """
     fixed = list(space.fixed)
     for objective in objectives:
@@ -87,10 +87,10 @@ def measuring(space: Space, objectives: Iterable[Objective]) -> Space:
 
 
 def points(space: Space) -> list[dict[str, str]]:
-    """Every combination, the last key's values changing fastest; a value that is named twice counts once.
+    """Every combination, with the last key varying fastest. A repeated value counts once.
 
     Raises:
-        InputError: a key is swept over an interval, which has no end of values, or over nothing.
+        InputError: a key is swept over an interval, which has infinitely many values, or over nothing.
     """
     faults = [
         Fault(
@@ -115,10 +115,10 @@ def points(space: Space) -> list[dict[str, str]]:
 
 
 def distributions(space: Space, sampler: str) -> dict[str, BaseDistribution]:
-    """Each swept key's, for Optuna: numbers from an interval or a range, texts from a choice or a glob.
+    """Optuna's distribution for each swept key: numbers for an interval or a range, texts for a choice or a glob.
 
     Raises:
-        InputError: nothing is swept, a key's values are empty, or the sampler knows numbers only.
+        InputError: nothing is swept, a key has no values, or the sampler only supports numbers.
     """
     if not space.swept:
         raise InputError(
@@ -132,7 +132,7 @@ def distributions(space: Space, sampler: str) -> dict[str, BaseDistribution]:
 
 
 def as_text(value: Any) -> str:
-    """A sampled value in the override grammar; a number keeps every digit."""
+    """A sampled value in the override grammar. Numbers keep every digit."""
     return value if isinstance(value, str) else repr(value)
 
 
@@ -178,7 +178,7 @@ def _distribution(override: Override) -> BaseDistribution:
 
 
 def _interval(swept: IntervalSweep) -> BaseDistribution:
-    """Both ends belong to it."""
+    """The distribution of an interval, which includes both ends."""
     from optuna.distributions import FloatDistribution, IntDistribution
 
     assert swept.start is not None
@@ -190,7 +190,7 @@ def _interval(swept: IntervalSweep) -> BaseDistribution:
 
 
 def _range(values: Sequence[float], step: float) -> BaseDistribution:
-    """Hydra's range leaves its stop out; Optuna's distributions have their end in them."""
+    """The distribution of a range. Hydra's range excludes its stop; Optuna's distributions include their end."""
     from optuna.distributions import FloatDistribution, IntDistribution
 
     if all(isinstance(value, int) for value in values):

@@ -1,4 +1,4 @@
-"""The store of trials: Optuna's journal file, which is only ever appended to, or a database by its URL."""
+"""The store of trials: Optuna's append-only journal file, or a database given by its URL."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PATIENCE = 60  # seconds that a statement waits for another process's on one SQL
 
 
 class _JournalLock(JournalFileOpenLock):
-    """Held while a line is appended. Optuna's own locks are files, which SIGKILL leaves behind for half a minute.
+    """The lock for appending a line. Optuna's own locks are files, which a SIGKILL leaves behind for half a minute.
 
-    Whoever gets it takes a torn last line off first, which a process that was killed amid its append has left: the next
-    append would complete it to one that nobody can read.
+    After acquiring it, a process first removes an incomplete last line that a killed process has left. Otherwise the
+    next append would turn it into an unreadable line.
     """
 
     def __init__(self, path: Path, journal: Path) -> None:
@@ -40,7 +40,7 @@ def open_store(folder: Path, url: str | None) -> BaseStorage:
     """The store of the sweep in this folder.
 
     Raises:
-        InputError: no such database can be opened.
+        InputError: the database cannot be opened.
     """
     if url is None:
         path = folder / JOURNAL
@@ -69,7 +69,7 @@ def _database(url: str, settings: dict[str, Any]) -> BaseStorage:
 
 
 def _mend(path: Path) -> None:
-    """Takes a torn last line off: what a process that was killed, or a full disk, left of an append."""
+    """Removes an incomplete last line, which a killed process or a full disk has left."""
     with open(path, "rb+") as file:
         if file.seek(0, os.SEEK_END) == 0:
             return
@@ -80,5 +80,5 @@ def _mend(path: Path) -> None:
 
 
 def quiet() -> None:
-    """Optuna would say on standard error what the sweep says itself."""
+    """Silences Optuna's messages on standard error, which repeat those of the sweep."""
     logging.set_verbosity(logging.ERROR)

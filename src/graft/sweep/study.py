@@ -1,4 +1,4 @@
-"""A study as its ledger tells it, and its summary."""
+"""Reads a study from its ledger, and summarises it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from graft.sweep.record import COMPLETE, STATES, StudyRecord, TrialRecord, read_
 from graft.sweep.store import quiet
 
 FEWEST = 20  # complete trials, of which PED-ANOVA sets the best tenth against all
-"""Complete trials below which no importance is told."""
+"""Number of complete trials from which importances are computed."""
 
 
 def read_study(folder: Path | str) -> StudyRecord:
     """The study of the sweep in this folder.
 
     Raises:
-        InputError: this is no sweep's folder, or its store cannot be opened.
+        InputError: the folder is not a sweep's, or its store cannot be opened.
     """
     ledger = open_ledger(folder)
     trials = tuple(ledger.trials())
@@ -40,7 +40,7 @@ def open_ledger(folder: Path | str) -> TrialLedger:
     """The ledger of the sweep in this folder.
 
     Raises:
-        InputError: this is no sweep's folder, or its store cannot be opened.
+        InputError: the folder is not a sweep's, or its store cannot be opened.
     """
     quiet()
     folder = Path(folder)
@@ -50,9 +50,9 @@ def open_ledger(folder: Path | str) -> TrialLedger:
 
 
 def importances(trials: Sequence[TrialRecord], direction: str) -> dict[str, float]:
-    """Each key's share of what moves the first objective, by Optuna's PED-ANOVA (Watanabe et al. 2023), largest first.
+    """Importance of each key for the first objective, as a fraction, by Optuna's PED-ANOVA (Watanabe et al. 2023).
 
-    A study in memory stands for the real one, whose grids have no parameters that Optuna knows.
+    Largest first. It uses a copy of the study in memory, because a grid has no parameters in Optuna's sense.
     """
     complete = [trial for trial in trials if trial.state == COMPLETE]
     varied = [key for key in _common_keys(complete) if len({trial.choices[key] for trial in complete}) > 1]
@@ -94,7 +94,7 @@ def _params(choices: Mapping[str, str], kinds: Mapping[str, BaseDistribution]) -
 
 
 SHOWN = 5
-"""Of the best trials, where there are several objectives."""
+"""Number of best trials that are shown if there are several objectives."""
 
 
 def summary(study: StudyRecord) -> str:
@@ -109,7 +109,7 @@ def summary(study: StudyRecord) -> str:
 
 
 def failures(study: StudyRecord) -> str:
-    """A table of the trials that failed, or nothing."""
+    """A table of the failed trials; empty if there are none."""
     if not study.failed:
         return ""
     rows = [("trial", "overrides", "reason")]

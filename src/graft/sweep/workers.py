@@ -1,4 +1,4 @@
-"""Processes that stay for one trial after the other, so that each imports once; one that dies costs its trial only."""
+"""Persistent processes that run one trial after the other, so each imports once. A crash costs only one trial."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REFUSED = 2  # the exit code of a run whose config, donor or data are wrong
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A run as Hydra's launchers hand it to another process: the function that is to do it, and its config."""
+    """A run in the form in which Hydra's launchers pass it to another process: the function and its config."""
 
     program: Sequence[str]
     """What stands behind `python` to run it: a file, or -m and a module's name."""
@@ -33,13 +33,13 @@ class Job:
     """As `graft.config.hydra_job.packed` writes it."""
 
     def request(self, folder: Path, env: Mapping[str, str]) -> str:
-        """A line for `graft.sweep.serve`."""
+        """The line that `graft.sweep.serve` reads."""
         job = {"program": list(self.program), "task": self.task, "config": self.config}
         return json.dumps({**job, "folder": str(folder), "env": dict(env)})
 
 
 class Worker:
-    """A process that does jobs, one at a time (graft.sweep.serve)."""
+    """A process that runs jobs one at a time (graft.sweep.serve)."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self.env = env
@@ -57,11 +57,11 @@ class Worker:
         return self.process.poll() is None
 
     def run(self, job: Job, folder: Path, env: Mapping[str, str], seconds: float | None) -> int:
-        """The job's exit code; where the process ended amid it, the process's, which may be 0 too (os._exit).
+        """The job's exit code. If the process ends during the job, it is the process's, which may be 0 (os._exit).
 
         Raises:
-            TimeoutExpired: it has not ended yet.
-            BrokenPipeError: the process has ended before, and the job has not begun.
+            TimeoutExpired: the job has not ended within the time limit.
+            BrokenPipeError: the process had already ended, so the job was not started.
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -73,7 +73,7 @@ class Worker:
         return int(code) if code else self.process.wait()
 
     def end(self) -> None:
-        """Asks it to save its state and to end, where it is at work."""
+        """Asks the process to save its state and end, if it is running a job."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         if self.process.stdout.closed:
@@ -87,15 +87,14 @@ class Worker:
 
 @dataclass(slots=True, kw_only=True)
 class Workers:
-    """Does trials' jobs, one at a time in each thread that calls, whose process stays for its next one.
+    """Runs the jobs of trials, one at a time in each calling thread. A thread's process is reused for its next job.
 
-    A process is used again only after a trial that ended well or was refused before it began, and for a trial with
-    the same environment: what was amiss with the last one may be amiss with the process (a device in an undefined
-    state, say).
+    A process is reused only after a trial that succeeded or was refused before it started, and only for a trial with
+    the same environment. After a failure, the process itself may be faulty (a device in an undefined state, say).
 
     Args:
-        timeout_min: minutes that a trial may take; null: as long as it likes.
-        devices: what CUDA_VISIBLE_DEVICES is set to, one entry a thread; none: it is left alone.
+        timeout_min: time limit of a trial in minutes; None: no limit.
+        devices: values of CUDA_VISIBLE_DEVICES, one per thread; empty: it is not changed.
     """
 
     timeout_min: float | None = None
@@ -109,7 +108,7 @@ class Workers:
             self._free.put(device)
 
     def run(self, job: Job, folder: Path, env: Mapping[str, str]) -> Ended:
-        """Does the job to its end; what it prints is added to two files in the trial's folder."""
+        """Runs the job to its end. Its output is appended to two files in the trial's folder."""
         seconds = None if self.timeout_min is None else 60 * self.timeout_min
         worker = self._worker({name: value for name, value in env.items() if name != TRIAL})
         self._own.worker = None  # unless all goes well
@@ -127,12 +126,12 @@ class Workers:
         return ended(code, folder)
 
     def close(self) -> None:
-        """Ends the processes; called when no trial runs."""
+        """Ends the processes. Called when no trial is running."""
         for worker in self._all:
             worker.end()
 
     def _worker(self, env: Mapping[str, str]) -> Worker:
-        """This thread's."""
+        """The worker of this thread."""
         own = self._own
         if self.devices:
             if not hasattr(own, "device"):
