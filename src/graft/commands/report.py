@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from graft.config.faults import InputError
@@ -32,7 +33,21 @@ def run(args: argparse.Namespace) -> int:
         print(write_study_page(folder, out))
     if runs:
         print(write_report(runs[0], out) if len(runs) == 1 else write_comparison(runs, out))
+        for line in _differences(runs):
+            print(line)
     return 0
+
+
+def _differences(runs: Sequence[str]) -> list[str]:
+    """Of two runs: a sentence a part, whether they differ by more than chance."""
+    if len(runs) != 2:
+        return []
+    from graft.report.compare import names_of
+    from graft.report.paired import comparisons
+    from graft.report.record import read_run
+
+    first, second = names_of([Path(run) for run in runs])
+    return [pair.sentence((first, second)) for pair in comparisons([read_run(run) for run in runs])]
 
 
 def write_study_page(folder: Path | str, out: Path | None = None) -> Path:

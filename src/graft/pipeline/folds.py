@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -144,7 +144,10 @@ def _by_fold(plan: Plan, logits_NK: Tensor, target: Tensor, label: Tensor, fold_
         folds.append(evaluation.figures(evaluation.sums))
     names = [figure.name for figure in (LOSS, *FIGURES[plan.task.kind])]
     values = {name: [fold[f"val/{name}"] for fold in folds] for name in names}
-    return {name: {"folds": each, "mean": fmean(each), "deviation": stdev(each)} for name, each in values.items()}
+    return {
+        name: {"folds": each, "mean": float(np.mean(each)), "deviation": float(np.std(each, ddof=1))}
+        for name, each in values.items()
+    }
 
 
 def in_words(metrics: Mapping[str, Any], task: TaskKind) -> str:

@@ -15,6 +15,7 @@ from graft.page import figures
 from graft.page.elements import Html, cell, details, document, element, figure, join, section, table, text, tile
 from graft.page.words import count, duration, measured, span
 from graft.report.helped import controls
+from graft.report.paired import paired
 from graft.report.record import RunRecord
 from graft.report.run_settings import Settings, best, differing, monitored, settings_of
 from graft.report.run_settings import figure as value_of
@@ -23,6 +24,8 @@ from graft.results.predictions import in_order_of
 
 MOST_COLUMNS = 6  # settings in the table of runs; the rest stand in a table of their own
 MOST_SLICES = 8
+ALIKE = {"seed", "data.fold"}
+"""Settings that make no other recipe."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +56,7 @@ class Runs:
         metric, direction = monitored(settings, records[0].task)
         return cls(
             records=records,
-            names=_names([record.folder for record in records]),
+            names=names_of([record.folder for record in records]),
             settings=settings,
             varied=differing(settings),
             metric=metric,
@@ -74,12 +77,13 @@ def lay_out_runs(records: Sequence[RunRecord]) -> str:
         _slices(runs),
         _curves(runs),
         _seeds(runs),
+        paired(runs.records, runs.names),
         controls(runs.records, runs.names),
         element("footer", "Written by graft from the files in the runs' folders."),
     )
 
 
-def _names(folders: Sequence[Path]) -> list[str]:
+def names_of(folders: Sequence[Path]) -> list[str]:
     """Each folder from where their paths part."""
     absolute = [os.path.abspath(folder) for folder in folders]
     common = os.path.commonpath([os.path.dirname(path) for path in absolute])
@@ -243,22 +247,22 @@ def _curves(runs: Runs) -> Html:
 
 
 def _seeds(runs: Runs) -> Html:
-    """Runs that differ in nothing but their seed, together."""
+    """Runs that differ in nothing but their seed or their fold, together."""
     alike: dict[str, list[int]] = {}
     for k, settings in enumerate(runs.settings):
         if runs.records[k].metrics:
-            alike.setdefault(repr([settings.get(key) for key in runs.varied if key != "seed"]), []).append(k)
+            alike.setdefault(repr([settings.get(key) for key in runs.varied if key not in ALIKE]), []).append(k)
     together = [places for places in alike.values() if len(places) > 1]
-    if not together or "seed" not in runs.varied:
+    if not together or not ALIKE & {*runs.varied}:
         return Html("")
     metrics = [f"{part}/{each.name}" for each in runs.headlines for part in ("val", "test")]
     rows = [
         [", ".join(runs.names[k] for k in places), *(_spread(runs, places, metric) for metric in metrics)]
         for places in together
     ]
-    caption = "Runs that differ in their seed alone: mean ± standard deviation"
+    caption = "Runs that differ in seed or fold alone: mean ± standard deviation"
     headers = ["runs", *(metric.replace("/", " ") for metric in metrics)]
-    return section("Seeds", element("div", table(headers, rows, caption=caption), class_="card"))
+    return section("Seeds and folds", element("div", table(headers, rows, caption=caption), class_="card"))
 
 
 def _spread(runs: Runs, places: Sequence[int], metric: str) -> Html:

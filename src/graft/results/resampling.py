@@ -91,13 +91,29 @@ def paired_difference(
     """The first's figure less the second's on the same images: of accuracies Newcombe's interval, of other figures the
     bootstrap's, each resample drawn once for both.
     """
+    gain = value(first_NK, truth, metric, task) - value(second_NK, truth, metric, task)
+    if not np.isnan(gain) and (task, metric) == (TaskKind.single_label, "accuracy"):
+        low, high = paired_difference_of_shares(first_NK.argmax(1) == truth, second_NK.argmax(1) == truth, level)
+        return Interval(value=gain, low=low, high=high, level=level, resamples=0, method=NEWCOMBE)
+    return paired_bootstrap(first_NK, second_NK, truth, metric, task=task, resamples=resamples, level=level, seed=seed)
+
+
+def paired_bootstrap(
+    first_NK: Floats,
+    second_NK: Floats,
+    truth: Truth,
+    metric: str,
+    *,
+    task: TaskKind = TaskKind.single_label,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """As `paired_difference`, by the percentile bootstrap whatever the figure is."""
     weighted = WEIGHTED[task][metric]
     gain = value(first_NK, truth, metric, task) - value(second_NK, truth, metric, task)
     if np.isnan(gain):
         return _interval(gain, np.empty(0), level)
-    if (task, metric) == (TaskKind.single_label, "accuracy"):
-        low, high = paired_difference_of_shares(first_NK.argmax(1) == truth, second_NK.argmax(1) == truth, level)
-        return Interval(value=gain, low=low, high=high, level=level, resamples=0, method=NEWCOMBE)
     first_R, second_R = (_resample(answers, truth, weighted, resamples, seed) for answers in (first_NK, second_NK))
     return _interval(gain, first_R - second_R, level)
 
