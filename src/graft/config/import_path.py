@@ -65,7 +65,7 @@ def import_object(key: str, path: str) -> Any:
     return value
 
 
-def call_object(key: str, path: str, *arguments: Any, **keywords: Any) -> Any:
+def call_object(key: str, path: str, /, *arguments: Any, **keywords: Any) -> Any:
     """Calls what the path names.
 
     Raises:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from graft.config.choices import DonorKind, HeadKind, Library
+from graft.config.choices import DonorKind, HeadKind, HeadSolver, Library
 from graft.config.examples import example
 from graft.config.faults import Fault
-from graft.config.import_path import is_found
+from graft.config.import_path import is_found, is_import_path
 
 Values = Mapping[str, Any]
 
@@ -53,9 +53,30 @@ def _exists(key: str, option: str, kind: Any) -> Callable[[Values], Iterator[Fau
     return rule
 
 
+def _callbacks(values: Values) -> Iterator[Fault]:
+    """Each names a class, and only training by steps calls them."""
+    for name, entry in values["callbacks"].items():
+        target = entry.get("_target_") if isinstance(entry, Mapping) else None
+        if not is_import_path(target) or not is_found(str(target)):
+            yield Fault(
+                key=f"callbacks.{name}",
+                expected="{_target_: package.module:Class, ARGUMENT: …} with a module that exists",
+                received=repr(entry),
+                remedy="callbacks={rate: {_target_: lightning.pytorch.callbacks:LearningRateMonitor}}",
+            )
+    if values["callbacks"] and values["head.solver"] is HeadSolver.convex:
+        yield Fault(
+            key="head.solver",
+            expected="auto or sgd with callbacks, which are called at steps of training",
+            received="convex",
+            remedy="head.solver=auto, or leave callbacks out",
+        )
+
+
 OWN_RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], ...] = (
     (("backbone.target", "backbone.library"), _exists("backbone.target", "backbone.library", Library.custom)),
     (("head.target", "head.kind"), _exists("head.target", "head.kind", HeadKind.custom)),
+    (("callbacks", "head.solver"), _callbacks),
     (("backbone.library", "data.image_size", "backbone.published.preprocess.image_size"), _image_size),
     (("backbone.library", "donor.kind", "backbone.published.package"), _published),
 )

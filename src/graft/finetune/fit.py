@@ -75,12 +75,14 @@ def fit(
     console: Console | None = None,
     signals: StopSignals | None = None,
     watcher: Watcher | None = None,
+    callbacks: Sequence[L.Callback] = (),
 ) -> FitResult:
     """Trains, loads the best epoch's weights and evaluates them. Mutates the FineTuning's network.
 
     Args:
         signals: the active signal handlers. A signal during training ends it after the current step, in all processes,
             with a checkpoint.
+        callbacks: the user's own, called after graft's.
 
     Raises:
         InputError: a setting cannot be fulfilled, or a checkpoint does not belong to this run.
@@ -103,7 +105,7 @@ def fit(
     def new_trainer() -> L.Trainer | HeadLoop:
         return make_trainer(
             trainer, tuning, checkpoint, loggers, folder, CheckpointFile(resumption.path, resumption.take),
-            console=console, signals=signals, profiler=profiler, watcher=watcher,
+            console=console, signals=signals, profiler=profiler, watcher=watcher, own=callbacks,
         )  # fmt: skip
 
     with (
@@ -192,8 +194,9 @@ def make_trainer(
     signals: StopSignals,
     profiler: Profiler,
     watcher: Watcher | None = None,
+    own: Sequence[L.Callback] = (),
 ) -> L.Trainer | HeadLoop:
-    """Lightning's Trainer, or graft's own loop if a head trains on cached features."""
+    """Lightning's Trainer, or graft's own loop if a head trains on cached features without callbacks of the user's."""
     plan = tuning.plan
     callbacks: list[L.Callback] = [EpochRows(folder), Checkpoints(folder, checkpoint, file, signals)]
     if config.progress:
@@ -204,7 +207,7 @@ def make_trainer(
         )
     if watcher is not None:
         callbacks.append(Pruning(watcher))
-    if trains_head_alone(tuning, config):
+    if not own and trains_head_alone(tuning, config):
         return HeadLoop(config, callbacks, loggers, file, profiler)
     return L.Trainer(
         **hardware(config),
@@ -218,7 +221,7 @@ def make_trainer(
         enable_model_summary=False,
         inference_mode=False,
         logger=list(loggers) or False,
-        callbacks=callbacks,
+        callbacks=[*callbacks, *own],
         plugins=[file, *_surroundings()],
         profiler=profiler,
         default_root_dir=folder,

@@ -15,6 +15,7 @@ from graft.finetune.fit_result import FitResult
 from graft.finetune.hardware import training_precision
 from graft.finetune.methods import Methods
 from graft.finetune.module import FineTuning
+from graft.finetune.own_callbacks import make_callbacks
 from graft.finetune.pruning import Watcher
 from graft.finetune.rate_search import range_test
 from graft.finetune.resume import Resumption
@@ -57,6 +58,7 @@ def fine_tune(
     return fit(
         tuning, data, folder, trainer=config.trainer, checkpoint=config.checkpoint,
         resume=resumption, loggers=loggers, signals=signals, watcher=watcher,
+        callbacks=make_callbacks(config.callbacks),
     )  # fmt: skip
 
 

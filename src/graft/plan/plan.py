@@ -15,6 +15,7 @@ from graft.data.table import Table
 from graft.finetune.groups import Group, without_decay
 from graft.finetune.hardware import precisions
 from graft.finetune.methods import methods_in_words
+from graft.finetune.own_callbacks import check_callbacks
 from graft.finetune.training_plan import TrainingPlan
 from graft.finetune.unfreeze import Phase
 from graft.models.network import Network, network_for, with_donor_preprocess
@@ -218,6 +219,7 @@ def make_plan(
     faults = Faults()
     task = task_of(config.data.task, table.classes, table.labels_of("train"))
     faults.attempt(lambda: task.criterion(config.loss))
+    faults.attempt(lambda: check_callbacks(config.callbacks))
     faults.attempt(lambda: check_monitor(config.checkpoint.monitor, table))
     ledger = faults.attempt(lambda: _account(config.network, network, table, open_donor))
     course = plan_course(config, table, network, ledger, open_donor, faults)

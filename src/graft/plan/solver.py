@@ -120,6 +120,8 @@ def _obstacles(
     config: Config, table: Table, network: Network, training: TrainingPlan, cache: CachePlan, overrides: Sequence[str]
 ) -> Iterator[str]:
     """Reasons why the head must be trained by gradient steps."""
+    if config.callbacks:
+        yield "callbacks, which are called at steps"
     trunk, last = network.stages.names, network.module.get_submodule(network.stages.head)
     if len(network.stages.heads) > 1:
         yield f"{len(network.stages.heads)} last layers"
