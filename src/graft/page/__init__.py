@@ -1,1 +1,1 @@
-"""HTML, SVG and tables of a terminal; knows no run."""
+"""HTML, SVG and terminal tables. Nothing here knows about runs."""

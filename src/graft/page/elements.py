@@ -1,4 +1,4 @@
-"""The parts of a page: what is text is escaped, what is HTML says so by its type."""
+"""The elements of a page. Text is escaped; HTML is marked by its type."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ POLICY = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-
 
 
 class Html(str):
-    """Text that is HTML already."""
+    """Text that is already HTML and is not escaped."""
 
     __slots__ = ()
 
@@ -39,7 +39,7 @@ def join(parts: Iterable[object]) -> Html:
 
 
 def breakable(name: str) -> Html:
-    """A tensor's or file's name, which may go on in the next line behind a dot or a slash."""
+    """A tensor's or file's name, with possible line breaks after dots and slashes."""
     return Html(re.sub(r"(?<=[./])(?=.)", "<wbr>", html.escape(name)))
 
 
@@ -48,7 +48,7 @@ def image(source: str, alt: str) -> Html:
 
 
 def section(title: str, *children: object) -> Html:
-    """An h2 and what is below it; nothing at all where nothing is below it."""
+    """An h2 with its contents; empty if there are no contents."""
     body = join(children)
     if not body:
         return Html("")
@@ -57,7 +57,7 @@ def section(title: str, *children: object) -> Html:
 
 
 def figure(title: str, svg: str, caption: object = "") -> Html:
-    """A drawing under an h3; `svg` is trusted, it comes from our own drawing."""
+    """A plot under an h3. `svg` is not escaped, because graft itself draws it."""
     return element("figure", element("h3", title), Html(svg), element("figcaption", caption) if caption else "")
 
 
@@ -69,12 +69,12 @@ def table(
     numbers: bool = True,
     sortable: bool = False,
 ) -> Html:
-    """A table that scrolls by itself when it is too wide; the first cell of a row is its header.
+    """A table that scrolls if it is too wide. The first cell of each row is its header.
 
     Args:
-        caption: read out, and shown above.
-        numbers: align all columns but the first to the right.
-        sortable: a click on a column's name sorts by it, where scripts run.
+        caption: shown above the table, and read by screen readers.
+        numbers: align all columns except the first to the right.
+        sortable: a click on a column's name sorts by it, if scripts are enabled.
     """
     head = element("tr", *(element("th", header, scope="col") for header in headers))
     body = [
@@ -92,14 +92,14 @@ def table(
 def cell(
     value: object, *, style: str | None = None, class_: str | None = None, sort: str | float | None = None
 ) -> Html:
-    """A table's cell; `sort` is what it sorts by, where that is not its text. NaN sorts as an empty cell does."""
+    """A table cell. `sort` is its sort key if that is not its text; NaN sorts like an empty cell."""
     if isinstance(sort, float) and math.isnan(sort):
         sort = ""
     return element("td", value, style=style, class_=class_, data_sort=sort)
 
 
 def bar(share: float, value: object, *, sort: float | None = None) -> Html:
-    """A number with a bar of its share (0 to 1) beneath it."""
+    """A number above a bar that shows its share (0 to 1)."""
     if not share > 0:
         return cell(value, sort=sort)
     width = f"{100 * min(share, 1.0):.1f}%"
@@ -107,7 +107,7 @@ def bar(share: float, value: object, *, sort: float | None = None) -> Html:
 
 
 def share(value: float) -> Html:
-    """A figure from 0 to 1 with its bar; a dash for what could not be computed."""
+    """A value from 0 to 1 with its bar; a dash if it could not be computed."""
     return cell("–") if math.isnan(value) else bar(value, f"{value:.3f}")
 
 
@@ -117,7 +117,7 @@ def details(summary: object, *children: object, open_: bool = False) -> Html:
 
 
 def tile(name: str, value: object, note: object = "", *, mark: str | None = None) -> Html:
-    """One headline figure."""
+    """One headline metric."""
     return element(
         "div",
         element("dt", name),
@@ -127,7 +127,7 @@ def tile(name: str, value: object, note: object = "", *, mark: str | None = None
 
 
 def document(title: str, lead: object, *children: object) -> str:
-    """The whole file: one h1, one script, nothing fetched."""
+    """The whole HTML file, with one h1 and one script. It loads nothing from elsewhere."""
     head = join((
         Html('<meta charset="utf-8">'),
         Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),

@@ -1,6 +1,6 @@
-"""Drawings as inline SVG by matplotlib, without its global state.
+"""Plots as inline SVG by matplotlib, without its global state.
 
-Colours are names of the page's (`--ink`, `--c1` …), put in after drawing, so that one drawing serves light and dark.
+Colours are replaced by the page's variables (`--ink`, `--c1` …), so one plot serves light and dark mode.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ Line = tuple[str, Sequence[float], Sequence[float]]  # label, x, y
 
 
 def curves(lines: Sequence[Line], label: str, *, y: str, mark: float | None = None) -> str:
-    """Lines over the epochs; a single point is drawn as one. More lines than colours repeat them in another dash.
+    """Lines by epoch; a line with one value is a point. If there are more lines than colours, dashes distinguish them.
 
     Args:
-        mark: an epoch that a thin vertical line marks.
+        mark: an epoch to mark with a thin vertical line.
     """
     figure, axes = blank_axes("epoch", y)
     if mark is not None:
@@ -69,10 +69,10 @@ def curves(lines: Sequence[Line], label: str, *, y: str, mark: float | None = No
 
 
 def range_test(lines: Sequence[Line], label: str, *, mark: float) -> str:
-    """Losses over learning rates, these on a logarithmic scale; the last line is the one to look at.
+    """Losses by learning rate, on a logarithmic scale. The last line is emphasised.
 
     Args:
-        mark: the rate that a vertical line marks.
+        mark: the rate to mark with a vertical line.
     """
     figure, axes = blank_axes("learning rate", "loss")
     axes.set_xscale("log")
@@ -87,10 +87,10 @@ def range_test(lines: Sequence[Line], label: str, *, mark: float) -> str:
 
 
 def penalties(lines: Sequence[Line], label: str, *, mark: float, x: str = "penalty") -> str:
-    """Losses over penalties, these on a logarithmic scale, the strongest to the left.
+    """Losses by penalty, on a logarithmic scale, with the strongest penalty on the left.
 
     Args:
-        mark: the penalty that a vertical line marks.
+        mark: the penalty to mark with a vertical line.
     """
     figure, axes = blank_axes(x, "loss")
     axes.set_xscale("log")
@@ -103,10 +103,10 @@ def penalties(lines: Sequence[Line], label: str, *, mark: float, x: str = "penal
 
 
 def overlay(lines: Sequence[Line], label: str, *, y: str, best: int | None = None) -> str:
-    """The same metric of many runs over the epochs: up to 6 each in its colour, more in grey behind the best one.
+    """One metric of many runs by epoch: up to 6 runs in different colours, otherwise all but the best in grey.
 
     Args:
-        best: the place of the run to draw on top.
+        best: index of the run to draw on top.
     """
     if len(lines) <= len(SERIES):
         return curves(lines, label, y=y)
@@ -123,11 +123,11 @@ def overlay(lines: Sequence[Line], label: str, *, y: str, best: int | None = Non
 
 
 def points(xs: Sequence[Any], ys: Sequence[float], label: str, *, x: str, y: str, best: int | None = None) -> str:
-    """A figure of each run over one of its settings: numbers to scale, by powers of ten where they span several; words
-    side by side.
+    """A metric of each run by one of its settings: numbers to scale (logarithmic if they span several powers of ten),
+    words side by side.
 
     Args:
-        best: the place of the run that is drawn filled and larger.
+        best: index of the run to draw filled and larger.
     """
     figure, axes = blank_axes(x, y)
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in xs)
@@ -150,11 +150,11 @@ def points(xs: Sequence[Any], ys: Sequence[float], label: str, *, x: str, y: str
 def timeline(
     stages: Sequence[str], phases: Sequence[tuple[float, float, frozenset[str]]], label: str, *, ramp: float = 0
 ) -> str:
-    """A row per stage, a filled span where it trains and an outlined one where it is frozen.
+    """One row per stage, with filled spans where it trains and outlined ones where it is frozen.
 
     Args:
         phases: (start, end, frozen stages).
-        ramp: how long the warm-up after each thaw lasts, which is drawn pale.
+        ramp: length of the warm-up after each unfreezing, which is drawn pale.
     """
     figure, axes = blank_axes("epoch", "", height=0.62 + 0.26 * max(2, len(stages)))
     for row, stage in enumerate(stages):
@@ -181,7 +181,7 @@ def timeline(
 
 
 def _spans(stage: str, phases: Sequence[tuple[float, float, frozenset[str]]]) -> list[tuple[float, float, bool]]:
-    """(start, end, frozen) of one stage; neighbours of the same state are one."""
+    """(start, end, frozen) for one stage, with adjacent spans of the same state merged."""
     spans: list[tuple[float, float, bool]] = []
     for start, end, frozen in phases:
         if spans and spans[-1][2] == (stage in frozen):
@@ -191,12 +191,12 @@ def _spans(stage: str, phases: Sequence[tuple[float, float, frozenset[str]]]) ->
 
 
 def reliability_diagram(edges: Floats, accuracy: Floats, count: Ints, label: str) -> str:
-    """Accuracy over confidence in bins, against the diagonal of perfect calibration; below, images per bin.
+    """Accuracy by confidence in bins, with the diagonal of perfect calibration; below it, the images per bin.
 
     Args:
-        edges: of the bins, [B + 1].
-        accuracy: in each bin, [B].
-        count: images in each bin, [B].
+        edges: edges of the bins, [B + 1].
+        accuracy: accuracy in each bin, [B].
+        count: number of images in each bin, [B].
     """
     figure = _figure(height=3.3)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1))
@@ -215,7 +215,7 @@ def reliability_diagram(edges: Floats, accuracy: Floats, count: Ints, label: str
 
 
 def heat(matrix_KK: Any, label: str) -> str:
-    """A confusion matrix too large for a table, each row as shares of its class."""
+    """A confusion matrix [K, K] that is too large for a table, each row as fractions of its class."""
     counts_KK = np.asarray(matrix_KK, dtype=np.float64)
     shares_KK = counts_KK / np.maximum(counts_KK.sum(1, keepdims=True), 1)
     rgba = np.zeros((*shares_KK.shape, 4))
@@ -228,7 +228,7 @@ def heat(matrix_KK: Any, label: str) -> str:
 
 
 def render(figure: Figure, label: str) -> str:
-    """The drawing as an <svg> that scales, is named for those who cannot see it, and shares no id with others."""
+    """The plot as a scalable <svg> with a label for screen readers and with ids that occur in no other plot."""
     if figure.get_layout_engine() is None:
         _set_margins(figure)
     text = io.StringIO()
@@ -253,7 +253,7 @@ def _figure(height: float) -> Figure:
 
 
 def _set_margins(figure: Figure) -> None:
-    """Room for what is written around the axes, by its number of letters.
+    """Sets the margins for the text around the axes, by its number of letters.
 
     matplotlib's own layout measures every text with a font that is not the page's, and takes longer than the drawing.
     """
@@ -279,7 +279,7 @@ def _widest(extents: Sequence[tuple[float, float]]) -> float:
 
 
 def _extent(label: Text) -> tuple[float, float]:
-    """Width and height of a tick's label, in points."""
+    """Width and height of a tick label, in points."""
     letters, turned = len(re.sub(r"\\mathdefault|[${}^\\]", "", label.get_text())), math.radians(label.get_rotation())
     width, height = LETTER * letters, LINE_HEIGHT * bool(letters)
     return (
@@ -309,7 +309,7 @@ def _style(axes: Axes, x: str, y: str) -> None:
 
 
 def _legend(axes: Axes, columns: int) -> None:
-    """Its label, which nobody sees, is the number of its columns: matplotlib does not tell it."""
+    """Draws the legend. Its invisible label stores the number of columns, which matplotlib has no public name for."""
     legend = axes.legend(
         loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False, fontsize=TEXT, labelcolor=INK,
         borderaxespad=0.2, columnspacing=1.4, handlelength=1.8,

@@ -1,4 +1,4 @@
-"""The page's one script: tables of class `sortable` sort by a click on a column's name. Nothing else needs it."""
+"""The page's only script: in tables of class `sortable`, a click on a column's name sorts the rows."""
 
 import base64
 import hashlib
@@ -32,4 +32,4 @@ for (const table of document.querySelectorAll("table.sortable")) {
 }
 """
 HASH = "sha256-" + base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-"""By which the page's policy knows the script, so that no other can run."""
+"""The script's hash in the page's content security policy, which allows no other script."""

@@ -1,4 +1,4 @@
-"""The page's look: light and dark, on paper, on a phone."""
+"""The page's style sheet: light and dark mode, print, and phones."""
 
 CSS = """
 :root { color-scheme: light dark;

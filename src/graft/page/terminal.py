@@ -1,4 +1,4 @@
-"""Tables for a terminal: as wide as it is, or as they need to be where the output goes elsewhere; or as text."""
+"""Tables for a terminal, as wide as the terminal; for other outputs as wide as necessary, or as plain text."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ UNBOUND = 10_000
 def print_table(
     headers: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[str] = (), file: TextIO | None = None
 ) -> None:
-    """Prints a table; cells that do not fit are folded, never cut.
+    """Prints a table. Cells that do not fit are wrapped, never truncated.
 
     Args:
-        numbers: headers of the columns that stand to the right.
+        numbers: headers of the right-aligned columns.
     """
     from rich import box
     from rich.console import Console
@@ -34,10 +34,10 @@ def print_table(
 
 
 def aligned(rows: Iterable[Sequence[str]], *, right: Collection[int] = ()) -> list[str]:
-    """Lines of text, each cell as wide as its column.
+    """Lines of text in which each cell is as wide as its column.
 
     Args:
-        right: places of the columns, counted from 0, whose cells stand to the right.
+        right: indices of the right-aligned columns.
     """
     cells = [tuple(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -1,4 +1,4 @@
-"""Numbers, and ways to compute them, as people read them."""
+"""Numbers, and descriptions of how they were computed, in readable form."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 
 def duration(seconds: float) -> str:
-    """0.42 s, 12 s, 3 min 05 s, 2 h 10 min."""
+    """A duration as text: 0.42 s, 12 s, 3 min 05 s, 2 h 10 min."""
     if seconds < 10:
         return f"{seconds:.2g} s" if seconds < 1 else f"{seconds:.1f} s"
     whole = round(seconds)
@@ -19,25 +19,25 @@ def duration(seconds: float) -> str:
 
 
 def percent(share: float) -> str:
-    """Rounded, but never to all or nothing where it is neither."""
+    """A rounded percentage, with three decimals close to 0 % and 100 %, so that almost none does not read as none."""
     if 0 < share < 0.001 or 0.999 < share < 1:
         return f"{100 * share:.3f} %"
     return f"{100 * share:.0f} %" if share in (0, 1) else f"{100 * share:.1f} %"
 
 
 def count(number: float, noun: str) -> str:
-    """1 epoch, 2 epochs, 1,200 images."""
+    """A number with its noun: 1 epoch, 2 epochs, 1,200 images."""
     plural = noun if number == 1 else {"class": "classes"}.get(noun, f"{noun}s")
     return f"{number:,.0f} {plural}"
 
 
 def moment(epochs: float) -> str:
-    """A point of a training, so many epochs behind its start: at first, after 1 epoch, after 1.5 epochs."""
+    """A moment of a training, given in epochs since its start: at first, after 1 epoch, after 1.5 epochs."""
     return f"after {epochs:g} epoch{'' if epochs == 1 else 's'}" if epochs else "at first"
 
 
 def stretches(chosen: Collection[str], order: Sequence[str]) -> str:
-    """Names in their order, three or more neighbours as `first to last`; `nothing` for none."""
+    """Names in order, with three or more adjacent ones as `first to last`; `nothing` if there are none."""
     runs: list[list[str]] = [[]]
     for name in order:
         if name in chosen:
@@ -49,8 +49,8 @@ def stretches(chosen: Collection[str], order: Sequence[str]) -> str:
 
 
 def measured(value: float | None, places: int = 3, sign: str = "") -> str:
-    """0.912, and 0.00042 where so many decimals would all but say nothing, as of an error in small units; `undefined`
-    for what could not be computed.
+    """A metric as text: 0.912, or 0.00042 if the usual decimals would leave no significant digits; `undefined` if it
+    could not be computed.
     """
     if value is None or math.isnan(value):
         return "undefined"
@@ -59,12 +59,12 @@ def measured(value: float | None, places: int = 3, sign: str = "") -> str:
 
 
 def precision_name(precision: str) -> str:
-    """Of Lightning's 32-true: float32; the mixed ones have names of their own."""
+    """A readable name for Lightning's precision: float32 for 32-true; the mixed ones have their own names."""
     return "float32" if precision == "32-true" else precision
 
 
 def for_each_purpose(ways: Mapping[str, str]) -> str:
-    """`folded, float32`, or where training and evaluation differ, what each has: one may have had none of it."""
+    """`folded, float32`; if training and evaluation differ, the way of each (one of them may have none)."""
     if ways.get("train") == ways.get("evaluation"):
         return ways.get("train", "")
     purposes = {"train": "training", "evaluation": "evaluation"}
@@ -72,5 +72,5 @@ def for_each_purpose(ways: Mapping[str, str]) -> str:
 
 
 def span(low: float, high: float, method: str) -> str:
-    """An interval and where it comes from."""
+    """An interval with the method that computed it."""
     return "no interval" if math.isnan(low) else f"{measured(low)} to {measured(high)} ({method})"
