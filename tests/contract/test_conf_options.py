@@ -32,6 +32,7 @@ NEEDED = {
     "donor/none": ["freeze=none"],
     "donor/run": ["donor.path=conf"],
     "head/custom": ["head.target=torch.nn.Linear"],
+    "loss/custom": ["loss.target=torch.nn.functional:cross_entropy"],
     "optimizer/timm": ["optimizer.name=lamb"],
     "unfreeze/at": ["unfreeze.table={2 epochs: none, 60%: backbone}"],
 }
@@ -52,7 +53,7 @@ def hydra_here() -> Iterator[None]:
 def test_the_glob_found_the_groups() -> None:
     assert {"config", "donor/file", "hydra/job_logging/quiet"} <= {str(file) for file in FILES}
     assert {option.parts[0] for option in OPTIONS} == set(groups_of(CONF))
-    assert set(groups_of(CONF)) == (SCHEMA_GROUPS - {"loss", "checkpoint", "method"}) | {"experiment"}
+    assert set(groups_of(CONF)) == (SCHEMA_GROUPS - {"checkpoint", "method", "results"}) | {"experiment"}
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=str)

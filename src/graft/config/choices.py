@@ -134,6 +134,13 @@ class ClassWeights(Enum):
     balanced = "balanced"
 
 
+class LossKind(Enum):
+    task = "task"
+    focal = "focal"
+    logit_adjusted = "logit_adjusted"
+    custom = "custom"
+
+
 class RegressionLoss(Enum):
     mse = "mse"
     smooth_l1 = "smooth_l1"

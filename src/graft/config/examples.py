@@ -47,6 +47,8 @@ EXAMPLES = {
     "donor.table": "{encoder.weight: conv1.weight}",
     "head.hidden": "[256]",
     "head.target": "package.module:Class",
+    "loss.target": "package.module:loss",
+    "loss.weights": "{cat: 2.0}",
     "method.ema": "0.999",
     "method.lora": "8",
     "method.lora_alpha": "16",

@@ -73,14 +73,19 @@ def call_object(key: str, path: str, /, *arguments: Any, **keywords: Any) -> Any
             exception of the user's code is shown with the place that it comes from.
     """
     function = import_object(key, path)
+    check_callable(key, path, function)
+    check_arguments(key, path, function, arguments, keywords)
+    with OwnCode(f"{key}: expected {path} to return"):
+        return function(*arguments, **keywords)
+
+
+def check_callable(key: str, path: str, function: Any) -> None:
+    """Raises InputError for what is neither a function nor a class."""
     if not callable(function):
         raise InputError(
             f"{key}: expected a function or class, received {path}, which is a {type(function).__name__}; try one that "
             "makes it"
         )
-    check_arguments(key, path, function, arguments, keywords)
-    with OwnCode(f"{key}: expected {path} to return"):
-        return function(*arguments, **keywords)
 
 
 def check_arguments(

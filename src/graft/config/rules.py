@@ -13,6 +13,7 @@ from graft.config.choices import (
     DonorKind,
     HeadKind,
     Library,
+    LossKind,
     SchedulerKind,
     Targets,
     TaskKind,
@@ -53,6 +54,7 @@ REQUIRES = (
     Requires(
         "backbone.target", "backbone.library", (Library.custom,), "the import path of a function that builds a module"
     ),
+    Requires("loss.target", "loss.kind", (LossKind.custom,), "the import path of a loss"),
     Requires("head.hidden", "head.kind", (HeadKind.mlp,), "the width of at least one hidden layer"),
     Requires("unfreeze.table", "unfreeze.kind", (UnfreezeKind.at,), "a table of moment to freeze expression"),
     Requires("donor.table", "donor.match", ("table",), "a table of donor name to target name"),
@@ -95,6 +97,16 @@ MATTERS = (
     Matters(("backbone.target",), "backbone.library", (Library.custom,)),
     Matters(("backbone.drop_path", "backbone.drop_rate"), "backbone.library", (Library.torchvision, Library.timm)),
     Matters(("backbone.published.weights",), "backbone.library", (Library.torchvision, Library.timm)),
+    Matters(("loss.gamma",), "loss.kind", (LossKind.focal,)),
+    Matters(("loss.tau",), "loss.kind", (LossKind.logit_adjusted,)),
+    Matters(("loss.target", "loss.kwargs"), "loss.kind", (LossKind.custom,)),
+    Matters(
+        ("loss.label_smoothing", "loss.class_weights", "loss.weights"),
+        "loss.kind",
+        (LossKind.task, LossKind.focal, LossKind.logit_adjusted),
+    ),
+    Matters(("loss.regression",), "loss.kind", (LossKind.task,)),
+    Matters(("loss.weights",), "data.task", (TaskKind.single_label,)),
     Matters(("head.pool", "head.taps"), "head.kind", (HeadKind.stages, HeadKind.auto)),
     Matters(("unfreeze.every",), "unfreeze.kind", (UnfreezeKind.gradual,)),
     Matters(("unfreeze.start",), "unfreeze.kind", (UnfreezeKind.gradual, UnfreezeKind.lp_ft)),

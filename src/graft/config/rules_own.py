@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from graft.config.choices import DonorKind, HeadKind, HeadSolver, Library
+from graft.config.choices import ClassWeights, DonorKind, HeadKind, HeadSolver, Library, LossKind, TaskKind
 from graft.config.examples import example
 from graft.config.faults import Fault
 from graft.config.import_path import is_found, is_import_path
@@ -73,9 +73,37 @@ def _callbacks(values: Values) -> Iterator[Fault]:
         )
 
 
+def _loss(values: Values) -> Iterator[Fault]:
+    kind, task, target = values["loss.kind"], values["data.task"], values["loss.target"]
+    tasks = LOSSES_OF.get(kind, tuple(TaskKind))
+    if task not in tasks:
+        yield Fault(
+            key="loss",
+            expected=f"task or custom with data.task={task.value}",
+            received=kind.value,
+            remedy="loss=task",
+        )
+    if kind is LossKind.custom and target and not is_found(target):
+        yield from _exists("loss.target", "loss.kind", LossKind.custom)(values)
+    if values["loss.weights"] and values["loss.class_weights"] is not ClassWeights.none:
+        yield Fault(
+            key="loss.weights",
+            expected="nothing with loss.class_weights=balanced, which chooses them",
+            received=repr(values["loss.weights"]),
+            remedy="loss.class_weights=none, or leave loss.weights out",
+        )
+
+
+LOSSES_OF = {
+    LossKind.focal: (TaskKind.single_label, TaskKind.multi_label),
+    LossKind.logit_adjusted: (TaskKind.single_label,),
+}
+"""The tasks that a loss is defined for, where not for all."""
+
 OWN_RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], ...] = (
     (("backbone.target", "backbone.library"), _exists("backbone.target", "backbone.library", Library.custom)),
     (("head.target", "head.kind"), _exists("head.target", "head.kind", HeadKind.custom)),
+    (("loss.kind", "loss.target", "loss.weights", "loss.class_weights", "data.task"), _loss),
     (("callbacks", "head.solver"), _callbacks),
     (("backbone.library", "data.image_size", "backbone.published.preprocess.image_size"), _image_size),
     (("backbone.library", "donor.kind", "backbone.published.package"), _published),

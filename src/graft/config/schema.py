@@ -25,6 +25,7 @@ from graft.config.choices import (
     FreezeBatchNorm,
     HeadKind,
     Library,
+    LossKind,
     Mode,
     OnError,
     Precision,
@@ -281,14 +282,29 @@ class LoggerConfig:
 
 @dataclass(slots=True, kw_only=True)
 class LossConfig:
-    """The training loss: cross-entropy (single_label, multi_label) or an error (regression)."""
+    """The training loss; every evaluation, val/loss too, uses the task's own."""
 
+    kind: LossKind = LossKind.task
+    """task: cross-entropy (single_label, multi_label) or an error (regression). focal: focal loss (single_label,
+    multi_label). logit_adjusted: cross-entropy with adjusted logits (single_label). custom: that of target."""
+    gamma: float = 2.0
+    """focal: the exponent of 1 − p; 0: cross-entropy (Lin et al. 2017)."""
+    tau: float = 1.0
+    """logit_adjusted: the factor on the logarithm of each class's fraction of the training images, which is added to
+    the logits in training (Menon et al. 2021)."""
+    target: str | None = None
+    """custom: import path of a function target(outputs, targets, **kwargs), or of a class that is made with kwargs and
+    called so. Returns the mean over the batch, or a loss for each image."""
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """custom: further arguments of target."""
     label_smoothing: float = 0.0
     """single_label: fraction of each target spread evenly over all classes. multi_label: over yes and no of each
     label."""
     class_weights: ClassWeights = ClassWeights.none
     """none, or balanced. single_label: class weights inversely proportional to the number of images. multi_label: for
     each label, the images with it weigh as much as those without."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """single_label: weights of classes by name; classes that are not named have weight 1."""
     regression: RegressionLoss = RegressionLoss.mse
     """regression: mse, or smooth_l1, which is linear beyond one standard deviation of the target."""
 

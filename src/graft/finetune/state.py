@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
 
+from graft.config.choices import LossKind
 from graft.config.faults import InputError
+from graft.config.schema import LossConfig
 from graft.finetune.checkpoint import check_weights, state_by_name, state_by_position
 from graft.finetune.shrink import resize_progress, resized
 from graft.finetune.training_plan import Timeline, TrainingPlan
@@ -113,9 +115,18 @@ def settings(tuning: FineTuning) -> dict[str, Any]:
         "optimizer": f"{optimizer.name} {sorted(optimizer.kwargs.items())}",
         "task": [list(tuning.task.names), tuning.task.record()],
         "loss": [loss.label_smoothing, loss.class_weights.value, loss.regression.value],
+        **_own_loss(loss),
         **tuning.methods.settings(),
         **tuning.shared,
     }
+
+
+def _own_loss(loss: LossConfig) -> dict[str, Any]:
+    """Nothing for the task's own loss, whose checkpoints may be older than the choice."""
+    if loss.kind is LossKind.task and not loss.weights:
+        return {}
+    chosen = [loss.kind.value, loss.gamma, loss.tau, loss.target, str(loss.kwargs), sorted(loss.weights.items())]
+    return {"loss.kind and its settings": chosen}
 
 
 def _phases(plan: TrainingPlan) -> list[list[Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from graft.config.choices import CacheKind
+from graft.config.choices import CacheKind, LossKind
 from graft.config.faults import RunFailed
 from graft.config.figures import headline
 from graft.config.schema import AugmentConfig
@@ -88,7 +88,7 @@ def solve_start(plan: Plan, network: Network, data: DataModule) -> Start:
                 choice = choose_head(
                     examples_of(plan, parts["train"], None, train=True),
                     examples_of(plan, parts["val"], None, train=False),
-                    plan.task.criterion(plan.config.loss),
+                    plan.task.criterion(replace(plan.config.loss, kind=LossKind.task)),
                     len(plan.table.classes),
                 )
             except ValueError as error:

@@ -18,6 +18,7 @@ from graft.config.faults import InputError
 from graft.config.schema import LossConfig
 from graft.tasks.averages import MacroLabelF1, MeanArea, MicroLabelF1
 from graft.tasks.convex import Sigmoid
+from graft.tasks.losses import chosen_loss
 from graft.tasks.task import TINY, Criterion, Task, listed
 
 THRESHOLD = 0.5
@@ -49,7 +50,8 @@ class MultiLabel(Task):
 
     @override
     def criterion(self, config: LossConfig) -> Criterion:
-        return BinaryCrossEntropy(config, self.names, self.counts)
+        example = torch.zeros(2, len(self.names)), torch.zeros(2, len(self.names))
+        return chosen_loss(config, lambda: BinaryCrossEntropy(config, self.names, self.counts), example, several=True)
 
     @override
     def loss(self, outputs_BK: Tensor, target: Tensor) -> Tensor:

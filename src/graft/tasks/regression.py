@@ -16,6 +16,7 @@ from graft.config.choices import RegressionLoss, TaskKind
 from graft.config.schema import LossConfig
 from graft.tasks.averages import MeanR2
 from graft.tasks.convex import ConvexLoss, SmoothL1, Squared
+from graft.tasks.losses import chosen_loss
 from graft.tasks.task import Criterion, Task, listed
 
 
@@ -65,7 +66,10 @@ class Regression(Task):
 
     @override
     def criterion(self, config: LossConfig) -> Criterion:
-        return StandardisedError(self, config.regression)
+        example = torch.zeros(2, len(self.names)), torch.ones(2, len(self.names))
+        return chosen_loss(
+            config, lambda: StandardisedError(self, config.regression), example, prepared=self.standardised
+        )
 
     @override
     def loss(self, outputs_BK: Tensor, target: Tensor) -> Tensor:

@@ -14,10 +14,11 @@ from torchmetrics.functional.classification import multilabel_auroc
 from typing_extensions import override
 
 from graft.config.choices import ClassWeights, TaskKind
-from graft.config.faults import InputError
+from graft.config.faults import InputError, nearest
 from graft.config.schema import LossConfig
 from graft.tasks.averages import MacroF1, MeanArea
 from graft.tasks.convex import Softmax, one_hot
+from graft.tasks.losses import chosen_loss
 from graft.tasks.task import TINY, Criterion, Task, listed
 
 
@@ -51,7 +52,10 @@ class SingleLabel(Task):
 
     @override
     def criterion(self, config: LossConfig) -> Criterion:
-        return CrossEntropy(config, self.counts)
+        example = torch.zeros(2, len(self.names)), torch.tensor([0, len(self.names) - 1])
+        return chosen_loss(
+            config, lambda: CrossEntropy(config, self.counts, self.names), example, counts=self.counts
+        )  # fmt: skip
 
     @override
     def loss(self, outputs_BK: Tensor, target: Tensor) -> Tensor:
@@ -97,13 +101,16 @@ class CrossEntropy(Criterion):
 
     Args:
         counts: number of training images per class, for class_weights=balanced.
+        names: of the classes, for loss.weights.
     """
 
-    def __init__(self, config: LossConfig, counts: Sequence[int] | None = None) -> None:
+    def __init__(self, config: LossConfig, counts: Sequence[int] | None = None, names: Sequence[str] = ()) -> None:
         super().__init__()
         self.config = config
         self.weight: Tensor | None
-        weight = None if config.class_weights is ClassWeights.none else balanced_weights(counts)
+        weight = named_weights(config.weights, names) if config.weights else None
+        if config.class_weights is not ClassWeights.none:
+            weight = balanced_weights(counts)
         self.register_buffer("weight", weight, persistent=False)
 
     @override
@@ -132,6 +139,18 @@ class CrossEntropy(Criterion):
             return F.cross_entropy(outputs_BK, target, label_smoothing=smoothing)
         total = F.cross_entropy(outputs_BK, target, weight=self.weight, label_smoothing=smoothing, reduction="sum")
         return total / weights.sum()
+
+
+def named_weights(table: Mapping[str, float], names: Sequence[str]) -> Tensor:
+    """The table's weights in the order of the classes; 1 for those that it does not name."""
+    unknown = [name for name in table if name not in names]
+    if unknown:
+        near = nearest(unknown[0], names) or names[:3]
+        raise InputError(
+            f"loss.weights: expected names of classes ({listed(names)}), received {unknown[0]!r}; try "
+            f"{' or '.join(near)}"
+        )
+    return torch.tensor([table.get(name, 1.0) for name in names], dtype=torch.float32)
 
 
 def balanced_weights(counts: Sequence[int] | None) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from graft.config.choices import LossKind
 from graft.config.schema import ClassWeights, Config, MethodConfig
 from graft.finetune.methods.average import Average
 from graft.finetune.methods.distill import Distillation
@@ -121,6 +122,8 @@ def methods_in_words(config: Config) -> tuple[str, ...]:
         f"mixup, share from Beta({augment.mixup:g}, {augment.mixup:g}), one a {augment.mix_per}": augment.mixup,
         f"cutmix, share from Beta({augment.cutmix:g}, {augment.cutmix:g}), one a {augment.mix_per}": augment.cutmix,
         f"label smoothing {loss.label_smoothing:g}": loss.label_smoothing,
+        f"loss {loss.kind.value}: evaluation uses the task's own": loss.kind is not LossKind.task,
+        f"class weights {loss.weights}": loss.weights,
         "class weights: each class weighs the same in sum": loss.class_weights is ClassWeights.balanced,
         f"stochastic depth {backbone.drop_path or 0:g} in the backbone's blocks that train": backbone.drop_path,
         f"dropout {backbone.drop_rate or 0:g} of the backbone": backbone.drop_rate,
