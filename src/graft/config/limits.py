@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from graft.config.choices import FIND
+from graft.config.choices import AUTO, FIND
 from graft.config.duration import FORMS, parse_duration
 from graft.config.examples import example
 from graft.config.faults import Fault, InputError, nearest
@@ -206,7 +206,7 @@ _OF_KEYS: dict[str, Limit] = {
     "augment.cutmix": not_negative,
     "cache.dir": Limit(LOCAL_FOLDER, lambda value: not is_url(value)),
     "cache.max_gb": positive,
-    "trainer.max_epochs": at_least(1),
+    "trainer.max_epochs": Limit("a whole number from 1 upward, or auto", is_batch_size, (AUTO,)),
     "trainer.patience": at_least(1),
     "trainer.devices": at_least(1),
     "trainer.num_nodes": at_least(1),

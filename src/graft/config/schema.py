@@ -21,6 +21,7 @@ from graft.config.choices import (
     Direction,
     DonorKind,
     Epoch,
+    Epochs,
     Freeze,
     FreezeBatchNorm,
     HeadKind,
@@ -206,8 +207,9 @@ class SchedulerConfig:
 class TrainerConfig:
     """Devices, duration and precision of training."""
 
-    max_epochs: int = MISSING
-    """Number of passes over the training images; with patience, the maximum."""
+    max_epochs: Epochs = MISSING
+    """Number of passes over the training images; with patience, the maximum. auto: from the number of images
+    (docs/methods.md)."""
     patience: int | None = None
     """Early stopping: training ends when checkpoint.monitor has not improved for this many epochs. Null: never."""
     accelerator: Accelerator = "auto"
@@ -248,6 +250,17 @@ class TrainerConfig:
     latency: bool = False
     """Measure latency_ms: the time in ms of the exported network for one image, on the training device
     (metrics.json)."""
+
+    @property
+    def epochs(self) -> int:
+        """The number of epochs as a number.
+
+        Raises:
+            ValueError: it is still to be chosen.
+        """
+        if isinstance(self.max_epochs, str):
+            raise ValueError("trainer.max_epochs: expected a number, received auto; try that of the plan")
+        return self.max_epochs
 
 
 @dataclass(slots=True, kw_only=True)

@@ -164,7 +164,7 @@ def _prepare(
 def _check_timeline(timeline: Timeline, datamodule: Batches, trainer: TrainerConfig) -> None:
     """Checks that the plan belongs to this training and this data."""
     processes = trainer.devices * trainer.num_nodes
-    settings = (trainer.max_epochs, trainer.accumulate, processes, datamodule.batch_size)
+    settings = (trainer.epochs, trainer.accumulate, processes, datamodule.batch_size)
     planned = (timeline.epochs, timeline.accumulate, timeline.processes, timeline.batch_size)
     assert settings == planned, f"a plan for {planned} cannot be carried out with {settings}"
     batches = math.ceil(len(datamodule.train_dataloader()) / processes)  # of all processes, until a trainer has it

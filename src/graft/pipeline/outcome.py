@@ -117,7 +117,7 @@ def write_metrics(
         "frozen_statistics_moved": len(result.moved_statistics),
         "phases": [phase.to_dict() for phase in result.phases],
         "epochs": result.epochs,
-        "stopped_early": 0 < result.epochs < plan.config.trainer.max_epochs,
+        "stopped_early": 0 < result.epochs < plan.config.trainer.epochs,
         "best_epoch": result.best_epoch,
         "lr": plan.config.optimizer.lr,
         "lr_found": plan.rate_found,

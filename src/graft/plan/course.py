@@ -50,7 +50,7 @@ def plan_course(
     """The course of the training; None if there is a fault. LoRA's weights are added to the network here, after the
     transfer was accounted for."""
     timeline = Timeline(
-        images=len(table.train), epochs=config.trainer.max_epochs, batch_size=config.data.images,
+        images=len(table.train), epochs=config.trainer.epochs, batch_size=config.data.images,
         accumulate=config.trainer.accumulate, processes=config.trainer.devices * config.trainer.num_nodes,
     )  # fmt: skip
     method = config.method

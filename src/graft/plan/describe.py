@@ -106,7 +106,7 @@ def _early(plan: Plan) -> str:
 
 
 def _phases(plan: Plan) -> str:
-    steps = f"{plan.config.trainer.max_epochs} epochs of {plan.training.steps_per_epoch} steps{_early(plan)}"
+    steps = f"{plan.config.trainer.epochs} epochs of {plan.training.steps_per_epoch} steps{_early(plan)}"
     heads = [f"lr {moment(phase.start_epoch)}" for phase in plan.training.phases]
     rows = [("group", "parameters", "decay", *heads), *(_group_row(plan, group) for group in plan.training.groups)]
     rate = "rate      optimizer.lr is to be found by a range test; below, multiples of it\n" if plan.finds_rate else ""
@@ -186,7 +186,7 @@ def _cost(plan: Plan) -> str:
 
 def _prefix(plan: Plan) -> str:
     """How a frozen prefix runs if images pass through it during training."""
-    cache, epochs = plan.cache, plan.config.trainer.max_epochs
+    cache, epochs = plan.cache, plan.config.trainer.epochs
     served = sum(output.epochs[1] - output.epochs[0] if output.epochs else epochs for output in cache.outputs)
     return f"prefix    frozen stages run on images {cache.prefix}\n" if cache.prefix and served < epochs else ""
 
@@ -194,7 +194,7 @@ def _prefix(plan: Plan) -> str:
 def _trainer(plan: Plan) -> str:
     trainer = plan.config.trainer
     train, evaluation = precisions_in_words(plan)
-    return f"{trainer.accelerator}, {trainer.max_epochs} epochs in {train}; {evaluation}"
+    return f"{trainer.accelerator}, {trainer.epochs} epochs in {train}; {evaluation}"
 
 
 def precisions_in_words(plan: Plan) -> tuple[str, str]:

@@ -165,7 +165,7 @@ def plan_cache(
             raise
         words = str(reason).split("; try")[0].removeprefix("cache=features: ")
         return CachePlan(kind=CacheKind.none, reason=words, prefix=prefix)
-    names = ", ".join(f"{each.cut}{_epochs(each.epochs, config.trainer.max_epochs)}" for each in outputs)
+    names = ", ".join(f"{each.cut}{_epochs(each.epochs, config.trainer.epochs)}" for each in outputs)
     reason = f"output of {names}, computed once per image{left_out}"
     computed = by_purpose([(rows, rows.how) for rows in rows_of(config.trainer, config.cache)])
     return CachePlan(kind=CacheKind.features, reason=reason, outputs=outputs, computed=computed, prefix=prefix)

@@ -27,6 +27,7 @@ from graft.plan.features import CachePlan, prefix_in_words
 from graft.plan.head_start import StartPlan
 from graft.plan.memory import Memory, activations_of, estimate_memory, with_batch_size
 from graft.plan.methods import numbers_beside
+from graft.plan.recipe import with_recipe
 from graft.plan.solver import SolverPlan, plan_features
 from graft.tasks.registry import task_of
 from graft.tasks.task import Task
@@ -151,7 +152,7 @@ class Plan:
             "lr_source": "to be found" if self.finds_rate else "found" if self.rate_found else "given",
             "solver": self.solver.to_dict(),
             "head_start": self.start.to_dict(),
-            "epochs": 0 if self.solver.solves else config.trainer.max_epochs,
+            "epochs": 0 if self.solver.solves else config.trainer.epochs,
             "batch_size": config.data.images,
             "steps_per_epoch": training.steps_per_epoch,
             "steps": 0 if self.solver.solves else training.total_steps,
@@ -216,6 +217,7 @@ def make_plan(
     """
     network = network_for(config.network, len(table.classes), device="meta")
     config, batches = with_batch_size(config, network, len(table.train), batch_size)
+    config, epochs = with_recipe(config, len(table.train))
     faults = Faults()
     task = task_of(config.data.task, table.classes, table.labels_of("train"))
     faults.attempt(lambda: task.criterion(config.loss))
@@ -257,7 +259,7 @@ def make_plan(
         blocks=blocks,
         fewest=course.fewest,
         remarks=(
-            *filter(None, [batches]),
+            *filter(None, [batches, epochs]),
             *ledger.remarks,
             *network.remarks,
             *altered_layers(network),

@@ -135,7 +135,7 @@ def _obstacles(
         yield "a trunk that trains"
     if not cache.outputs:
         yield f"no kept features ({cache.reason})"
-    elif cache.cut != trunk[-1] or cache.outputs[0].epochs not in (None, (0, config.trainer.max_epochs)):
+    elif cache.cut != trunk[-1] or cache.outputs[0].epochs not in (None, (0, config.trainer.epochs)):
         yield f"features kept after {cache.cut}, not before the last layer"
     if config.trainer.devices * config.trainer.num_nodes > 1:
         yield "several processes"
