@@ -29,7 +29,7 @@ EXAMPLES = {
     "backbone.published.preprocess.std": "[0.229,0.224,0.225]",
     "backbone.published.rename": r"[['^encoder\.','']]",
     "checkpoint.every_n_steps": "100",
-    "data.fold": "0,1,2,3,4",
+    "data.fold": "0",
     "data.folds": "5",
     "data.group": "patient",
     "data.image_size": "224",
