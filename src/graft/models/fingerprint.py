@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -12,6 +14,8 @@ from torch import fx, nn
 
 from graft.models.stages import tensors
 
+_LIBRARIES = ("torch", "torchvision", "timm", "graft")
+"""Their versions, not their source files, are part of a cache's key; graft's format number is."""
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -41,6 +45,23 @@ def digest(tensor: torch.Tensor) -> str:
 
 
 def structure_hash(module: nn.Module) -> str:
-    """SHA-256 over the printed form of a module (layer types, strides, epsilons) and the code of traced graphs."""
+    """SHA-256 over the printed form of a module (layer types, strides, epsilons), the code of traced graphs, and the
+    source files of layers that no library defines, which may compute something else tomorrow."""
     codes = [part.code for part in module.modules() if isinstance(part, fx.GraphModule)]
-    return hashlib.sha256(_ADDRESS.sub("", "\n".join([repr(module), *codes])).encode()).hexdigest()
+    sources = [digest for _, digest in sorted(_own_sources(module).items())]
+    return hashlib.sha256(_ADDRESS.sub("", "\n".join([repr(module), *codes, *sources])).encode()).hexdigest()
+
+
+def _own_sources(module: nn.Module) -> dict[str, str]:
+    """The hash of each source file in which a user's own layers are defined, by the module's name."""
+    kinds = {type(part) for part in module.modules() if not isinstance(part, fx.GraphModule)}
+    sources: dict[str, str] = {}
+    for kind in kinds:
+        if kind.__module__.partition(".")[0] in _LIBRARIES:
+            continue
+        try:
+            text = Path(inspect.getfile(kind)).read_bytes()
+        except (OSError, TypeError):  # defined in a notebook, say
+            text = b""
+        sources[kind.__module__] = hashlib.sha256(text).hexdigest()
+    return sources
