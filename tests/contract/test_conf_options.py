@@ -22,6 +22,7 @@ SCHEMA_GROUPS = {name for name, key in schema_keys().items() if key.is_group and
 
 # What an option needs beside it, because only its user can know it.
 NEEDED = {
+    "augment/custom": ["augment.target=torchvision.transforms.v2:RandomInvert"],
     "backbone/custom": ["backbone.target=torch:nn.Linear", "data.image_size=32", "donor=none", "freeze=none"],
     "backbone/timm": ["backbone.name=resnet18"],
     "backbone/torchvision": ["backbone.name=resnet18"],

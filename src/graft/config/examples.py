@@ -16,6 +16,7 @@ from graft.config.program import program
 # For keys whose default is null, empty or missing.
 EXAMPLES = {
     "augment.crop_scale": "[0.8,1.0]",
+    "augment.target": "torchvision.transforms.v2:RandomPosterize",
     "backbone.drop_path": "0.1",
     "backbone.drop_rate": "0.2",
     "backbone.target": "package.module:build",

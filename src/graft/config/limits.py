@@ -202,6 +202,7 @@ _OF_KEYS: dict[str, Limit] = {
     "augment.rotate": between(0, 180),
     "augment.jitter": share,
     "augment.erase": share,
+    "augment.target": import_path,
     "augment.mixup": not_negative,
     "augment.cutmix": not_negative,
     "cache.dir": Limit(LOCAL_FOLDER, lambda value: not is_url(value)),

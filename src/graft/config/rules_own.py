@@ -43,14 +43,18 @@ def _exists(key: str, option: str, kind: Any) -> Callable[[Values], Iterator[Fau
 
     def rule(values: Values) -> Iterator[Fault]:
         if values[key] and values[option] is kind and not is_found(values[key]):
-            yield Fault(
-                key=key,
-                expected="an import path of a module that exists",
-                received=f"{values[key]}, which is neither in {Path.cwd()} nor installed",
-                remedy=f"the folder that it lies in, or PYTHONPATH=FOLDER before the command, or {example(key)}",
-            )
+            yield from _missing_module(key, values[key])
 
     return rule
+
+
+def _missing_module(key: str, path: str) -> Iterator[Fault]:
+    yield Fault(
+        key=key,
+        expected="an import path of a module that exists",
+        received=f"{path}, which is neither in {Path.cwd()} nor installed",
+        remedy=f"the folder that it lies in, or PYTHONPATH=FOLDER before the command, or {example(key)}",
+    )
 
 
 def _callbacks(values: Values) -> Iterator[Fault]:
@@ -70,6 +74,28 @@ def _callbacks(values: Values) -> Iterator[Fault]:
             expected="auto or sgd with callbacks, which are called at steps of training",
             received="convex",
             remedy="head.solver=auto, or leave callbacks out",
+        )
+
+
+def _augmentation(values: Values) -> Iterator[Fault]:
+    target = values["augment.target"]
+    if target is None:
+        if values["augment.name"] == "custom" or values["augment.kwargs"]:
+            yield Fault(
+                key="augment.target",
+                expected="the import path of a class or function, as augment=custom or augment.kwargs was given",
+                received="nothing",
+                remedy=example("augment.target"),
+            )
+        return
+    if not is_found(target):
+        yield from _missing_module("augment.target", target)
+    if values["cache.views"]:
+        yield Fault(
+            key="cache.views",
+            expected="0 with augment.target, as what is cached would stay when its code changes",
+            received=str(values["cache.views"]),
+            remedy="cache=none cache.views=0",
         )
 
 
@@ -104,6 +130,7 @@ OWN_RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], ..
     (("backbone.target", "backbone.library"), _exists("backbone.target", "backbone.library", Library.custom)),
     (("head.target", "head.kind"), _exists("head.target", "head.kind", HeadKind.custom)),
     (("loss.kind", "loss.target", "loss.weights", "loss.class_weights", "data.task"), _loss),
+    (("augment.target", "augment.kwargs", "augment.name", "cache.views"), _augmentation),
     (("callbacks", "head.solver"), _callbacks),
     (("backbone.library", "data.image_size", "backbone.published.preprocess.image_size"), _image_size),
     (("backbone.library", "donor.kind", "backbone.published.package"), _published),

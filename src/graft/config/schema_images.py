@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from omegaconf import MISSING
 
@@ -116,6 +116,11 @@ class AugmentConfig:
     """Augmentation policy for grey or RGB images: trivial, one operation at a random strength (TrivialAugment, Müller &
     Hutter 2021); rand, two operations at a strength of 9 of 30 (RandAugment, Cubuk et al. 2020); augmix, mixed chains
     of operations (AugMix, Hendrycks et al. 2020); none."""
+    target: str | None = None
+    """Import path of an augmentation of your own, or of a library's: a class that is made with kwargs, or a function
+    target(image, **kwargs). It receives the cropped image, after the augmentations above (augment=custom)."""
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of target."""
     erase: float = 0.0
     """Probability of erasing a random rectangle."""
     mixup: float = 0.0

@@ -16,6 +16,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from graft.config.faults import InputError, nearest
 from graft.config.schema_images import AugmentConfig
+from graft.data.own_augmentation import OwnAugmentation
 
 if TYPE_CHECKING:
     from graft.models.preprocess import Preprocess
@@ -94,6 +95,8 @@ def train_transform(augment: AugmentConfig, preprocess: Preprocess) -> Transform
         steps.append(v2.ColorJitter(brightness=augment.jitter, contrast=augment.jitter))
     if augment.policy != "none":
         steps.append(POLICIES[augment.policy]())
+    if augment.target is not None:
+        steps.append(OwnAugmentation(augment.target, augment.kwargs))
     after = [v2.RandomErasing(augment.erase, inplace=True)] if augment.erase else []
     return Transform(_shape(preprocess), steps, _normalize(preprocess), after)
 

@@ -11,6 +11,7 @@ from graft.audit.groups import Groups, find_groups
 from graft.config.choices import FIND
 from graft.config.faults import Faults
 from graft.config.schema import Config, NetworkConfig, OptimizerConfig, TrainerConfig
+from graft.data.own_augmentation import check_augmentation
 from graft.data.table import Table
 from graft.finetune.groups import Group, without_decay
 from graft.finetune.hardware import precisions
@@ -222,6 +223,8 @@ def make_plan(
     task = task_of(config.data.task, table.classes, table.labels_of("train"))
     faults.attempt(lambda: task.criterion(config.loss))
     faults.attempt(lambda: check_callbacks(config.callbacks))
+    augment, side = config.augment, network.preprocess.image_size
+    faults.attempt(lambda: check_augmentation(augment.target, augment.kwargs, (config.data.channels, side, side)))
     faults.attempt(lambda: check_monitor(config.checkpoint.monitor, table))
     ledger = faults.attempt(lambda: _account(config.network, network, table, open_donor))
     course = plan_course(config, table, network, ledger, open_donor, faults)
