@@ -213,5 +213,5 @@ def test_what_an_example_says_to_type_is_right(key: str) -> None:
         parsed(line)
     except ConfigError as error:
         said = [fault for fault in error.faults if fault.key == key]
-        fitting = ("has no effect", "that exists", "have no table of columns")
+        fitting = ("has no effect", "that exists", "have no table of columns", "nothing without")
         assert all(any(words in fault.expected for words in fitting) for fault in said)
