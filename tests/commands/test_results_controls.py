@@ -1,6 +1,8 @@
 """`graft controls`: what each control changes of the run's command, and what it never does."""
 
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -82,4 +84,26 @@ def test_an_unfinished_run_is_refused(tmp_path):
     run = write_run(tmp_path / "run", pictures=False, settings={"seed": 0})
     (run / "metrics.json").unlink()
     with pytest.raises(InputError, match="expected a finished run"):
-        controls_command(SimpleNamespace(run=str(run), only=None))
+        controls_command(SimpleNamespace(run=str(run), only=None, import_code=False))
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"head": {"target": "package:Head"}},
+        {"callbacks": {"a": {"_target_": "package:Callback"}}},
+        {"donor": {"path": "python:package:build"}},
+    ],
+)
+def test_a_run_that_names_code_is_repeated_with_leave_alone(tmp_path: Path, named: dict[str, Any]) -> None:
+    run = write_run(tmp_path / "run", pictures=False, settings=named)
+    with pytest.raises(InputError, match="would import and run; try --import-code"):
+        controls_command(SimpleNamespace(run=str(run), only=None, import_code=False))
+
+
+@pytest.mark.parametrize("word", ["+loss.target=package:loss", "callbacks={a: {_target_: b:C}}", "hydra.callbacks.a=1"])
+def test_the_words_of_its_command_count_too(tmp_path: Path, word: str) -> None:
+    run = write_run(tmp_path / "run", pictures=False)
+    (run / ".hydra" / "overrides.yaml").write_text(f'- "{word}"\n', encoding="utf-8")
+    with pytest.raises(InputError, match="would import and run; try --import-code"):
+        controls_command(SimpleNamespace(run=str(run), only=None, import_code=False))

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from graft.commands.own_code import add_import_code
 from graft.config.examples import quoted
 from graft.config.faults import InputError, RunFailed
+from graft.config.own_code import refuse_own_code
 from graft.config.program import MODULE
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ CHANGES = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="a finished run's folder; relative paths in its command are read from here")
+    add_import_code(parser)
     parser.add_argument("--only", choices=sorted(CHANGES), help="one of the two")
 
 
@@ -54,6 +57,12 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(
             f"{folder}: expected a finished run (metrics.json, .hydra/config.yaml), received one without; try another"
         )
+    if not args.import_code:
+        from graft.report.run_settings import settings_of
+
+        words = {_key(word): word.partition("=")[2] for word in record.overrides}
+        for named in (settings_of(record), words):
+            refuse_own_code(folder, named)
     for name in [args.only] if args.only else CHANGES:
         _carry_out(record, name, folder / CONTROLS / name)
     record = read_run(folder)

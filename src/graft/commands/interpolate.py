@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from graft.commands.soup import add_evaluation, add_metric, chosen_metric
 from graft.config.faults import InputError
 from graft.config.figures import Figure, ranking
+from graft.config.own_code import refuse_own_code
 from graft.page.words import measured
 
 if TYPE_CHECKING:
@@ -125,6 +126,9 @@ def _from_own_donor(run: str, *, import_code: bool) -> list[Member]:
 
     (end,) = open_members([run], import_code=import_code)
     config = stored_config(end.run or Path(run), needed=("backbone", "donor", "head", "data"))
+    if not import_code:
+        named = {"backbone.target": config.backbone.target, "head.target": config.head.target}
+        refuse_own_code(run, {**named, "donor.path": config.donor.path})
     network = network_for(config.network, len(end.opened.classes))
     with open_chosen(config.network) as donor:
         ledger = account_donor(
