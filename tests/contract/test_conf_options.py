@@ -26,6 +26,7 @@ NEEDED = {
     "backbone/custom": ["backbone.target=torch:nn.Linear", "data.image_size=32", "donor=none", "freeze=none"],
     "backbone/timm": ["backbone.name=resnet18"],
     "backbone/torchvision": ["backbone.name=resnet18"],
+    "data/custom": ["data.target=tests.own_data:rows"],
     "data/csv": ["data.root=pyproject.toml"],
     "data/folder": ["data.root=conf"],
     "donor/file": ["donor.path=pyproject.toml"],

@@ -41,7 +41,8 @@ def test_an_example_of_ones_own_code_trains(command: str, tmp_path: Path, monkey
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     words = shlex.split(command)[2:]
-    run = graft.train(*(word for word in SMALL if word.split("=")[0] not in _keys(words)), *words, quiet=True)
+    keys = {*_keys(words), *(["data.root"] if "data" in _keys(words) else [])}
+    run = graft.train(*(word for word in SMALL if word.split("=")[0] not in keys), *words, quiet=True)
     assert run.metrics["epochs"] == 1
 
 

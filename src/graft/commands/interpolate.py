@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     output, device = folder_to_make("--output", args.output), find_device(args.device)
     ends = _ends(args.donor, args.run, import_code=args.import_code)
     metric = chosen_metric(args.metric, ends[1].opened.task.kind)
-    data, seed = shared_data(ends)
+    data, seed = shared_data(ends, import_code=args.import_code)
     judge = Judge(
         data, ends[1].opened, seed=seed, device=device, head=shared_trunk(ends),
         bn_images=args.bn_images,

@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     if len(members) < 2:
         raise InputError(f"expected two runs or more, received {members[0].name} alone; try a sweep's folder")
     metric = chosen_metric(args.metric, members[0].opened.task.kind)
-    data, seed = shared_data(members)
+    data, seed = shared_data(members, import_code=args.import_code)
     judge = Judge(
         data, members[0].opened, seed=seed, device=device, head=shared_trunk(members),
         bn_images=args.bn_images,

@@ -105,6 +105,7 @@ class DataKind(Enum):
     solar_cells = "solar_cells"
     folder = "folder"
     csv = "csv"
+    custom = "custom"
 
 
 class TaskKind(Enum):

@@ -36,6 +36,7 @@ EXAMPLES = {
     "data.image_size": "224",
     "data.num_workers": "2",
     "data.root": "PATH",
+    "data.target": "package.module:rows",
     "donor.adapt": "{conv1.weight: input_sum}",
     "donor.class_map": "names",
     "donor.keras.absent": "{bn*: gamma}",

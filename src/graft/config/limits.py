@@ -181,6 +181,7 @@ _OF_KEYS: dict[str, Limit] = {
     "method.lora": at_least(1),
     "method.lora_alpha": positive,
     "method.ema": between(0, 1, opening="(", closing=")"),
+    "data.target": import_path,
     "data.separator": Limit("what stands between two names", bool),
     "data.columns": Limit(
         "names of columns, each once",

@@ -8,8 +8,8 @@ from typing import Any
 from graft.config.examples import PYTHON
 from graft.config.faults import InputError
 
-TARGETS = ("backbone.target", "head.target", "loss.target", "augment.target")
-GROUPS = ("backbone", "head", "loss", "augment", "callbacks")
+TARGETS = ("backbone.target", "data.target", "head.target", "loss.target", "augment.target")
+GROUPS = ("backbone", "data", "head", "loss", "augment", "callbacks")
 """Groups whose keys may be given at once, as in head={target: …}."""
 
 

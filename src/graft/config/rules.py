@@ -50,6 +50,7 @@ REQUIRES = (
     Requires("donor.path", "donor.kind", (DonorKind.run,), "the folder of a run"),
     Requires("data.root", "data.kind", (DataKind.folder,), "a folder"),
     Requires("data.root", "data.kind", (DataKind.csv,), "a file"),
+    Requires("data.target", "data.kind", (DataKind.custom,), "the import path of a function that lists the images"),
     Requires("head.target", "head.kind", (HeadKind.custom,), "the import path of a module class"),
     Requires(
         "backbone.target", "backbone.library", (Library.custom,), "the import path of a function that builds a module"
@@ -127,7 +128,8 @@ MATTERS = (
         ("scheduler.warmup",), "scheduler.kind", (SchedulerKind.constant, SchedulerKind.cosine, SchedulerKind.step)
     ),
     Matters(("scheduler.every", "scheduler.gamma"), "scheduler.kind", (SchedulerKind.step,)),
-    Matters(("data.root", "data.test_fraction"), "data.kind", (DataKind.folder, DataKind.csv)),
+    Matters(("data.root", "data.test_fraction"), "data.kind", (DataKind.folder, DataKind.csv, DataKind.custom)),
+    Matters(("data.target", "data.kwargs"), "data.kind", (DataKind.custom,)),
     Matters(("data.train", "data.val", "data.test"), "data.kind", (DataKind.folder,)),
     Matters(("data.targets", "data.balanced"), "data.task", (TaskKind.single_label,)),
     Matters(
@@ -137,7 +139,7 @@ MATTERS = (
     ),
     Matters(("data.separator",), "data.task", (TaskKind.multi_label,)),
     Matters(("data.columns", "loss.regression"), "data.task", (TaskKind.regression,)),
-    Matters(("data.columns",), "data.kind", (DataKind.csv,)),
+    Matters(("data.columns",), "data.kind", (DataKind.csv, DataKind.custom)),
     Matters(("cache.dir", "cache.max_gb"), "cache.kind", (CacheKind.auto, CacheKind.features, CacheKind.images)),
     Matters(("cache.dtype",), "cache.kind", (CacheKind.auto, CacheKind.features)),
 )
@@ -203,10 +205,11 @@ def _data_exist(values: Values) -> Iterator[Fault]:
     path, kind = values["data.root"], values["data.kind"]
     if not path or kind is DataKind.solar_cells:
         return
-    wanted = "a folder" if kind is DataKind.folder else "a file"
+    is_folder = kind is not DataKind.csv
+    wanted = "a folder" if is_folder else "a file"
     yield from _missing("data.root", path, wanted)
     place = Path(path).expanduser()
-    if place.exists() and place.is_dir() != (kind is DataKind.folder):
+    if place.exists() and place.is_dir() != is_folder:
         other = DataKind.folder if place.is_dir() else DataKind.csv
         received = f"the {'folder' if place.is_dir() else 'file'} {path}"
         yield Fault(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from graft.config.choices import ClassWeights, DonorKind, HeadKind, HeadSolver, Library, LossKind, TaskKind
+from graft.config.choices import ClassWeights, DataKind, DonorKind, HeadKind, HeadSolver, Library, LossKind, TaskKind
 from graft.config.examples import example
 from graft.config.faults import Fault
 from graft.config.import_path import is_found, is_import_path
@@ -128,6 +128,7 @@ LOSSES_OF = {
 
 OWN_RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], ...] = (
     (("backbone.target", "backbone.library"), _exists("backbone.target", "backbone.library", Library.custom)),
+    (("data.target", "data.kind"), _exists("data.target", "data.kind", DataKind.custom)),
     (("head.target", "head.kind"), _exists("head.target", "head.kind", HeadKind.custom)),
     (("loss.kind", "loss.target", "loss.weights", "loss.class_weights", "data.task"), _loss),
     (("augment.target", "augment.kwargs", "augment.name", "cache.views"), _augmentation),

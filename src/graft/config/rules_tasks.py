@@ -18,6 +18,7 @@ TASKS_OF: dict[DataKind, tuple[tuple[TaskKind, ...], str]] = {
     ),
     DataKind.folder: ((TaskKind.single_label,), "where an image lies in the folder of its one class"),
     DataKind.csv: (tuple(TaskKind), ""),
+    DataKind.custom: (tuple(TaskKind), ""),
 }
 """Which tasks a source has labels for, and what it says of an image."""
 

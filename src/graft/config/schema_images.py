@@ -35,7 +35,13 @@ class DataConfig:
     columns: list[str] = field(default_factory=list)
     """regression, data=csv: the columns with the numbers to predict. Empty: label."""
     root: str | None = None
-    """folder: the folder; csv: the file, to which its paths are relative."""
+    """folder: the folder; csv: the file, to which its paths are relative; custom: the folder that paths are relative
+    to, otherwise the current one."""
+    target: str | None = None
+    """custom: import path of a function target(**kwargs) that returns a row for each image: a mapping with path, label
+    and perhaps split, or these as a tuple, or a pandas DataFrame of them."""
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """custom: arguments of target."""
     train: str = "train"
     """folder: name of the folder with training images."""
     val: str = "val"

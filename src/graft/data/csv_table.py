@@ -29,16 +29,21 @@ def list_csv(data: DataConfig) -> Listing:
         return listing
     try:
         with open(table, encoding="utf-8-sig", newline="") as file:
-            rows = _rows(csv.DictReader(file), data, listing)
+            return list_rows(csv.DictReader(file), table.parent, data, listing)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         listing.faults.append(
             Fault(key=KEY, expected="a CSV file in UTF-8", received=f"{table} ({error})", remedy="saving it as UTF-8")
         )
         return listing
+
+
+def list_rows(reader: csv.DictReader[str], folder: Path, data: DataConfig, listing: Listing) -> Listing:
+    """The listing with an entry for each row; paths are relative to the folder."""
+    rows = _rows(reader, data, listing)
     listing.classes, labels, faults = LABELS[data.task].read(rows, data)
     listing.faults.extend(faults)
     for row, label in zip(rows, labels, strict=True):
-        path = os.path.abspath(os.path.join(table.parent, os.path.expanduser(row["path"])))
+        path = os.path.abspath(os.path.join(folder, os.path.expanduser(row["path"])))
         part, group = row.get("split", "train"), row.get(data.group or "", "")
         listing.entries.append(ListedImage(path, row["path"], label, part, group=group))
     _check_labels(data, listing)

@@ -25,6 +25,7 @@ from graft.data.contents import Contents, Version
 from graft.data.csv_table import list_csv
 from graft.data.folder import list_folder
 from graft.data.groups import assign_groups
+from graft.data.own_table import list_own
 from graft.data.pictures import FOLDER as PICTURES
 from graft.data.pictures import Picture, Pictures, ReadableFile
 from graft.data.pixels import Unreadable, check_image
@@ -37,6 +38,7 @@ SOURCES: dict[DataKind, Callable[[DataConfig], Listing]] = {
     DataKind.solar_cells: list_solar_cells,
     DataKind.folder: list_folder,
     DataKind.csv: list_csv,
+    DataKind.custom: list_own,
 }
 SHOWN = 10
 NO_VERSION = Version(0, 0, 0, 0, 0)
@@ -95,7 +97,8 @@ def record_of_pictures(cache: Path, data: DataConfig) -> Path:
 
 
 def _source(data: DataConfig) -> tuple[str, str]:
-    return data.kind.value, "" if data.root is None else os.path.abspath(os.path.expanduser(data.root))
+    kind = data.kind.value if data.target is None else f"{data.kind.value} {data.target} {data.kwargs}"
+    return kind, "" if data.root is None else os.path.abspath(os.path.expanduser(data.root))
 
 
 @dataclass(frozen=True, slots=True)

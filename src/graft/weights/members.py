@@ -11,6 +11,7 @@ from torch import Tensor
 
 from graft.config.compose import PLACE, stored_config
 from graft.config.faults import InputError
+from graft.config.own_code import refuse_own_code
 from graft.config.schema import DataConfig
 from graft.inference.load import open_model
 from graft.models.stages import covers
@@ -65,7 +66,7 @@ def open_members(paths: Iterable[str], *, import_code: bool = False) -> list[Mem
     return members
 
 
-def shared_data(members: Sequence[Member]) -> tuple[DataConfig, int]:
+def shared_data(members: Sequence[Member], *, import_code: bool = False) -> tuple[DataConfig, int]:
     """The data config and the seed of the first run among them, once all are known to divide the images alike.
 
     Raises:
@@ -80,6 +81,8 @@ def shared_data(members: Sequence[Member]) -> tuple[DataConfig, int]:
         )
     configs = [(member, stored_config(run, needed=("data",))) for member, run in runs]
     first, config = configs[0]
+    if not import_code:
+        refuse_own_code(first.name, {"data.target": config.data.target})
     for other, another in configs[1:]:
         differing = [key for key in DIVISION if getattr(config.data, key) != getattr(another.data, key)]
         if differing:
