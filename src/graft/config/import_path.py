@@ -101,7 +101,8 @@ def check_arguments(
     except TypeError as error:
         values = ", ".join([*(type(each).__name__ for each in arguments), *(f"{name}=…" for name in keywords)])
         raise InputError(
-            f"{key}: expected {path} to take ({values}), received one that takes {signature}: {one_line(error)}"
+            f"{key}: expected {path} to take ({values}), received one that takes {signature}: "
+            f"{one_line(error)}{_other_arguments(key)}"
         ) from error
 
 
@@ -123,6 +124,10 @@ class OwnCode:
         if isinstance(error, Exception) and not isinstance(error, InputError | RunFailed | MemoryError):
             raise _broken(self._expected, error) from error
         return False
+
+
+def _other_arguments(key: str) -> str:
+    return f"; try other {key.removesuffix('.target')}.kwargs" if key.endswith(".target") else ""
 
 
 def takes(function: Callable[..., Any], name: str) -> bool:
