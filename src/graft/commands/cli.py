@@ -27,6 +27,7 @@ COMMANDS = {
     "predict": ("graft.commands.predict", "classify images with a run or an exported model"),
     "export": ("graft.commands.export", "write a run's weights for torchvision, timm, ONNX, torch.export, Keras"),
     "report": ("graft.commands.report", "write the page of a run, of a sweep, or of many runs side by side"),
+    "audit": ("graft.commands.audit", "look for wrong labels, copies and small classes before training"),
     "probe": ("graft.commands.probe", "compare donors on images by solved heads and nearest neighbours"),
     "controls": ("graft.commands.controls", "repeat a run from random weights and as a linear probe"),
     "best": ("graft.commands.best", "print the command of a sweep's best trial, and write it as an experiment"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -77,7 +77,7 @@ def probe(config: Config, inputs: Inputs) -> list[Probe]:
         check_parts(table, config.data)
         plan = make_plan(config, table, lambda: inputs.donor(config))
         began = time.perf_counter()
-        parts = _features(plan, inputs)
+        parts = features_of(plan, inputs)
         seconds = time.perf_counter() - began
     with threads(config.trainer.threads or 1):  # several gain little on so few rows, and lose much on a busy machine
         last = plan.network.head["last"]["width"]
@@ -87,8 +87,10 @@ def probe(config: Config, inputs: Inputs) -> list[Probe]:
         ]
 
 
-def _features(plan: Plan, inputs: Inputs) -> Mapping[str, tuple[Tensor, Tensor]]:
-    """Features [N, D] and labels [N] of the training and of the validation images."""
+def features_of(
+    plan: Plan, inputs: Inputs, parts: Sequence[str] = ("train", "val")
+) -> Mapping[str, tuple[Tensor, Tensor]]:
+    """Features [N, D] and labels [N] of each part, in the order of the table."""
     config, table = plan.config, plan.table
     network = with_values(plan.network, config.seed)
     with inputs.donor(config) as donor:
@@ -98,7 +100,7 @@ def _features(plan: Plan, inputs: Inputs) -> Mapping[str, tuple[Tensor, Tensor]]
         table, config.data, config.augment, network.preprocess, seed=config.seed, cache=config.cache, fewest=plan.fewest
     )
     compute_features(plan, network, data)
-    return {part: _collected(data, part) for part in ("train", "val")}
+    return {part: _collected(data, part) for part in parts}
 
 
 def _collected(data: DataModule, part: str) -> tuple[Tensor, Tensor]:
