@@ -47,12 +47,12 @@ def run(args: argparse.Namespace) -> int:
     from graft.pipeline.audit import audit
     from graft.pipeline.inputs import SharedInputs
 
-    seen = audit(config, SharedInputs())
-    print("\n".join(lines(seen, args.show)))
+    result = audit(config, SharedInputs())
+    print("\n".join(lines(result, args.show)))
     if out is not None:
         from graft.system.files import write_text
 
-        write_text(out, as_csv(seen))
+        write_text(out, as_csv(result))
         print(f"written: {out}")
     return 0
 
