@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from graft.pipeline.audit import Audit
 
 SHOWN = 10
+NEAR = ("one", "part", "other", "part", "correlation", "")
+NEAR_FIELDS = ("path", "part", "other_path", "other_part", "correlation", "mirrored")
 FIELDS = ("path", "part", "label", "proposal", "margin")
 
 
@@ -29,6 +31,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--csv", metavar="FILE",
         help="write every image with its label and the one proposed, the most doubtful first",
     )  # fmt: skip
+    parser.add_argument(
+        "--near", metavar="FILE", help="write every pair across parts that nearly shows the same, as CSV"
+    )
     parser.add_argument(
         "--show", type=int, default=SHOWN, metavar="N", help=f"doubtful labels to print (default: {SHOWN})"
     )
@@ -43,17 +48,24 @@ def run(args: argparse.Namespace) -> int:
             f"DATA: expected one folder of images or CSV file, received {received}; try graft audit photos/"
         )
     out = file_to_write("--csv", args.csv, [".csv"]) if args.csv else None
+    near = file_to_write("--near", args.near, [".csv"]) if args.near else None
     config = composed([f"data.root={places[0]}", "head=stages", "cache=features", "data.on_error=skip", *keys])
     from graft.pipeline.audit import audit
     from graft.pipeline.inputs import SharedInputs
 
     result = audit(config, SharedInputs())
     print("\n".join(lines(result, args.show)))
-    if out is not None:
-        from graft.system.files import write_text
+    from graft.system.files import write_text
 
-        write_text(out, as_csv(result))
-        print(f"written: {out}")
+    labels = [
+        (sample.path, part, result.classes[doubt.label], result.classes[doubt.proposal], f"{doubt.margin:.6f}")
+        for doubt in result.doubts
+        for part, sample in [result.samples[doubt.image]]
+    ]
+    for path, rows in ((out, [FIELDS, *labels]), (near, [NEAR_FIELDS, *_near(result)])):
+        if path is not None:
+            write_text(path, as_csv(rows))
+            print(f"written: {path}")
     return 0
 
 
@@ -66,7 +78,14 @@ def lines(audit: Audit, shown: int) -> list[str]:
     text = aligned(counts, right=range(1, len(parts) + 1))
     text += [f"caution   {line}" for line in audit.cautions]
     text += [f"unreadable {row['path']}: {row['reason']}" for row in audit.unreadable]
-    text += ["", _copies(audit.copies)]
+    text += [
+        "",
+        _copies(audit.copies),
+        f"near      pairs across parts that nearly show the same: {len(audit.near.pairs)}",
+    ]
+    if audit.near.are_alike:
+        text.append("          (all images are much alike, so crops among them cannot be told from others)")
+    text += aligned([NEAR, *_near(audit)[:shown]]) if audit.near.pairs and shown else []
     doubtful = [doubt for doubt in audit.doubts if doubt.margin > 0]
     number = f"{len(doubtful):,} of {len(audit.doubts):,}"
     text.append(f"labels    {number} are not what a head fitted to the other images answers; the most doubtful first")
@@ -82,6 +101,15 @@ def lines(audit: Audit, shown: int) -> list[str]:
     return text
 
 
+def _near(audit: Audit) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = []
+    for pair in audit.near.pairs:
+        (part, one), (later, other) = audit.samples[pair.one], audit.samples[pair.other]
+        how = "mirrored" if pair.mirrored else ""
+        rows.append((one.path, part, other.path, later, f"{pair.correlation:.3f}", how))
+    return rows
+
+
 def _copies(copies: Copies) -> str:
     numbers = {
         "in two parts": copies.duplicates,
@@ -91,15 +119,7 @@ def _copies(copies: Copies) -> str:
     return "copies    pairs " + ", ".join(f"{where} {number}" for where, number in numbers.items())
 
 
-def as_csv(audit: Audit) -> str:
-    """Every image, the most doubtful first."""
+def as_csv(rows: Sequence[Sequence[str]]) -> str:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(FIELDS)
-    for doubt in audit.doubts:
-        part, sample = audit.samples[doubt.image]
-        row: Sequence[object] = (
-            sample.path, part, audit.classes[doubt.label], audit.classes[doubt.proposal], f"{doubt.margin:.6f}"
-        )  # fmt: skip
-        writer.writerow(row)
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()

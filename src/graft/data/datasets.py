@@ -86,6 +86,10 @@ def load_table(data: DataConfig, contents: Contents | None = None, pictures: Pic
     )
 
 
+LOOKS = "looks"
+"""Folder of small pictures of images in the cache folder."""
+
+
 def record_of_contents(cache: Path, data: DataConfig) -> Path:
     """Where a cache folder remembers the hashes of a source's files."""
     return cache / CONTENTS / digest(_source(data))
@@ -94,6 +98,11 @@ def record_of_contents(cache: Path, data: DataConfig) -> Path:
 def record_of_pictures(cache: Path, data: DataConfig) -> Path:
     """Where a cache folder remembers what a source's files show, as this decoder reads them."""
     return cache / PICTURES / digest((*_source(data), data.channels, version("pillow")))
+
+
+def record_of_looks(cache: Path, data: DataConfig) -> Path:
+    """Where a cache folder remembers small pictures of a source's images."""
+    return cache / LOOKS / digest((*_source(data), data.channels, version("pillow")))
 
 
 def _source(data: DataConfig) -> tuple[str, str]:

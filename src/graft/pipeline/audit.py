@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from graft.audit.copies import Copies, find_copies
 from graft.audit.counts import cautions, counts_by_class
 from graft.audit.labels import Doubt, confusable, rank_labels
+from graft.audit.looks import look_at
+from graft.audit.near import NearCopies, find_near
 from graft.config.choices import TaskKind
 from graft.config.faults import InputError
 from graft.config.schema import Config
+from graft.data.datasets import record_of_looks
 from graft.data.table import PARTS, Sample
 from graft.pipeline.inputs import Inputs
 from graft.pipeline.probe import features_of
@@ -28,6 +32,8 @@ class Audit:
     """Class to part to number of images."""
     cautions: tuple[str, ...]
     copies: Copies
+    near: NearCopies
+    """Pairs across parts, by the numbers of `samples`."""
     unreadable: tuple[dict[str, str], ...]
     samples: tuple[tuple[str, Sample], ...]
     """Each image with its part, in the order that `doubts` number them."""
@@ -59,13 +65,22 @@ def audit(config: Config, inputs: Inputs) -> Audit:
         features = torch.cat([features for features, _ in parts.values()])
         labels = torch.cat([labels for _, labels in parts.values()])
         doubts = rank_labels(features, labels, len(table.classes))
+    samples = tuple((part, sample) for part in parts for sample in table.part(part))
+    record = record_of_looks(Path(config.cache.dir), config.data)
+    looks = look_at([sample for _, sample in samples], config.data.channels, record)
+    near = find_near(
+        looks.small_NSS,
+        [PARTS.index(part) for part, _ in samples],
+        [sample.picture or sample.path for _, sample in samples],
+    )
     return Audit(
         classes=table.classes,
         counts=counts_by_class(table),
         cautions=tuple(cautions(table)),
         copies=find_copies(table),
         unreadable=table.skipped,
-        samples=tuple((part, sample) for part in parts for sample in table.part(part)),
+        near=near,
+        samples=samples,
         doubts=doubts,
         confusions=confusable(doubts),
     )
