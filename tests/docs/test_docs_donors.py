@@ -43,7 +43,7 @@ BACKBONE = "efficientnet_lite0"
 
 def chosen() -> list[str]:
     """What the page's first table says to type for each kind of donor."""
-    table = PAGE.read_text(encoding="utf-8").split("| what you have | what you type |")[1].split("\n\n")[0]
+    table = PAGE.read_text(encoding="utf-8").split("| you have | you type |")[1].split("\n\n")[0]
     cells = [re.findall(r"`([^`]+)`", line.split("|")[2]) for line in table.splitlines()[2:]]
     assert all(cells)
     return [word if word.startswith("donor=") else f"donor=file donor.path={word}" for cell in cells for word in cell]
