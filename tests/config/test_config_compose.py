@@ -114,7 +114,7 @@ WRONG = [
     ("checkpoint.monitor=test/accuracy", "of the validation or training part", "'test/accuracy'", "=val/loss"),
     ("checkpoint.direction=up", "one of min, max", "'up'", "checkpoint.direction=min"),
     ("loss.label_smoothing=1", "at least 0 and less than 1", "1.0", "loss.label_smoothing=0.0"),
-    ("loss=3", "a group of keys", "3", "loss.KEY=VALUE"),
+    ("checkpoint=3", "a group of keys", "3", "checkpoint.KEY=VALUE"),
 ]
 
 

@@ -24,7 +24,7 @@ from graft.models.network import Network, build_network, rebuild
 from graft.models.stages import HEAD, covers, tensor_names
 
 FILES = {file.stem: file for file in sorted((Path(__file__).parents[2] / "conf/backbone").glob("*.yaml"))}
-BY_NAME_ONLY = ("torchvision", "timm")
+BY_NAME_ONLY = ("torchvision", "timm", "custom")
 READY = [name for name in FILES if name not in BY_NAME_ONLY]
 # The full contract of these runs every time, that of the others with the slow tests; all are built without storage.
 QUICK = {"efficientnet_lite0", "mobilenet_v3_small", "resnet18", "resnet50", "squeezenet1_1"}

@@ -22,7 +22,7 @@ from graft.models.network import Network, build_network, rebuild
 from graft.models.stages import covers, tensor_names
 
 FILES = {file.stem: file for file in sorted((Path(__file__).parents[2] / "conf/backbone").glob("*.yaml"))}
-READY = [name for name in FILES if name not in ("torchvision", "timm")]
+READY = [name for name in FILES if name not in ("torchvision", "timm", "custom")]
 QUICK = ("resnet18", "efficientnet_lite0", "mobilenet_v3_small", "squeezenet1_1")
 COMPARED = (
     *QUICK, "convnext_tiny", "vit_b_16", "swin_t", "densenet121", "googlenet", "vgg16", "regnet_y_400mf", "maxvit_t",

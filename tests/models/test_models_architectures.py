@@ -40,7 +40,7 @@ def index() -> Callable:
 
 def test_the_table_holds_each_model_once_and_nearly_all_of_both_libraries() -> None:
     assert len(ROWS) == len(table())
-    for library in Library:
+    for library in (Library.torchvision, Library.timm):
         mine = {name for owner, name in ROWS if owner == library.value}
         assert len(mine & set(model_names(library))) > 0.85 * len(model_names(library))
 

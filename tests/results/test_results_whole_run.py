@@ -129,7 +129,7 @@ def test_what_is_counted_and_timed(ended: SimpleNamespace):
 
 def test_the_record_says_how_it_came_about(ended: SimpleNamespace):
     record = ended.record
-    assert record["command"].startswith("python train.py data.root=")
+    assert record["command"].startswith("graft train data.root=")
     assert record["donor"]["source"] == "none"
     assert record["freeze"]["expression"] == "none"
     assert record["freeze"]["verified"] is None

@@ -47,6 +47,7 @@ EXAMPLES = {
     "donor.rename": r"[['^encoder\.','']]",
     "donor.sha256": "null",
     "donor.table": "{encoder.weight: conv1.weight}",
+    "head.decays": "[1, 0.1]",
     "head.hidden": "[256]",
     "head.target": "package.module:Class",
     "loss.target": "package.module:loss",
