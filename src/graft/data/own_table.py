@@ -53,7 +53,7 @@ def _row(path: str, row: Any, data: DataConfig) -> dict[str, str]:
         names = ("path", *LABELS[data.task].columns(data), "split")
         if not len(names) - 1 <= len(row) <= len(names):
             raise _other(path, row)
-        row = dict(zip(names, row, strict=False))
+        row = dict(zip(names[: len(row)], row, strict=True))
     if not isinstance(row, Mapping):
         raise _other(path, row)
     return {str(name): "" if value is None else str(value) for name, value in row.items()}

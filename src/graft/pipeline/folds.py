@@ -106,7 +106,7 @@ def cross_validate(plan: Plan, chosen: Solved[HeadChoice]) -> CrossValidation:
             "count": count,
             "images": [int((fold_N == fold).sum()) for fold in range(count)],
             "penalty": penalties[best],
-            "losses": {f"{penalty:g}": loss for penalty, loss in zip(penalties, losses, strict=False)},
+            "losses": {f"{penalty:g}": loss for penalty, loss in zip(penalties[: len(losses)], losses, strict=True)},
             "figures": figures,
         },
     )
