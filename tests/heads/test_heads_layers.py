@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import nn
 
@@ -67,6 +68,24 @@ def test_training_ends_when_the_loss_has_stopped_falling() -> None:
     assert longer.loss <= choice.loss
     none = trained(train, Examples(val.features_ND, 1 - val.target), replace(STOPPING, decays=(0.01,)))
     assert none.epoch == 1, "a loss that only rises is best after the first epoch"
+
+
+@pytest.mark.parametrize("patience", [1, 3])
+def test_it_trains_no_longer_than_patience_says(patience: int) -> None:
+    train, val = examples(160, 0), examples(120, 1)
+    rising = Examples(val.features_ND, 1 - val.target)  # best after the first epoch
+    steps: list[int] = []
+
+    def counted(layers: nn.Module, decay: float) -> torch.optim.Optimizer:
+        optimizer = adamw(layers, decay)
+        optimizer.register_step_post_hook(lambda *_: steps.append(1))
+        return optimizer
+
+    one = replace(STOPPING, decays=(0.01,), epochs=1)
+    train_layers(fresh_layers(), train, rising, CRITERION, counted, one)
+    an_epoch = len(steps)
+    train_layers(fresh_layers(), train, rising, CRITERION, counted, replace(one, epochs=50, patience=patience))
+    assert len(steps) - an_epoch == (1 + patience) * an_epoch
 
 
 def test_order_and_dropout_follow_from_the_seed_alone() -> None:
