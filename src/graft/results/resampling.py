@@ -17,6 +17,7 @@ from graft.tasks.evaluate import Floats
 Weighted = Callable[[Floats, Truth, Floats], Floats]
 """Answers [N, K], truth and weights [R, N] to a figure of each resample [R]."""
 BOOTSTRAP, WILSON, NEWCOMBE = "percentile bootstrap", "Wilson", "Newcombe"
+LEVEL = 0.95
 BLOCK = 4_000_000  # weights held at once while resampling
 
 WEIGHTED: Mapping[TaskKind, Mapping[str, Weighted]] = {
@@ -46,7 +47,7 @@ def interval(
     *,
     task: TaskKind = TaskKind.single_label,
     resamples: int = 1000,
-    level: float = 0.95,
+    level: float = LEVEL,
 ) -> Interval:
     """One of the task's figures: a proportion with Wilson's interval, any other with the bootstrap's."""
     shares_of = SHARES.get((task, metric))
@@ -65,7 +66,7 @@ def bootstrap(
     *,
     task: TaskKind = TaskKind.single_label,
     resamples: int = 1000,
-    level: float = 0.95,
+    level: float = LEVEL,
     seed: int = 0,
 ) -> Interval:
     """The percentile bootstrap over images of one of the task's figures [Efron & Tibshirani 1993].
@@ -78,24 +79,16 @@ def bootstrap(
 
 
 def paired_difference(
-    first_NK: Floats,
-    second_NK: Floats,
-    truth: Truth,
-    metric: str,
-    *,
-    task: TaskKind = TaskKind.single_label,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
+    first_NK: Floats, second_NK: Floats, truth: Truth, metric: str, *, task: TaskKind = TaskKind.single_label
 ) -> Interval:
-    """The first's figure less the second's on the same images: of accuracies Newcombe's interval, of other figures the
-    bootstrap's, each resample drawn once for both.
+    """The first's figure less the second's on the same images, with its 95 % interval: of accuracies Newcombe's, of
+    other figures the bootstrap's, each resample drawn once for both.
     """
     gain = value(first_NK, truth, metric, task) - value(second_NK, truth, metric, task)
     if not np.isnan(gain) and (task, metric) == (TaskKind.single_label, "accuracy"):
-        low, high = paired_difference_of_shares(first_NK.argmax(1) == truth, second_NK.argmax(1) == truth, level)
-        return Interval(value=gain, low=low, high=high, level=level, resamples=0, method=NEWCOMBE)
-    return paired_bootstrap(first_NK, second_NK, truth, metric, task=task, resamples=resamples, level=level, seed=seed)
+        low, high = paired_difference_of_shares(first_NK.argmax(1) == truth, second_NK.argmax(1) == truth, LEVEL)
+        return Interval(value=gain, low=low, high=high, level=LEVEL, resamples=0, method=NEWCOMBE)
+    return paired_bootstrap(first_NK, second_NK, truth, metric, task=task)
 
 
 def paired_bootstrap(
@@ -106,7 +99,7 @@ def paired_bootstrap(
     *,
     task: TaskKind = TaskKind.single_label,
     resamples: int = 1000,
-    level: float = 0.95,
+    level: float = LEVEL,
     seed: int = 0,
 ) -> Interval:
     """As `paired_difference`, by the percentile bootstrap whatever the figure is."""
