@@ -1,7 +1,7 @@
 """The config schema: one typed dataclass per group, with a docstring under each field.
 
 Hydra composes YAML, `compose.parse` turns it into these values, and every room receives only its own section.
-The groups are in schema_network.py, schema_images.py, schema_training.py and schema_results.py; import all of them from here.
+The groups are in schema_network.py, schema_images.py, schema_training.py and schema_results.py; import them from here.
 """
 
 from __future__ import annotations
