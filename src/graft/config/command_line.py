@@ -101,7 +101,6 @@ class Reading:
     def read(self, words: Iterable[str]) -> None:
         """Sorts the overrides into sound ones and faults, without composing anything."""
         parser = OverridesParser.create(config_loader=self.loader)
-        groups = list(self._groups())
         for word in words:
             try:
                 override = parser.parse_overrides([word])[0]
@@ -109,7 +108,7 @@ class Reading:
                 self.faults.append(_syntax(word, error))
                 self.doubtful.add(word.split("=", 1)[0].lstrip("+~"))
                 continue
-            mistakes = list(self._faults_of(override, groups))
+            mistakes = list(self._faults_of(override))
             self.faults += mistakes
             if mistakes:
                 self.doubtful.add(override.key_or_group)
@@ -159,14 +158,14 @@ class Reading:
         if not guilty:
             yield Fault(key=self.name, expected="config files that Hydra can compose", received=_gist(error))
 
-    def _faults_of(self, override: Override, groups: Sequence[str]) -> Iterator[Fault]:
+    def _faults_of(self, override: Override) -> Iterator[Fault]:
         key = override.key_or_group
         if override.is_sweep_override() and not self.multirun:
             values = override.get_value_string()
             yield Fault(
                 key=key, expected="one value", received=values, remedy=f"-m to run each, or {key}=[{values}] for a list"
             )
-        elif key in groups or key.startswith("hydra/"):
+        elif self._is_group(key):
             yield from self._option_faults(override)
         elif override.is_sweep_override() and next(_values(override), None) is None:
             yield Fault(key=key, expected="at least one value", received=override.get_value_string())
@@ -179,12 +178,10 @@ class Reading:
         except (HydraException, OmegaConfBaseException, YAMLError):  # which composing will blame
             return self.loader.get_group_options(group, kind)
 
-    def _groups(self, above: str = "") -> Iterator[str]:
-        """All of them, those within others too, as db/mysql."""
-        for name in self._options(above, ObjectType.GROUP):
-            group = f"{above}/{name}" if above else name
-            yield group
-            yield from self._groups(group)
+    def _is_group(self, key: str) -> bool:
+        """Of graft's config, of Hydra's, or of a user's own; only for a key that nobody knows are folders read."""
+        own = not (is_known(key) or key.startswith("hydra")) and bool(self._options(key, ObjectType.CONFIG))
+        return own or is_group(key) or key.startswith("hydra/")
 
     def _option_faults(self, override: Override) -> Iterator[Fault]:
         group = override.key_or_group

@@ -110,7 +110,7 @@ def _loss(values: Values) -> Iterator[Fault]:
             remedy="loss=task",
         )
     if kind is LossKind.custom and target and not is_found(target):
-        yield from _exists("loss.target", "loss.kind", LossKind.custom)(values)
+        yield from _missing_module("loss.target", target)
     if values["loss.weights"] and values["loss.class_weights"] is not ClassWeights.none:
         yield Fault(
             key="loss.weights",

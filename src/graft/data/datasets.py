@@ -41,6 +41,8 @@ SOURCES: dict[DataKind, Callable[[DataConfig], Listing]] = {
     DataKind.custom: list_own,
 }
 SHOWN = 10
+LOOKS = "looks"
+"""Folder of small pictures of images in the cache folder."""
 NO_VERSION = Version(0, 0, 0, 0, 0)
 _CHUNK = 64  # files a thread takes at once
 
@@ -84,10 +86,6 @@ def load_table(data: DataConfig, contents: Contents | None = None, pictures: Pic
         skipped=tuple({"path": path, "reason": reason} for path, reason in unreadable),
         task=data.task,
     )
-
-
-LOOKS = "looks"
-"""Folder of small pictures of images in the cache folder."""
 
 
 def record_of_contents(cache: Path, data: DataConfig) -> Path:

@@ -141,14 +141,18 @@ def examples_of(plan: Plan, part: FeatureDataset, columns: Columns, *, train: bo
     """Every view of an image is an example."""
     target = part.columns["target"].repeat(part.views, *[1] * (part.columns["target"].ndim - 1))
     image_N = torch.arange(len(part)).repeat(part.views)
-    weight_N = None
-    if train and plan.config.data.balanced:  # an image is drawn as often as its class is rare
-        label_N = part.columns["label"].repeat(part.views)
-        count_K = torch.bincount(label_N).double()
-        weight_N = len(label_N) / (count_K > 0).sum() / count_K[label_N]
+    weight_N = balance_of(plan, part.columns["label"].repeat(part.views)) if train else None
     rows = part.whole()
     group_N = _together(plan.table.train).repeat(part.views) if train else None
     return Examples(rows if columns is None else rows.only(columns), target, image_N, weight_N, group_N)
+
+
+def balance_of(plan: Plan, label_N: Tensor) -> Tensor | None:
+    """What each image weighs with data.balanced, which draws an image as often as its class is rare."""
+    if not plan.config.data.balanced:
+        return None
+    count_K = torch.bincount(label_N).double()
+    return len(label_N) / (count_K > 0).sum() / count_K[label_N]
 
 
 def _together(samples: Sequence[Sample]) -> Tensor:

@@ -17,7 +17,7 @@ from graft.finetune.metrics import Evaluation, Outputs
 from graft.heads.choice import HeadChoice
 from graft.heads.solve import PENALTIES, Head, solve
 from graft.page.words import measured
-from graft.pipeline.candidates import Solved, columns_from
+from graft.pipeline.candidates import Solved, balance_of, columns_from
 from graft.plan.plan import Plan
 
 AROUND = 2
@@ -86,13 +86,13 @@ def cross_validate(plan: Plan, chosen: Solved[HeadChoice]) -> CrossValidation:
             heads.append(head)
             return float(criterion(logits_NK, _like(target[outside])))
 
-        loss = criterion.convex(target[inside], outputs, _weight(plan, label[inside]))
+        loss = criterion.convex(target[inside], outputs, balance_of(plan, label[inside]))
         solve(features_ND[inside], loss, validation=held_out, penalties=penalties, exact=False)
         tried = min(tried, len(heads))
     losses = [float(criterion(logits_PNK[place], _like(target))) for place in range(tried)]
     best = min(range(tried), key=lambda place: (losses[place], -place))
     share = (count - 1) / count
-    whole = criterion.convex(target, outputs, _weight(plan, label))
+    whole = criterion.convex(target, outputs, balance_of(plan, label))
     head = solve(features_ND, whole, penalties=[penalty * share for penalty in penalties[: best + 1]]).head
     logits_NK = logits_PNK[best].float()
     evaluation = _evaluated(plan, logits_NK, target, label)
@@ -114,14 +114,6 @@ def cross_validate(plan: Plan, chosen: Solved[HeadChoice]) -> CrossValidation:
 
 def _like(target: Tensor) -> Tensor:
     return target.double() if target.is_floating_point() else target
-
-
-def _weight(plan: Plan, label_N: Tensor) -> Tensor | None:
-    """What each image weighs with data.balanced, which draws an image as often as its class is rare."""
-    if not plan.config.data.balanced:
-        return None
-    count_K = torch.bincount(label_N).double()
-    return len(label_N) / (count_K > 0).sum() / count_K[label_N]
 
 
 def _evaluated(plan: Plan, logits_NK: Tensor, target: Tensor, label: Tensor) -> Evaluation:

@@ -18,9 +18,13 @@ from graft.results.subgroups import subgroups
 from graft.results.threshold import choose_threshold, no_positive, positive_class
 
 
+def asks_threshold(results: ResultsConfig) -> bool:
+    return results.sensitivity is not None or results.cost is not None
+
+
 def check_results(results: ResultsConfig, table: Table) -> None:
     """Raises InputError where the images cannot have what is asked for; before anything trains."""
-    if results.sensitivity is None and results.cost is None:
+    if not asks_threshold(results):
         return
     key = "results.cost" if results.sensitivity is None else "results.sensitivity"
     place = positive_class(table.classes, results.positive, key)
@@ -35,7 +39,7 @@ def judge(plan: Plan, result: FitResult) -> FitResult:
     results, classes = plan.config.results, plan.table.classes
     finite = all(bool(np.isfinite(each.answers_NK).all()) for each in parts.values())
     threshold = by = None
-    if finite and plan.task.kind is TaskKind.single_label and results.sensitivity != results.cost:
+    if finite and plan.task.kind is TaskKind.single_label and asks_threshold(results):
         positive = classes[positive_class(classes, results.positive, "results.positive")]
         threshold = choose_threshold(parts["val"], classes, positive, results.sensitivity, results.cost).record(
             parts, classes
