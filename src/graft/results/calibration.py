@@ -21,6 +21,8 @@ LEAST_GAIN = 1.0
 """Log likelihood that a temperature must add to all images together: less than one a parameter is what chance adds, and
 other images would lose by it [Akaike 1974]."""
 DRAWS = 100
+NUMBERS = 2e8
+"""Random answers that are compared at most; of many images few draws are enough."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +127,7 @@ def chance_error(answers_NK: Floats, task: TaskKind, draws: int = DRAWS) -> floa
     generator = np.random.default_rng(0)
     errors: list[float] = []
     sums_NK = answers_NK.cumsum(1)
-    for _ in range(draws):
+    for _ in range(max(1, min(draws, int(NUMBERS / max(answers_NK.size, 1))))):
         if task is TaskKind.multi_label:
             truth = (generator.random(answers_NK.shape) < answers_NK).astype(np.float64)
         else:
