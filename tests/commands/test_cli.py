@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -63,11 +64,15 @@ def test_plan_is_training_in_that_mode(tmp_path):
 
 
 def test_what_is_printed_can_be_typed(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/graft", "best"])
     assert program() == ["graft", "train"]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "train.py"), "seed=1"])
-    assert program() == (["python", "train.py"] if sys.modules["__main__"].__spec__ is None else ["graft", "train"])
+    assert program() == ["python", "train.py"]
+    module = SimpleNamespace(name="graft.commands.train")  # whose file has the script's name
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", module)
+    assert program() == ["graft", "train"]
 
 
 def test_mistakes_end_with_code_2_and_a_paragraph(tmp_path):
