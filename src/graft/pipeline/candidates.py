@@ -141,7 +141,9 @@ def examples_of(plan: Plan, part: FeatureDataset, columns: Columns, *, train: bo
     """Every view of an image is an example."""
     target = part.columns["target"].repeat(part.views, *[1] * (part.columns["target"].ndim - 1))
     image_N = torch.arange(len(part)).repeat(part.views)
-    weight_N = balance_of(plan, part.columns["label"].repeat(part.views)) if train else None
+    weight_N = balance_of(plan, part.columns["label"]) if train else None
+    if weight_N is not None:
+        weight_N = weight_N.repeat(part.views)
     rows = part.whole()
     group_N = _together(plan.table.train).repeat(part.views) if train else None
     return Examples(rows if columns is None else rows.only(columns), target, image_N, weight_N, group_N)
