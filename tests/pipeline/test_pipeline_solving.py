@@ -331,6 +331,4 @@ def test_the_weakest_penalty_of_all_is_told_with_what_to_do(
 
 @pytest.mark.parametrize("word", ["loss.label_smoothing=0.1", "loss.class_weights=balanced", "data.balanced=true"])
 def test_what_a_convex_loss_has_too_is_solved(folder: Path, tmp_path: Path, word: str) -> None:
-    given = words(folder, tmp_path, "mode=plan", word)
-    run(composed(*given), tmp_path / "run", given)
-    assert read_run(tmp_path / "run").plan["solver"]["kind"] == "convex"
+    assert carried_out(folder, tmp_path, word)["head"]["penalty"] > 0

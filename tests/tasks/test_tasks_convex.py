@@ -52,7 +52,6 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_value_and_gradient_are_the_criterions(name):
     criterion, target = CASES[name]
-    criterion = criterion.double()
     outputs = OUTPUTS.clone().requires_grad_()
     expected = criterion(outputs, target)
     expected.backward()
@@ -64,7 +63,6 @@ def test_value_and_gradient_are_the_criterions(name):
 @pytest.mark.parametrize("name", CASES)
 def test_an_image_that_weighs_twice_counts_as_two(name):
     criterion, target = CASES[name]
-    criterion = criterion.double()
     weighted = criterion.convex(target, 3, torch.tensor([2.0, 1, 1, 1, 1, 1]))
     twice = criterion.convex(torch.cat([target[:1], target]), 3)
     assert float(weighted.value(OUTPUTS)) == pytest.approx(float(twice.value(torch.cat([OUTPUTS[:1], OUTPUTS]))))

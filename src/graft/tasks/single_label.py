@@ -118,7 +118,7 @@ class CrossEntropy(Criterion):
         """An image has the weight of its class; with a soft target, the average weight under the target."""
         if self.weight is None:
             return None
-        return self.weight[target] if target.ndim == 1 else target @ self.weight
+        return self.weight[target] if target.ndim == 1 else target @ self.weight.to(target.dtype)
 
     @override
     def convex(self, target: Tensor, outputs: int, weight_N: Tensor | None = None) -> Softmax:
@@ -137,7 +137,10 @@ class CrossEntropy(Criterion):
         smoothing, weights = self.config.label_smoothing, self.weights(target)
         if weights is None:
             return F.cross_entropy(outputs_BK, target, label_smoothing=smoothing)
-        total = F.cross_entropy(outputs_BK, target, weight=self.weight, label_smoothing=smoothing, reduction="sum")
+        assert self.weight is not None
+        # A solved head is judged by its logits in float64; under autocast the loss is computed in float32.
+        weight_K = self.weight.to(torch.promote_types(outputs_BK.dtype, torch.float32))
+        total = F.cross_entropy(outputs_BK, target, weight=weight_K, label_smoothing=smoothing, reduction="sum")
         return total / weights.sum()
 
 
