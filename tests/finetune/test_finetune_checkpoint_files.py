@@ -18,9 +18,9 @@ from graft.finetune import checkpoint
 from graft.finetune.checkpoint import (
     CheckpointFile,
     check_weights,
+    clear,
     give_name,
     read_checkpoint,
-    remove_leftovers,
     state_by_name,
     state_by_position,
     write_failure,
@@ -147,11 +147,14 @@ def test_another_name_is_a_link_or_a_copy(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_leftovers_go_and_what_is_named(tmp_path: Path) -> None:
-    for name in (".last.ckpt.1.tmp", "last.ckpt", "best.ckpt", "notes.tmp"):
+    for name in ("last.ckpt", "best.ckpt", "notes.tmp"):
         (tmp_path / name).touch()
-    remove_leftovers(tmp_path)
+    leftover = tmp_path / ".last.ckpt.0123456789abcdef.tmp"
+    leftover.mkdir()
+    (leftover / "last.ckpt").touch()
+    clear(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", "best.ckpt", "notes.tmp"}
-    remove_leftovers(tmp_path, ("best.ckpt", "previous.ckpt"))
+    clear(tmp_path, ("best.ckpt", "previous.ckpt"))
     assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", "notes.tmp"}
 
 

@@ -18,7 +18,7 @@ from typing_extensions import override
 
 from graft.config.faults import InputError, RunFailed
 from graft.finetune.groups import Group
-from graft.system.files import atomic_path
+from graft.system.files import atomic_path, remove_leftovers
 
 FOLDER = "checkpoints"
 LAST = "last.ckpt"
@@ -155,10 +155,11 @@ def give_name(source: Path, name: str) -> None:
         raise write_failure(target, error) from error
 
 
-def remove_leftovers(folder: Path, names: Iterable[str] = ()) -> None:
-    """Removes the remains of an interrupted write, and the named files."""
-    for leftover in (*folder.glob(".*.ckpt.*.tmp"), *(folder / name for name in names)):
-        leftover.unlink(missing_ok=True)
+def clear(folder: Path, names: Iterable[str] = ()) -> None:
+    """Removes the remains of interrupted writes, and the named files."""
+    remove_leftovers(folder, r".*\.ckpt")
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _copy(value: Any, still: Collection[int] = ()) -> Any:

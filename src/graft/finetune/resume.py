@@ -11,7 +11,7 @@ from typing import Any, cast
 from graft.config.faults import InputError
 from graft.config.schema import CheckpointConfig
 from graft.finetune.callbacks import best_row, keep_if_best
-from graft.finetune.checkpoint import BEST, FOLDER, LAST, PREVIOUS, give_name, read_checkpoint, remove_leftovers
+from graft.finetune.checkpoint import BEST, FOLDER, LAST, PREVIOUS, clear, give_name, read_checkpoint
 from graft.finetune.state import STATE
 
 
@@ -80,9 +80,9 @@ def prepare(resumption: Resumption, folder: Path, checkpoint: CheckpointConfig) 
     folder.mkdir(parents=True, exist_ok=True)
     path = resumption.path
     if path is None:
-        remove_leftovers(folder, (LAST, PREVIOUS, BEST))
+        clear(folder, (LAST, PREVIOUS, BEST))
         return
-    remove_leftovers(folder)
+    clear(folder)
     state = cast("Mapping[str, Any]", resumption.contents().get(STATE, {}))
     history = cast("list[dict[str, Any]]", state.get("history", []))
     if path.parent.resolve() != folder.resolve():
@@ -93,7 +93,7 @@ def prepare(resumption: Resumption, folder: Path, checkpoint: CheckpointConfig) 
 
 def _bring_best(path: Path, folder: Path, needed: bool) -> None:
     best = path.with_name(BEST)
-    remove_leftovers(folder, (LAST, PREVIOUS, BEST))
+    clear(folder, (LAST, PREVIOUS, BEST))
     if best.exists():
         shutil.copyfile(best, folder / BEST)
     elif needed:
