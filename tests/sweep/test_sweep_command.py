@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,19 @@ def test_a_grid_in_one_process_tells_its_failures_and_goes_on_as_the_same_comman
     assert [trial.values for trial in study.complete] == [(0.0,), (1.0,)]
     assert study.complete[1].metrics == {"val/loss": 1.0, "val/accuracy": 0.9, "parameters": 100.0}
     assert len({line.split()[3] for line in runs.read_text().splitlines() if line.startswith("begin")}) == 1
+
+
+def test_trials_lie_in_the_folder_that_is_named_after_the_sweep(
+    environment: dict[str, str], runs: Path, tmp_path: Path, root: Path
+) -> None:
+    command = [sys.executable, str(root / "train.py"), "-m", "head.solver=sgd", "optimizer.lr=1e-3,1e-4"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100, check=False
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "outputs" / "sweeps").iterdir()
+    assert [trial.state for trial in read_study(folder).trials] == ["complete", "complete"]
+    assert {path.parent.name for path in folder.glob("*/metrics.json")} == {"0", "1"}
 
 
 @pytest.mark.slow

@@ -166,6 +166,7 @@ def _launch(launcher: Launcher, varied: Sequence[str], claims: Sequence[Claim]) 
     jobs = {
         claim.number: [
             *claim.overrides,
+            f"hydra.sweep.dir={quoted(claim.folder.parent)}",  # whose name would otherwise follow from this job's words
             f"hydra.sweep.subdir={claim.number}",
             f"+hydra.job.env_set.{TRIAL}={quoted(f'{claim.folder.parent}:{claim.number}')}",
             f"+hydra.job.env_set.{SWEPT}={quoted(','.join(varied))}",
