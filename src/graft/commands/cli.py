@@ -21,6 +21,7 @@ class Command(Protocol):
 
 
 COMMANDS = {
+    "new": ("graft.commands.new", "write a small project of your own, which trains as it is"),
     "inspect": ("graft.commands.inspect", "look into a file of weights: names, shapes, what model it is of"),
     "diff": ("graft.commands.diff", "compare two sets of weights tensor by tensor"),
     "transfer": ("graft.commands.transfer", "write a donor's weights adapted to an architecture, without training"),

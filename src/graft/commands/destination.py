@@ -39,7 +39,9 @@ def folder_to_make(option: str, text: str) -> Path:
     _check_local(option, text)
     path = Path(text)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(f"{option}: expected a folder that does not exist yet, received {text}; try another name")
+        raise InputError(
+            f"{option}: expected a folder that does not exist yet or is empty, received {text}; try another name"
+        )
     whole = path.absolute()
     _check_writable(option, text, next(place for place in (whole, *whole.parents) if place.exists()))
     return path
