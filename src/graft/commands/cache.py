@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from graft.config.faults import InputError, RunFailed
 from graft.config.schema import CacheConfig
+from graft.system.terminal import printable
 
 if TYPE_CHECKING:
     from graft.features.cache_folder import CacheFolder, Listed
@@ -94,7 +95,9 @@ def line(listed: Listed) -> str:
         form = f"{header.dtype} {'×'.join(map(str, header.shape))}"
     if listed.writer:
         what, form = "being written", f"by {listed.writer}"
-    return f"{size(listed.bytes):>8}  {ago(time.time() - listed.used):>11}  {what} ({form})  {listed.path.stem[:12]}"
+    return printable(
+        f"{size(listed.bytes):>8}  {ago(time.time() - listed.used):>11}  {what} ({form})  {listed.path.stem[:12]}"
+    ).replace("\n", " ")
 
 
 def to_dict(listed: Listed) -> dict[str, Any]:

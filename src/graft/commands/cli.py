@@ -11,6 +11,7 @@ from typing import Protocol, cast
 
 from graft.config.faults import FORESEEN, InputError, nearest, reason_of, wants_traceback
 from graft.config.program import MODULE
+from graft.system.terminal import accept_every_letter, printable
 
 
 class Command(Protocol):
@@ -80,6 +81,7 @@ def dispatch(arguments: list[str]) -> int:
 
 
 def main() -> int:
+    accept_every_letter()
     return exit_code("graft", lambda: dispatch(sys.argv[1:]))
 
 
@@ -88,7 +90,7 @@ def exit_code(name: str, action: Callable[[], int]) -> int:
     try:
         return action()
     except InputError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(printable(f"{name}: {error}"), file=sys.stderr)
         return 2
     except BrokenPipeError:
         return 0
@@ -98,5 +100,5 @@ def exit_code(name: str, action: Callable[[], int]) -> int:
     except FORESEEN as error:
         if wants_traceback(error):
             raise
-        print(f"{name}: {reason_of(error)}", file=sys.stderr)
+        print(printable(f"{name}: {reason_of(error)}"), file=sys.stderr)
         return 1

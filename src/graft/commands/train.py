@@ -27,6 +27,7 @@ from graft.config.program import program
 from graft.sweep.job import ALL_ALIKE, STAYS, check_sweep, trial_of_this_job
 from graft.system.processes import is_first
 from graft.system.stopping import Stopped, StopSignals
+from graft.system.terminal import accept_every_letter, printable
 
 
 def job(cfg: Composed) -> float | None:
@@ -55,7 +56,7 @@ def job(cfg: Composed) -> float | None:
             raise
         reason = reason_of(error)
         if not reason.startswith(ALL_ALIKE):  # which the sweep says, once
-            print(reason, file=sys.stderr)
+            print(printable(reason), file=sys.stderr)
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             raise CompactHydraException(reason) from None  # the other runs of the sweep go on
         code = 2 if isinstance(error, InputError) else 1
@@ -81,13 +82,14 @@ def say_help() -> None:
 
 
 def main() -> None:
+    accept_every_letter()
     if {"--help", "-h"} & set(sys.argv[1:]):
         say_help()
         return
     register()
     sys.argv[1:] = with_data_kind(sys.argv[1:])
     if faults := check_command_line(sys.argv[1:], conf_folder()):
-        print(*faults, sep="\n", file=sys.stderr)
+        print(printable("\n".join(map(str, faults))), file=sys.stderr)
         raise SystemExit(2)
     hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(job)()
 

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Collection, Iterable, Sequence
 from typing import TextIO
 
+from graft.system.terminal import printable
+
 UNBOUND = 10_000
 
 
@@ -28,7 +30,7 @@ def print_table(
     for header in headers:
         table.add_column(header, justify="right" if header in numbers else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     free = not to.isatty() and "COLUMNS" not in os.environ
     Console(file=to, width=UNBOUND if free else None, highlight=False).print(table)
 
@@ -39,7 +41,7 @@ def aligned(rows: Iterable[Sequence[str]], *, right: Collection[int] = ()) -> li
     Args:
         right: indices of the right-aligned columns.
     """
-    cells = [tuple(row) for row in rows]
+    cells = [tuple(map(printable, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
         "  ".join(

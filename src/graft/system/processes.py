@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 
+from graft.system.terminal import printable
+
 # Set by torchrun; by Lightning for the processes it starts; by who starts a command on several machines; by srun.
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 AT_ONCE = "GRAFT_AT_ONCE"
@@ -19,7 +21,7 @@ def is_first() -> bool:
 def say(line: str) -> None:
     """Prints a line once, however many processes there are."""
     if is_first():
-        print(line, flush=True)
+        print(printable(line), flush=True)
 
 
 def at_once() -> int:

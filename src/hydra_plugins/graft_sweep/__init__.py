@@ -60,19 +60,20 @@ class _LedgerSweeper(Sweeper):
         """Ends with the exit codes of a run: 1 where a trial failed, 2 where nothing was started, 130 where stopped."""
         from graft.config.faults import InputError
         from graft.sweep.attempt import Interrupted
+        from graft.system.terminal import printable
 
         try:
             failed = self._conduct(arguments)
         except InputError as error:
             if os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
-            print(error, file=sys.stderr)
+            print(printable(str(error)), file=sys.stderr)
             raise SystemExit(2) from None
         except (Interrupted, KeyboardInterrupt):
             print("the sweep was stopped; the same command goes on", file=sys.stderr)
             raise SystemExit(130) from None
         if failed:
-            print(failed, file=sys.stderr)
+            print(printable(failed), file=sys.stderr)
             raise SystemExit(1)
 
     def _conduct(self, arguments: list[str]) -> str:
@@ -207,4 +208,6 @@ def _ended(job: JobReturn) -> Ended:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    from graft.system.terminal import printable
+
+    print(printable(line), flush=True)
