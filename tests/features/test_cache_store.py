@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from graft.features import store
-from graft.features.store import Damaged, Writer, array_bytes, entry_bytes, entry_path, open_entry, read_header
+from graft.features import header, store
+from graft.features.header import Damaged, array_bytes, read_header
+from graft.features.store import Writer, entry_bytes, entry_path, open_entry
 from graft.system.stopping import Stopped
 
 KEY = "ab" * 32
@@ -19,7 +20,8 @@ KEY = "ab" * 32
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_BLOCK", 256)
+    monkeypatch.setattr(store, "BLOCK", 256)
+    monkeypatch.setattr(header, "BLOCK", 256)
 
 
 def write(folder: Path, rows: torch.Tensor, dtype: str = "float32") -> Path:

@@ -83,10 +83,8 @@ class StoredImages:
     """
 
     def __init__(self, entry: StoredRows, rows: Sequence[int], channels: int) -> None:
-        count, start = entry.header.record["images"], entry.header.record["index_at"]
-        table_N4 = entry.tensor[start : start + count * _COLUMNS * _ALIGNMENT].view(torch.int64).view(count, _COLUMNS)
         self.bytes, self.channels = entry.tensor, channels
-        self.layout_N4 = table_N4[torch.as_tensor(rows, dtype=torch.int64)]
+        self.layout_N4 = _layout_of(entry)[torch.as_tensor(rows, dtype=torch.int64)]
 
     def __len__(self) -> int:
         return len(self.layout_N4)
@@ -121,7 +119,11 @@ def store_images(
     unique = {sample.path: sample for sample in sorted(samples, key=lambda sample: sample.path)}
     rows = {path: row for row, path in enumerate(unique)}
     key = _key(list(unique.values()), decoding)
-    entry = folder.open(key)
+
+    def fits(entry: StoredRows) -> bool:
+        return _holds_images(entry, len(unique), decoding.channels)
+
+    entry = folder.open(key, fits)
     if entry is None:
         layout_N4 = _layout(list(unique), decoding)
         end = int(layout_N4[-1, 0] + layout_N4[-1, 1:].prod())
@@ -141,9 +143,33 @@ def store_images(
             writer.append(torch.from_numpy(layout_N4).view(torch.uint8).flatten())
 
         shape = (index_at + layout_N4.nbytes,)
-        entry = folder.open_or_write(key, shape=shape, dtype="uint8", record=record, fill=fill)
+        entry = folder.open_or_write(key, shape=shape, dtype="uint8", record=record, fill=fill, fits=fits)
     sealed = entry
     return lambda wanted: StoredImages(sealed, [rows[sample.path] for sample in wanted], decoding.channels)
+
+
+def _layout_of(entry: StoredRows) -> torch.Tensor:
+    count, start = entry.header.record["images"], entry.header.record["index_at"]
+    return entry.tensor[start : start + count * _COLUMNS * _ALIGNMENT].view(torch.int64).view(count, _COLUMNS)
+
+
+def _holds_images(entry: StoredRows, count: int, channels: int) -> bool:
+    """Whether the entry holds this many images, each within its bytes."""
+    record, shape = entry.header.record, entry.header.shape
+    start = record.get("index_at")
+    if record.get("images") != count or type(start) is not int or start < 0 or start % _ALIGNMENT:
+        return False
+    if entry.header.dtype != "uint8" or shape != (start + count * _COLUMNS * _ALIGNMENT,):
+        return False
+    layout_N4 = _layout_of(entry).numpy().astype(object)  # integers that do not overflow
+    offsets, planes, heights, widths = layout_N4.T
+    return bool(
+        (offsets >= 0).all()
+        and ((planes == 1) | (planes == channels)).all()
+        and (heights > 0).all()
+        and (widths > 0).all()
+        and (offsets + planes * heights * widths <= start).all()
+    )
 
 
 def _key(samples: Sequence[Sample], decoding: Decoding) -> str:

@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 from graft.config.faults import InputError, RunFailed
 from graft.features.cache_folder import CacheFolder
 from graft.features.dataset import FeatureDataset, pack
+from graft.features.header import DTYPES
 from graft.features.ingredients import Ingredients
-from graft.features.store import DTYPES, StoredRows, Writer, entry_bytes
+from graft.features.store import StoredRows, Writer, entry_bytes
 from graft.system.machine import threads
 from graft.system.stopping import outlive_signals
 
@@ -98,7 +99,7 @@ class FeatureCache:
         """
         layout = _lay_out(parts, ingredients.views)
         key = ingredients.key(layout.digest)
-        entry = self.folder.open(key)
+        entry = self.folder.open(key, _holding(layout, ingredients.dtype))
         if entry is None:
             what = f"{len(layout.sources)} features after {ingredients.cut} of {ingredients.network.get('name')}"
             record = {"kind": "features", "what": what, "images": layout.digest, **ingredients.record()}
@@ -115,7 +116,7 @@ class FeatureCache:
             InputError: the images are random but have no views.
         """
         layout = _lay_out(parts, ingredients.views)
-        entry = self.folder.open(ingredients.key(layout.digest))
+        entry = self.folder.open(ingredients.key(layout.digest), _holding(layout, ingredients.dtype))
         return None if entry is None else _datasets(entry, layout, parts, channels_last)
 
     def _compute(self, key: str, rows: _Rows, dtype: str, record: Mapping[str, Any]) -> StoredRows:
@@ -266,6 +267,11 @@ class _Rows:
                 f"{self.pictures.layout.names[number]}; try {remedy}"
             )
         return rows
+
+
+def _holding(layout: _Layout, dtype: str) -> Callable[[StoredRows], bool]:
+    """Whether an entry has a row for each of these images."""
+    return lambda entry: entry.header.dtype == dtype and entry.header.shape[0] == len(layout.sources)
 
 
 def _lay_out(parts: Mapping[str, PartImages], views: int) -> _Layout:

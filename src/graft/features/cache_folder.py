@@ -14,18 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from graft.config.faults import InputError, RunFailed
-from graft.features.store import (
-    PARTIAL,
-    SUFFIX,
-    Damaged,
-    Header,
-    StoredRows,
-    Writer,
-    entry_bytes,
-    entry_path,
-    open_entry,
-    read_header,
-)
+from graft.features.header import Damaged, Header, read_header
+from graft.features.store import PARTIAL, SUFFIX, StoredRows, Writer, entry_bytes, entry_path, open_entry
 from graft.system.locks import FileLock, holder_of, signature
 
 LOCK = ".lock"
@@ -65,10 +55,17 @@ class CacheFolder:
         self.say = say
         self._damaged: set[str] = set()
 
-    def open(self, key: str) -> StoredRows | None:
-        """The entry, or None if there is none or if it is damaged (with a message)."""
+    def open(self, key: str, fits: Callable[[StoredRows], bool] = lambda entry: True) -> StoredRows | None:
+        """The entry, or None if there is none or if it is damaged (with a message).
+
+        Args:
+            fits: whether an intact entry is what is expected by this key.
+        """
         try:
-            return open_entry(self.path, key, resident_bytes=self.resident_bytes)
+            entry = open_entry(self.path, key, resident_bytes=self.resident_bytes)
+            if entry is not None and not fits(entry):
+                raise Damaged(f"{entry.path.name} holds other rows than its name stands for")
+            return entry
         except Damaged as damage:
             if key not in self._damaged:
                 self.say(f"the cache is damaged ({damage}): this entry is computed afresh")
@@ -76,19 +73,30 @@ class CacheFolder:
             return None
 
     def open_or_write(
-        self, key: str, *, shape: tuple[int, ...], dtype: str, record: Mapping[str, Any], fill: Callable[[Writer], None]
+        self,
+        key: str,
+        *,
+        shape: tuple[int, ...],
+        dtype: str,
+        record: Mapping[str, Any],
+        fill: Callable[[Writer], None],
+        fits: Callable[[StoredRows], bool] = lambda entry: True,
     ) -> StoredRows:
         """The entry. If it is missing or damaged, `fill` appends its rows, in only one process however many ask for it.
 
         Raises:
             InputError: it would exceed the limit or the disk, or the folder is not writable. Nothing is written.
         """
-        entry = self.open(key)
+
+        def is_wanted(entry: StoredRows) -> bool:
+            return (entry.header.shape, entry.header.dtype) == (shape, dtype) and fits(entry)
+
+        entry = self.open(key, is_wanted)
         if entry is not None:
             return entry
         self._make()
         with exclusive(self.path / f"{key}{LOCK}", waiting=self._waiting):
-            entry = self.open(key)
+            entry = self.open(key, is_wanted)
             if entry is not None:
                 return entry
             if (self.path / f"{key}{PARTIAL}").exists():
@@ -100,7 +108,7 @@ class CacheFolder:
             except BaseException:  # a signal may come when the file is made and the writer not yet in charge of it
                 (self.path / f"{key}{PARTIAL}").unlink(missing_ok=True)
                 raise
-            entry = self.open(key)
+            entry = self.open(key, is_wanted)
         if entry is None:
             raise RunFailed(f"{self.path} gives back other bytes than were written to it; try another cache.dir")
         return entry
@@ -145,7 +153,8 @@ class CacheFolder:
         """Removes unusable entries, entries unused for this long, and then the least recently used ones until the rest
         fits.
 
-        Entries that another process is writing are kept. Runs that have an entry open can continue to read it.
+        Entries that another process is writing are kept. Runs that have an entry open can continue to read it. What
+        this user may not remove stays, with a message.
         """
         removed: list[Listed] = []
         left = self.entries()
@@ -159,10 +168,14 @@ class CacheFolder:
         return removed
 
     def _remove(self, path: Path) -> bool:
-        with exclusive(path.with_suffix(LOCK), waiting=None) as is_ours:
-            if is_ours:
-                path.unlink(missing_ok=True)
-            return is_ours
+        try:
+            with exclusive(path.with_suffix(LOCK), waiting=None) as is_ours:
+                if is_ours:
+                    path.unlink(missing_ok=True)
+                return is_ours
+        except (PermissionError, IsADirectoryError, InputError) as error:
+            self.say(f"stays    {path}: {error.strerror if isinstance(error, OSError) else error}")
+            return False
 
     def _files(self) -> list[tuple[Path, os.stat_result]]:
         """Entries and unfinished files, except those that another process removes or finishes at this moment."""
@@ -191,9 +204,9 @@ class CacheFolder:
         with exclusive(self.path / f"folder{LOCK}", waiting=self._waiting):
             present = tuple(path for path in leftovers if path.exists())
             self.check_room(entry_bytes(shape, dtype, record), replaced=present)
-            for path in present:
-                path.unlink()
             try:
+                for path in present:
+                    path.unlink()
                 return Writer(self.path, key, shape, dtype, record)
             except OSError as error:
                 raise InputError(f"cache.dir: {self.path} did not take an entry ({error}); nothing was kept") from error

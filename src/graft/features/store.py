@@ -7,16 +7,12 @@ padding to a page, then the rows in order. `head -c 2000 entry.graft` shows its 
 
 from __future__ import annotations
 
-import json
-import math
 import os
-import struct
 import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,45 +21,11 @@ import numpy as np
 import torch
 
 from graft.config.faults import RunFailed
+from graft.features.header import BLOCK, DTYPES, Damaged, Header, array_bytes, blank_header, locate_rows
 
 SUFFIX = ".graft"
 PARTIAL = ".partial"
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "uint8": torch.uint8}
-
-_MAGIC = b"graftar1"
-_PREAMBLE = struct.Struct("<8sII")  # magic, length of the header, checksum of the header
-_PAGE = 4096
-_BLOCK = 16 * 1024 * 1024
 _NUMPY = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16, "uint8": np.uint8}  # same width
-
-
-class Damaged(Exception):
-    """An entry's file has changed since it was completed; str() says how."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
-    """The metadata of an entry."""
-
-    key: str
-    shape: tuple[int, ...]
-    dtype: str
-    created: str
-    block_bytes: int
-    checksums: str
-    """The CRC-32 checksums of all blocks, eight hexadecimal digits each, concatenated."""
-    record: Mapping[str, Any]
-    """What the rows were computed from, for users and for `graft cache list`."""
-
-    @property
-    def data_bytes(self) -> int:
-        return array_bytes(self.shape, self.dtype)
-
-    def pack(self) -> bytes:
-        """The bytes of the file before the first row."""
-        text = json.dumps({name: getattr(self, name) for name in self.__slots__}).encode()
-        preamble = _PREAMBLE.pack(_MAGIC, len(text), zlib.crc32(text))
-        return (preamble + text).ljust(_first_row(len(text)), b"\0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,14 +43,9 @@ class StoredRows:
         return _map, (self.path,)
 
 
-def array_bytes(shape: tuple[int, ...], dtype: str) -> int:
-    """Number of bytes of an array's rows."""
-    return math.prod(shape) * DTYPES[dtype].itemsize
-
-
 def entry_bytes(shape: tuple[int, ...], dtype: str, record: Mapping[str, Any]) -> int:
     """Number of bytes of an entry's file, with a SHA-256 as its key."""
-    return len(_blank_header("0" * 64, shape, dtype, record).pack()) + array_bytes(shape, dtype)
+    return len(blank_header("0" * 64, shape, dtype, record).pack()) + array_bytes(shape, dtype)
 
 
 def entry_path(folder: Path, key: str) -> Path:
@@ -112,7 +69,7 @@ class Writer:
         self, folder: Path, key: str, shape: tuple[int, ...], dtype: str, record: Mapping[str, Any] | None = None
     ) -> None:
         self.path = entry_path(folder, key)
-        self.header = _blank_header(key, shape, dtype, record or {})
+        self.header = blank_header(key, shape, dtype, record or {})
         self._partial = folder / f"{key}{PARTIAL}"
         self._offset = len(self.header.pack())
         self._checksums: list[int] = []
@@ -138,10 +95,10 @@ class Writer:
         except OSError as error:
             raise _failed(self.path, error) from error
         while data:
-            room = _BLOCK - self._length % _BLOCK
+            room = BLOCK - self._length % BLOCK
             self._running = zlib.crc32(data[:room], self._running)
             self._length += len(data[:room])
-            if self._length % _BLOCK == 0:
+            if self._length % BLOCK == 0:
                 self._close_block()
             data = data[room:]
 
@@ -152,7 +109,7 @@ class Writer:
             RunFailed: the file cannot be written.
         """
         assert self._length == self.header.data_bytes, "an entry is sealed when every row is there"
-        if self._length % _BLOCK:
+        if self._length % BLOCK:
             self._close_block()
         checksums = "".join(f"{value:08x}" for value in self._checksums)
         self.header = replace(self.header, checksums=checksums)
@@ -188,15 +145,6 @@ class Writer:
             self.discard()
 
 
-def read_header(path: Path) -> Header:
-    """The header of a completed entry. Reads no rows, so the time does not depend on the entry's size.
-
-    Raises:
-        Damaged: the file is not an entry, or its header or size has changed.
-    """
-    return _read_header(path)[0]
-
-
 def open_entry(folder: Path, key: str, *, resident_bytes: int = 0) -> StoredRows | None:
     """The entry with this key, after checking every block. None if there is none.
 
@@ -208,9 +156,10 @@ def open_entry(folder: Path, key: str, *, resident_bytes: int = 0) -> StoredRows
         Damaged: a block's checksum, the header or the size is wrong.
     """
     path = entry_path(folder, key)
-    if not path.exists():
+    try:
+        header, offset = locate_rows(path)
+    except FileNotFoundError:
         return None
-    header, offset = _read_header(path)
     if header.key != key:
         raise Damaged(f"{path.name} holds the entry {header.key}")
     if header.data_bytes <= resident_bytes:
@@ -227,44 +176,11 @@ def open_entry(folder: Path, key: str, *, resident_bytes: int = 0) -> StoredRows
 
 def _map(path: Path) -> StoredRows:
     """The entry with its rows on disk, unchecked. Copy-on-write: changes to the tensor never reach the file."""
-    header, offset = _read_header(path)
+    header, offset = locate_rows(path)
     mapped = np.memmap(path, dtype=_NUMPY[header.dtype], mode="c", offset=offset, shape=header.shape)
     return StoredRows(
         path=path, header=header, tensor=torch.from_numpy(mapped).view(DTYPES[header.dtype]), resident=False
     )
-
-
-def _blank_header(key: str, shape: tuple[int, ...], dtype: str, record: Mapping[str, Any]) -> Header:
-    blocks = math.ceil(array_bytes(shape, dtype) / _BLOCK)
-    return Header(
-        key=key, shape=tuple(shape), dtype=dtype, created=datetime.now(UTC).isoformat(timespec="seconds"),
-        block_bytes=_BLOCK, checksums="0" * 8 * blocks, record=dict(record),
-    )  # fmt: skip
-
-
-def _read_header(path: Path) -> tuple[Header, int]:
-    """The header and the offset of the first row."""
-    with open(path, "rb") as file:
-        preamble = file.read(_PREAMBLE.size)
-        if not preamble.startswith(_MAGIC) or len(preamble) < _PREAMBLE.size:
-            raise Damaged(f"{path.name} is not a cache entry of this format")
-        _, length, checksum = _PREAMBLE.unpack(preamble)
-        text = file.read(length)
-        if len(text) != length or zlib.crc32(text) != checksum:
-            raise Damaged(f"{path.name} has a damaged header")
-        size = os.fstat(file.fileno()).st_size
-    values: dict[str, Any] = json.loads(text)
-    values["shape"] = tuple(values["shape"])
-    header = Header(**values)
-    expected = _first_row(length) + header.data_bytes
-    if expected != size:
-        raise Damaged(f"{path.name} has {size} bytes where its header says {expected}")
-    return header, _first_row(length)
-
-
-def _first_row(header_length: int) -> int:
-    """Offset of the rows after a header of this length, aligned to a page."""
-    return math.ceil((_PREAMBLE.size + header_length) / _PAGE) * _PAGE
 
 
 def _blocks(header: Header) -> Iterator[tuple[int, int, int]]:
