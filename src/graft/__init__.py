@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from graft.config.faults import InputError as InputError
     from graft.config.faults import RunFailed as RunFailed
-    from graft.inference.load import load as load
+    from graft.inference.images import load as load
     from graft.pipeline.session import plan as plan
     from graft.pipeline.session import train as train
     from graft.transfer import Ledger as Ledger
@@ -24,7 +24,7 @@ _HOMES = {
     "Ledger": "graft.transfer",
     "TransferError": "graft.transfer",
     "transfer": "graft.transfer",
-    "load": "graft.inference.load",
+    "load": "graft.inference.images",
     "train": "graft.pipeline.session",
     "plan": "graft.pipeline.session",
     "InputError": "graft.config.faults",

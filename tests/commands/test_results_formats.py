@@ -12,7 +12,8 @@ import torchvision
 from graft.commands import export as formats
 from graft.config.faults import InputError, RunFailed
 from graft.config.schema import HeadConfig, HeadKind, Library
-from graft.inference.load import load, open_model
+from graft.inference.images import load
+from graft.inference.load import open_model
 from graft.results.agree import check_same
 
 

@@ -13,7 +13,8 @@ import torch
 from graft.commands import predict as command
 from graft.config.faults import InputError
 from graft.inference.classify import find_device, predict
-from graft.inference.load import load, open_model
+from graft.inference.images import load
+from graft.inference.load import open_model
 from graft.inference.sources import image_paths
 from graft.results.model import Preparation
 

@@ -64,6 +64,11 @@ def test_values_become_the_words_that_a_shell_would_have(settings: dict[str, Any
     assert words_of((), settings, None) == words
 
 
+def test_the_home_folder_is_meant_by_a_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert words_of((), {}, "~/run") == ["hydra.run.dir='/home/ann/run'"]
+
+
 def test_words_come_in_order_and_mean_the_values() -> None:
     words = words_of(["seed=1"], {"seed": 2, "freeze": ["conv1"], "donor": {"rename": {"^a: b": "c, d"}}}, "a/b c")
     assert words[-1] == "hydra.run.dir='a/b c'"

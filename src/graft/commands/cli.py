@@ -27,6 +27,7 @@ COMMANDS = {
     "diff": ("graft.commands.diff", "compare two sets of weights tensor by tensor"),
     "transfer": ("graft.commands.transfer", "write a donor's weights adapted to an architecture, without training"),
     "predict": ("graft.commands.predict", "classify images with a run or an exported model"),
+    "embed": ("graft.commands.embed", "write the features of images as npz or Parquet, for search and clustering"),
     "export": ("graft.commands.export", "write a run's weights for torchvision, timm, ONNX, torch.export, Keras"),
     "report": ("graft.commands.report", "write the page of a run, of a sweep, or of many runs side by side"),
     "audit": ("graft.commands.audit", "look for wrong labels, copies and small classes before training"),

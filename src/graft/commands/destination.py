@@ -20,7 +20,7 @@ def file_to_write(option: str, text: str, suffixes: Sequence[str] = ()) -> Path:
         InputError: another suffix, a folder of that name, or none that it could be written into.
     """
     _check_local(option, text)
-    path = Path(text)
+    path = Path(text).expanduser()
     if suffixes and path.suffix.lower() not in suffixes:
         remedy = path.with_suffix(suffixes[0]) if path.name else f"out{suffixes[0]}"
         raise InputError(f"{option}: expected a file in {', '.join(suffixes)}, received {text}; try {remedy}")
@@ -37,7 +37,7 @@ def folder_to_make(option: str, text: str) -> Path:
         InputError: it does, or it cannot be made.
     """
     _check_local(option, text)
-    path = Path(text)
+    path = Path(text).expanduser()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(
             f"{option}: expected a folder that does not exist yet or is empty, received {text}; try another name"

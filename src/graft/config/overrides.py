@@ -20,7 +20,7 @@ def words_of(overrides: Sequence[str], settings: Mapping[str, Any], folder: Path
     Raises:
         InputError: a value that no word can say.
     """
-    place = [] if folder is None else [f"hydra.run.dir={quoted(folder)}"]
+    place = [] if folder is None else [f"hydra.run.dir={quoted(Path(folder).expanduser())}"]
     return [*overrides, *(word for name, value in settings.items() for word in _words(name, value)), *place]
 
 

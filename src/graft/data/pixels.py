@@ -11,9 +11,11 @@ fraction of the time and memory. `jpeg_edge` is the length below which the short
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import zlib
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -59,17 +61,32 @@ def read_pixels(path: str, channels: int, jpeg_edge: int | None = None) -> np.nd
     try:
         if path.lower().endswith(".npy"):
             return _convert_array(np.load(path, allow_pickle=False), path, channels)
-        with _open(path, jpeg_edge) as image:
-            try:
-                image.load()
-            except OSError:  # damaged, as decoding it whole will tell; or a lossless JPEG, which has no smaller scales
-                if jpeg_edge is None:
-                    raise
-                return read_pixels(path, channels)
-            ImageOps.exif_transpose(image, in_place=True)
-            return _convert(image, path, channels)
+        return _decode(lambda: path, path, channels, jpeg_edge)
     except _DAMAGE as damage:
         raise _explained(path, damage) from damage
+
+
+def bytes_pixels(content: bytes, channels: int, jpeg_edge: int | None = None) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The content of an image file, as `read_pixels` gives a file's.
+
+    Raises:
+        Unreadable: damaged, of an unknown kind, or of another number of channels.
+    """
+    try:
+        return _decode(lambda: io.BytesIO(content), "bytes", channels, jpeg_edge)
+    except Image.UnidentifiedImageError as error:
+        raise Unreadable("bytes", f"not an image of a known kind: {', '.join(FORMATS)}") from error
+    except _DAMAGE as damage:
+        raise Unreadable("bytes", str(damage) or type(damage).__name__) from damage
+
+
+def array_pixels(array: np.ndarray[Any, Any], channels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """An array of uint8 or uint16, [H, W] or [H, W, C], as `read_pixels` gives that of a `.npy` file.
+
+    Raises:
+        Unreadable: another type or shape, or another number of channels.
+    """
+    return _convert_array(np.array(array), "array", channels)
 
 
 def image_pixels(image: Image.Image, channels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -129,7 +146,21 @@ def sides(path: str) -> tuple[int, int]:
         raise _explained(path, damage) from damage
 
 
-def _open(path: str, jpeg_edge: int | None = None) -> Image.Image:
+def _decode(
+    source: Callable[[], str | io.BytesIO], name: str, channels: int, jpeg_edge: int | None
+) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    with _open(source(), jpeg_edge) as image:
+        try:
+            image.load()
+        except OSError:  # damaged, as decoding it whole will tell; or a lossless JPEG, which has no smaller scales
+            if jpeg_edge is None:
+                raise
+            return _decode(source, name, channels, None)
+        ImageOps.exif_transpose(image, in_place=True)
+        return _convert(image, name, channels)
+
+
+def _open(path: str | io.BytesIO, jpeg_edge: int | None = None) -> Image.Image:
     Image.init()
     image = Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
     if jpeg_edge is not None:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from math import isfinite
 from pathlib import Path
 
 import torch
 
 from graft.config.faults import InputError
+from graft.inference.batches import rows_of
 from graft.inference.load import open_model
 from graft.inference.views import TTA, Views
 from graft.results.model import OpenedModel
 from graft.results.threshold import read_threshold
 from graft.system.machine import full_float32
 from graft.tasks.answers import FORMS, Answer, Form
-
-Reading = Future[torch.Tensor | str]
 
 
 def predict(
@@ -75,14 +72,18 @@ def _each(
     threads: int,
 ) -> Iterator[Answer]:
     opened.module.to(place)
-    names = iter(paths)
-    with ThreadPoolExecutor(max_workers=max(1, threads)) as pool:
-        waiting = _submit(pool, views, names, batch_size)
-        while waiting:
-            following = _submit(pool, views, names, batch_size)
-            for name, outcome in _outcomes(opened, [(name, reading.result()) for name, reading in waiting], place):
-                yield Answer(file=name, error=outcome) if isinstance(outcome, str) else form.answer(name, outcome)
-            waiting = following
+    rows = rows_of(
+        ((name, name) for name in paths), views, lambda images: _values(opened, images, place),
+        batch_size=batch_size, threads=threads,
+    )  # fmt: skip
+    for name, row in rows:
+        values = row if isinstance(row, str) else row.tolist()
+        if isinstance(values, str):
+            yield Answer(file=name, error=values)
+        elif all(map(isfinite, values)):
+            yield form.answer(name, values)
+        else:
+            yield Answer(file=name, error=f"{name}: expected finite outputs of the network, received others")
 
 
 def find_device(wanted: str) -> torch.device:
@@ -95,33 +96,6 @@ def find_device(wanted: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise InputError(f"device: expected one of this machine's, received {wanted!r} ({reason}); try cpu") from error
     return torch.device(wanted)
-
-
-def _submit(pool: ThreadPoolExecutor, views: Views, names: Iterator[str], count: int) -> list[tuple[str, Reading]]:
-    return [(name, pool.submit(_read, views, name)) for name in islice(names, count)]
-
-
-def _read(views: Views, name: str) -> torch.Tensor | str:
-    """The image's views as network inputs [V, C, S, S], or the reason why it cannot be read."""
-    try:
-        return views(name)
-    except InputError as error:
-        return str(error)
-
-
-def _outcomes(
-    opened: OpenedModel, read: Sequence[tuple[str, torch.Tensor | str]], place: torch.device
-) -> Iterator[tuple[str, Sequence[float] | str]]:
-    """Each name with the network's prediction, or the reason why the image could not be read."""
-    images = [image for _, image in read if isinstance(image, torch.Tensor)]
-    rows = iter(_values(opened, images, place).tolist() if images else [])
-    for name, image in read:
-        if isinstance(image, str):
-            yield name, image
-        else:
-            values = next(rows)
-            sound = all(map(isfinite, values))
-            yield name, values if sound else f"{name}: expected finite outputs of the network, received others"
 
 
 @torch.inference_mode()

@@ -24,23 +24,8 @@ NEEDED: dict[str, type] = {"weights": dict, "build": dict, "head": dict, "classe
 SHOWN = 3
 
 
-def load(path: Path | str, *, import_code: bool = False) -> nn.Module:
-    """Opens a run's folder or an exported model: the network in eval mode, with `.classes`, `.preprocess`, `.answers`.
-
-    `model.classes` are the names of the classes, labels or numbers. `model.preprocess(image)` takes a path or a PIL
-    image and returns what the network takes: float32 [C, S, S]. `model(images)` takes a batch of these [B, C, S, S] and
-    returns outputs [B, K]. `model.answers(outputs)` returns [B, K] too: the probability of each class or label, or each
-    number in its unit.
-
-    >>> model = load(folder)  # of a run, or of `graft export`
-    >>> model.classes
-    ('ant', 'bee', 'cicada')
-    >>> images = model.preprocess(picture)[None]  # a path or a PIL image
-    >>> tuple(images.shape)
-    (1, 3, 64, 64)
-    >>> answers = model.answers(model(images))
-    >>> tuple(answers.shape), round(answers.sum().item(), 5)
-    ((1, 3), 1.0)
+def open_model(path: Path | str, *, import_code: bool = False) -> OpenedModel:
+    """A run's folder or an exported model, as parts: the network in eval mode, its preprocessing, its record.
 
     Args:
         import_code: a custom backbone or head is imported from where the record says. Only for files that one trusts.
@@ -48,14 +33,6 @@ def load(path: Path | str, *, import_code: bool = False) -> nn.Module:
     Raises:
         InputError: nothing there, or files that are damaged or do not belong together.
     """
-    opened = open_model(path, import_code=import_code)
-    module: Any = opened.module
-    module.classes, module.preprocess, module.answers = opened.classes, opened.preprocess, opened.task.answers
-    return module
-
-
-def open_model(path: Path | str, *, import_code: bool = False) -> OpenedModel:
-    """Like `load`, but returns the parts separately, together with the record."""
     folder = model_folder(path)
     record = read_record(folder)
     weights = read_weights(folder, record)
@@ -75,7 +52,7 @@ def model_folder(path: Path | str) -> Path:
     Raises:
         InputError: there is none.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     for folder in (path, path / "model", path.parent if path.is_file() else path):
         if (folder / RECORD).is_file():
             return folder

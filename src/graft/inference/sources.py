@@ -28,7 +28,7 @@ def image_paths(sources: Iterable[str], *, column: str = "path", stdin: TextIO |
         InputError: a folder or glob has no image, or a CSV lacks the column.
     """
     for source in sources:
-        path = Path(source)
+        path = Path(source).expanduser()
         if source == STANDARD_INPUT:
             yield from (line.rstrip("\r\n") for line in stdin or () if line.strip())
         elif path.is_dir():
@@ -36,9 +36,9 @@ def image_paths(sources: Iterable[str], *, column: str = "path", stdin: TextIO |
         elif path.suffix.lower() == ".csv":
             yield from _of_csv(path, column)
         elif glob.has_magic(source) and not path.exists():
-            yield from _of_glob(source)
+            yield from _of_glob(str(path))
         else:
-            yield source
+            yield str(path) if source.startswith("~") else source
 
 
 def is_image(path: Path) -> bool:

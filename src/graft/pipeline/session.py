@@ -19,7 +19,7 @@ from graft.config.compose import Composed, parse
 from graft.config.hydra_job import run_words
 from graft.config.overrides import words_of
 from graft.config.schema import Config
-from graft.inference.load import load
+from graft.inference.images import load
 from graft.pipeline.inputs import shared_inputs
 from graft.pipeline.run import run
 from graft.plan.describe import describe

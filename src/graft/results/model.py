@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import torch
+from PIL.Image import Image as Picture
 from torch import nn
 
 from graft.config.faults import InputError
-from graft.data.images import decode
-from graft.data.pixels import Unreadable, image_pixels
+from graft.data.pixels import Unreadable, array_pixels, bytes_pixels, image_pixels, read_pixels
 from graft.data.transforms import eval_transform, jpeg_edge
 from graft.models.preprocess import Preprocess
 from graft.tasks.task import Task
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+Image = Path | str | bytes | Picture | np.ndarray[Any, Any] | torch.Tensor
 
 
 class Preparation:
@@ -28,22 +29,49 @@ class Preparation:
         self.settings = preprocess
         self._transform = eval_transform(preprocess)
 
-    def __call__(self, image: Path | str | Image) -> torch.Tensor:
-        """A file or a PIL image as the network takes it, float32 [C, S, S].
+    def __call__(self, image: Image) -> torch.Tensor:
+        """An image as the network takes it, float32 [C, S, S].
 
-        A file is decoded as in training; a PIL image is taken at the size that it has.
+        A file, and the bytes of one, is decoded as in training; all else is taken at the size that it has.
+
+        Args:
+            image: a file's name, or its bytes; a PIL image; an array of uint8 or uint16, [H, W] or [H, W, C]; a tensor
+                of uint8, [H, W] or [C, H, W]; or a tensor of floats [C, S, S] that is preprocessed already.
 
         Raises:
-            InputError: a file that is no readable image, or one of another number of channels.
+            InputError: no readable image, or one of another number of channels.
         """
         try:
-            if isinstance(image, Path | str):
-                pixels_CHW = decode(str(image), self.settings.channels, jpeg_edge(self.settings))
-            else:
-                pixels_CHW = torch.from_numpy(image_pixels(image, self.settings.channels)).permute(2, 0, 1)
+            if isinstance(image, torch.Tensor) and image.is_floating_point():
+                return self._preprocessed(image)
+            return self._transform(torch.from_numpy(self._pixels(image)).permute(2, 0, 1))
         except Unreadable as error:
             raise InputError(str(error)) from error
-        return self._transform(pixels_CHW)
+
+    def _pixels(self, image: Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """uint8 [H, W, C]"""
+        channels, edge = self.settings.channels, jpeg_edge(self.settings)
+        match image:
+            case str() | Path():
+                return read_pixels(os.path.expanduser(image), channels, edge)
+            case bytes():
+                return bytes_pixels(image, channels, edge)
+            case torch.Tensor():
+                array = image.cpu().numpy()
+                return array_pixels(np.moveaxis(array, 0, -1) if array.ndim == 3 else array, channels)
+            case np.ndarray():
+                return array_pixels(image, channels)
+            case _:
+                return image_pixels(image, channels)
+
+    def _preprocessed(self, image: torch.Tensor) -> torch.Tensor:
+        shape = (self.settings.channels, self.settings.image_size, self.settings.image_size)
+        if tuple(image.shape) != shape:
+            raise InputError(
+                f"image: expected {list(shape)} of a tensor of floats, which counts as preprocessed, received "
+                f"{list(image.shape)}; try uint8 values from 0 to 255, or .preprocess"
+            )
+        return image.float()
 
     def __repr__(self) -> str:
         return f"Preparation({self.settings})"
