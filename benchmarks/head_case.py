@@ -29,7 +29,8 @@ def make(args: argparse.Namespace, folder: Path) -> Iterator[Comparison]:
 
     from graft.config.schema import LossConfig
     from graft.heads.choice import Examples, choose_head
-    from graft.heads.solve import PENALTIES, Scaling
+    from graft.heads.rows import Scaling
+    from graft.heads.solve import PENALTIES
     from graft.tasks.single_label import CrossEntropy
 
     generator = torch.Generator().manual_seed(0)

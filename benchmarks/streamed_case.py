@@ -32,7 +32,8 @@ def make(args: argparse.Namespace, folder: Path) -> Iterator[Comparison]:
     from benchmarks.memory import peak_extra
     from graft.config.schema import LossConfig
     from graft.heads.choice import Examples, choose_head
-    from graft.heads.solve import PENALTIES, logits_of
+    from graft.heads.rows import logits_of
+    from graft.heads.solve import PENALTIES
     from graft.system.machine import threads
     from graft.tasks.single_label import CrossEntropy
 

@@ -19,7 +19,8 @@ from torch import Tensor
 from benchmarks.composed import composed
 from graft.data.datamodule import DataModule
 from graft.data.split import divide
-from graft.heads.solve import PENALTIES, Head, solve
+from graft.heads.rows import Head
+from graft.heads.solve import PENALTIES, solve
 from graft.models.network import with_values
 from graft.pipeline.candidates import candidates, columns_from
 from graft.pipeline.features import compute_features

@@ -5,9 +5,10 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from graft.config.schema import LossConfig
-from graft.heads import choice, solve
+from graft.heads import choice, rows
 from graft.heads.choice import Examples, choose_head
-from graft.heads.solve import PENALTIES, Scaling
+from graft.heads.rows import Scaling
+from graft.heads.solve import PENALTIES
 from graft.tasks.single_label import CrossEntropy
 
 
@@ -123,13 +124,13 @@ def test_validation_images_are_read_a_block_at_a_time(monkeypatch: pytest.Monkey
             self.most = max(self.most, len(block))
             return block
 
-    monkeypatch.setattr(solve, "BLOCK", 64)
-    monkeypatch.setattr(solve, "IN_MEMORY", 1000)
+    monkeypatch.setattr(rows, "BLOCK", 64)
+    monkeypatch.setattr(rows, "IN_MEMORY", 1000)
     train, val = examples(300, 0), examples(200, 1)
     parts = [Rows(part.features_ND[:]) for part in (train, val)]
-    streamed = [Examples(rows, part.target) for rows, part in zip(parts, (train, val), strict=True)]
+    streamed = [Examples(read, part.target) for read, part in zip(parts, (train, val), strict=True)]
     choice = choose_head(*streamed, CrossEntropy(LossConfig()), 3)
     held = choose_head(train, val, CrossEntropy(LossConfig()), 3)
-    assert [rows.most for rows in parts] == [64, 64]
+    assert [read.most for read in parts] == [64, 64]
     assert choice.penalty == held.penalty
     assert torch.allclose(choice.head.weight_KD, held.head.weight_KD, atol=1e-4)

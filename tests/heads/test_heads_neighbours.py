@@ -4,7 +4,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from graft.heads.neighbours import vote
-from graft.heads.solve import Scaling
+from graft.heads.rows import Scaling
 
 
 def test_the_nearest_are_scikit_learns():

@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 
-from graft.heads import solve as solving
+from graft.heads import rows
 from graft.heads.ridge import solve_ridge
-from graft.heads.solve import Head, Scaling, solve
+from graft.heads.rows import Head, Scaling
+from graft.heads.solve import solve
 from graft.tasks.convex import Sigmoid, SmoothL1, Softmax, one_hot
 
 
@@ -138,10 +139,10 @@ def test_blocks_find_the_head_that_rows_held_at_once_do(monkeypatch):
     y = classes(x, 3)
     loss = Softmax(300.0, one_hot(y, 3))
     held = solve(x, loss, penalties=[1e-3]).head
-    monkeypatch.setattr(solving, "IN_MEMORY", 0)
-    monkeypatch.setattr(solving, "BLOCK", 64)
+    monkeypatch.setattr(rows, "IN_MEMORY", 0)
+    monkeypatch.setattr(rows, "BLOCK", 64)
     assert torch.allclose(solve(x, loss, penalties=[1e-3]).head(x).softmax(1), held(x).softmax(1), atol=2e-5)
-    monkeypatch.setattr(solving, "ROTATED", 4)
+    monkeypatch.setattr(rows, "ROTATED", 4)
     assert torch.allclose(solve(x, loss, penalties=[1e-3]).head(x).softmax(1), held(x).softmax(1), atol=2e-5)
 
 

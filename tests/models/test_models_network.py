@@ -204,3 +204,19 @@ def test_a_stumble_without_arguments_is_not_put_on_the_user(monkeypatch: pytest.
     monkeypatch.setattr("timm.create_model", lambda *_, **__: {}["weights"])
     with pytest.raises(KeyError):
         construct(Library.timm, "resnet18", {}, num_classes=2)
+
+
+def test_the_description_of_a_network_is_built_once_and_each_caller_has_a_copy() -> None:
+    backbone = BackboneConfig(library=Library.timm, name="test_efficientnet", kwargs={}, stages={}, head=None)
+    config = replace(Config().network, backbone=backbone, head=LINEAR)
+    first = network_for(config, 5, device="meta")
+    first.module.requires_grad_(False)
+    first.head["at"] = "elsewhere"
+    names = first.names
+    del first.module.conv_stem
+    second = network_for(config, 5, device="meta")
+    assert second.names == names
+    assert second.head["at"] == "classifier"
+    assert all(parameter.requires_grad for parameter in second.module.parameters())
+    assert network_for(config, 6, device="meta").classes == 6
+    assert network_for(replace(config, image_size=64), 5, device="meta").preprocess.image_size == 64

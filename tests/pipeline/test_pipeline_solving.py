@@ -284,6 +284,17 @@ def test_a_trial_that_varies_only_idle_keys_is_refused(
     carried_out(folder, tmp_path, "optimizer.lr=0.1", "loss.label_smoothing=0.1")
 
 
+def test_a_trial_of_a_sweep_solves_its_own_head_alone_and_to_the_same_bits(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carried_out(folder, tmp_path / "run")
+    monkeypatch.setenv("GRAFT_TRIAL", f"{tmp_path}:0")
+    head = carried_out(folder, tmp_path / "trial")["head"]
+    assert [each["features"] for each in head["measured"]] == ["last layer"]
+    run, trial = (tmp_path / name / "run" / "model" / "model.safetensors" for name in ("run", "trial"))
+    assert run.read_bytes() == trial.read_bytes()
+
+
 @pytest.fixture(scope="module")
 def troubled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images whose classes nothing tells apart; nearly all of the training ones are red."""

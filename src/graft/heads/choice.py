@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graft.heads.solve import PENALTIES, Features, Head, Point, logits_of, solve
+from graft.heads.rows import Features, Head, logits_of
+from graft.heads.solve import PENALTIES, Point, solve
 from graft.tasks.task import Criterion
 
 FEW = 50

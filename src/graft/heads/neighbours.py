@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from graft.heads.solve import Features, Scaling
+from graft.heads.rows import Features, Scaling
 
 NEIGHBOURS = 10
 BLOCK = 1024

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from graft.heads.solve import Head, Scaling
+from graft.heads.rows import Head, Scaling
 
 PENALTIES = tuple(10.0 ** (-exponent / 2) for exponent in range(0, 16))
 """λ from 1 down to 3e-8, for features whose rows have norm 1 on average."""

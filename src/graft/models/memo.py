@@ -27,7 +27,11 @@ def once_for(network: Network, find: Callable[[], Answer], question: str, *of: o
     """
     tensors = [(name, tuple(tensor.shape)) for name, tensor in network.module.state_dict().items()]
     about = [question, network.build, network.head, tensors, [repr(each) for each in of]]
-    key = json.dumps(about, sort_keys=True, default=repr)
+    return once(json.dumps(about, sort_keys=True, default=repr), find)
+
+
+def once(key: str, find: Callable[[], Answer]) -> Answer:
+    """The result of `find`, computed once for a key. Whoever changes the result copies it first."""
     if key not in _answers:
         if len(_answers) >= _MOST:
             _answers.clear()

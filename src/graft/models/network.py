@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from graft.models.altered import alter, resolved
 from graft.models.backbones import construct, drop_kwargs, size_kwargs
 from graft.models.derive import call_order, derive_heads, derive_stages
 from graft.models.heads import describe_head, install_head
-from graft.models.memo import once_for
+from graft.models.memo import once, once_for
 from graft.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess, preprocess_for
 from graft.models.stages import HEAD, Stages, check_partition, declared_stages, tensor_names
 
@@ -136,11 +137,18 @@ def take_trunk(network: Network, other: Network) -> None:
 
 def network_for(config: NetworkConfig, classes: int, *, device: str = "cpu") -> Network:
     """The network of a config, for the given classes. Raises InputError as `build_network` does."""
-    return build_network(
-        backbone_for_donor(config.backbone, config.donor), config.head, num_classes=classes, channels=config.channels,
-        image_size=config.image_size, crop_fraction=config.crop_fraction, reduced_jpeg=config.reduced_jpeg,
-        seed=config.seed, device=device,
-    )  # fmt: skip
+    backbone = backbone_for_donor(config.backbone, config.donor)
+
+    def build() -> Network:
+        return build_network(
+            backbone, config.head, num_classes=classes, channels=config.channels, image_size=config.image_size,
+            crop_fraction=config.crop_fraction, reduced_jpeg=config.reduced_jpeg, seed=config.seed, device=device,
+        )  # fmt: skip
+
+    if device != "meta" or backbone.library is Library.custom or config.head.kind is HeadKind.custom:
+        return build()  # a user's code may give another network each time
+    network = once(f"network {backbone} {config} {classes}", build)
+    return copy.deepcopy(network)
 
 
 def with_donor_preprocess(network: Network, config: NetworkConfig, own: PreprocessConfig | None) -> Network:

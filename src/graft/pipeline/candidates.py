@@ -19,12 +19,13 @@ from graft.finetune.metrics import Evaluation
 from graft.heads.choice import Choice, Examples, HeadChoice, choose_head, loss_of_all
 from graft.heads.layers import EARLY_STOPPING
 from graft.heads.neighbours import NEIGHBOURS
-from graft.heads.solve import logits_of
+from graft.heads.rows import logits_of
 from graft.models.network import Network
 from graft.models.stage_head import columns_of
 from graft.pipeline.features import Features
 from graft.plan.features import MEASURED
 from graft.plan.plan import Plan
+from graft.sweep.job import in_sweep
 
 Columns = Tensor | None
 C_co = TypeVar("C_co", bound=Choice, covariant=True)
@@ -98,7 +99,8 @@ def candidates(source: Network) -> list[Candidate]:
 
 
 def measure(plan: Plan, crops: Sequence[Crop]) -> list[Solved[HeadChoice]]:
-    """Every head that the run may take, and the others where that costs little.
+    """Every head that the run may take, and the others where that costs little. A trial of a sweep leaves the others
+    out: they would be the same in every trial.
 
     Raises:
         RunFailed: features that are not finite.
@@ -106,12 +108,13 @@ def measure(plan: Plan, crops: Sequence[Crop]) -> list[Solved[HeadChoice]]:
     kind = plan.config.head.kind
     criterion, outputs = plan.task.criterion(plan.config.loss), len(plan.table.classes)
     measured: list[Solved[HeadChoice]] = []
+    alone = in_sweep()
     for crop in crops:
         train, val = crop.parts["train"].whole(), crop.parts["val"].whole()
         small = len(train) * train.width <= MEASURED
         for candidate in candidates(crop.source):
             may_be_taken = kind in (candidate.kind, HeadKind.auto)
-            if not may_be_taken and not small:
+            if not may_be_taken and (alone or not small):
                 continue
             examples = (
                 examples_of(plan, crop.parts["train"], candidate.columns, train=True),

@@ -15,7 +15,8 @@ from graft.config.faults import InputError
 from graft.config.figures import FIGURES, LOSS, headline
 from graft.finetune.metrics import Evaluation, Outputs
 from graft.heads.choice import HeadChoice
-from graft.heads.solve import PENALTIES, Head, solve
+from graft.heads.rows import Head
+from graft.heads.solve import PENALTIES, solve
 from graft.page.words import measured
 from graft.pipeline.candidates import Solved, balance_of, columns_from
 from graft.plan.plan import Plan

@@ -75,6 +75,11 @@ class SweepTrial:
         return self._opened
 
 
+def in_sweep() -> bool:
+    """Whether this process runs a trial of a sweep."""
+    return bool(os.environ.get(TRIAL))
+
+
 @contextmanager
 def trial_of_this_job() -> Generator[SweepTrial | None]:
     """The trial named by the environment, locked while the job runs. None if no pruner monitors it.
