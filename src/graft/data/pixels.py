@@ -13,10 +13,13 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import struct
+import tokenize
 import zlib
 from collections.abc import Callable
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +30,12 @@ from PIL import Image, ImageOps
 FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
 GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
 
+ARRAYS: tuple[np.dtype[Any], ...] = (np.dtype(np.uint8), np.dtype(np.uint16))
+
 # What Pillow and numpy raise on files that are not what they claim.
 _DAMAGE = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError,
-    struct.error, zlib.error, Image.DecompressionBombError,
+    struct.error, zlib.error, tokenize.TokenError, RecursionError, MemoryError, Image.DecompressionBombError,
 )  # fmt: skip
 _END_OF_JPEG = b"\xff\xd9"
 
@@ -60,7 +65,7 @@ def read_pixels(path: str, channels: int, jpeg_edge: int | None = None) -> np.nd
     """
     try:
         if path.lower().endswith(".npy"):
-            return _convert_array(np.load(path, allow_pickle=False), path, channels)
+            return _convert_array(np.array(_array(path)), path, channels)
         return _decode(lambda: path, path, channels, jpeg_edge)
     except _DAMAGE as damage:
         raise _explained(path, damage) from damage
@@ -123,7 +128,7 @@ def measure(path: str, jpeg_edge: int | None = None) -> tuple[int, int, bool]:
     says it."""
     try:
         if path.lower().endswith(".npy"):
-            array = np.load(path, allow_pickle=False, mmap_mode="r")
+            array = _array(path)
             return array.shape[0], array.shape[1], array.ndim == 2 or array.shape[2] == 1
         with _open(path, jpeg_edge) as image:
             turned = image.getexif().get(0x0112, 1) >= 5  # orientations 5 to 8 exchange the sides
@@ -137,7 +142,7 @@ def sides(path: str) -> tuple[int, int]:
     """The shorter and the longer side, which EXIF orientation does not change, from the file's header alone."""
     try:
         if path.lower().endswith(".npy"):
-            short, long = sorted(np.load(path, allow_pickle=False, mmap_mode="r").shape[:2])
+            short, long = sorted(_array(path).shape[:2])
         else:
             with _open(path) as image:
                 short, long = sorted(image.size)
@@ -160,7 +165,34 @@ def _decode(
         return _convert(image, name, channels)
 
 
+def _array(path: str) -> np.ndarray[Any, Any]:
+    """The array on disk. That the file is as long as its header says is checked before any memory is taken."""
+    _check_regular(path)
+    with open(path, "rb") as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, is_fortran, dtype = read(file)
+        begin, size = file.tell(), file.seek(0, os.SEEK_END)
+    _check_array(shape, dtype, path)
+    if begin + prod(shape) * dtype.itemsize > size:
+        raise Unreadable(path, f"expected the bytes of {dtype} {shape}, received {size - begin}")
+    return np.memmap(path, dtype=dtype, mode="r", offset=begin, shape=shape, order="F" if is_fortran else "C")
+
+
+def _check_array(shape: tuple[int, ...], dtype: np.dtype[Any], path: str) -> None:
+    if len(shape) not in (2, 3) or dtype not in ARRAYS or min(shape) <= 0:
+        raise Unreadable(path, f"expected uint8 or uint16 [H, W] or [H, W, C], received {dtype} {shape}")
+
+
+def _check_regular(path: str) -> None:
+    """A FIFO would be waited for."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise Unreadable(path, "not a file")
+
+
 def _open(path: str | io.BytesIO, jpeg_edge: int | None = None) -> Image.Image:
+    if isinstance(path, str):
+        _check_regular(path)
     Image.init()
     image = Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
     if jpeg_edge is not None:
@@ -200,8 +232,7 @@ def _scale(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def _convert_array(array: np.ndarray[Any, Any], path: str, channels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    if array.ndim not in (2, 3) or array.dtype not in (np.uint8, np.uint16) or 0 in array.shape:
-        raise Unreadable(path, f"expected uint8 or uint16 [H, W] or [H, W, C], received {array.dtype} {array.shape}")
+    _check_array(array.shape, array.dtype, path)
     array = _scale(array) if array.dtype == np.uint16 else array
     array = array[..., None] if array.ndim == 2 else array
     if channels in (1, 3) and array.shape[2] in (1, 3):
