@@ -83,6 +83,8 @@ def test_a_link_by_the_name_of_a_leftover_is_not_followed(tmp_path: Path) -> Non
 
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_text(tmp_path / "a.txt", "new \udcff")
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.txt", {"new": object()})
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "a.txt"):
+        pass
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from graft.config.faults import InputError
 from graft.data.table import PARTS, Sample, Table
 from graft.system.files import write_text
 from graft.system.processes import is_first
+from graft.system.tables import csv_text
 
 FILE = "copies.csv"
 SHOWN = 3
@@ -129,12 +128,12 @@ def _write(copies: Copies, table: Table, path: Path) -> None:
     if not copies.pictures:
         path.unlink(missing_ok=True)  # of an earlier command in this folder
         return
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("picture", "part", "label", "path"))
-    for number, members in enumerate(copies.pictures):
-        writer.writerows((number, copy.part, _label(copy, table), copy.sample.path) for copy in members)
-    write_text(path, text.getvalue())
+    rows = [
+        (number, copy.part, _label(copy, table), copy.sample.path)
+        for number, members in enumerate(copies.pictures)
+        for copy in members
+    ]
+    write_text(path, csv_text([("picture", "part", "label", "path"), *rows]))
 
 
 def _label(copy: Copy, table: Table) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from graft.config.faults import InputError
 from graft.data.table import PARTS, Table
 from graft.system.files import write_text
 from graft.system.processes import is_first
+from graft.system.tables import csv_text
 
 FILE = "groups.csv"
 SHOWN = 5
@@ -111,9 +110,5 @@ def _write(groups: Groups, path: Path) -> None:
     if not groups.shared:
         path.unlink(missing_ok=True)  # of an earlier command in this folder
         return
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("group", "part", "images"))
-    for group in groups.shared:
-        writer.writerows((group, part, number) for part, number in groups.images[group].items())
-    write_text(path, text.getvalue())
+    rows = [(group, part, number) for group in groups.shared for part, number in groups.images[group].items()]
+    write_text(path, csv_text([("group", "part", "images"), *rows]))

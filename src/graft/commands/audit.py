@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from graft.commands.destination import file_to_write
 from graft.config.faults import InputError
 from graft.config.presets import composed
+from graft.system.tables import csv_text
 
 if TYPE_CHECKING:
     from graft.audit.copies import Copies
@@ -64,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     ]
     for path, rows in ((out, [FIELDS, *labels]), (near, [NEAR_FIELDS, *_near(result)])):
         if path is not None:
-            write_text(path, as_csv(rows))
+            write_text(path, csv_text(rows))
             print(f"written: {path}")
     return 0
 
@@ -117,9 +115,3 @@ def _copies(copies: Copies) -> str:
         "under two labels": copies.contradictions,
     }
     return "copies    pairs " + ", ".join(f"{where} {number}" for where, number in numbers.items())
-
-
-def as_csv(rows: Sequence[Sequence[str]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()

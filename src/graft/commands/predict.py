@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from graft.commands.own_code import add_import_code
 from graft.config.options import positive
+from graft.system.tables import row_cells
+from graft.system.terminal import printable
 
 if TYPE_CHECKING:
     from graft.results.model import OpenedModel
@@ -159,32 +161,36 @@ def _write_table(answers: Iterable[Answer], file: TextIO, form: Form) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    def cell(text: str, style: str = "") -> Text:
+        return Text(printable(text), style=style)
+
     table = Table()
     table.add_column("file", overflow="fold")
     for name, is_number in form.columns().items():
-        table.add_column(Text(name), overflow="fold", justify="right" if is_number else "left")
+        table.add_column(cell(name), overflow="fold", justify="right" if is_number else "left")
     for answer in answers:
         if answer.error is not None:
-            table.add_row(Text(answer.file), Text(f"no answer: {answer.error}", style="red"))
+            table.add_row(cell(answer.file), cell(f"no answer: {answer.error}", style="red"))
         else:
-            table.add_row(Text(answer.file), *(Text(cell) for cell in form.row(answer)))
+            table.add_row(cell(answer.file), *(cell(text) for text in form.row(answer)))
     Console(file=file).print(table)
 
 
 def _write_csv(answers: Iterable[Answer], file: TextIO, form: Form) -> None:
     writer = csv.writer(file, lineterminator="\n")
     header = form.header()
-    writer.writerow(["file", *header, "error"])
+    writer.writerow(row_cells(["file", *header, "error"]))
     for answer in answers:
         cells = form.cells(answer) if answer.error is None else [""] * len(header)
-        writer.writerow([answer.file, *cells, answer.error or ""])
+        writer.writerow(row_cells([answer.file, *cells, answer.error or ""]))
         file.flush()
 
 
 def _write_jsonl(answers: Iterable[Answer], file: TextIO, form: Form) -> None:
     for answer in answers:
         content = {"error": answer.error} if answer.error is not None else form.to_dict(answer)
-        file.write(json.dumps({"file": answer.file, **content}, ensure_ascii=False) + "\n")
+        line = json.dumps({"file": answer.file, **content}, ensure_ascii=False)
+        file.write((line if line.isprintable() else json.dumps(json.loads(line))) + "\n")
         file.flush()
 
 

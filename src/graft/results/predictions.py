@@ -16,6 +16,7 @@ from graft.config.choices import TaskKind
 from graft.config.faults import InputError
 from graft.results.left_out import Truth
 from graft.system.files import write_text
+from graft.system.tables import plain_text, row_cells
 from graft.tasks.answers import JOINT
 from graft.tasks.evaluate import Floats
 
@@ -70,14 +71,14 @@ def write_predictions(folder: Path | str, parts: Sequence[Predictions], *, class
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     crossed = any(predictions.folds for predictions in parts)
-    writer.writerow([*FIXED, *([FOLD] if crossed else []), *layout.header(names)])
+    writer.writerow(row_cells([*FIXED, *([FOLD] if crossed else []), *layout.header(names)]))
     for predictions in parts:
         folds = predictions.folds or [""] * len(predictions.paths)
         for path, fold, label, row in zip(
             predictions.paths, folds, predictions.truth.tolist(), predictions.answers_NK.tolist(), strict=True
         ):
             cells = [*([fold] if crossed else []), *layout.cells(label, names), *(f"{value:.9g}" for value in row)]
-            writer.writerow([predictions.part, path, *cells])
+            writer.writerow(row_cells([predictions.part, path, *cells]))
     write_text(Path(folder) / FILE, text.getvalue())
 
 
@@ -101,7 +102,9 @@ def _predictions(part: str, rows: list[dict[str, str]], path: Path) -> Predictio
         raise InputError(
             f"{path}: expected numbers in {layout.true} and {layout.answer}*, received something else ({error})"
         ) from error
-    return Predictions(part=part, paths=tuple(row["path"] for row in rows), truth=truth, answers_NK=answers, task=task)
+    return Predictions(
+        part=part, paths=tuple(plain_text(row["path"]) for row in rows), truth=truth, answers_NK=answers, task=task
+    )
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

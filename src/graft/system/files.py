@@ -95,8 +95,9 @@ def _flush(folder: Path) -> None:
 
 
 def write_text(path: Path | str, text: str) -> None:
+    """Writes UTF-8 atomically. Names of files that are not UTF-8 (surrogates in Python) are written as escapes."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path | str, value: Any, default: Callable[[Any], Any] | None = None) -> None:

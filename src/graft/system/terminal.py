@@ -6,8 +6,10 @@ import io
 import sys
 import unicodedata
 
-STEERING = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Unicode's categories of control, format (with the reversal of text), half a character, and line separators."""
+STEERING = {"Cc", "Cs", "Zl", "Zp"}
+"""Unicode's categories of control characters, half a character, and line separators."""
+DIRECTIONS = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""What reverses the order in which text is shown."""
 
 
 def printable(text: str) -> str:
@@ -30,7 +32,7 @@ def accept_every_letter() -> None:
 
 
 def _is_harmless(letter: str) -> bool:
-    return letter in "\n\t" or unicodedata.category(letter) not in STEERING
+    return letter in "\n\t" or (unicodedata.category(letter) not in STEERING and letter not in DIRECTIONS)
 
 
 def _escape(letter: str) -> str:
