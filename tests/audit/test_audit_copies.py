@@ -22,6 +22,7 @@ from graft.config.schema_images import DataConfig
 from graft.data import contents, pictures
 from graft.data.datasets import load_table
 from graft.data.table import Sample, Table
+from tests.cells import cells
 
 PARTS = ("train", "val", "test")
 Run = Callable[..., float | None]
@@ -205,7 +206,7 @@ def test_soft_targets_that_differ_contradict_too() -> None:
 
 @pytest.mark.parametrize("targets", list(Targets))
 def test_the_solar_cells_hold_no_copies(targets: Targets) -> None:
-    assert find_copies(load_table(DataConfig(kind=DataKind.solar_cells, targets=targets))).pictures == ()
+    assert find_copies(cells(targets=targets)).pictures == ()
 
 
 def test_many_copies_of_one_picture_take_neither_time_nor_memory_of_their_pairs() -> None:

@@ -20,6 +20,7 @@ from graft.config.schema_images import DataConfig
 from graft.data import solar_cells
 from graft.data.datasets import load_table
 from graft.data.split import carve
+from tests.cells import cells
 
 
 def picture(path: Path, value: int = 100, **options: object) -> Path:
@@ -61,7 +62,7 @@ def whole(tmp_path: Path) -> Path:
 
 
 def test_solar_cells_have_the_published_counts():
-    found = load_table(DataConfig(kind=DataKind.solar_cells))
+    found = cells()
     assert found.classes == ("functional", "defective")
     assert (len(found.train), len(found.val), len(found.test)) == (1673, 295, 656)
     assert found.counts("test") == (451, 205)
@@ -75,7 +76,7 @@ def test_solar_cells_parts_hold_the_same_share_of_every_probability_and_type():
     everything = Counter(strata.values())
     assert everything[("1.0", "mono")] == 313
     assert len(everything) == 8
-    found = load_table(data)
+    found = cells()
     for part, share in (("test", 0.25), ("val", 0.75 * 0.15), ("train", 0.75 * 0.85)):
         counts = Counter(strata[sample.path] for sample in found.part(part))
         for stratum, total in everything.items():
@@ -83,8 +84,8 @@ def test_solar_cells_parts_hold_the_same_share_of_every_probability_and_type():
 
 
 def test_solar_cells_test_part_depends_on_no_option():
-    usual = load_table(DataConfig(kind=DataKind.solar_cells))
-    other = load_table(DataConfig(kind=DataKind.solar_cells, val_fraction=0.4, split_seed=7, targets=Targets.soft))
+    usual = cells()
+    other = cells(val_fraction=0.4, split_seed=7, targets=Targets.soft)
     assert [sample.path for sample in usual.test] == [sample.path for sample in other.test]
     assert {sample.path for sample in usual.val} != {sample.path for sample in other.val}
     assert usual.division() != other.division()
@@ -96,7 +97,7 @@ def test_solar_cells_test_part_depends_on_no_option():
 
 
 def test_soft_targets_keep_the_hard_label_beside_them():
-    found = load_table(DataConfig(kind=DataKind.solar_cells, targets=Targets.soft))
+    found = cells(targets=Targets.soft)
     targets = Counter((sample.target, sample.label) for part in (found.train, found.val, found.test) for sample in part)
     third, two_thirds = 0.3333333333333333, 0.6666666666666666
     assert targets == {

@@ -16,6 +16,7 @@ from graft.config.schema_images import AugmentConfig, DataConfig
 from graft.data.datamodule import DataModule
 from graft.data.datasets import load_table
 from graft.models.preprocess import Preprocess
+from tests.cells import cells
 
 SEVERAL, NUMBERS = TaskKind.multi_label, TaskKind.regression
 RNG = np.random.default_rng(0)
@@ -98,11 +99,10 @@ def test_what_is_no_number_is_refused(table):
 
 
 def test_the_solar_cells_probability_keeps_their_parts():
-    found = load_table(DataConfig(kind=DataKind.solar_cells, task=NUMBERS))
-    usual = load_table(DataConfig(kind=DataKind.solar_cells))
+    found, usual = cells(task=NUMBERS), cells()
     assert [sample.path for sample in found.val] == [sample.path for sample in usual.val]
     assert [sample.path for sample in found.test] == [sample.path for sample in usual.test]
-    soft = load_table(DataConfig(kind=DataKind.solar_cells, targets=Targets.soft))
+    soft = cells(targets=Targets.soft)
     assert [sample.label for sample in found.train] == [sample.target[1:] for sample in soft.train]
     assert found.classes == ("probability of a defect",)
 
