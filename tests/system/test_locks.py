@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import signal
 import stat
 import tempfile
 import threading
@@ -182,3 +183,28 @@ def test_what_a_lock_says_is_short_and_shows_no_control_characters(tmp_path: Pat
     (tmp_path / "a.lock").write_text("\x1b[31mred" + "x" * 10_000)
     assert signature(tmp_path / "a.lock").startswith("?[31mredx")
     assert len(signature(tmp_path / "a.lock")) == 200
+
+
+def test_a_killed_process_leaves_no_lock_to_its_forked_children(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    read, write = os.pipe()
+    alive, ended = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        lock = FileLock(path)
+        lock.acquire()
+        if os.fork() == 0:  # a loader's worker, which outlives it by a while
+            os.write(write, b"x")
+            os.read(alive, 1)
+            lock.release()  # which is not its own
+            os._exit(0)
+        os.read(alive, 1)
+        os._exit(1)
+    try:
+        os.read(read, 1)
+        assert not FileLock(path).try_acquire()
+        os.kill(parent, signal.SIGKILL)
+        os.waitpid(parent, 0)
+        assert FileLock(path).try_acquire()
+    finally:
+        os.write(ended, b"xx")

@@ -16,6 +16,22 @@ from pathlib import Path
 from graft.config.faults import InputError
 
 SIGNATURE_BYTES = 200
+_DESCRIPTORS: set[int] = set()
+"""Of the locks that this process holds."""
+
+
+def _close_inherited() -> None:
+    """In a forked child (a loader's worker), whose copies would keep a lock when its parent has been killed."""
+    for descriptor in _DESCRIPTORS:
+        os.close(descriptor)
+    _DESCRIPTORS.clear()
+
+
+os.register_at_fork(after_in_child=_close_inherited)
+
+
+class NoLocks(InputError):
+    """The file system has no locks."""
 
 
 class FileLock:
@@ -58,8 +74,10 @@ class FileLock:
         if remove:
             with suppress(PermissionError):  # another user's, in a folder like /tmp
                 self.path.unlink(missing_ok=True)
-        # Said explicitly, because a forked child (a loader's worker) has a copy of the descriptor.
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        if descriptor not in _DESCRIPTORS:  # this is a forked child
+            return
+        _DESCRIPTORS.discard(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)  # explicitly, because a process forked by other code may have a copy
         os.close(descriptor)
 
     def _take(self, how: int) -> bool:
@@ -70,6 +88,7 @@ class FileLock:
                 return False
             try:
                 if os.path.samestat(os.fstat(descriptor), os.lstat(self.path)):
+                    _DESCRIPTORS.add(descriptor)
                     self._descriptor = descriptor
                     return True
             except FileNotFoundError:
@@ -85,7 +104,7 @@ class FileLock:
         except OSError as error:
             os.close(descriptor)
             if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-                raise InputError(
+                raise NoLocks(
                     f"{self.setting}: expected a file system that has locks, received {self.path.parent}, which has"
                     f" none ({error.strerror}); try a folder on another one"
                 ) from None
