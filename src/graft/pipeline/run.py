@@ -26,6 +26,7 @@ from graft.pipeline.head_start import never_below, solve_start
 from graft.pipeline.inputs import Inputs
 from graft.pipeline.judging import check_results, judge
 from graft.pipeline.outcome import summary, write_metrics, write_page, write_pruned, write_results
+from graft.pipeline.ownership import owning
 from graft.pipeline.solving import crops_of, solve_head
 from graft.pipeline.training import before_training, fine_tune, try_out, tuning_of
 from graft.plan.describe import describe
@@ -63,7 +64,8 @@ def run(
         RunFailed: the run started and could not be finished.
         Stopped: a signal arrived; the same command in the same folder resumes the run.
     """
-    with threads(config.trainer.threads or (cores() if at_once() > 1 else None)):
+    _check_writable(folder)
+    with owning(folder), threads(config.trainer.threads or (cores() if at_once() > 1 else None)):
         try:
             return _run(config, folder, overrides, signals, watcher, inputs or Inputs())
         except torch.OutOfMemoryError as error:  # in training, smaller batches have been tried
@@ -81,7 +83,6 @@ def _run(
     inputs: Inputs,
 ) -> float | None:
     clock = Clock()
-    _check_writable(folder)
     with clock("data"):
         table = inputs.table(config)
         check_parts(table, config.data, folder)
