@@ -28,7 +28,7 @@ def test_the_second_is_told_who_has_the_folder_and_since_when(tmp_path: Path) ->
 
 def test_a_run_owns_its_folder(tmp_path: Path, run_here: Callable[..., float | None]) -> None:
     with owning(tmp_path), pytest.raises(InputError, match=r"hydra\.run\.dir: .* which belongs to process"):
-        run_here(tmp_path, "data.root=nowhere")
+        run_here(tmp_path, f"data.root={tmp_path}")
     assert list(tmp_path.iterdir()) == []
 
 
