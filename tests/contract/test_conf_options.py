@@ -35,7 +35,10 @@ NEEDED = {
     "donor/run": ["donor.path=conf"],
     "head/custom": ["head.target=torch.nn.Linear"],
     "loss/custom": ["loss.target=torch.nn.functional:cross_entropy"],
+    "optimizer/custom": ["optimizer.target=torch.optim:NAdam"],
     "optimizer/timm": ["optimizer.name=lamb"],
+    "scheduler/custom": ["scheduler.target=math:cos"],
+    "unfreeze/custom": ["unfreeze.target=tests.own_schedules:halves"],
     "unfreeze/at": ["unfreeze.table={2 epochs: none, 60%: backbone}"],
 }
 

@@ -92,6 +92,7 @@ class UnfreezeKind(Enum):
     lp_ft = "lp_ft"
     at = "at"
     plateau = "plateau"
+    custom = "custom"
 
 
 class SchedulerKind(Enum):
@@ -99,6 +100,7 @@ class SchedulerKind(Enum):
     cosine = "cosine"
     one_cycle = "one_cycle"
     step = "step"
+    custom = "custom"
 
 
 class DataKind(Enum):

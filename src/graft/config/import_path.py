@@ -8,6 +8,7 @@ import linecache
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -77,6 +78,25 @@ def call_object(key: str, path: str, /, *arguments: Any, **keywords: Any) -> Any
     check_arguments(key, path, function, arguments, keywords)
     with OwnCode(f"{key}: expected {path} to return"):
         return function(*arguments, **keywords)
+
+
+def function_of(key: str, path: str, kwargs: Mapping[str, Any], /, *example: Any) -> Callable[..., Any]:
+    """A function of a user's own with its further arguments: a class is made with them, and called.
+
+    Args:
+        example: what a function will be called with; whether it takes so much is checked.
+
+    Raises:
+        InputError: as `call_object` does.
+    """
+    target = import_object(key, path)
+    if isinstance(target, type):
+        function = call_object(key, path, **kwargs)
+        check_callable(key, path, function)
+        return function
+    check_callable(key, path, target)
+    check_arguments(key, path, target, example, kwargs)
+    return partial(target, **kwargs)
 
 
 def check_callable(key: str, path: str, function: Any) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 from graft.config.examples import PYTHON
 from graft.config.faults import InputError
 
-TARGETS = ("backbone.target", "data.target", "head.target", "loss.target", "augment.target")
-GROUPS = ("backbone", "data", "head", "loss", "augment", "callbacks")
-"""Groups whose keys may be given at once, as in head={target: …}."""
+GROUPS = ("backbone", "data", "head", "loss", "augment", "optimizer", "scheduler", "unfreeze")
+TARGETS = tuple(f"{group}.target" for group in GROUPS)
+TABLES = ("callbacks", "logger.own")
+"""Keys whose entries name code each."""
 
 
 def refuse_own_code(run: object, settings: Mapping[str, Any]) -> None:
@@ -32,5 +33,6 @@ def refuse_own_code(run: object, settings: Mapping[str, Any]) -> None:
 
 
 def _names_code(key: str, value: Any) -> bool:
-    at_once = key in GROUPS and str(value).lstrip().startswith("{")
-    return key in TARGETS or key.startswith(("callbacks.", "hydra.", "hydra/")) or at_once
+    at_once = key in (*GROUPS, *TABLES, "logger") and str(value).lstrip().startswith("{")  # as in head={target: …}
+    of_a_table = key.startswith(tuple(f"{table}." for table in TABLES))
+    return key in TARGETS or of_a_table or key.startswith(("hydra.", "hydra/")) or at_once

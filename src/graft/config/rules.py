@@ -56,6 +56,9 @@ REQUIRES = (
         "backbone.target", "backbone.library", (Library.custom,), "the import path of a function that builds a module"
     ),
     Requires("loss.target", "loss.kind", (LossKind.custom,), "the import path of a loss"),
+    Requires("optimizer.target", "optimizer.name", ("custom",), "the import path of an optimizer"),
+    Requires("scheduler.target", "scheduler.kind", (SchedulerKind.custom,), "the import path of a function"),
+    Requires("unfreeze.target", "unfreeze.kind", (UnfreezeKind.custom,), "the import path of a function"),
     Requires("head.hidden", "head.kind", (HeadKind.mlp,), "the width of at least one hidden layer"),
     Requires("unfreeze.table", "unfreeze.kind", (UnfreezeKind.at,), "a table of moment to freeze expression"),
     Requires("donor.table", "donor.match", ("table",), "a table of donor name to target name"),
@@ -112,6 +115,8 @@ MATTERS = (
     Matters(("unfreeze.every",), "unfreeze.kind", (UnfreezeKind.gradual,)),
     Matters(("unfreeze.start",), "unfreeze.kind", (UnfreezeKind.gradual, UnfreezeKind.lp_ft)),
     Matters(("unfreeze.table",), "unfreeze.kind", (UnfreezeKind.at,)),
+    Matters(("unfreeze.target", "unfreeze.kwargs"), "unfreeze.kind", (UnfreezeKind.custom,)),
+    Matters(("optimizer.target",), "optimizer.name", ("custom",)),
     Matters(("unfreeze.patience", "unfreeze.min_delta"), "unfreeze.kind", (UnfreezeKind.plateau,)),
     Matters(
         ("unfreeze.warmup", "unfreeze.phase_factors"),
@@ -125,8 +130,11 @@ MATTERS = (
         (SchedulerKind.one_cycle,),
     ),
     Matters(
-        ("scheduler.warmup",), "scheduler.kind", (SchedulerKind.constant, SchedulerKind.cosine, SchedulerKind.step)
+        ("scheduler.warmup",),
+        "scheduler.kind",
+        tuple(kind for kind in SchedulerKind if kind is not SchedulerKind.one_cycle),
     ),
+    Matters(("scheduler.target", "scheduler.kwargs"), "scheduler.kind", (SchedulerKind.custom,)),
     Matters(("scheduler.every", "scheduler.gamma"), "scheduler.kind", (SchedulerKind.step,)),
     Matters(("data.root", "data.test_fraction"), "data.kind", (DataKind.folder, DataKind.csv, DataKind.custom)),
     Matters(("data.target", "data.kwargs"), "data.kind", (DataKind.custom,)),

@@ -6,7 +6,18 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from graft.config.choices import ClassWeights, DataKind, DonorKind, HeadKind, HeadSolver, Library, LossKind, TaskKind
+from graft.config.choices import (
+    ClassWeights,
+    DataKind,
+    DonorKind,
+    HeadKind,
+    HeadSolver,
+    Library,
+    LossKind,
+    SchedulerKind,
+    TaskKind,
+    UnfreezeKind,
+)
 from graft.config.examples import example
 from graft.config.faults import Fault
 from graft.config.import_path import is_found, is_import_path
@@ -59,15 +70,8 @@ def _missing_module(key: str, path: str) -> Iterator[Fault]:
 
 def _callbacks(values: Values) -> Iterator[Fault]:
     """Each names a class, and only training by steps calls them."""
-    for name, entry in values["callbacks"].items():
-        target = entry.get("_target_") if isinstance(entry, Mapping) else None
-        if not is_import_path(target) or not is_found(str(target)):
-            yield Fault(
-                key=f"callbacks.{name}",
-                expected="{_target_: package.module:Class, ARGUMENT: …} with a module that exists",
-                received=repr(entry),
-                remedy="callbacks={rate: {_target_: lightning.pytorch.callbacks:LearningRateMonitor}}",
-            )
+    remedy = "callbacks={rate: {_target_: lightning.pytorch.callbacks:LearningRateMonitor}}"
+    yield from _entries("callbacks", values["callbacks"], remedy)
     if values["callbacks"] and values["head.solver"] is HeadSolver.convex:
         yield Fault(
             key="head.solver",
@@ -75,6 +79,24 @@ def _callbacks(values: Values) -> Iterator[Fault]:
             received="convex",
             remedy="head.solver=auto, or leave callbacks out",
         )
+
+
+def _loggers(values: Values) -> Iterator[Fault]:
+    remedy = "logger.own={csv: {_target_: lightning.pytorch.loggers:CSVLogger}}"
+    yield from _entries("logger.own", values["logger.own"], remedy)
+
+
+def _entries(key: str, entries: Mapping[str, Any], remedy: str) -> Iterator[Fault]:
+    """Each names a class."""
+    for name, entry in entries.items():
+        target = entry.get("_target_") if isinstance(entry, Mapping) else None
+        if not is_import_path(target) or not is_found(str(target)):
+            yield Fault(
+                key=f"{key}.{name}",
+                expected="{_target_: package.module:Class, ARGUMENT: …} with a module that exists",
+                received=repr(entry),
+                remedy=remedy,
+            )
 
 
 def _augmentation(values: Values) -> Iterator[Fault]:
@@ -132,7 +154,11 @@ OWN_RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], ..
     (("head.target", "head.kind"), _exists("head.target", "head.kind", HeadKind.custom)),
     (("loss.kind", "loss.target", "loss.weights", "loss.class_weights", "data.task"), _loss),
     (("augment.target", "augment.kwargs", "augment.name", "cache.views"), _augmentation),
+    (("optimizer.target", "optimizer.name"), _exists("optimizer.target", "optimizer.name", "custom")),
+    (("scheduler.target", "scheduler.kind"), _exists("scheduler.target", "scheduler.kind", SchedulerKind.custom)),
+    (("unfreeze.target", "unfreeze.kind"), _exists("unfreeze.target", "unfreeze.kind", UnfreezeKind.custom)),
     (("callbacks", "head.solver"), _callbacks),
+    (("logger.own",), _loggers),
     (("backbone.library", "data.image_size", "backbone.published.preprocess.image_size"), _image_size),
     (("backbone.library", "donor.kind", "backbone.published.package"), _published),
 )

@@ -75,6 +75,12 @@ class UnfreezeConfig:
     """plateau: one more stage is unfrozen when checkpoint.monitor has not improved for this many epochs."""
     min_delta: float = 0.0
     """plateau: a smaller change does not count as an improvement."""
+    target: str | None = None
+    """custom: import path of a function target(progress, **kwargs) that returns the freeze expression, or list of
+    prefixes, at a share of the training: from 0.0 at its start, which must be what freeze says, in hundredths up to
+    0.99."""
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """custom: further arguments of target."""
     warmup: Duration = NOTHING
     """Linear warm-up of newly unfrozen parameters: "1 epoch", "100 steps" or "5%"."""
     phase_factors: list[float] = field(default_factory=list)
@@ -86,7 +92,10 @@ class OptimizerConfig:
     """The optimizer, and the learning rate of every stage."""
 
     name: str = MISSING
-    """adamw, sgd, or the name of any optimizer of timm."""
+    """adamw, sgd, the name of any optimizer of timm, or custom: that of target."""
+    target: str | None = None
+    """custom: import path of a torch optimizer, or of a function that returns one: target(groups, lr=…, **kwargs), with
+    weight_decay if it takes it."""
     lr: Rate = MISSING
     """Learning rate of the trunk (and of the head, unless lr_scale changes it). find: from a range test (Smith
     2017)."""
@@ -101,6 +110,11 @@ class OptimizerConfig:
     """Factor on the learning rate from each stage to the one before it, towards the input (0 to 1)."""
     kwargs: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the optimizer (momentum, betas, …)."""
+
+    @property
+    def label(self) -> str:
+        """The name, or the import path of a custom one."""
+        return self.target or self.name
 
     @property
     def rate(self) -> float:
@@ -122,6 +136,11 @@ class SchedulerConfig:
     """The shape of the schedule; each option of the group sets it."""
     warmup: Duration = NOTHING
     """Linear warm-up: "2 epochs", "500 steps" or "10%"."""
+    target: str | None = None
+    """custom: import path of a function target(progress, **kwargs) that returns the factor on every learning rate;
+    progress runs from 0 after the warm-up to 1."""
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """custom: further arguments of target."""
     min_factor: float = 0.0
     """cosine: the final learning rate as a fraction of lr."""
     peak_at: float = 0.3
@@ -224,6 +243,9 @@ class LoggerConfig:
     """Where MLflow stores its runs: a folder (plain files), a database (sqlite:///outputs/mlflow.db) or a server."""
     project: str = "graft"
     """Name of the project in Weights & Biases and of the experiment in MLflow."""
+    own: dict[str, Any] = field(default_factory=dict)
+    """Further Lightning loggers, by any name: {_target_: package.module:Class, ARGUMENT: …}. save_dir is the run's
+    folder unless it is set."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -28,6 +28,7 @@ from graft.config.rules_logger import is_file_store
 from graft.config.schema import CheckpointConfig, LoggerConfig
 from graft.finetune.checkpoint import BEST, FOLDER, LAST, PREVIOUS, CheckpointFile, give_name, write_failure
 from graft.finetune.module import FineTuning
+from graft.finetune.own_callbacks import make_own_loggers
 from graft.system.files import write_text
 from graft.system.stopping import Stopped, StopSignals
 
@@ -331,4 +332,4 @@ def make_loggers(config: LoggerConfig, folder: Path) -> list[Logger]:
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         uri = config.mlflow if ":" in config.mlflow else Path(config.mlflow).absolute().as_uri()
         loggers.append(MLFlowLogger(experiment_name=config.project, run_name=folder.name, tracking_uri=uri))
-    return loggers
+    return [*loggers, *make_own_loggers(config.own, folder)]

@@ -14,9 +14,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from graft.config.faults import InputError, nearest
+from graft.config.import_path import OwnCode, call_object, function_of, import_object, takes
 from graft.config.schema import OptimizerConfig, SchedulerConfig, SchedulerKind
 from graft.finetune.groups import Group
 
+KEY = "optimizer.target"
+SCHEDULER = "scheduler.target"
 Factor = Callable[[int], float]
 TIMM: Any = timm.optim  # its names are re-exported without a mark that type checkers know
 SMALL_SIDE = 8  # of the parameters on which an optimizer that looks at values is counted
@@ -53,6 +56,8 @@ def build_optimizer(
 def _construct(
     parameters: Sequence[Any], config: OptimizerConfig, arguments: Mapping[str, Any], *, lr: float
 ) -> Optimizer:
+    if config.target is not None:
+        return _own(parameters, config, lr)
     build = _constructor(config.name)
     try:
         return build(parameters, lr=lr, weight_decay=config.weight_decay, **arguments)
@@ -61,6 +66,37 @@ def _construct(
             f"optimizer.kwargs: expected arguments of {config.name}{_accepted(config.name)}, received"
             f" {config.kwargs!r} ({error})"
         ) from error
+
+
+def _own(parameters: Sequence[Any], config: OptimizerConfig, lr: float) -> Optimizer:
+    """The optimizer of optimizer.target."""
+    path = str(config.target)
+    decay = {"weight_decay": config.weight_decay} if takes(import_object(KEY, path), "weight_decay") else {}
+    if config.weight_decay and not decay:
+        raise InputError(
+            f"optimizer.weight_decay: expected 0 with {path}, which takes none, received {config.weight_decay:g}; try "
+            "optimizer.weight_decay=0"
+        )
+    optimizer = call_object(KEY, path, parameters, lr=lr, **decay, **config.kwargs)
+    if not isinstance(optimizer, Optimizer):
+        raise InputError(
+            f"{KEY}: expected {path} to be a torch.optim.Optimizer, or to return one, received a "
+            f"{type(optimizer).__name__}"
+        )
+    return optimizer
+
+
+def _try_own(optimizer: Optimizer, path: str) -> None:
+    """A step of a user's own optimizer, which must call the closure that computes the gradients."""
+    calls: list[None] = []
+    with OwnCode(f"{KEY}: expected {path} to take a step"):
+        optimizer.step(lambda: calls.append(None) or 0.0)
+    if len(calls) != 1:
+        raise InputError(
+            f"{KEY}: expected step(closure) of {path} to call its closure once, as torch's optimizers do to have the "
+            f"gradients computed, received {len(calls)} calls; try `if closure is not None: closure()` at its start, "
+            "with torch.enable_grad()"
+        )
 
 
 def state_numbers(shapes: Sequence[torch.Size], config: OptimizerConfig) -> int:
@@ -74,7 +110,8 @@ def state_numbers(shapes: Sequence[torch.Size], config: OptimizerConfig) -> int:
     """
     numbers = sum(shape.numel() for shape in shapes)
     try:
-        return _state_after_a_step(Counter(shapes), config, "meta")
+        if config.target is None:  # one of a user's own may do anything with values
+            return _state_after_a_step(Counter(shapes), config, "meta")
     except (RuntimeError, AssertionError):
         pass
     small = Counter(torch.Size(min(side, SMALL_SIDE) for side in shape) for shape in shapes)
@@ -92,7 +129,10 @@ def _state_after_a_step(shapes: Mapping[torch.Size, int], config: OptimizerConfi
     optimizer = _construct(list(counts), config, arguments, lr=1.0)
     for parameter in counts:
         parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
+    if config.target is None:
+        optimizer.step()
+    else:
+        _try_own(optimizer, config.target)
     return sum(
         count * value.numel()
         for parameter, count in counts.items()
@@ -152,6 +192,7 @@ def rate_factor(config: SchedulerConfig, *, steps_per_epoch: int, total_steps: i
     shapes: Mapping[SchedulerKind, Callable[[], Factor]] = {
         SchedulerKind.constant: lambda: lambda step: 1.0,
         SchedulerKind.cosine: lambda: _cosine(config.min_factor, warmup, total_steps),
+        SchedulerKind.custom: lambda: _own_curve(config, warmup, total_steps),
         SchedulerKind.step: lambda: _steps(config, steps_per_epoch, total_steps),
     }
     shape = shapes[config.kind]()
@@ -165,6 +206,27 @@ def _cosine(lowest: float, warmup: int, total_steps: int) -> Factor:
         progress = min((step - warmup) / max(total_steps - warmup, 1), 1.0)
         return lowest + (1 - lowest) * (1 + math.cos(math.pi * progress)) / 2
 
+    return at
+
+
+def _own_curve(config: SchedulerConfig, warmup: int, total_steps: int) -> Factor:
+    """The function of scheduler.target, of the progress after the warm-up. It is tried at both ends."""
+    path = str(config.target)
+    function = function_of(SCHEDULER, path, config.kwargs, 0.0)
+
+    def at(step: int) -> float:
+        progress = min((step - warmup) / max(total_steps - 1 - warmup, 1), 1.0)
+        with OwnCode(f"{SCHEDULER}: expected {path} to return a factor at a progress of {progress:g}"):
+            factor = float(function(progress))
+        if not (math.isfinite(factor) and factor >= 0):
+            raise InputError(
+                f"{SCHEDULER}: expected {path} to return a factor from 0 upward, received {factor:g} at a progress of "
+                f"{progress:g}"
+            )
+        return factor
+
+    for step in (warmup, total_steps - 1):
+        at(step)
     return at
 
 

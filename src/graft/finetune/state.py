@@ -112,7 +112,7 @@ def settings(tuning: FineTuning) -> dict[str, Any]:
         "optimizer.no_decay": list(optimizer.no_decay),
         "learning-rate factors": [round(plan.rates.curve(step), 9) for step in some_steps],
         "unfreeze.phase_factors and unfreeze.warmup": [*schedule.factors, str(schedule.warmup)],
-        "optimizer": f"{optimizer.name} {sorted(optimizer.kwargs.items())}",
+        "optimizer": f"{optimizer.label} {sorted(optimizer.kwargs.items())}",
         "task": [list(tuning.task.names), tuning.task.record()],
         "loss": [loss.label_smoothing, loss.class_weights.value, loss.regression.value],
         **_own_loss(loss),

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from graft.config.duration import Duration, Unit
 from graft.config.faults import InputError
+from graft.config.import_path import OwnCode, function_of
 from graft.config.schema import CheckpointConfig, UnfreezeConfig, UnfreezeKind
 from graft.finetune.freeze import Frozen, nothing_frozen, parse_freeze, without_stage
 from graft.finetune.plateau import Plateau
 from graft.models.stages import HEAD, Stages
 
+KEY = "unfreeze.target"
+HUNDREDTHS = 100
 START = Duration(0, Unit.steps)
 FIRST_THAW = Duration(1, Unit.epochs)  # where unfreeze.start is not given
 
@@ -185,6 +188,7 @@ def make_schedule(
         UnfreezeKind.lp_ft: lambda: _lp_ft(unfreeze, initial, stages, names),
         UnfreezeKind.at: lambda: _at(unfreeze, stages, names),
         UnfreezeKind.plateau: lambda: (),
+        UnfreezeKind.custom: lambda: _own(unfreeze, initial, stages, names),
     }[unfreeze.kind]()
     decided = unfreeze.kind is UnfreezeKind.plateau
     schedule = Schedule(
@@ -282,6 +286,31 @@ def _at(unfreeze: UnfreezeConfig, stages: Stages, names: Sequence[str]) -> tuple
         )
         for moment, expression in unfreeze.table.items()
     )
+
+
+def _own(unfreeze: UnfreezeConfig, initial: Frozen, stages: Stages, names: Sequence[str]) -> tuple[Moment, ...]:
+    """The states of a function of progress, which is called for each hundredth of the training."""
+    path, moments = str(unfreeze.target), [Moment(at=START, frozen=initial)]
+    function = function_of(KEY, path, unfreeze.kwargs, 0.0)
+    for hundredth in range(HUNDREDTHS):
+        progress = hundredth / HUNDREDTHS
+        with OwnCode(f"{KEY}: expected {path} to return a freeze expression at a progress of {progress:g}"):
+            expression = function(progress)
+        texts = [expression] if isinstance(expression, str) else expression
+        if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in cast(Sequence[Any], texts)):
+            raise InputError(
+                f"{KEY}: expected {path} to return a freeze expression, or a list of prefixes, received "
+                f"{expression!r} at a progress of {progress:g}; try none, backbone or layer1-3"
+            )
+        frozen = parse_freeze(expression, stages, names, f"{KEY} at a progress of {progress:g}")
+        if hundredth == 0 and frozen.names != initial.names:
+            raise InputError(
+                f"freeze: expected {expression}, which {path} returns at the start, received {initial.expression}; try "
+                f"freeze={expression}"
+            )
+        if frozen.names != moments[-1].frozen.names:
+            moments.append(Moment(at=Duration(progress, Unit.fraction), frozen=frozen))
+    return tuple(moments[1:])
 
 
 def _nothing_to_thaw(kind: str, initial: Frozen) -> InputError:

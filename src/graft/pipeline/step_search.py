@@ -121,7 +121,7 @@ def _circumstances(plan: Plan, tuning: FineTuning, batches: Sequence[Mapping[str
             for name, value in batches[0].items() if isinstance(value, torch.Tensor)
         },
         "step": {
-            **settings, "optimizer": [config.optimizer.name, sorted(map(str, config.optimizer.kwargs.items()))],
+            **settings, "optimizer": [config.optimizer.label, sorted(map(str, config.optimizer.kwargs.items()))],
             "methods": list(plan.methods), "format": FORMAT,
         },
     }  # fmt: skip

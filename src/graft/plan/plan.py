@@ -16,7 +16,7 @@ from graft.data.table import Table
 from graft.finetune.groups import Group, without_decay
 from graft.finetune.hardware import precisions
 from graft.finetune.methods import methods_in_words
-from graft.finetune.own_callbacks import check_callbacks
+from graft.finetune.own_callbacks import check_callbacks, check_loggers
 from graft.finetune.training_plan import TrainingPlan
 from graft.finetune.unfreeze import Phase
 from graft.models.network import Network, network_for, with_donor_preprocess
@@ -223,6 +223,7 @@ def make_plan(
     task = task_of(config.data.task, table.classes, table.labels_of("train"))
     faults.attempt(lambda: task.criterion(config.loss))
     faults.attempt(lambda: check_callbacks(config.callbacks))
+    faults.attempt(lambda: check_loggers(config.logger.own))
     augment, side = config.augment, network.preprocess.image_size
     faults.attempt(lambda: check_augmentation(augment.target, augment.kwargs, (config.data.channels, side, side)))
     faults.attempt(lambda: check_monitor(config.checkpoint.monitor, table))

@@ -6,7 +6,6 @@ None of them is solved: `convex` refuses, and the plan trains by steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from typing_extensions import override
 
 from graft.config.choices import LossKind
 from graft.config.faults import InputError
-from graft.config.import_path import OwnCode, call_object, check_arguments, check_callable, import_object
+from graft.config.import_path import OwnCode, function_of
 from graft.config.schema import LossConfig
 from graft.tasks.convex import ConvexLoss
 from graft.tasks.task import Criterion
@@ -109,13 +108,7 @@ class OwnLoss(Steps):
     ) -> None:
         super().__init__()
         self.path, self.prepared = str(config.target), prepared
-        target = import_object(KEY, self.path)
-        if isinstance(target, type):
-            self.function: Callable[..., Any] = call_object(KEY, self.path, **config.kwargs)
-        else:
-            check_callable(KEY, self.path, target)
-            check_arguments(KEY, self.path, target, example, config.kwargs)
-            self.function = partial(target, **config.kwargs)
+        self.function = function_of(KEY, self.path, config.kwargs, *example)
         if isinstance(self.function, nn.Module) and any(True for _ in self.function.parameters()):
             raise InputError(
                 f"{KEY}: expected a loss without parameters, as no optimizer would train them, received {self.path}; "
