@@ -1,1 +1,1 @@
-"""Two sets of weights or many: their contents, their difference, their average."""
+"""Inspects, compares and averages sets of weights."""

@@ -1,4 +1,4 @@
-"""What each stage of a network gives for images, as Gram matrices over the images."""
+"""The outputs of each stage of a network, as Gram matrices over the images."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from graft.results.model import OpenedModel
 from graft.system.machine import full_float32
 from graft.weights.alignment import gram
 
-BYTES = 1 << 29  # features held at once, about; more images are taken in blocks, each computed anew for every pair
+BYTES = 1 << 29  # approximate limit of features in memory; above it, features are computed again per pair of blocks
 BATCH = 32
 
 Images = Callable[[Sequence[int]], Tensor]
-"""Positions of images to their batch, as the network takes it."""
+"""Maps indices of images to their batch [B, C, H, W], preprocessed."""
 
 
 def stages_of(opened: OpenedModel) -> Stages:
-    """As the model's record has them; read off the module tree where it is of a time before it had."""
+    """The stages in the model's record. An old record has none: they are then derived from the module tree."""
     record = opened.record
     if record.get("stages"):
         return declared_stages(record["stages"], record["heads"])
@@ -46,11 +46,14 @@ def _note(line: str) -> None:
 
 
 class Capture:
-    """Runs a network and keeps each stage's result: that of the stage's module which runs last, and the logits."""
+    """Runs a network and returns the output of each stage, and the logits.
+
+    A stage's output is that of its module that runs last.
+    """
 
     def __init__(self, network: nn.Module, stages: Stages, device: torch.device) -> None:
         self.network, self.device = network.to(device).eval(), device
-        # A stage's module ends after all that is in it; a network with head=stages calls its blocks alone.
+        # A stage's module returns after its children, so its output wins. With head=stages only they are called.
         self.owners = {
             path: stage.name
             for stage in stages.trunk
@@ -61,7 +64,14 @@ class Capture:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Stage to features [N, P], float32 on the CPU, in forward order; a stage that gives no tensor is not there."""
+        """The features of each stage, in forward order. A stage whose output is not a tensor is left out.
+
+        Args:
+            images: [N, C, H, W].
+
+        Returns:
+            Stage to features [N, P], flattened, float32 on the CPU.
+        """
         tensors: dict[str, Tensor] = {}
         hooks = [
             self.network.get_submodule(path).register_forward_hook(_keeper(tensors, stage))
@@ -91,10 +101,10 @@ def _is_several(output: Any) -> bool:
 
 
 def grams(capture: Callable[[Tensor], dict[str, Tensor]], images: Images, count: int) -> dict[str, Tensor]:
-    """Stage to its Gram matrix [count, count] over the images, symmetric to the bit.
+    """The Gram matrix of each stage over the images: float64 [count, count], exactly symmetric.
 
     Raises:
-        InputError: fewer than 2 images, of which nothing can be compared.
+        InputError: there are fewer than 2 images, which is too few to compare.
     """
     if count < 2:
         raise InputError(f"expected two readable images or more to compare on, received {count}; try a folder of them")
@@ -109,7 +119,7 @@ def grams(capture: Callable[[Tensor], dict[str, Tensor]], images: Images, count:
             there = here if columns is rows else _features(capture, images, columns)
             for stage, x_NP in here.items():
                 products = gram(x_NP, there[stage])
-                if columns is rows:  # the two halves of one product may be rounded differently, as the BLAS pleases
+                if columns is rows:  # BLAS may round the two halves of a symmetric product differently
                     products = products.triu() + products.triu(1).T
                 squares[stage][rows.start : rows.stop, columns.start : columns.stop] = products
                 squares[stage][columns.start : columns.stop, rows.start : rows.stop] = products.T

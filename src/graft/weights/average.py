@@ -1,4 +1,4 @@
-"""Weighted averages of weights. Pure functions of mappings of tensors."""
+"""Weighted averages of state dicts. Pure functions of mappings of tensors."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ State = Mapping[str, Tensor]
 
 
 def average(states: Sequence[State], weights: Sequence[float]) -> dict[str, Tensor]:
-    """Σ wᵢ θᵢ for every tensor, summed in double precision; tensors that all states share keep every bit.
+    """The weighted average Σ wᵢ θᵢ of every tensor, summed in float64 and returned in the dtype of the first state.
 
-    Whole numbers (a batch-norm's count of batches) are the first state's.
+    A tensor that is equal in all states is returned unchanged, bit by bit. Integer tensors (a batch-norm's count of
+    batches) are taken from the first state.
 
     Args:
-        states: the same names and shapes in each.
-        weights: they sum to 1.
+        states: state dicts with the same names and shapes.
+        weights: one per state; they must sum to 1.
+
+    Example:
+        >>> import torch
+        >>> average([{"w": torch.tensor([0.0, 2.0])}, {"w": torch.tensor([4.0, 2.0])}], [0.75, 0.25])
+        {'w': tensor([1., 2.])}
     """
-    assert len(states) == len(weights), "a weight a state"
+    assert len(states) == len(weights), "one weight per state"
     assert math.isclose(sum(weights), 1, abs_tol=1e-9), "weights that sum to 1"
     first = states[0]
     assert all(state.keys() == first.keys() for state in states), "the same tensors in each state"

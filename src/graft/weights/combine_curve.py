@@ -1,4 +1,4 @@
-"""The way from donor to run as a picture."""
+"""Draws the metrics on the line between the donor's weights and the run's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from graft.system.files import atomic_path
 
 
 def draw(rows: Sequence[dict[str, float]], best: float, metric: figures.Figure, path: Path) -> None:
-    """What chose and, beside it, the loss on validation over alpha, the chosen one marked."""
+    """Plots the metric that chose alpha, and the validation loss, over alpha. A dotted line marks the choice.
+
+    Args:
+        rows: for each alpha, in ascending order, the metric and `loss` on the validation part.
+        best: the alpha that was chosen.
+        path: the PNG file to write.
+    """
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     left = figure.add_subplot()

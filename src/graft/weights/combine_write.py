@@ -1,4 +1,7 @@
-"""Averages as networks, and the folder of the one that was chosen: a run's, less what only training writes."""
+"""Turns averages of weights into networks, and writes the chosen one.
+
+The output is laid out like a run's folder, without the files that only training writes.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ from graft.weights.statistics import moved_norms, recompute
 
 
 class Mixer:
-    """Weighted averages of the members as one network, whose batch-norm statistics are those of its own activations."""
+    """Loads weighted averages of the members into one network, and recomputes its batch-norm statistics."""
 
     def __init__(self, members: Sequence[Member], judge: Judge) -> None:
         self.states = [{name: value.cpu() for name, value in member.state.items()} for member in members]
@@ -38,10 +41,17 @@ class Mixer:
         self.network: nn.Module = copy.deepcopy(members[0].opened.module)
 
     def equally(self, chosen: Sequence[int]) -> nn.Module:
+        """The plain mean of the members with these indices."""
         return self.mix([(place in chosen) / len(chosen) for place in range(len(self.states))])
 
     def mix(self, weights: Sequence[float]) -> nn.Module:
-        """The average with these weights; a member that has all of the weight comes back as it is, bit by bit."""
+        """The average with these weights, one per member. A member with weight 1 is returned unchanged, bit by bit.
+
+        Every call returns the same module, in eval mode, and overwrites its weights.
+
+        Raises:
+            InputError: there are too few training images to recompute batch-norm statistics.
+        """
         states = [state for state, weight in zip(self.states, weights, strict=True) if weight]
         self.network.load_state_dict(average(states, [weight for weight in weights if weight]))
         norms = moved_norms(self.network, states) if len(states) > 1 else ()
@@ -67,11 +77,17 @@ def write_combined(
     test: bool,
     say: Callable[[str], None],
 ) -> None:
-    """model/, metrics.json and predictions.csv of an average, as `graft.load`, predict, export and report take them.
+    """Writes model/, metrics.json and predictions.csv of an average, for `graft.load`, predict, export and report.
 
     Args:
-        record: how the average came about, kept as `combined` in model.json.
-        base: the member to compare with, whose build, classes and preprocessing the average has.
+        output: the folder to write.
+        weights: one per member.
+        command: the command line, for model.json.
+        record: how the average was made, stored as `combined` in model.json. The figures of the base are added to it.
+        base: index of the member that the average is compared with. The average takes its build, classes and
+            preprocessing.
+        test: whether the test part is evaluated too.
+        say: receives a line for each part and for the folder.
     """
     network = Mixer(members, judge).mix(weights)
     metrics: dict[str, float] = {}
@@ -119,7 +135,10 @@ def write_combined(
 def _calibrated(
     judge: Judge, answers_of: Mapping[str, PartAnswers]
 ) -> tuple[dict[str, Any] | None, Mapping[str, PartAnswers]]:
-    """The record of the average's own temperature, as no member's is that of their average, and the answers by it."""
+    """The record of the average's calibration, and the calibrated answers.
+
+    The temperature is fitted again, because the average needs another one than its members.
+    """
     if judge.task.kind is TaskKind.regression:
         return None, answers_of
     calibration = calibrate(
@@ -134,7 +153,7 @@ def _calibrated(
 
 
 def _threshold(opened: OpenedModel, judge: Judge, answers_of: Mapping[str, PartAnswers]) -> dict[str, Any] | None:
-    """The record of a threshold by the member's own rule, chosen anew for the average."""
+    """The record of the average's threshold, chosen again by the member's rule; None if the member has none."""
     rule = read_threshold(opened.record)
     if rule is None:
         return None
@@ -169,7 +188,10 @@ def _write_model(
 
 
 def merged_certificate(certificates: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of tensors averaged over several members: trained where any member trained it, of an origin where all agree."""
+    """The birth certificate of an average: a tensor is trained if any member trained it.
+
+    Its origin is stated only if all members agree on it.
+    """
     first = certificates[0].get("each", {})
     each: dict[str, dict[str, Any]] = {}
     counts: dict[str, int] = {}

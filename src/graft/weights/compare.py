@@ -1,4 +1,4 @@
-"""Two donors side by side: which names are on each side, and how far each tensor is from the other, one at a time."""
+"""Compares two donors: which names each side has, and by how much each tensor differs."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from graft.transfer.donors.folder import record_of
 from graft.transfer.names import strippings
 
 STATISTICS = ("running_mean", "running_var", COUNTER)
-"""Left out of the stages' figures: their scale drowns the weights'."""
+"""Left out of the stages' figures, because their scale would dominate that of the weights."""
 LEDGER = "transfer.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """One tensor that is on both sides."""
+    """A tensor that both sides have."""
 
     name: str
-    """On the second side."""
+    """Its name on the second side."""
     first_name: str
     stage: str
     shape: tuple[int, ...]
     change: float | None
-    """|second - first| / |first|; None where they cannot be compared."""
+    """|second - first| / |first|; None if the two cannot be compared."""
     cosine: float | None
     note: str = ""
-    """Why there is no figure."""
+    """Why the two cannot be compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Two donors compared. `to_dict()` is what `graft diff --json` prints."""
+    """The comparison of two donors. `graft diff --json` prints `to_dict()`."""
 
     first: dict[str, Any]
     """source, format, sha256."""
@@ -56,15 +56,15 @@ class Comparison:
 @dataclass(frozen=True, slots=True)
 class _Pairs:
     names: Mapping[str, tuple[str, str]]
-    """Second side's name to the first side's, and the name that the network itself has for it."""
+    """The second side's name to the first side's name and the network's own name."""
     remarks: tuple[str, ...]
 
 
 def compare(first: Donor, second: Donor) -> Comparison:
-    """Reads one tensor of each at a time.
+    """Compares two donors, with one tensor of each in memory at a time.
 
     Raises:
-        InputError: A tensor cannot be read, or a run's files are damaged.
+        InputError: a tensor cannot be read, or a run's files are damaged.
     """
     pairs, stage_of = _paired(first, second), _stages(first, second)
     rows: list[Difference] = []
@@ -114,7 +114,11 @@ def _difference(first: Donor, other: str, second: Donor, name: str, stage: str) 
 
 
 def _paired(first: Donor, second: Donor) -> _Pairs:
-    """By the ledger where one side is a run and the other its donor; else by name, wrapper prefixes off."""
+    """The tensors of both sides in pairs.
+
+    If one side is a run and the other its donor, the run's ledger decides. Otherwise equal names make a pair, without
+    the prefixes of wrappers.
+    """
     for run, donor, order in ((second, first, "second"), (first, second, "first")):
         ledger = _ledger_of(run)
         if ledger is None or ledger["donor"].get("sha256") != donor.sha256:
@@ -130,7 +134,10 @@ def _paired(first: Donor, second: Donor) -> _Pairs:
 
 
 def _stripped(first: Donor, second: Donor) -> tuple[dict[str, str], dict[str, str], tuple[str, ...]]:
-    """Bare names to full ones on each side, with as few wrapper prefixes off as make the most names meet."""
+    """For each side, names without wrapper prefixes to full names.
+
+    Removes as few prefixes as possible, and as many as it takes for most names to match.
+    """
     best = max(
         ((mine, theirs) for mine in strippings(first.infos) for theirs in strippings(second.infos)),
         key=lambda pair: len({*pair[0].names.values()} & {*pair[1].names.values()}),
@@ -142,7 +149,7 @@ def _stripped(first: Donor, second: Donor) -> tuple[dict[str, str], dict[str, st
 
 
 def _ledger_of(donor: Donor) -> dict[str, Any] | None:
-    """The ledger beside a run's folder; None for anything else, and for what cannot be one."""
+    """The ledger of a run's folder; None if the donor is no run or the ledger is unusable."""
     path = Path(donor.source) / LEDGER
     try:
         ledger = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
@@ -152,7 +159,7 @@ def _ledger_of(donor: Donor) -> dict[str, Any] | None:
 
 
 def _stages(first: Donor, second: Donor) -> Callable[[str], str]:
-    """The stage of a network's tensor: as a run's model.json tells; else the first part of its name."""
+    """Maps a tensor's name to its stage: that of a run's model.json, or else the first part of the name."""
     for donor in (second, first):
         record = record_of(Path(donor.source)) or {}
         if isinstance(record.get("stages"), dict) and isinstance(record.get("heads"), list):

@@ -1,4 +1,4 @@
-"""What a donor holds, tensor by tensor, and what it most likely is."""
+"""Lists a donor's tensors and recognizes the likely network."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from graft.transfer.spellings import joined_shapes, read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Holding:
-    """One tensor."""
+class TensorSummary:
+    """Name, shape, dtype, size and unsound values of one tensor of a donor."""
 
     name: str
     shape: tuple[int, ...]
@@ -28,16 +28,16 @@ class Holding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """A donor seen from inside. `to_dict()` is what `graft inspect --json` prints."""
+    """The contents of a donor. `graft inspect --json` prints `to_dict()`."""
 
     source: str
     format: str
     container: str
     prefix: str
-    """Of wrappers, in front of every name."""
+    """The prefix that wrappers put before every name."""
     sha256: str | None
     remarks: tuple[str, ...]
-    tensors: tuple[Holding, ...]
+    tensors: tuple[TensorSummary, ...]
     architectures: tuple[Likeness, ...]
 
     @property
@@ -50,7 +50,7 @@ class Contents:
 
     @property
     def dtypes(self) -> dict[str, int]:
-        """Tensors of each dtype, the commonest first."""
+        """The number of tensors of each dtype, the most frequent first."""
         return dict(Counter(tensor.dtype for tensor in self.tensors).most_common())
 
     @property
@@ -67,10 +67,10 @@ class Contents:
 
 
 def contents(donor: Donor) -> Contents:
-    """Reads every tensor once, one at a time.
+    """Reads every tensor once, with one in memory at a time.
 
     Raises:
-        InputError: A tensor cannot be read.
+        InputError: a tensor cannot be read.
     """
     stripped = common(strippings(donor.infos, donor.wrappers))
     doubts = [
@@ -86,14 +86,14 @@ def contents(donor: Donor) -> Contents:
         prefix=stripped.prefix,
         sha256=donor.sha256,
         remarks=(*donor.remarks, *spelled, *doubts),
-        tensors=tuple(_holding(donor, name) for name in donor.infos),
+        tensors=tuple(_summary(donor, name) for name in donor.infos),
         architectures=tuple(recognise(joined_shapes(reading, shapes) if reading else shapes)),
     )
 
 
-def _holding(donor: Donor, name: str) -> Holding:
+def _summary(donor: Donor, name: str) -> TensorSummary:
     info, value = donor.infos[name], donor.read(name)
     nan, inf = (0, 0) if is_finite(value) else count_unsound(value)
-    return Holding(
+    return TensorSummary(
         name=name, shape=info.shape, dtype=info.dtype, bytes=value.numel() * value.element_size(), nan=nan, inf=inf
     )

@@ -1,4 +1,4 @@
-"""The drawing of `graft diff`: how far each tensor moved, in forward order, a colour for each stage."""
+"""The plot of `graft diff`: how far each tensor moved, in forward order, with one colour per stage."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Palette:
 
 
 PAGE = Palette(figures.INK, figures.MUTED, figures.LINE, figures.SERIES)
-"""Names that the page puts its own colours in for, light or dark."""
+"""Placeholders that the page replaces by its own colours, light or dark."""
 PAPER = Palette("#1d211f", "#59625d", "#dcdfda", ("#2563b8", "#b8560b", "#27805a", "#7c4dbd", "#b02f6c", "#0b7a86"))
 
 
 def write_plot(comparison: Comparison, path: Path) -> None:
-    """Writes a picture or a page, whole or not at all."""
+    """Writes a picture or a page, by the file's suffix. The file appears only when it is complete."""
     match path.suffix.lower():
         case ".html":
             write_text(path, page(comparison))
@@ -51,7 +51,7 @@ def write_plot(comparison: Comparison, path: Path) -> None:
 
 
 def draw(comparison: Comparison, palette: Palette) -> Figure:
-    """Above, each tensor's relative change; below, its angle to where it began, as 1 - cosine."""
+    """Plots each tensor's relative change and, below, 1 - cosine of the angle between its two values."""
     drawing = Figure(figsize=SIZE, layout="constrained")
     FigureCanvasSVG(drawing)
     axes: Any = drawing.subplots(2, 1, sharex=True, height_ratios=(2, 1))
@@ -79,7 +79,7 @@ def draw(comparison: Comparison, palette: Palette) -> Figure:
 
 
 def page(comparison: Comparison) -> str:
-    """One self-contained page: the drawing, the stages, every tensor."""
+    """A self-contained HTML page with the plot and tables of stages and tensors."""
     label = "How far each tensor moved"
     stages = [
         [
@@ -116,7 +116,7 @@ def _svg(drawing: Figure) -> str:
 
 
 def number(change: float | None) -> str:
-    """0.0123, and 0 for nothing but nothing."""
+    """Three significant digits. Only an exact zero is shown as 0."""
     return "" if change is None else "0" if change == 0 else f"{change:.3g}"
 
 

@@ -1,4 +1,4 @@
-"""What a network is worth on a part of the images; choices are made on the validation part alone."""
+"""Evaluates networks on a part of the images. Choices are made on the validation part only."""
 
 from __future__ import annotations
 
@@ -22,35 +22,36 @@ from graft.system.machine import full_float32
 from graft.tasks.evaluate import Floats
 
 BATCH = 32
-"""Images computed at once where the run found its batch size by the memory of its device."""
+"""The batch size if the run's was `auto`, which depends on the device's memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartAnswers:
-    """Of each image of a part, in its order."""
+    """A network's answers to the images of a part, in the part's order."""
 
     answers_NK: Floats
     truth: Truth
-    """[N] classes, or [N, K] labels or numbers."""
+    """Classes [N], or labels or numbers [N, K]."""
     loss: float
-    """The task's, against the truth."""
+    """The task's loss, averaged over the images."""
     logits: Tensor
-    """[N, K], before they became answers."""
+    """The network's outputs [N, K], from which the answers are computed."""
     task: TaskKind
 
     def figures(self) -> dict[str, float]:
-        """The task's figures, and its loss."""
+        """The task's figures by name, and `loss`."""
         return {**figures(self.answers_NK, self.truth, self.task), "loss": self.loss}
 
 
 class Judge:
-    """Evaluates networks of one preprocessing and task on one division of images.
+    """Evaluates networks that share preprocessing, task and split of the images.
 
     Args:
-        opened: one of them.
-        head: module path behind which alone the networks differ, if there is one: what enters it is then computed once
-            for all of them.
-        bn_images: so many training images give the batch-norm statistics; None: all of them.
+        data: the images and their split.
+        opened: one of the networks.
+        head: path of the module in which alone the networks differ, if there is one. Its input is then computed only
+            once.
+        bn_images: number of training images for the batch-norm statistics; None: all of them.
     """
 
     def __init__(
@@ -67,24 +68,24 @@ class Judge:
         data = replace(
             data,
             num_workers=0 if data.num_workers is None else data.num_workers,
-            batch_size=BATCH if data.batch_size == AUTO else max(2, data.batch_size),  # one image has no statistics
+            batch_size=BATCH if data.batch_size == AUTO else max(2, data.batch_size),  # batch-norm needs 2 or more
         )
         self.module = DataModule(
             self.table, data, AugmentConfig(name="none"), opened.preprocess.settings, seed=seed,
             fewest=min(2, len(self.table.train)),
         )  # fmt: skip
-        self.task = opened.task.with_temperature(1.0)  # the temperature of one network is not that of another
+        self.task = opened.task.with_temperature(1.0)  # a temperature is valid only for the network it was fitted to
         self.device, self.head, self.bn_images = device, head, bn_images
         self._entering: dict[str, list[Tensor]] = {}
-        """Part to what enters the head, batch by batch."""
+        """The head's inputs for each part, by batch."""
 
     def check_part(self, part: str, option: str) -> None:
-        """Raises InputError where an option asks for a part that the data do not have."""
+        """Raises InputError if an option asks for a part that the data do not have."""
         if not self.table.part(part):
             raise InputError(f"{option}: expected data with a {part} part, received data without one; try without it")
 
     def predict(self, network: nn.Module, part: str = "val") -> PartAnswers:
-        """What the network says of each image, in the part's order."""
+        """The network's answers to the images of a part. Moves the network to the device, in eval mode."""
         network.to(self.device).eval()
         truth = label_tensor(self.table.labels_of(part))
         if self.head is not None and part in self._entering:
@@ -104,7 +105,7 @@ class Judge:
 
     @torch.inference_mode()
     def _whole(self, network: nn.Module, part: str) -> Tensor:
-        """Logits by the whole network; what entered the head is kept where nothing follows the head."""
+        """The logits of the whole network. Stores the head's inputs if the head's outputs are the logits."""
         entering: list[Tensor] = []
         left: list[Tensor] = []
 
@@ -126,7 +127,7 @@ class Judge:
         return torch.cat(logits)
 
     def training_images(self) -> Iterator[Tensor]:
-        """Batches in mixed order, as evaluation sees images."""
+        """Shuffled batches [B, C, H, W] of training images, without augmentation."""
         loader = self.module.loader("train", train=True)
         size = loader.batch_size
         batches = len(loader) if self.bn_images is None else max(1, self.bn_images // size)

@@ -1,4 +1,4 @@
-"""The networks that are combined: opened, and seen to be of one architecture over one division of the images."""
+"""Opens the networks to combine, and checks that they share an architecture and a split of the images."""
 
 from __future__ import annotations
 
@@ -27,31 +27,33 @@ DIVISION = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
-    """One of the networks."""
+    """One of the networks to combine."""
 
     name: str
     opened: OpenedModel
 
     @property
     def state(self) -> dict[str, Tensor]:
+        """The state dict, detached. It shares memory with the network."""
         return {name: value.detach() for name, value in self.opened.module.state_dict().items()}
 
     @property
     def run(self) -> Path | None:
-        """The run's folder, where the model lies in one."""
+        """The folder of the run that the model belongs to, if there is one."""
         folder = self.opened.folder
         runs = (folder, folder.parent)
         return next((run for run in runs if (run / PLACE).is_file()), None)
 
 
 def open_members(paths: Iterable[str], *, import_code: bool = False) -> list[Member]:
-    """The networks of runs, exported models, and of every run below the folder of a sweep.
+    """Opens networks and checks that they can be averaged.
 
     Args:
-        import_code: as `graft.load` has it.
+        paths: runs, exported models, or sweeps, of which every run is opened.
+        import_code: whether the user's own code may be imported, as in `graft.load`.
 
     Raises:
-        InputError: nothing there, or networks that differ in architecture, head, classes or preprocessing.
+        InputError: a path has no model, or the networks differ in architecture, head, classes, task or preprocessing.
     """
     members = [Member(name=str(path), opened=open_model(path, import_code=import_code)) for path in _runs(paths)]
     first = members[0]
@@ -67,10 +69,11 @@ def open_members(paths: Iterable[str], *, import_code: bool = False) -> list[Mem
 
 
 def shared_data(members: Sequence[Member], *, import_code: bool = False) -> tuple[DataConfig, int]:
-    """The data config and the seed of the first run among them, once all are known to divide the images alike.
+    """The data config and the seed of the first member that is a run, after checking that all runs split alike.
 
     Raises:
-        InputError: no run among them, or two whose validation images differ: one's may be the other's training images.
+        InputError: no member is a run, or two runs split the images differently, so that one may have trained on
+            validation images of the other.
     """
     pairs = [(member, member.run) for member in members]
     runs = [(member, run) for member, run in pairs if run is not None]
@@ -95,7 +98,7 @@ def shared_data(members: Sequence[Member], *, import_code: bool = False) -> tupl
 
 
 def shared_trunk(members: Sequence[Member]) -> str | None:
-    """The head's module path, where the members differ in nothing else (a sweep over a frozen backbone)."""
+    """The head's module path if the members differ only in the head (a sweep over a frozen backbone); else None."""
     head = members[0].opened.record["head"]["at"]
     first, *others = [member.state for member in members]
     if not isinstance(head, str):

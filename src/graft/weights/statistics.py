@@ -1,7 +1,6 @@
-"""Batch-norm statistics of averaged weights: computed afresh, as the average of statistics is that of no network.
+"""Recomputes the batch-norm statistics of averaged weights, because averaged statistics match no network.
 
-Where no member's statistics ever moved (a frozen trunk), there is nothing to recompute: the members agree, and so does
-the average.
+Statistics that are equal in all members (a frozen trunk) are right for the average too, and are not recomputed.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from graft.weights.average import State
 
 
 def moved_norms(module: nn.Module, states: Sequence[State]) -> tuple[str, ...]:
-    """Paths of the batch-norms whose running statistics are not the same in every state."""
+    """Paths of the batch-norms whose running statistics differ between the states."""
     paths: list[str] = []
     for path, layer in module.named_modules():
         names = [f"{path}.{name}" for name in ("running_mean", "running_var")]
@@ -31,10 +30,16 @@ def moved_norms(module: nn.Module, states: Sequence[State]) -> tuple[str, ...]:
 
 @torch.no_grad()
 def recompute(module: nn.Module, paths: Sequence[str], batches: Iterable[Tensor]) -> int:
-    """Mutates the running statistics of these batch-norms: the mean over the batches, each as heavy as it has images,
-    all else in eval mode.
+    """Replaces the running statistics of these batch-norms by their mean over the batches, weighted by batch size.
 
-    Returns how many images were seen. A batch of one image, whose variance may be none, is left out.
+    All other layers run in eval mode. Batches of one image are skipped, because they may have no variance.
+
+    Args:
+        paths: module paths of the batch-norms.
+        batches: images [B, C, H, W] on the module's device.
+
+    Returns:
+        The number of images used.
     """
     norms: list[Any] = [module.get_submodule(path) for path in paths]
     momenta = [norm.momentum for norm in norms]
