@@ -1,4 +1,4 @@
-"""Whether what was written for another tool still is the network."""
+"""Checks that an export for another tool computes the same as the network."""
 
 from __future__ import annotations
 
@@ -13,11 +13,19 @@ if TYPE_CHECKING:
     from graft.results.model import OpenedModel
 
 CLOSE = 1e-4
-BATCHES = (1, 3)  # sizes at which an export must agree
+BATCHES = (1, 3)  # the batch sizes that are compared
 
 
 def check_same(opened: OpenedModel, exported: Callable[[Tensor], Tensor], name: str) -> None:
-    """Raises RunFailed unless the export gives the model's logits at every batch size."""
+    """Checks that the logits differ by at most `CLOSE`, for random images.
+
+    Args:
+        exported: maps images [B, C, H, W] to logits [B, K], on the CPU.
+        name: the format, for the message.
+
+    Raises:
+        RunFailed: they differ by more.
+    """
     import torch
 
     from graft.system.machine import full_float32
@@ -34,6 +42,7 @@ def check_same(opened: OpenedModel, exported: Callable[[Tensor], Tensor], name: 
 
 
 def example_images(opened: OpenedModel, count: int) -> Tensor:
+    """Standard normal images [count, C, H, W] of the model's size. The same count gives the same images."""
     import torch
 
     side, channels = opened.preprocess.settings.image_size, opened.preprocess.settings.channels

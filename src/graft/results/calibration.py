@@ -1,4 +1,4 @@
-"""How far probabilities say how often the network is right, before and after one temperature on its logits."""
+"""Temperature scaling, and the calibration error before and after it [Guo et al. 2017]."""
 
 from __future__ import annotations
 
@@ -16,36 +16,37 @@ from graft.tasks.task import Task
 from graft.tasks.temperature import MOST, fit_temperature
 
 FEWEST = 50
-"""Images below which chance would choose the temperature."""
+"""With fewer validation images no temperature is fitted, because it would be mostly noise."""
 LEAST_GAIN = 1.0
-"""Log likelihood that a temperature must add to all images together: less than one a parameter is what chance adds, and
-other images would lose by it [Akaike 1974]."""
+"""The log-likelihood, summed over all images, that a temperature must gain. A parameter that gains less than 1 fits
+noise, by the Akaike information criterion [Akaike 1974]."""
 DRAWS = 100
+"""How often labels are drawn at random to find the calibration error by chance."""
 NUMBERS = 2e8
-"""Random answers that are compared at most; of many images few draws are enough."""
+"""Upper limit of draws × images × classes. A part with many images needs few draws."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """The temperature of a network, and what it is worth."""
+    """The temperature of a network, and its effect on the calibration of each part."""
 
     temperature: float
     images: int
-    """That it was fitted on; 0 where it was not fitted."""
+    """The number of images that it was fitted on; 0 if it was not fitted."""
     reason: str | None
-    """Why it was not fitted."""
+    """Why it was not fitted; None if it was."""
     ece: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
-    """Of each part, the expected calibration error in 15 bins of equal width: before, after, and by chance, which is
-    what so many images show on average where the probabilities are exact."""
+    """For each part, the expected calibration error in 15 bins of equal width: `before`, `after` and `chance`. The last
+    is the mean error of exact probabilities for this number of images."""
     nll: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
-    """Of each part, the mean negative log likelihood of the labels: before and after."""
+    """For each part, the mean negative log-likelihood of the labels: `before` and `after`."""
 
     def record(self) -> dict[str, Any]:
         """For metrics.json and model.json."""
         return asdict(self)
 
     def in_words(self, part: str) -> str:
-        """A line of the terminal."""
+        """One line for the terminal."""
         if self.reason is not None:
             return f"not calibrated: {self.reason}"
         error = self.ece[part]
@@ -56,12 +57,12 @@ class Calibration:
 
 
 def calibrate(task: Task, parts: Mapping[str, tuple[Tensor, Tensor]], obstacle: str | None = None) -> Calibration:
-    """The temperature of a network's answers to the validation part, and its effect on every part.
+    """Fits a temperature on the validation part, and measures its effect on every part.
 
     Args:
-        task: not calibrated yet.
-        parts: logits and labels of each, val among them.
-        obstacle: why these validation images cannot tell a temperature.
+        task: the task at temperature 1.
+        parts: logits [N, K] and labels of each part. `val` must be among them.
+        obstacle: why no temperature may be fitted on these validation images, if so.
     """
     logits_NK, label = parts["val"]
     if not bool(logits_NK.isfinite().all()):
@@ -89,7 +90,12 @@ def _errors(task: Task, logits_NK: Tensor, label: Tensor) -> dict[str, float]:
 
 
 def fit(task: Task, logits_NK: Tensor, label: Tensor) -> Calibration:
-    """A temperature for these answers to images that the network was not trained on."""
+    """The temperature that minimizes the negative log-likelihood, unless it gains no more than chance.
+
+    Args:
+        logits_NK: for images that the network was not trained on.
+        label: classes [N], or labels [N, K].
+    """
     if len(label) < FEWEST:
         return unfitted(f"{len(label)} validation images are fewer than {FEWEST}")
     temperature = fit_temperature(task, logits_NK, label)
@@ -110,20 +116,35 @@ def fit(task: Task, logits_NK: Tensor, label: Tensor) -> Calibration:
 
 
 def unfitted(reason: str) -> Calibration:
+    """Temperature 1, with the reason why none was fitted."""
     return Calibration(temperature=1.0, images=0, reason=reason)
 
 
 def calibration_error(answers_NK: Floats, truth: Truth, task: TaskKind) -> float:
     """The expected calibration error: the mean gap between confidence and accuracy [Guo et al. 2017].
 
-    Of the likeliest class; where an image has any number of labels, of each label's yes or no.
+    For multi-label tasks, every label of every image counts as one binary answer.
+
+    Args:
+        answers_NK: probabilities.
+        truth: classes [N], or labels [N, K].
+
+    Example:
+        >>> calibration_error(np.array([[0.75, 0.25]] * 4), np.array([0, 0, 0, 1]), TaskKind.single_label)
+        0.0
     """
     return reliability_of(answers_NK, truth, task).error
 
 
 def chance_error(answers_NK: Floats, task: TaskKind, draws: int = DRAWS) -> float:
-    """The mean calibration error of labels that are drawn from these very probabilities: few images in a bin are seldom
-    right exactly as often as they should be."""
+    """The mean calibration error if the labels are drawn from these probabilities.
+
+    It is not 0, because a bin with few images is rarely right exactly as often as expected.
+
+    Args:
+        answers_NK: probabilities.
+        draws: upper limit of the number of draws.
+    """
     generator = np.random.default_rng(0)
     errors: list[float] = []
     sums_NK = answers_NK.cumsum(1)
@@ -137,7 +158,7 @@ def chance_error(answers_NK: Floats, task: TaskKind, draws: int = DRAWS) -> floa
 
 
 def reliability_of(answers_NK: Floats, truth: Truth, task: TaskKind) -> Reliability:
-    """Of one part, in bins of equal width."""
+    """Accuracy and confidence of one part's answers, in bins of equal width."""
     if task is TaskKind.multi_label:
         yes_M = answers_NK.ravel()
         return reliability(np.stack([1 - yes_M, yes_M], axis=1), (truth > 0.5).ravel().astype(np.int64))

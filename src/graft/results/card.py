@@ -1,4 +1,4 @@
-"""The model card: README.md beside exported weights, for people who meet the model without its run."""
+"""The model card: README.md beside the exported weights, for readers who do not have the run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from graft.results.resampling import BOOTSTRAP
 
 TITLES = {figure.name: figure.title for figures in FIGURES.values() for figure in figures}
 FILE = "README.md"
-WHOLE = "model.safetensors"  # where graft.load finds everything that it needs beside it
+WHOLE = "model.safetensors"  # the name of the weights in a model folder, which graft.load can open
 NOT_STATED = "not stated by its source"
 ORIGINS = {
     "copied": "the donor's values under the same name",
@@ -35,15 +35,15 @@ print(dict(zip(model.classes, model.answers(outputs)[0].tolist())))  # {answers}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purpose:
-    """What a task's card says of it."""
+    """The words for a task in its model card."""
 
     names: str
-    """What the outputs are called."""
+    """The noun for the outputs, in the plural."""
     does: str
     answers: str
-    """What `model.answers` gives."""
+    """What `model.answers` returns."""
     tags: tuple[str, ...]
-    """Hugging Face's; the first is a pipeline's where `is_pipeline`."""
+    """Tags of the Hugging Face hub. The first is also the pipeline's if `is_pipeline`."""
     is_pipeline: bool = True
 
 
@@ -71,7 +71,7 @@ PURPOSES: Mapping[TaskKind, Purpose] = {
 
 
 def model_card(record: Mapping[str, Any]) -> str:
-    """model.json as Markdown that Hugging Face's hub reads too."""
+    """Renders model.json as Markdown, with front matter for the Hugging Face hub."""
     build, classes, task = record["build"], record["classes"], record.get("task") or {"kind": "single_label"}
     purpose = PURPOSES[TaskKind(task["kind"])]
     parts = [
@@ -108,13 +108,13 @@ def _owner(build: Mapping[str, Any]) -> str:
 def _front_matter(build: Mapping[str, Any], purpose: Purpose) -> str:
     lines = [f"pipeline_tag: {purpose.tags[0]}"] if purpose.is_pipeline else []
     lines += ["tags:", *(f"- {tag}" for tag in (*purpose.tags, "transfer-learning", "graft"))]
-    if build["library"] == "timm":  # the hub knows no such entry for torchvision
+    if build["library"] == "timm":  # the hub has no library_name for torchvision
         lines.insert(0, "library_name: timm")
     return "\n".join(["---", *lines, "---"])
 
 
 def _altered(build: Mapping[str, Any]) -> str:
-    """What the library's own model of this name would compute otherwise."""
+    """The layers whose settings differ from those of the library's model of this name."""
     alike: dict[str, list[str]] = {}
     for layer, settings in build.get("altered", {}).items():
         alike.setdefault(", ".join(f"{name}: {value}" for name, value in settings.items()), []).append(layer)
@@ -278,7 +278,7 @@ def _listed(values: Iterable[str]) -> str:
 
 
 def _text(value: object) -> str:
-    """On one line, with what Markdown and HTML would take for their own made harmless."""
+    """On one line, with the special characters of Markdown and HTML escaped."""
     plain = " ".join(str(value).split())
     for sign in ("\\", "|", "`", "*", "_", "[", "]"):
         plain = plain.replace(sign, f"\\{sign}")

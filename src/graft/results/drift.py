@@ -1,4 +1,4 @@
-"""How far each stage moved: the relative L2 change between two sets of weights, and the angle between them."""
+"""How far each stage moved: the relative L2 change between two sets of weights, and the cosine of their angle."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FILE = "drift.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageDrift:
-    """A stage's tensors taken as one vector: how far it moved and how it turned; `largest` moved most."""
+    """The change of a stage's tensors, concatenated to one vector. `largest` is the tensor with the largest change."""
 
     stage: str
     change: float
@@ -29,7 +29,7 @@ class StageDrift:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """Sums over the elements of a tensor (or of several, taken as one vector) before and after."""
+    """Sums over the elements of a tensor before and after, or of several tensors, concatenated to one vector."""
 
     moved: float
     """|after - before|²"""
@@ -50,12 +50,12 @@ class Change:
 
     @property
     def relative(self) -> float:
-        """|after - before| / |before|. What began at zero has no relative change: it is told by its absolute one."""
+        """|after - before| / |before|, or the absolute change if `before` is zero."""
         return math.sqrt(self.moved / self.start) if self.start > 0 else math.sqrt(self.moved)
 
     @property
     def cosine(self) -> float | None:
-        """Of the angle between before and after; None where one of them is zero."""
+        """Cosine of the angle between before and after; None if one of them is zero."""
         lengths = math.sqrt(self.start) * math.sqrt(self.end)
         return max(-1.0, min(1.0, self.product / lengths)) if lengths > 0 else None
 
@@ -64,9 +64,9 @@ NO_CHANGE = Change(moved=0.0, start=0.0, end=0.0, product=0.0)
 
 
 def tensor_change(before: torch.Tensor, after: torch.Tensor) -> Change:
-    """In double precision; a complex number counts as two."""
+    """The change between two tensors of the same shape, in float64. A complex number counts as two real ones."""
     start = _doubles(before)
-    if before.is_set_to(after):  # one and the same memory
+    if before.is_set_to(after):  # the same memory
         length = float(start.square().sum())
         return Change(moved=0.0, start=length, end=length, product=length)
     end = _doubles(after)
@@ -86,12 +86,19 @@ def _doubles(tensor: torch.Tensor) -> torch.Tensor:
 def drift(
     before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor], stage_of: Callable[[str], str]
 ) -> list[StageDrift]:
-    """The stages in the order of `before`; only tensors of the same name and shape on both sides count.
+    """The change of each stage, in the order of `before`.
+
+    Tensors without a counterpart of the same name and shape are skipped, and so are integer tensors.
 
     Args:
-        before: parameters by name, as injected. Leave running statistics out: their scale drowns the weights'.
-        after: the same at the end of training.
-        stage_of: a tensor's name to its stage's (`Stages.stage_of`).
+        before: parameters by name before training. Leave out running statistics: their scale would dominate.
+        after: the parameters after training.
+        stage_of: maps a tensor's name to its stage (`Stages.stage_of`).
+
+    Example:
+        >>> (row,) = drift({"a.w": torch.tensor([3.0, 4.0])}, {"a.w": torch.tensor([3.0, 3.0])}, lambda name: "a")
+        >>> row.change, row.largest
+        (0.2, 'a.w')
     """
     changes: dict[str, dict[str, Change]] = {}
     for name, tensor in before.items():
@@ -101,12 +108,12 @@ def drift(
 
 
 def write_drift(folder: Path | str, rows: list[StageDrift], *, since: str = "donor") -> None:
-    """drift.json in a run's folder; `since` says what `before` was."""
+    """Writes drift.json into a run's folder. `since` names the starting point of the change."""
     write_json(Path(folder) / FILE, {"since": since, "stages": [asdict(row) for row in rows]})
 
 
 def stage_drift(stage: str, tensors: Mapping[str, Change]) -> StageDrift:
-    """One stage's row, of the changes of its tensors by name."""
+    """The change of one stage, from those of its tensors by name."""
     together = sum(tensors.values(), start=NO_CHANGE)
     largest = max(tensors, key=lambda name: tensors[name].relative)
     return StageDrift(

@@ -1,7 +1,7 @@
-"""The model folder: resulting weights under the library's own names, and a record of how they came about.
+"""The model folder: the weights under the library's own names, and a record of how they were made.
 
-`model.safetensors` loads with strict=True into the plain torchvision or timm model that `model.json` calls `build`.
-README.md is the record for people.
+`model.safetensors` loads with strict=True into the plain torchvision or timm model that `build` in `model.json` names.
+README.md is the model card.
 """
 
 from __future__ import annotations
@@ -46,20 +46,25 @@ def export(
     threshold: Mapping[str, Any] | None = None,
     command: str | None = None,
 ) -> None:
-    """Writes the network's weights and record. A reader never finds a record beside weights that are not its own.
+    """Writes the network's weights, record and card. At no time does a record lie beside another network's weights.
 
     Args:
         classes: names of the outputs: classes, labels or numbers.
-        task: `Task.record()`; None: one class an image.
+        task: `Task.record()`; None: one class per image.
         donor: source, sha256 and format, as in the ledger, and the licence.
-        freeze: the freeze record: expression, schedule, whether it was verified.
-        ledger: transfer.json's form; the birth certificate takes each tensor's origin from it.
-        frozen: the tensors that no phase changed.
-        data: the images of each class by part, as in plan.json.
-        intervals: low and high of a metric, under the metric's name.
-        left_out: the outputs that an averaged metric leaves out, under the metric's name.
-        calibration: `Calibration.record()`; its temperature divides the logits before they become probabilities.
-        threshold: `Threshold.record()`, from which probability the one of two classes is named.
+        freeze: the freeze record: expression, schedule, and whether it was verified.
+        ledger: the contents of transfer.json, which has the origin of each tensor for the birth certificate.
+        frozen: names of the tensors that no phase trained.
+        data: the number of images of each class by part, as in plan.json.
+        metrics: the run's figures by name.
+        intervals: `interval_record()`.
+        left_out: for each averaged metric, the outputs that it leaves out.
+        calibration: `Calibration.record()`. Logits are divided by its temperature before they become probabilities.
+        threshold: `Threshold.record()`, the probability from which the positive class is predicted.
+        command: the command line of the run.
+
+    Raises:
+        InputError: the state dict has a value that is no tensor.
     """
     weights = separate_tensors(network.module)
     record = {
@@ -87,9 +92,9 @@ def export(
 
 
 def write_folder(folder: Path, weights: Mapping[str, torch.Tensor], record: Mapping[str, Any]) -> None:
-    """Weights, record and card; the record comes last and says whose weights they are."""
+    """Writes weights, card and record. The record is written last, with the hash of the weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECORD).unlink(missing_ok=True)  # an earlier record must not stand beside the new weights
+    (folder / RECORD).unlink(missing_ok=True)  # an earlier record must not lie beside the new weights
     write_weights(weights, folder / WEIGHTS)
     account = {**record, "weights": {"file": WEIGHTS, "sha256": sha256(folder / WEIGHTS)}}
     write_text(folder / CARD, model_card(account))
@@ -97,14 +102,18 @@ def write_folder(folder: Path, weights: Mapping[str, torch.Tensor], record: Mapp
 
 
 def write_account(path: Path, record: Mapping[str, Any]) -> None:
-    """The record and the card of an export that is one file: FILE.json and FILE.md beside it."""
+    """Writes the record and the card of an export that is one file: FILE.json and FILE.md beside it."""
     account = {**record, "weights": {"file": path.name, "sha256": sha256(path)}}
     write_text(path.with_name(f"{path.name}.md"), model_card(account))
     write_json(path.with_name(f"{path.name}.json"), account)
 
 
 def separate_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The state dict on the CPU, contiguous, each tensor in memory of its own: tied ones are written once per name."""
+    """The state dict as contiguous tensors on the CPU that share no memory. Tied weights are copied once per name.
+
+    Raises:
+        InputError: a value of the state dict is no tensor.
+    """
     tensors: dict[str, torch.Tensor] = {}
     pointers: set[int] = set()
     for name, value in module.state_dict().items():
@@ -125,14 +134,18 @@ def write_weights(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
         save_file(dict(tensors), temporary, metadata={"format": "pt"})
         mask = os.umask(0o022)
         os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # safetensors makes it readable for its owner alone
+        temporary.chmod(0o666 & ~mask)  # safetensors creates a file that only its owner can read
 
 
 def birth_certificate(names: Collection[str], ledger: Mapping[str, Any], frozen: Collection[str]) -> dict[str, Any]:
-    """Where each tensor came from and whether it trained, with the counts of each pair.
+    """The origin of each tensor and whether it was trained, and how many tensors have each combination of both.
 
-    `origin` is the ledger's verdict, or `unknown` for a tensor that the ledger does not name; `rule` is how it was
-    renamed or adapted, `reason` why it is fresh.
+    `origin` is the ledger's verdict, or `unknown` for a tensor that the ledger does not list. `rule` is how it was
+    renamed or adapted, and `reason` why it was newly initialized.
+
+    Args:
+        names: every tensor of the network.
+        frozen: those that were not trained.
     """
     origins = {entry["target"]: entry for entry in ledger.get("tensors", [])}
     still = frozenset(frozen)
@@ -149,6 +162,7 @@ def birth_certificate(names: Collection[str], ledger: Mapping[str, Any], frozen:
 
 
 def made_by() -> str:
+    """The name and version of graft, for model.json."""
     try:
         return f"graft {version('graft-transfer')}"
     except PackageNotFoundError:

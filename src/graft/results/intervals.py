@@ -1,4 +1,4 @@
-"""The figures of a part, each with the interval that its images leave open."""
+"""The figures of a part, each with its confidence interval."""
 
 from __future__ import annotations
 
@@ -14,14 +14,21 @@ from graft.results.predictions import Predictions
 from graft.results.resampling import Interval, interval
 from graft.tasks.evaluate import Floats
 
-WORK = 400_000_000  # images × classes × resamples that one interval may cost
+WORK = 400_000_000  # limit of images × classes × resamples for one interval
 Intervals = dict[str, dict[str, Any]]
-"""Of each figure, under part/figure, the interval as plain values."""
-SORTED = ("auroc", "map")  # which cost the most
+"""part/figure to the fields of its interval."""
+SORTED = ("auroc", "map")  # figures that sort the answers, which costs the most
 
 
 def intervals(answers_NK: Floats, truth: Truth, task: TaskKind = TaskKind.single_label) -> dict[str, Interval]:
-    """Each figure with its interval; fewer resamples for large parts, and no curve where it would take too long."""
+    """Every figure of a task, with its 95 % interval.
+
+    Large parts get fewer resamples, down to 50. Very large ones get no AUROC and mAP, which would take too long.
+
+    Args:
+        answers_NK: probabilities, or numbers.
+        truth: classes [N], or labels or numbers [N, K].
+    """
     cells = answers_NK.size
     if not cells:
         return {}
@@ -31,9 +38,9 @@ def intervals(answers_NK: Floats, truth: Truth, task: TaskKind = TaskKind.single
 
 
 def interval_record(parts: Iterable[Predictions]) -> Intervals:
-    """Those of every part as model.json keeps them: under part/figure, as `read_intervals` reads them back.
+    """The intervals of every part in the form of model.json, which `read_intervals` reads.
 
-    A figure has none where it is undefined, or the same in every resample.
+    A figure that is undefined, or equal in all resamples, has no interval and is left out.
     """
     return {
         f"{predictions.part}/{name}": asdict(interval)
@@ -44,12 +51,12 @@ def interval_record(parts: Iterable[Predictions]) -> Intervals:
 
 
 def read_intervals(record: Mapping[str, Any], predictions: Predictions) -> dict[str, Interval]:
-    """A part's intervals as its run has written them down, which spares drawing them again; else computed."""
+    """A part's intervals from the run's record, or computed if the record has none in the current form."""
     names = {figure.name: f"{predictions.part}/{figure.name}" for figure in FIGURES[predictions.task]}
     try:
         stored = {name: Interval(**record[full]) for name, full in names.items() if full in record}
-    except TypeError:  # of a time when something else was kept
+    except TypeError:  # an older version wrote other fields
         stored = {}
     if any("method" not in record[full] for full in names.values() if full in record):
-        stored = {}  # of a time when proportions were resampled too
+        stored = {}  # an older version resampled proportions too
     return stored or intervals(predictions.answers_NK, predictions.truth, predictions.task)

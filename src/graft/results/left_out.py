@@ -1,4 +1,4 @@
-"""Which outputs a part's labels leave averaged figures nothing to compute of, for each figure and in words."""
+"""Outputs that an averaged figure leaves out, because it is undefined for them on a part's labels."""
 
 from __future__ import annotations
 
@@ -13,17 +13,23 @@ from graft.config.figures import FIGURES
 from graft.tasks.evaluate import Bools, Ints
 
 Truth = NDArray[Any]
-"""[N] classes, or [N, K] labels or numbers."""
+"""Classes [N], or labels or numbers [N, K]."""
 LeftOut = dict[str, list[str]]
-"""part/figure to the names of the outputs that its mean leaves out; a figure that leaves out all is undefined."""
-MOST = 6  # names in a sentence
+"""part/figure to the names of the outputs that its mean leaves out. A figure that leaves out all is undefined."""
+MOST = 6  # names that a sentence lists
 
 
 def left_out(part: str, truth: Truth, names: Sequence[str], task: TaskKind) -> LeftOut:
-    """Of a part's figures, those that leave something out.
+    """The figures of a part that leave outputs out, and those outputs.
 
     Args:
-        names: of the classes, labels or numbers.
+        truth: the part's labels.
+        names: the names of the classes, labels or numbers.
+
+    Example:
+        >>> import numpy as np
+        >>> left_out("val", np.array([0, 1, 1]), ["cat", "dog", "owl"], TaskKind.single_label)["val/f1"]
+        ['owl']
     """
     masks = {name: mask_of(truth, len(names)) for name, mask_of in MASKS[task].items()} if len(truth) else {}
     return {
@@ -34,12 +40,12 @@ def left_out(part: str, truth: Truth, names: Sequence[str], task: TaskKind) -> L
 
 
 def undefined(part: str, truth: Truth, names: Sequence[str], task: TaskKind) -> list[str]:
-    """The part's figures that leave everything out."""
+    """The figures that are undefined on a part, as part/figure."""
     return [figure for figure, out in left_out(part, truth, names, task).items() if len(out) == len(names)]
 
 
 def in_words(out: Mapping[str, Sequence[str]], task: TaskKind) -> list[str]:
-    """A sentence for each reason: val has no image of c: left out of macro-F1, AUROC."""
+    """One line per reason, such as "val has no image of c: left out of macro-F1, AUROC"."""
     lines: list[str] = []
     for part in dict.fromkeys(figure.partition("/")[0] for figure in out):
         absent = out.get(f"{part}/f1", ())
@@ -57,7 +63,7 @@ def in_words(out: Mapping[str, Sequence[str]], task: TaskKind) -> list[str]:
 
 
 def _images(truth: Truth, outputs: int) -> Ints:
-    """How many have each output [K]."""
+    """The number of images that have each output: [K]."""
     return np.bincount(truth, minlength=outputs) if truth.ndim == 1 else (truth > 0).sum(0)
 
 
@@ -82,10 +88,10 @@ MASKS: Mapping[TaskKind, Mapping[str, Callable[[Truth, int], Bools]]] = {
     TaskKind.multi_label: {"map": _one_sided, "f1": _absent, "f1_micro": _all_absent, "auroc": _one_sided},
     TaskKind.regression: {"r2": _constant},
 }
-"""Figure to the outputs that it leaves out."""
+"""For each figure, the function that marks the outputs that it leaves out: bool [K]."""
 REASONS = {
     TaskKind.single_label: ("{part} has no image of {names}", "{part} has no image that is not of {names}"),
     TaskKind.multi_label: ("{part} has no image with {names}", "{part} has no image without {names}"),
     TaskKind.regression: ("", "{names} does not vary in {part}"),
 }
-"""Of what is absent, and of what is left out for another reason."""
+"""The reason for outputs that no image has, and the reason for the others that are left out."""

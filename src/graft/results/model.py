@@ -1,4 +1,4 @@
-"""A model as it is used: the network, the preprocessing that came with its donor, and its record."""
+"""A model that is ready to use: the network, its preprocessing and its record."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ Image = Path | str | bytes | Picture | np.ndarray[Any, Any] | torch.Tensor
 
 
 class Preparation:
-    """What stands between an image and the network: decoding, the donor's size, crop and normalisation."""
+    """Turns an image into the network's input: decoding, resizing, cropping and normalization as for the donor."""
 
     def __init__(self, preprocess: Preprocess) -> None:
         self.settings = preprocess
         self._transform = eval_transform(preprocess)
 
     def __call__(self, image: Image) -> torch.Tensor:
-        """An image as the network takes it, float32 [C, S, S].
+        """The network's input for an image: float32 [C, S, S], S being the side in pixels.
 
-        A file, and the bytes of one, is decoded as in training; all else is taken at the size that it has.
+        Files are decoded as in training, which may reduce large JPEGs. All other images are used at full size.
 
         Args:
-            image: a file's name, or its bytes; a PIL image; an array of uint8 or uint16, [H, W] or [H, W, C]; a tensor
-                of uint8, [H, W] or [C, H, W]; or a tensor of floats [C, S, S] that is preprocessed already.
+            image: the path or the bytes of a file; a PIL image; an array of uint8 or uint16, [H, W] or [H, W, C]; a
+                tensor of uint8, [H, W] or [C, H, W]; or a float tensor [C, S, S] that is already preprocessed.
 
         Raises:
-            InputError: no readable image, or one of another number of channels.
+            InputError: the image is unreadable or has another number of channels.
         """
         try:
             if isinstance(image, torch.Tensor) and image.is_floating_point():
@@ -79,7 +79,7 @@ class Preparation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedModel:
-    """A network with its weights, in eval mode, and what is needed to use it."""
+    """A network in eval mode, with its preprocessing, task and record."""
 
     module: nn.Module
     classes: tuple[str, ...]
@@ -87,6 +87,6 @@ class OpenedModel:
     task: Task
     preprocess: Preparation
     record: Mapping[str, Any]
-    """model.json"""
+    """The contents of model.json."""
     folder: Path
     """The model folder."""

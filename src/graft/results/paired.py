@@ -1,4 +1,4 @@
-"""Whether two runs differ by more than chance: tests and intervals on the same images, image by image."""
+"""Whether two runs differ by more than chance: paired tests and intervals on the same images."""
 
 from __future__ import annotations
 
@@ -16,20 +16,29 @@ ALPHA = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class McNemar:
-    """Of two networks' answers to the same images: the exact test that neither is right more often."""
+    """The exact test of the hypothesis that two networks are right equally often on the same images."""
 
     first_alone: int
-    """Images that the first alone names rightly."""
+    """The number of images that only the first classifies correctly."""
     second_alone: int
     p: float
-    """The probability of so unequal numbers, or more unequal ones, where both are right as often."""
+    """The two-sided p-value: the probability of a difference of at least this size under the hypothesis."""
 
 
 def mcnemar(first_N: Bools, second_N: Bools) -> McNemar:
-    """Exact and two-sided: of the images that one of both has right, either is as likely [McNemar 1947].
+    """McNemar's exact, two-sided test [McNemar 1947].
+
+    It counts the images that exactly one network classifies correctly. Under the hypothesis, each of them is equally
+    likely to be the first's or the second's.
 
     Args:
-        first_N: which images the first has right.
+        first_N: whether the first is right, for each image.
+        second_N: whether the second is right.
+
+    Example:
+        >>> import numpy as np
+        >>> mcnemar(np.array([True] * 6), np.array([False] * 6)).p
+        0.03125
     """
     first_alone, second_alone = int((first_N & ~second_N).sum()), int((~first_N & second_N).sum())
     both = first_alone + second_alone
@@ -39,7 +48,7 @@ def mcnemar(first_N: Bools, second_N: Bools) -> McNemar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paired:
-    """The first run against the second, by their task's headline figure on one part."""
+    """The comparison of two runs by their task's headline figure on one part."""
 
     part: str
     images: int
@@ -47,20 +56,24 @@ class Paired:
     first: float
     second: float
     difference: Interval
-    """Of accuracies Newcombe's, of other figures the bootstrap's."""
+    """The first's figure minus the second's. Its interval is Newcombe's for accuracies, else the bootstrap's."""
     bootstrap: Interval
     test: McNemar | None
-    """Where an image has one class."""
+    """For single-label tasks."""
 
     @property
     def could_be_chance(self) -> bool:
-        """By the exact test where there is one, else by whether the interval holds 0."""
+        """Whether the exact test, or else the interval, is compatible with no difference."""
         if self.test is not None:
             return self.test.p >= ALPHA
         return isnan(self.difference.low) or self.difference.low <= 0 <= self.difference.high
 
     def sentence(self, names: tuple[str, str]) -> str:
-        """What a person wants to know."""
+        """The result in one sentence.
+
+        Args:
+            names: what to call the first and the second run.
+        """
         scale, unit = (100, " points") if self.figure.is_share else (1, "")
         gap, sign = self.difference, ".1f" if self.figure.is_share else ".3g"
         span = (
@@ -82,7 +95,7 @@ class Paired:
 
 
 def compare(first: Predictions, second: Predictions) -> Paired | None:
-    """None where they are not about the same images."""
+    """Compares two runs on one part; None if their images differ."""
     other = in_order_of(first, second)
     if other is None or not len(first.paths):
         return None

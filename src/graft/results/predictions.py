@@ -1,4 +1,4 @@
-"""predictions.csv: what the network said of each image of a part, for the report and for other tools."""
+"""predictions.csv: the network's answer to each image of a part, for the report and for other tools."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FOLD = "fold"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Predictions:
-    """One part's images: paths, the truth ([N] classes, or [N, K] labels or numbers) and answers [N, K]."""
+    """The paths of a part's images, their truth (classes [N], or labels or numbers [N, K]) and answers [N, K]."""
 
     part: str
     paths: tuple[str, ...]
@@ -35,11 +35,11 @@ class Predictions:
     answers_NK: Floats
     task: TaskKind = TaskKind.single_label
     folds: tuple[int, ...] = ()
-    """Of each image that was judged out of fold; empty without folds."""
+    """With cross-validation, the fold that each image was predicted in; else empty."""
 
 
 def in_order_of(predictions: Predictions, other: Predictions) -> Predictions | None:
-    """The second's rows in the first's order; None where they are not about the same images and classes."""
+    """The rows of `other` in the order of `predictions`; None if their images, truth or number of outputs differ."""
     place = {path: row for row, path in enumerate(other.paths)}
     same_answers = predictions.task is other.task and predictions.answers_NK.shape[1] == other.answers_NK.shape[1]
     if not same_answers or len(predictions.paths) != len(other.paths) or set(place) != set(predictions.paths):
@@ -57,13 +57,13 @@ def in_order_of(predictions: Predictions, other: Predictions) -> Predictions | N
 
 
 def write_predictions(folder: Path | str, parts: Sequence[Predictions], *, classes: Sequence[str] = ()) -> None:
-    """Writes the folder's predictions.csv, whole, whatever an earlier run has left there.
+    """Writes the folder's predictions.csv, replacing an earlier one.
 
-    With all digits of float32: fewer make equal answers of different ones, and so another AUROC of what is read back.
+    Answers have all nine digits of float32. With fewer, different answers could become equal, which changes the AUROC.
 
     Args:
-        parts: of one run, and so of one task.
-        classes: names of the classes, labels or numbers; without them positions stand in for names.
+        parts: the parts of one run, with the same task.
+        classes: names of the classes, labels or numbers; empty: indices are used as names.
     """
     (task,) = {predictions.task for predictions in parts}
     names = list(classes) or [str(k) for k in range(parts[0].answers_NK.shape[1])]
@@ -83,7 +83,11 @@ def write_predictions(folder: Path | str, parts: Sequence[Predictions], *, class
 
 
 def read_predictions(path: Path | str) -> dict[str, Predictions]:
-    """The parts of a predictions.csv, in the file's order."""
+    """Reads the parts of a predictions.csv, in the file's order.
+
+    Raises:
+        InputError: the file is no such table, or is damaged.
+    """
     parts: dict[str, list[dict[str, str]]] = {}
     for row in _rows(Path(path)):
         parts.setdefault(row["part"], []).append(row)
@@ -121,25 +125,25 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _task_of(columns: Sequence[str]) -> TaskKind | None:
-    """Whose layout these columns are."""
+    """The task whose layout these columns have; None if there is none."""
     fitting = (kind for kind, layout in LAYOUTS.items() if set(FIXED) <= set(columns) and layout.fits(columns))
     return next(fitting, None)
 
 
 class Layout(ABC):
-    """How one task's truth and answers stand in the table."""
+    """The columns of one task's truth and answers."""
 
     true: str
-    """Column, or the beginning of those, that hold the truth."""
+    """Name, or prefix of the names, of the columns with the truth."""
     answer: str
-    """The beginning of the columns that hold answers."""
+    """Prefix of the names of the columns with answers."""
 
     @abstractmethod
     def header(self, names: Sequence[str]) -> list[str]: ...
 
     @abstractmethod
     def cells(self, label: Any, names: Sequence[str]) -> list[Any]:
-        """Of the truth."""
+        """The cells of one image's truth."""
 
     def fits(self, columns: Sequence[str]) -> bool:
         return all(any(column.startswith(begin) for column in columns) for begin in (self.true, self.answer))
@@ -150,7 +154,7 @@ class Layout(ABC):
 
 
 class _OneClass(Layout):
-    """label, target: the class's name and its position."""
+    """label, target: the class's name and its index."""
 
     true, answer = "target", "prob_"
 

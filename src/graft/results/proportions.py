@@ -1,4 +1,7 @@
-"""Intervals of proportions by Wilson's score, which have a width where all is right too, as resampling has not."""
+"""Wilson's score intervals of proportions.
+
+Unlike the bootstrap's, they have a width even if every answer is right.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,21 @@ from graft.tasks.evaluate_labels import THRESHOLD
 
 
 def wilson(share: float, answers: float, level: float) -> tuple[float, float]:
-    """The score interval of a share of so many independent answers [Wilson 1927]; 20 of 20 is 0.839 to 1."""
+    """Wilson's score interval of a proportion [Wilson 1927].
+
+    Args:
+        share: the proportion, from 0 to 1.
+        answers: the number of independent answers that it is a proportion of; it may be a fraction.
+        level: the confidence level, such as 0.95.
+
+    Returns:
+        The lower and the upper bound.
+
+    Example:
+        >>> low, high = wilson(20 / 20, 20, 0.95)
+        >>> round(low, 3), round(high, 3)
+        (0.839, 1.0)
+    """
     z2 = _z(level) ** 2
     centre = (share + z2 / (2 * answers)) / (1 + z2 / answers)
     half = sqrt(z2 / answers * (share * (1 - share) + z2 / (4 * answers))) / (1 + z2 / answers)
@@ -25,11 +42,13 @@ def wilson(share: float, answers: float, level: float) -> tuple[float, float]:
 def mean_share(shares_N: Floats, answers: int, level: float) -> tuple[float, float]:
     """Wilson's interval of the mean of the images' shares.
 
-    Several answers to one image are not independent of each other: they count as so many as explain how much the
-    images differ, from one an image to all of them [Kish 1965, the design effect].
+    Answers to the same image are not independent. Their effective number follows from the variance between images, and
+    lies between one per image and all of them [Kish 1965, the design effect].
 
     Args:
-        answers: to each image.
+        shares_N: each image's share of right answers.
+        answers: the number of answers per image.
+        level: the confidence level.
     """
     images, share = len(shares_N), float(shares_N.mean())
     variance = float(shares_N.var(ddof=1)) if images > 1 else 0.0
@@ -39,9 +58,16 @@ def mean_share(shares_N: Floats, answers: int, level: float) -> tuple[float, flo
 
 
 def paired_difference_of_shares(first_N: Bools, second_N: Bools, level: float) -> tuple[float, float]:
-    """Of two shares of the same images: the interval of the first less the second [Newcombe 1998, method 10].
+    """The interval of the difference of two proportions on the same images [Newcombe 1998, method 10].
 
-    It joins the Wilson intervals of both, with the correlation of what was right (corrected for continuity).
+    It combines the Wilson intervals of both with their correlation, corrected for continuity.
+
+    Args:
+        first_N: whether the first is right, for each image.
+        second_N: whether the second is right.
+
+    Returns:
+        The lower and the upper bound of the first's proportion minus the second's.
     """
     images = len(first_N)
     one, other = float(first_N.mean()), float(second_N.mean())
@@ -76,4 +102,4 @@ SHARES: Mapping[tuple[TaskKind, str], Callable[[Floats, Truth], Floats]] = {
     (TaskKind.single_label, "accuracy"): _right,
     (TaskKind.multi_label, "label_accuracy"): _right_labels,
 }
-"""Of the figures that are a mean of shares: each image's share of right answers [N]."""
+"""For each figure that is a mean of shares, the function that gives each image's share of right answers [N]."""

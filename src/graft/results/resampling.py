@@ -1,4 +1,4 @@
-"""A task's figures of merit, and how far the images leave each open: by formula for proportions, else by bootstrap."""
+"""A task's figures with confidence intervals: by formula for proportions, otherwise by bootstrap over the images."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from graft.tasks import evaluate, evaluate_labels, evaluate_numbers
 from graft.tasks.evaluate import Floats
 
 Weighted = Callable[[Floats, Truth, Floats], Floats]
-"""Answers [N, K], truth and weights [R, N] to a figure of each resample [R]."""
+"""Maps answers [N, K], truth and weights [R, N] to the figure of each resample [R]."""
 BOOTSTRAP, WILSON, NEWCOMBE = "percentile bootstrap", "Wilson", "Newcombe"
 LEVEL = 0.95
-BLOCK = 4_000_000  # weights held at once while resampling
+BLOCK = 4_000_000  # limit of weights in memory while resampling
 
 WEIGHTED: Mapping[TaskKind, Mapping[str, Weighted]] = {
     TaskKind.single_label: evaluate.WEIGHTED,
@@ -29,14 +29,14 @@ WEIGHTED: Mapping[TaskKind, Mapping[str, Weighted]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A figure with its interval; NaN for bounds that the images do not tell."""
+    """A figure with its confidence interval. The bounds are NaN if they cannot be computed from the images."""
 
     value: float
     low: float
     high: float
     level: float
     resamples: int
-    """That the bounds come from; 0 where they come from a formula."""
+    """The number of resamples that the bounds come from; 0 if they come from a formula."""
     method: str = BOOTSTRAP
 
 
@@ -49,7 +49,14 @@ def interval(
     resamples: int = 1000,
     level: float = LEVEL,
 ) -> Interval:
-    """One of the task's figures: a proportion with Wilson's interval, any other with the bootstrap's."""
+    """One of the task's figures, with Wilson's interval if it is a proportion, else the bootstrap's.
+
+    Args:
+        answers_NK: probabilities, or numbers.
+        truth: classes [N], or labels or numbers [N, K].
+        metric: the figure's name, such as `accuracy`.
+        level: the confidence level.
+    """
     shares_of = SHARES.get((task, metric))
     estimate = value(answers_NK, truth, metric, task)
     if shares_of is None or np.isnan(estimate):
@@ -71,7 +78,7 @@ def bootstrap(
 ) -> Interval:
     """The percentile bootstrap over images of one of the task's figures [Efron & Tibshirani 1993].
 
-    Resamples where the metric is undefined do not count.
+    Resamples for which the figure is undefined do not count. The bounds are NaN if all resamples give the same figure.
     """
     weighted = WEIGHTED[task][metric]
     values_R = _resample(answers_NK, truth, weighted, resamples, seed)
@@ -81,8 +88,10 @@ def bootstrap(
 def paired_difference(
     first_NK: Floats, second_NK: Floats, truth: Truth, metric: str, *, task: TaskKind = TaskKind.single_label
 ) -> Interval:
-    """The first's figure less the second's on the same images, with its 95 % interval: of accuracies Newcombe's, of
-    other figures the bootstrap's, each resample drawn once for both.
+    """The first's figure minus the second's on the same images, with its 95 % interval.
+
+    The interval is Newcombe's for accuracies. For other figures it is the bootstrap's, with the same resamples for
+    both.
     """
     gain = value(first_NK, truth, metric, task) - value(second_NK, truth, metric, task)
     if not np.isnan(gain) and (task, metric) == (TaskKind.single_label, "accuracy"):
@@ -102,7 +111,7 @@ def paired_bootstrap(
     level: float = LEVEL,
     seed: int = 0,
 ) -> Interval:
-    """As `paired_difference`, by the percentile bootstrap whatever the figure is."""
+    """Like `paired_difference`, but always with the percentile bootstrap."""
     weighted = WEIGHTED[task][metric]
     gain = value(first_NK, truth, metric, task) - value(second_NK, truth, metric, task)
     if np.isnan(gain):
@@ -112,21 +121,21 @@ def paired_bootstrap(
 
 
 def value(answers_NK: Floats, truth: Truth, metric: str, task: TaskKind) -> float:
-    """One figure; NaN for no images, and where an answer is not finite, which would count as some class."""
+    """One figure; NaN if there are no images, or if an answer is not finite."""
     if not len(truth) or not np.isfinite(answers_NK).all():
         return float("nan")
     return float(WEIGHTED[task][metric](answers_NK, truth, np.ones((1, len(truth))))[0])
 
 
 def figures(answers_NK: Floats, truth: Truth, task: TaskKind) -> dict[str, float]:
-    """All figures of a task but its loss."""
+    """All figures of a task, without its loss."""
     return {figure.name: value(answers_NK, truth, figure.name, task) for figure in FIGURES[task]}
 
 
 def _resample(answers_NK: Floats, truth: Truth, weighted: Weighted, resamples: int, seed: int) -> Floats:
-    """The metric on each resample; the seed alone decides which images are drawn.
+    """The metric of each resample [R]. Equal seeds and numbers of images give equal resamples.
 
-    A resample is a row of weights: how often it draws each image.
+    A resample is a row of weights: how often each image is drawn.
     """
     images = len(truth) if np.isfinite(answers_NK).all() else 0
     generator = np.random.default_rng(seed)
@@ -142,7 +151,7 @@ def _resample(answers_NK: Floats, truth: Truth, weighted: Weighted, resamples: i
 
 
 def _interval(value: float, values_R: Floats, level: float) -> Interval:
-    """Where every resample gives the same, as of answers that are all right, resampling tells nothing."""
+    """The percentile interval. If all resamples agree, as when every answer is right, it would be too narrow: NaN."""
     values_R = values_R[~np.isnan(values_R)]
     tail = (1 - level) / 2
     varies = len(values_R) and values_R.min() < values_R.max()

@@ -1,4 +1,4 @@
-"""A part's figures by the values of a column (camera, site, batch), the worst value first."""
+"""A part's figures for each value of a column (camera, site, batch), the worst value first."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ EMPTY = "(empty)"
 SHOWN = 3
 
 Subgroups = dict[str, dict[str, list[dict[str, Any]]]]
-"""Of each part and column, an entry a value: what it is, its images, its figures and their intervals."""
+"""Part to column to one entry per value: the value, its number of images, its figures and their intervals."""
 
 
 def subgroups(
     parts: Sequence[Predictions], columns: Mapping[str, Mapping[str, str]], names: Sequence[str]
 ) -> Subgroups:
-    """Every figure of every part by each column.
+    """Every figure of every part, for each value of each column.
 
     Args:
-        columns: of each image, by its path, the cell of each column.
-        names: of the columns.
+        columns: image path to column to the image's cell.
+        names: the columns to group by.
     """
     return {
         predictions.part: {
@@ -59,7 +59,7 @@ def _entry(predictions: Predictions, value: str, rows: Sequence[int]) -> dict[st
 
 
 def in_words(record: Subgroups, part: str, task: TaskKind) -> list[str]:
-    """A line a column for the terminal: its worst values."""
+    """One line per column for the terminal, with its worst values."""
     figure = headline(task)
     lines: list[str] = []
     for column, entries in record.get(part, {}).items():

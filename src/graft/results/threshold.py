@@ -1,4 +1,4 @@
-"""The probability from which the positive one of two classes is named: by a sensitivity, or by what mistakes cost."""
+"""The decision threshold of two classes, chosen by a sensitivity or by the cost of mistakes."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Threshold:
-    """Chosen on the validation images; as model.json keeps it."""
+    """A threshold that was chosen on the validation images, with exactly one of `sensitivity` and `cost`."""
 
     positive: str
-    """The class that is looked for."""
+    """The positive class."""
     probability: float
-    """From which it is named."""
+    """The positive class is predicted from this probability on."""
     sensitivity: float | None = None
-    """What it was chosen by: the least share of the positive images that it finds,"""
+    """The smallest share of positive images to be recognized."""
     cost: float | None = None
-    """or so many false alarms that a miss costs as much as."""
+    """The cost of a missed positive image, in false alarms."""
 
     def record(self, parts: Mapping[str, Predictions], classes: Sequence[str]) -> dict[str, Any]:
-        """For metrics.json and model.json: the threshold, and what it comes to on each part."""
+        """The threshold and its outcomes on each part, for metrics.json and model.json."""
         place = list(classes).index(self.positive)
         counts = {
             part: outcomes(each.answers_NK[:, place], each.truth == place, self.probability, self.cost)
@@ -43,14 +43,16 @@ class Threshold:
 def choose_threshold(
     val: Predictions, classes: Sequence[str], positive: str, sensitivity: float | None, cost: float | None
 ) -> Threshold:
-    """On the validation images.
+    """Chooses the threshold on the validation images, by sensitivity or by cost.
 
     Args:
-        sensitivity: the one, or
-        cost: the other.
+        val: predictions of the validation part.
+        positive: name of the positive class.
+        sensitivity: the smallest share of positive images to be recognized, or None.
+        cost: the cost of a miss in false alarms. It must be given if `sensitivity` is None, and is ignored otherwise.
 
     Raises:
-        InputError: no validation image is of the positive class.
+        InputError: a sensitivity is given and no validation image is positive.
     """
     place = list(classes).index(positive)
     scores_N, holds_N = val.answers_NK[:, place], val.truth == place
@@ -72,10 +74,10 @@ def no_positive(positive: str) -> InputError:
 
 
 def read_threshold(record: Mapping[str, Any]) -> Threshold | None:
-    """Of model.json; None where a run had none.
+    """The threshold in model.json; None if there is none.
 
     Raises:
-        InputError: something else stands there.
+        InputError: it is malformed.
     """
     stored = record.get("threshold")
     if stored is None:
@@ -97,7 +99,7 @@ def read_threshold(record: Mapping[str, Any]) -> Threshold | None:
 
 
 def in_words(record: Mapping[str, Any], part: str) -> str:
-    """A line of the terminal."""
+    """One line for the terminal."""
     counts = record["parts"][part]
     shares = ", ".join(
         f"{name} {counts[name]:.3f} ({counts[f'{name}_interval'][0]:.3f} to {counts[f'{name}_interval'][1]:.3f})"
@@ -108,11 +110,18 @@ def in_words(record: Mapping[str, Any], part: str) -> str:
 
 
 def by_sensitivity(positive_N: Floats, holds_N: Bools, least: float) -> float:
-    """The highest threshold at which this share of the positive images, at least, is named so.
+    """The highest threshold at which at least this share of the positive images is recognized.
+
+    The threshold lies midway between two scores.
 
     Args:
         positive_N: each image's probability of the positive class.
-        holds_N: whether it is of that class.
+        holds_N: whether it is of that class. At least one must be.
+        least: the share, above 0 and at most 1.
+
+    Example:
+        >>> by_sensitivity(np.array([0.1, 0.4, 0.6, 0.9]), np.array([False, True, False, True]), 1.0)
+        0.25
     """
     scores = np.sort(positive_N[holds_N])[::-1]
     lowest = float(scores[ceil(least * len(scores) - 1e-9) - 1])
@@ -120,9 +129,18 @@ def by_sensitivity(positive_N: Floats, holds_N: Bools, least: float) -> float:
 
 
 def by_cost(positive_N: Floats, holds_N: Bools, cost: float) -> float:
-    """The threshold whose mistakes cost least, where a miss costs so many false alarms.
+    """The threshold with the lowest cost of mistakes.
 
-    Of several that cost the same it is the nearest to 1/(1 + cost), which is the best of exact probabilities.
+    Of several with equal cost, it is the one nearest to 1/(1 + cost), the optimum for exact probabilities.
+
+    Args:
+        positive_N: each image's probability of the positive class.
+        holds_N: whether it is of that class.
+        cost: the cost of a miss, in false alarms.
+
+    Example:
+        >>> by_cost(np.array([0.1, 0.4, 0.6, 0.9]), np.array([False, True, False, True]), 3.0)
+        0.25
     """
     scores = np.unique(positive_N)
     edges = np.concatenate([[0.0], (scores[1:] + scores[:-1]) / 2, [1.0]])
@@ -130,7 +148,7 @@ def by_cost(positive_N: Floats, holds_N: Bools, cost: float) -> float:
     alarms = (~holds_N).sum() - np.searchsorted(np.sort(positive_N[~holds_N]), edges)
     price = cost * misses + alarms
     best = price.min()
-    lows = np.concatenate([[0.0], scores])  # above a score and up to the next one, mistakes are the same
+    lows = np.concatenate([[0.0], scores])  # thresholds between two scores make the same mistakes
     highs = np.concatenate([scores, [1.0]])
     ideal = 1 / (1 + cost)
     spans = [
@@ -143,13 +161,19 @@ def by_cost(positive_N: Floats, holds_N: Bools, cost: float) -> float:
 
 
 def _between(positive_N: Floats, score: float) -> float:
-    """Midway between a score and the next lower one: it names what the score names, in any rounding."""
+    """Midway between a score and the next lower one, so that rounding the scores changes no prediction."""
     below = positive_N[positive_N < score]
     return (score + float(below.max())) / 2 if len(below) else score / 2
 
 
 def outcomes(positive_N: Floats, holds_N: Bools, threshold: float, cost: float | None = None) -> dict[str, Any]:
-    """What a threshold comes to on a part: counts, sensitivity and specificity with Wilson's intervals."""
+    """The outcomes of a threshold on a part: counts, and sensitivity and specificity with Wilson's intervals.
+
+    Args:
+        positive_N: each image's probability of the positive class.
+        holds_N: whether it is of that class.
+        cost: the cost of a miss in false alarms; with it the mean cost per image is added.
+    """
     named_N = positive_N >= threshold
     hits, misses = int((named_N & holds_N).sum()), int((~named_N & holds_N).sum())
     alarms, rejections = int((named_N & ~holds_N).sum()), int((~named_N & ~holds_N).sum())
@@ -164,13 +188,14 @@ def outcomes(positive_N: Floats, holds_N: Bools, threshold: float, cost: float |
 
 
 def positive_class(classes: Sequence[str], wanted: str | None, key: str) -> int:
-    """The place of the class that is looked for; by default the second of two.
+    """The index of the positive class: the second of the two unless another is named.
 
     Args:
-        key: of the config, that asks for a threshold.
+        wanted: its name, if given.
+        key: the config key that asks for a threshold, for the message.
 
     Raises:
-        InputError: there are not two classes, or none of that name.
+        InputError: there are not exactly two classes, or none has that name.
     """
     if len(classes) != 2:
         raise InputError(
