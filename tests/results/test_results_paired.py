@@ -53,7 +53,7 @@ def test_two_runs_are_compared_image_by_image() -> None:
     assert pair.bootstrap.low == pytest.approx(0.07 - error, abs=0.01)
     assert pair.bootstrap.high == pytest.approx(0.07 + error, abs=0.01)
     sentence = pair.sentence(("a", "b"))
-    assert sentence.startswith("test accuracy of a less that of b: +7.0 points on 200 images (95 % interval +")
+    assert sentence.startswith("test accuracy of a minus that of b: +7.0 points on 200 images (95 % interval +")
     assert "25 images right in it alone, 11 in the other alone, McNemar's exact p 0.029" in sentence
     assert sentence.endswith("this is more than chance.")
 

@@ -1,4 +1,4 @@
-"""A run's folder, or many side by side, as one self-contained page."""
+"""Renders a run's folder, or a comparison of several, as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ COMPARISON = "comparison.html"
 
 
 def write_report(folder: Path | str, out: Path | None = None) -> Path:
-    """Writes report.html into a run's folder (or to `out`), from the files there, and returns its path.
+    """Writes report.html from the files in a run's folder, into that folder or to `out`, and returns its path.
 
     Raises:
-        InputError: no run's folder, or a damaged file in it.
+        InputError: it is no run's folder, or one of its files is damaged.
         OSError: the folder cannot be written.
     """
     from graft.report.layout import lay_out
@@ -24,10 +24,10 @@ def write_report(folder: Path | str, out: Path | None = None) -> Path:
 
 
 def write_comparison(folders: Sequence[Path | str], out: Path | None = None) -> Path:
-    """Writes the comparison of several runs, by default into the folder that holds them all, and returns its path.
+    """Writes a page that compares several runs, by default into their common folder, and returns its path.
 
     Raises:
-        InputError: one is no run's folder, or is named twice, or holds a damaged file.
+        InputError: one is no run's folder, is named twice, or has a damaged file.
         OSError: the folder cannot be written.
     """
     from graft.config.faults import InputError
@@ -43,7 +43,11 @@ def write_comparison(folders: Sequence[Path | str], out: Path | None = None) -> 
 
 
 def write_page(path: Path, page: str) -> Path:
-    """Writes a page, with the folders above it, and returns its path; a folder in its place is an InputError."""
+    """Writes a page, creating the folders above it, and returns its path.
+
+    Raises:
+        InputError: the path is a folder.
+    """
     from graft.config.faults import InputError
     from graft.system.files import write_text
 

@@ -1,4 +1,4 @@
-"""Many runs on one page: which is best on val, how their settings matter, and what the controls say."""
+"""Compares several runs on one page: the best on val, the effect of each setting, and the controls."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from graft.report.run_settings import figure as value_of
 from graft.results.intervals import read_intervals
 from graft.results.predictions import in_order_of
 
-MOST_COLUMNS = 6  # settings in the table of runs; the rest stand in a table of their own
+MOST_COLUMNS = 6  # settings in the table of runs; the others have a table of their own
 MOST_SLICES = 8
 ALIKE = {"seed", "data.fold"}
-"""Settings that make no other recipe."""
+"""Settings that may differ between repetitions of the same experiment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runs:
-    """The runs side by side; every sequence has a place for each."""
+    """The runs to compare. `records`, `names` and `settings` have one entry per run."""
 
     records: Sequence[RunRecord]
     names: Sequence[str]
     settings: Sequence[Settings]
     varied: Sequence[str]
-    """Settings that differ, seed included."""
+    """The settings that differ between the runs, including the seed."""
     metric: str
     direction: str
     best: int | None
 
     @property
     def figures(self) -> Sequence[Figure]:
-        """Of the runs' tasks; mostly they have one in common."""
+        """The figures of the runs' tasks. Usually all runs have the same task."""
         return list(dict.fromkeys(each for record in self.records for each in FIGURES[record.task]))
 
     @property
@@ -66,7 +66,7 @@ class Runs:
 
 
 def lay_out_runs(records: Sequence[RunRecord]) -> str:
-    """The whole comparison."""
+    """The HTML of the whole comparison."""
     runs = Runs.of(records)
     title = f"{count(len(records), 'run')} on {_joined(record.dataset or 'their data' for record in records)}"
     return document(
@@ -84,7 +84,7 @@ def lay_out_runs(records: Sequence[RunRecord]) -> str:
 
 
 def names_of(folders: Sequence[Path]) -> list[str]:
-    """Each folder from where their paths part."""
+    """The name of each run: its path, without the part that all paths share."""
     absolute = [os.path.abspath(folder) for folder in folders]
     common = os.path.commonpath([os.path.dirname(path) for path in absolute])
     return [os.path.relpath(path, common) for path in absolute]
@@ -172,14 +172,14 @@ def _table(runs: Runs) -> Html:
     listed = table(
         headers,
         [rows[k] for k in _ranked(runs)],
-        caption="Every run; sort by a click on a column's name",
+        caption="Every run; click a column's name to sort",
         sortable=True,
     )
     return section("Runs", element("div", listed, class_="card"), _further(runs, shown))
 
 
 def _ranked(runs: Runs) -> list[int]:
-    """Places from the best on val to the worst, and those without a figure behind."""
+    """The indices of the runs, from the best on val to the worst. Runs without the figure come last."""
     ranks = ranking([value_of(record, runs.metric) for record in runs.records], runs.direction)
     return [*ranks, *(k for k in range(len(runs.records)) if k not in ranks)]
 
@@ -191,12 +191,12 @@ def _title(metric: str) -> str:
 
 
 def _breakable(key: str) -> Html:
-    """A key that may go on in a further line behind each dot."""
+    """A key in which a line may break after each dot."""
     return Html("<wbr>".join(text(part) for part in re.split(r"(?<=\.)", key)))
 
 
 def _further(runs: Runs, shown: Sequence[str]) -> Html:
-    """What else differs, a row per setting."""
+    """A table of the settings that the table of runs has no room for, one per row."""
     rest = [key for key in runs.varied if key not in shown]
     if not rest:
         return Html("")
@@ -206,7 +206,7 @@ def _further(runs: Runs, shown: Sequence[str]) -> Html:
 
 
 def _slices(runs: Runs) -> Html:
-    """The monitored figure over each setting that differs."""
+    """Plots of the monitored figure over each setting that differs."""
     points = [
         (k, value) for k, record in enumerate(runs.records) if (value := value_of(record, runs.metric)) is not None
     ]
@@ -225,7 +225,7 @@ def _slices(runs: Runs) -> Html:
         svg = figures.points(shown, ys, label, x=key, y=runs.metric.replace("/", " "), best=top)
         charts.append(figure(key, svg, caption))
     note = "Each point is a run; other settings may differ as well." if len(charts) > 1 else ""
-    left = f" {len(charts) - MOST_SLICES} further settings are in the table alone." if len(charts) > MOST_SLICES else ""
+    left = f" {len(charts) - MOST_SLICES} further settings are only in the table." if len(charts) > MOST_SLICES else ""
     return section(
         "Settings",
         element("p", note + left, class_="muted") if note else "",
@@ -247,7 +247,7 @@ def _curves(runs: Runs) -> Html:
 
 
 def _seeds(runs: Runs) -> Html:
-    """Runs that differ in nothing but their seed or their fold, together."""
+    """The mean and standard deviation of runs that differ only in seed or fold."""
     alike: dict[str, list[int]] = {}
     for k, settings in enumerate(runs.settings):
         if runs.records[k].metrics:
@@ -260,7 +260,7 @@ def _seeds(runs: Runs) -> Html:
         [", ".join(runs.names[k] for k in places), *(_spread(runs, places, metric) for metric in metrics)]
         for places in together
     ]
-    caption = "Runs that differ in seed or fold alone: mean ± standard deviation"
+    caption = "Runs that differ only in seed or fold: mean ± standard deviation"
     headers = ["runs", *(metric.replace("/", " ") for metric in metrics)]
     return section("Seeds and folds", element("div", table(headers, rows, caption=caption), class_="card"))
 
@@ -275,7 +275,7 @@ def _simple(value: object) -> bool:
 
 
 def _word(value: object) -> str:
-    """As a person would type it."""
+    """A value as it is typed on the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""How far its probabilities can be trusted: confidence against accuracy, before and after calibration."""
+"""Reliability diagrams: confidence against accuracy, before and after calibration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TINY = 1e-300
 
 
 def confidence(record: RunRecord) -> Html:
-    """Reliability diagrams of the part that counts; nothing for numbers, or where no answer can be counted."""
+    """Reliability diagrams of the judged part. Empty for regression, and if an answer is not finite."""
     predictions = record.predictions.get(record.judged)
     if record.task is TaskKind.regression or predictions is None or not len(predictions.paths):
         return Html("")
@@ -42,7 +42,7 @@ def confidence(record: RunRecord) -> Html:
 
 
 def uncalibrated(answers_NK: Floats, temperature: float, task: TaskKind) -> Floats:
-    """Probabilities as they were before the logits were divided by a temperature."""
+    """The probabilities [N, K] at temperature 1, from those at this temperature."""
     if task is TaskKind.multi_label:
         yes_NK, no_NK = np.maximum(answers_NK, TINY) ** temperature, np.maximum(1 - answers_NK, TINY) ** temperature
         return yes_NK / (yes_NK + no_NK)

@@ -1,4 +1,4 @@
-"""Images worth a look, as thumbnails inside the page."""
+"""Thumbnails of selected images, embedded in the page."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from graft.page.elements import Html, element, image
 from graft.report.mistakes import MISTAKES
 from graft.results.predictions import Predictions
 
-SIDE = 160  # pixels; shown at 104 to 160 points
+SIDE = 160  # pixels; the page shows them at 104 to 160 CSS pixels
 JPEG = (".jpg", ".jpeg")
 
 
 def gallery(title: str, predictions: Predictions, rows: Sequence[int], classes: Sequence[str]) -> Html:
+    """The images of these rows, with answer and truth. Empty if there are no rows."""
     if not rows:
         return Html("")
     items = [_item(predictions, row, classes) for row in rows]
@@ -26,7 +27,7 @@ def gallery(title: str, predictions: Predictions, rows: Sequence[int], classes: 
 
 
 def thumbnail(path: Path, side: int = SIDE) -> str | None:
-    """A small JPEG as a data URI, or None where the file gives no picture that can be shown."""
+    """A JPEG of at most side × side pixels as a data URI, or None if the file cannot be shown."""
     try:
         picture = _small_jpeg(path, side) if path.suffix.lower() in JPEG else Image.fromarray(read_pixels(str(path), 3))
     except (Unreadable, OSError, ValueError, SyntaxError, Image.DecompressionBombError):

@@ -1,4 +1,4 @@
-"""Whether transfer helped: the run against the same config from random weights and against a linear probe."""
+"""Whether transfer helped: compares the run with random initialization and with a linear probe."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ NOTE = (
 
 
 def controls(records: Sequence[RunRecord], names: Sequence[str] = ("",)) -> Html:
-    """Of each run that has controls: sentences and figures.
+    """Sentences and figures for each run that has controls.
 
     Args:
-        names: what to call each run, where there are several.
+        names: the name of each run, if there are several.
     """
     shown = [_of_run(record, name) for record, name in zip(records, names, strict=True) if record.controls]
     return section("Did the transfer help?", *shown, element("p", NOTE, class_="muted")) if shown else Html("")
 
 
 def difference(record: RunRecord, control: RunRecord, metric: Figure) -> Interval | None:
-    """By how much the run's figure lies above its control's on the judged part, paired by image; None where unknown."""
+    """The run's figure minus its control's on the judged part, paired by image; None if it cannot be computed."""
     own, other = record.predictions.get(record.judged), control.predictions.get(record.judged)
     matched = in_order_of(own, other) if own is not None and other is not None else None
     if own is None or matched is None:
@@ -48,7 +48,7 @@ def difference(record: RunRecord, control: RunRecord, metric: Figure) -> Interva
 
 
 def sentence(record: RunRecord, control: RunRecord, name: str) -> str:
-    """The measured answer: by how much, with its interval, and from what to what."""
+    """The difference with its interval and both figures, in one sentence."""
     part, metric = record.judged, headline(record.task)
     before, after = (_number(each.metrics.get(f"{part}/{metric.name}")) for each in (control, record))
     interval = difference(record, control, metric)
@@ -74,7 +74,7 @@ def sentence(record: RunRecord, control: RunRecord, name: str) -> str:
 
 
 def _change(metric: Figure, value: float) -> str:
-    """In points where the figure is a share."""
+    """A signed difference, in percentage points if the figure is a share."""
     return f"{100 * value:+.1f}" if metric.is_share else f"{value:+.3g}"
 
 

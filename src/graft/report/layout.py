@@ -1,4 +1,4 @@
-"""The page from top to bottom."""
+"""The report of one run, from top to bottom."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ QUALITY: Mapping[TaskKind, Callable[[Predictions, Sequence[str]], Html]] = {
     TaskKind.multi_label: quality_labels.quality,
     TaskKind.regression: quality_numbers.quality,
 }
-"""What each task shows of a part's images."""
+"""The section on right and wrong answers for each task."""
 TILES: Mapping[TaskKind, Sequence[Callable[[Predictions], list[Html]]]] = {
     TaskKind.single_label: (quality.tiles,),
     TaskKind.multi_label: (),
     TaskKind.regression: (),
 }
-"""Headline figures beside the task's own."""
+"""Further tiles for each task, besides its figures."""
 
 
 def lay_out(record: RunRecord) -> str:
-    """The whole report of one run."""
+    """The HTML of the whole report of one run."""
     intervals = {
         part: read_intervals(record.intervals, predictions) for part, predictions in record.predictions.items()
     }
@@ -64,7 +64,7 @@ def lay_out(record: RunRecord) -> str:
 
 
 def _quality(record: RunRecord) -> Html:
-    """Of the test part where it was kept, else of another."""
+    """The section on right and wrong answers of the judged part."""
     predictions = record.predictions.get(record.judged)
     if predictions is None or not len(predictions.paths):
         return Html("")
@@ -78,7 +78,7 @@ def _quality(record: RunRecord) -> Html:
 
 
 def lead(record: RunRecord) -> Html:
-    """What was grafted onto what, what was frozen, how long it took; and the command."""
+    """The run in a few sentences: donor, frozen stages, duration, methods and precision; and its command."""
     sentences = " ".join(filter(None, (_donor(record), _frozen(record), _length(record))))
     shown = element("pre", element("code", record.command)) if record.command else ""
     parts = (
@@ -91,14 +91,14 @@ def lead(record: RunRecord) -> Html:
 
 
 def _head(record: RunRecord) -> Html:
-    """Of a head whose weights fit no plain model: that they do not."""
+    """A note if the weights of the head fit no plain model of the library."""
     head, build = record.plan.get("head"), record.model.get("build")
     sentence = head_in_words(head, build) if isinstance(head, Mapping) and isinstance(build, Mapping) else ""
     return element("p", sentence, class_="muted") if sentence else Html("")
 
 
 def _methods(record: RunRecord) -> Html:
-    """What was done beside plain fine-tuning."""
+    """The methods used in addition to plain fine-tuning."""
     lines = record.plan.get("methods", [])
     if not lines:
         return Html("")
@@ -106,9 +106,7 @@ def _methods(record: RunRecord) -> Html:
 
 
 def _precision(record: RunRecord) -> Html:
-    """In which precision, and in which way, training and the figures were computed; nothing for a run of a time before
-    that was told.
-    """
+    """The precision and the execution of training and evaluation. Empty for old runs, which did not record them."""
     precision = record.metrics.get("precision")
     if not isinstance(precision, Mapping):
         return Html("")
@@ -154,7 +152,7 @@ def _length(record: RunRecord) -> str:
 
 
 def tiles(record: RunRecord, intervals: Mapping[str, Mapping[str, Interval]]) -> Html:
-    """The headline figures, of the test part where there is one."""
+    """The headline figures, of the test part if there is one."""
     part = record.judged
     shown: list[Html] = []
     for metric in FIGURES[record.task]:
@@ -182,7 +180,7 @@ def tiles(record: RunRecord, intervals: Mapping[str, Mapping[str, Interval]]) ->
 
 
 def figures(record: RunRecord, intervals: Mapping[str, Mapping[str, Interval]]) -> Html:
-    """Every metric of every part, with intervals where the predictions were kept."""
+    """Every metric of every part, with intervals if the run has predictions."""
     first = headline(record.task).name
     parts = list(intervals) or [part for part in ("val", "test") if f"{part}/{first}" in record.metrics]
     rows = [

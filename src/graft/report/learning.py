@@ -1,4 +1,4 @@
-"""How it learned: curves, learning rates, what was frozen when."""
+"""The course of training: curves, learning rates and the freeze timeline."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def learning(record: RunRecord) -> Html:
 
 
 def is_solved(record: RunRecord) -> bool:
-    """Whether the head was solved, over a path of penalties."""
+    """Whether the head was solved to the optimum for each of several penalties."""
     head = record.metrics.get("head")
     return isinstance(head, Mapping) and bool(head.get("path"))
 
 
 def trains_early_stopped(record: RunRecord) -> bool:
-    """Whether hidden layers were trained over a path of weight decays, each until the loss stopped falling."""
+    """Whether hidden layers were trained with early stopping, for each of several weight decays."""
     return is_solved(record) and "epoch" in record.metrics["head"]["path"][0]
 
 
 def _measured(record: RunRecord) -> Html:
-    """What each head that the same pass could have would give."""
+    """The results of all heads that were tried on the same features."""
     head = record.metrics["head"]
     metric = headline(record.task)
     crops = {each.get("crop_fraction") for each in head.get("measured", [])}
@@ -68,7 +68,7 @@ def _measured(record: RunRecord) -> Html:
 
 
 def _begun(record: RunRecord) -> Html:
-    """The solved head that training began with, beside what training made of it."""
+    """The figures of the solved head that training began with, and those after training."""
     head = record.metrics.get("head")
     begun = head.get("start") if isinstance(head, Mapping) else None
     if not isinstance(head, Mapping) or not isinstance(begun, Mapping):
@@ -88,7 +88,7 @@ def _begun(record: RunRecord) -> Html:
 
 
 def _penalties(record: RunRecord) -> Html:
-    """What each penalty of a solved head came to, on images that it was solved on and on others."""
+    """The loss for each penalty of a solved head, on the images that it was solved on and on others."""
     head = record.metrics["head"]
     strengths = [float(point["penalty"]) for point in head["path"]]
     others = (
@@ -121,7 +121,7 @@ def _penalties(record: RunRecord) -> Html:
 
 
 def _figures(record: RunRecord) -> Iterator[Html]:
-    """The task's figures: those that lie between 0 and 1 on one drawing, each other one on its own."""
+    """Plots of the task's figures: one for all that lie between 0 and 1, and one for each of the others."""
     metrics = FIGURES[record.task]
     shares = [each for each in metrics if each.is_share]
     for together in ([shares] if shares else []) + [[each] for each in metrics if not each.is_share]:
@@ -154,7 +154,7 @@ def _curves(record: RunRecord, title: str, y: str, names: Sequence[str], *, fall
 
 
 def _rates(record: RunRecord) -> Html:
-    """The rate at each epoch's end, of each stage; gaps where it is frozen."""
+    """The learning rate of each stage at the end of each epoch, with gaps while it is frozen."""
     epochs, base = record.column("lr")
     if not epochs:
         return Html("")
@@ -176,7 +176,7 @@ def _rates(record: RunRecord) -> Html:
 
 
 def _range_test(record: RunRecord) -> Html:
-    """What optimizer.lr=find tried."""
+    """The learning-rate range test of optimizer.lr=find."""
     search = record.lr_find
     if not search:
         return Html("")
@@ -202,7 +202,7 @@ def _freeze(record: RunRecord) -> Html:
 
 
 def _further(record: RunRecord) -> Iterator[str]:
-    """What is said of the phases beyond what they freeze."""
+    """Sentences on the phases, besides what they freeze."""
     decided = record.plan.get("decided")
     if decided:
         yield f"The moments were {decided['rule']}."

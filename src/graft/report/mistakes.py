@@ -1,4 +1,4 @@
-"""Which images are worth a look, and what is said of one, in each task."""
+"""Each task's order of mistakes, the worst first, and its words for one image."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ MOST = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:
-    """Of one image."""
+    """The words for one image."""
 
     answer: str
-    """With probabilities."""
+    """The prediction, with probabilities if the task has them."""
     truth: str
     sentence: str
 
@@ -63,7 +63,7 @@ class SeveralClasses:
 
 class Numbers:
     def worst(self, predictions: Predictions) -> list[int]:
-        """Rows in falling order of their error, that of each number over its deviation."""
+        """Rows in descending order of error, each number's error being divided by its standard deviation."""
         errors_NK = np.abs(predictions.answers_NK - predictions.truth) / np.maximum(
             predictions.truth.std(0), np.finfo(np.float64).tiny
         )

@@ -1,4 +1,4 @@
-"""Where the weights came from and how far they moved; the data; where the time went."""
+"""The origin of the weights and how far they moved; the data; the time spent."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def _classes(summary: Mapping[str, Any], classes: Sequence[str]) -> Html:
 
 
 def _numbers(summary: Mapping[str, Any]) -> Html:
-    """Where numbers are learnt: how they lie in each part."""
+    """For regression, the distribution of each number in each part."""
     images: Mapping[str, int] = summary.get("images", {})
     values: Mapping[str, Mapping[str, Mapping[str, float]]] = summary.get("values", {})
     rows = [

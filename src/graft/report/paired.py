@@ -1,4 +1,4 @@
-"""Two runs on the same images: whether their difference could be chance."""
+"""Whether the difference of two runs on the same images could be chance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOTE = (
 
 
 def comparisons(records: Sequence[RunRecord]) -> list[Paired]:
-    """Of two runs, on every part of which both have the same images; the part that counts comes first."""
+    """The comparisons of two runs on every part in which both have the same images; the judged part comes first."""
     if len(records) != 2:
         return []
     first, second = records
@@ -27,7 +27,7 @@ def comparisons(records: Sequence[RunRecord]) -> list[Paired]:
 
 
 def paired(records: Sequence[RunRecord], names: Sequence[str]) -> Html:
-    """A sentence a part."""
+    """One sentence per part."""
     pairs = comparisons(records)
     if not pairs:
         return Html("")

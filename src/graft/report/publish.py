@@ -1,4 +1,4 @@
-"""What trackers are given beside the rows of metrics.csv: the config, the ledger's summary, mistakes, the model."""
+"""What trackers receive in addition to the metrics: the config, the ledger's summary, mistakes and the model."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from graft.system.processes import is_first
 from graft.system.stopping import Stopped
 
 Picture = tuple[str, NDArray[Any]]
-"""What it shows in words, and its pixels, uint8 [H, W, 3]."""
+"""A caption, and pixels as uint8 [H, W, 3]."""
 PRUNED, STOPPED, FAILED = "pruned", "stopped", "failed"
 MLFLOW = {PRUNED: "KILLED", STOPPED: "KILLED", FAILED: "FAILED"}
 
 
 def announce(loggers: Sequence[Logger], config: Config, ledger: Mapping[str, Any]) -> None:
-    """Before training: every key of the config, and how many tensors came from where."""
+    """Logs every key of the config and the number of tensors by origin. To be called before training."""
     values = flat({**to_plain(config), "ledger": dict(ledger)})
     for logger in loggers:
         logger.log_hyperparams(values)
@@ -37,9 +37,9 @@ def announce(loggers: Sequence[Logger], config: Config, ledger: Mapping[str, Any
 
 @contextmanager
 def close_on_failure(loggers: Sequence[Logger]) -> Generator[None]:
-    """Around a training: where it does not come to its end, the trackers' runs do, with the state.
+    """Closes the trackers' runs as failed if the training inside raises.
 
-    A run of Weights & Biases that is left open would take in what the process's next trial logs.
+    A run of Weights & Biases that is left open would also receive the logs of the process's next trial.
     """
     try:
         yield
@@ -54,7 +54,7 @@ def _close(loggers: Sequence[Logger], state: str) -> None:
         match logger:
             case TensorBoardLogger():
                 logger.experiment.add_text("state", state)
-                logger.finalize("success")  # which writes the hyperparameters too
+                logger.finalize("success")  # this also writes the hyperparameters
             case WandbLogger():
                 experiment: Any = logger.experiment
                 experiment.summary["state"] = state
@@ -68,7 +68,7 @@ def _close(loggers: Sequence[Logger], state: str) -> None:
 
 
 def publish(loggers: Sequence[Logger], folder: Path) -> None:
-    """After training: final figures, the most confident mistakes as images, and the model folder."""
+    """Logs the final figures, the most confident mistakes as images, and the model. To be called after training."""
     if not loggers:
         return
     run = read_run(folder)
@@ -90,7 +90,7 @@ def publish(loggers: Sequence[Logger], folder: Path) -> None:
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values under keys with dots, as a person types them."""
+    """Nested values as one mapping, under dotted keys such as `optimizer.lr`."""
     leaves: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict) and value:
@@ -109,7 +109,7 @@ def _mistakes(run: RunRecord) -> Iterator[Picture]:
         try:
             pixels = read_pixels(predictions.paths[row], 3)
         except Unreadable:
-            continue  # it was read in training; a file that has gone since is no picture
+            continue  # the file was there in training, but has been removed since
         yield (
             f"{Path(predictions.paths[row]).name}: {worth_a_look.words(predictions, row, run.classes).sentence}",
             pixels,
@@ -122,7 +122,7 @@ def _to_tensorboard(logger: TensorBoardLogger, pictures: Sequence[Picture], run:
         writer.add_image(f"mistakes/{place:02d}", pixels, step, dataformats="HWC")
         writer.add_text(f"mistakes/{place:02d}", words, step)
     weights = {"folder": str(run.folder / "model"), **run.model.get("weights", {})}
-    writer.add_text("model", json.dumps(weights), step)  # its files hold no models, so they say where it is
+    writer.add_text("model", json.dumps(weights), step)  # TensorBoard stores no models, so it gets the location
     writer.flush()
 
 

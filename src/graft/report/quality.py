@@ -1,4 +1,4 @@
-"""What it gets right and wrong where an image has one class, and how far its confidence can be trusted."""
+"""Right and wrong answers of a single-label task, and the calibration error."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def tiles(predictions: Predictions) -> list[Html]:
 
 
 def uncertain(predictions: Predictions) -> list[int]:
-    """Rows whose two likeliest classes are nearest to each other."""
+    """Rows in ascending order of the margin between the two likeliest classes."""
     if predictions.answers_NK.shape[1] < 2:
         return []
     ordered_NK = np.sort(predictions.answers_NK, axis=1)

@@ -1,4 +1,4 @@
-"""What it gets right and wrong where an image has any number of labels, label by label."""
+"""Right and wrong answers of a multi-label task, by label."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def quality(predictions: Predictions, classes: Sequence[str]) -> Html:
     wrong_NK = (predictions.answers_NK > THRESHOLD) != (predictions.truth > 0)
     images, faulty = len(predictions.paths), int(wrong_NK.any(1).sum())
     opening = (
-        f"{count(int(wrong_NK.sum()), 'wrong label')}, said or left out, in {count(faulty, 'image')} of {images:,} of"
-        f" the {predictions.part} part. A label counts as said where its probability is above {THRESHOLD:g}."
+        f"{count(int(wrong_NK.sum()), 'label')} wrongly predicted or missed, in {count(faulty, 'image')} of {images:,}"
+        f" of the {predictions.part} part. A label counts as predicted if its probability is above {THRESHOLD:g}."
     )
     return section(
         "Right and wrong",
@@ -38,5 +38,5 @@ def _per_label(predictions: Predictions, classes: Sequence[str]) -> Html:
         ]
         for k, name in enumerate(classes)
     ]
-    headers = ["label", "precision", "recall", "F1", "average precision", "AUROC", "images", "said"]
+    headers = ["label", "precision", "recall", "F1", "average precision", "AUROC", "images", "predicted"]
     return table(headers, rows, caption="Per label", sortable=True)

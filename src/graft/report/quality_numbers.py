@@ -1,4 +1,4 @@
-"""How far off it is where numbers are to be learnt: predicted over true, and what is left over."""
+"""Errors of a regression: predicted over true values, and residuals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from graft.results.predictions import Predictions
 from graft.tasks.evaluate import Floats
 from graft.tasks.evaluate_numbers import number_figures
 
-MOST_DRAWN = 4  # numbers that get drawings; the table has all
+MOST_DRAWN = 4  # numbers that get plots; the table has all of them
 
 
 def quality(predictions: Predictions, classes: Sequence[str]) -> Html:
@@ -56,7 +56,7 @@ def _drawings(predictions: Predictions, name: str, k: int) -> Html:
 
 
 def scatter(true_N: Floats, said_N: Floats, label: str) -> str:
-    """A point an image, against the diagonal of perfect prediction."""
+    """An SVG scatter plot, one point per image, with the diagonal of perfect prediction."""
     drawing, axes = blank_axes("true", "predicted", height=3.3)
     ends = [min(true_N.min(), said_N.min()), max(true_N.max(), said_N.max())]
     axes.plot(ends, ends, color=MUTED, linestyle="--", linewidth=1)
@@ -65,10 +65,10 @@ def scatter(true_N: Floats, said_N: Floats, label: str) -> str:
 
 
 def residuals(rest_N: Floats, label: str) -> str:
-    """How many images are how far off, and to which side."""
+    """An SVG histogram of the residuals."""
     drawing, axes = blank_axes("predicted − true", "images", height=3.3)
     reach = float(np.abs(rest_N).max()) or 1.0
-    bins = int(np.clip(np.sqrt(len(rest_N)), 7, 41)) // 2 * 2 + 1  # odd: one bin around no error
+    bins = int(np.clip(np.sqrt(len(rest_N)), 7, 41)) // 2 * 2 + 1  # odd, so that one bin is centred on 0
     axes.hist(rest_N, bins=bins, range=(-reach, reach), color=SERIES[0], alpha=0.85)
     axes.axvline(0, color=INK, linewidth=1)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))

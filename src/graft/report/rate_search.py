@@ -1,4 +1,4 @@
-"""The learning-rate range test in a run's folder: lr_find.json and its plot, lr_find.png."""
+"""The files of the learning-rate range test in a run's folder: lr_find.json and its plot, lr_find.png."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write_rate_search(folder: Path, record: Mapping[str, Any]) -> None:
     """Writes both files.
 
     Args:
-        found: `RangeTest.to_dict()`.
+        record: `RangeTest.to_dict()`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -39,21 +39,21 @@ def write_rate_search(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def recorded_rate(checkpoint: Path, folder: Path) -> float:
-    """The rate that the checkpoint's run found; brings its files along into another folder.
+    """The learning rate that the checkpoint's run found. Copies that run's files into `folder`.
 
     Raises:
-        InputError: that run left no record.
+        InputError: that run has no record, or a damaged one.
     """
     source = checkpoint.resolve().parent.parent
     if not (source / FILE).is_file():
         raise InputError(
-            f"optimizer.lr: expected {source / FILE}, in which the run that resume= goes on with recorded the rate that"
-            " it found, received no such file; try optimizer.lr=VALUE as that run had it, or resume=never"
+            f"optimizer.lr: expected {source / FILE}, where the run to resume recorded the learning rate that it found,"
+            " received no such file; try optimizer.lr=VALUE as that run had it, or resume=never"
         )
     rate = read_json(source / FILE).get("suggestion")
     if not isinstance(rate, int | float):
         raise InputError(
-            f"{source / FILE}: expected the rate that was found under `suggestion`, received {rate!r}; try"
+            f"{source / FILE}: expected the learning rate under `suggestion`, received {rate!r}; try"
             " optimizer.lr=VALUE as that run had it, or resume=never"
         )
     for name in (FILE, PLOT):

@@ -1,4 +1,4 @@
-"""A run's folder as values: what the report and the comparison of runs read."""
+"""Reads a run's folder for the report and for the comparison of runs."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from graft.results.predictions import Predictions, read_predictions
 
 Json = dict[str, Any]
 CONTROLS = "controls"
-"""The folder in a run's where `graft controls` puts the runs that this one is held against."""
+"""The subfolder of a run in which `graft controls` writes the control runs."""
 
 
 @dataclass(slots=True, kw_only=True)
 class RunRecord:
-    """What a run's folder holds; a file that is not there is an empty value."""
+    """The contents of a run's folder. A missing file is an empty value."""
 
     folder: Path
     metrics: Json = field(default_factory=dict)
     """metrics.json"""
     history: list[dict[str, float]] = field(default_factory=list)
-    """metrics.csv, a row per epoch; cells that hold no number are left out"""
+    """metrics.csv, one row per epoch; cells without a number are left out"""
     plan: Json = field(default_factory=dict)
     """plan.json"""
     ledger: Json = field(default_factory=dict)
@@ -48,7 +48,7 @@ class RunRecord:
     overrides: tuple[str, ...] = ()
     """.hydra/overrides.yaml"""
     controls: Mapping[str, RunRecord] = field(default_factory=dict)
-    """The finished ones of `graft controls`, by name"""
+    """The finished control runs by name"""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -60,13 +60,13 @@ class RunRecord:
 
     @property
     def task(self) -> TaskKind:
-        """A run of a time without tasks had one class an image."""
+        """The run's task. Old runs have no record of it, and are single-label."""
         record = self.model.get("task") or self.plan.get("task") or {}
         return TaskKind(record.get("kind", TaskKind.single_label.value))
 
     @property
     def intervals(self) -> Json:
-        """Of each figure, part/name; empty where none were written down."""
+        """part/figure to its interval; empty if the run has no record of them."""
         record = self.model.get("intervals")
         return cast(Json, record) if isinstance(record, dict) else {}
 
@@ -80,7 +80,7 @@ class RunRecord:
 
     @property
     def data(self) -> Json:
-        """The table's summary: `parts` with the images of each class, and what was `skipped`."""
+        """The table's summary: `parts`, with the number of images of each class, and the `skipped` files."""
         record = self.plan.get("data")
         return cast(Json, record) if isinstance(record, dict) else {}
 
@@ -90,7 +90,7 @@ class RunRecord:
 
     @property
     def judged(self) -> str:
-        """The part whose figures count: test where there is one, else val."""
+        """The part by which the run is judged: test if there is one, else val."""
         parts = {*self.predictions, *(name.split("/")[0] for name in self.metrics)}
         return "test" if "test" in parts else "val"
 
@@ -101,17 +101,17 @@ class RunRecord:
 
     @property
     def spans(self) -> list[Json]:
-        """The phases as they came about, or as planned where the run has not ended."""
+        """The phases as they were carried out, or as planned if the run has not ended."""
         return self.metrics.get("phases") or self.plan.get("phases", [])
 
     @property
     def thaw_warmup(self) -> float:
-        """Epochs in which what thaws comes to its learning rate."""
+        """The number of epochs in which a thawed stage reaches its full learning rate."""
         return float(self.plan.get("thaw_warmup_steps", 0)) / float(self.plan.get("steps_per_epoch") or 1)
 
     @property
     def phases(self) -> list[tuple[float, float, frozenset[str]]]:
-        """(first epoch, end, frozen stages) of each span of training."""
+        """(start, end, frozen stages) of each phase, in epochs."""
         spans = self.spans
         starts = [float(span.get("start_epoch", 0)) for span in spans]
         end = max(float(self.metrics.get("epochs") or self.plan.get("epochs") or 1), max(starts, default=0))
@@ -123,7 +123,7 @@ class RunRecord:
         ]
 
     def column(self, name: str) -> tuple[list[float], list[float]]:
-        """(epochs done, values) of a metric over the run, where it was written."""
+        """(epochs done, values) of a metric, at the epochs where it was recorded."""
         rows = [row for row in self.history if name in row]
         return [row.get("epoch", place) for place, row in enumerate(rows, 1)], [row[name] for row in rows]
 
@@ -132,7 +132,7 @@ def read_run(folder: Path | str) -> RunRecord:
     """Reads a run's folder.
 
     Raises:
-        InputError: no run's folder, or a file in it that is damaged.
+        InputError: it is no run's folder, or one of its files is damaged.
     """
     folder = Path(folder)
     if not (folder / "metrics.json").is_file() and not (folder / "plan.json").is_file():
@@ -160,7 +160,11 @@ def read_run(folder: Path | str) -> RunRecord:
 
 
 def read_json(path: Path) -> Json:
-    """A JSON object; empty where there is no such file. Raises InputError where it is damaged."""
+    """Reads a JSON object; empty if there is no such file.
+
+    Raises:
+        InputError: the file holds no JSON object.
+    """
     if not path.is_file():
         return {}
     try:
@@ -197,7 +201,14 @@ def _text(path: Path) -> str:
 
 
 def read_yaml(text: str, path: Path) -> Any:
-    """Plain values. Raises InputError where the text, which stands in this file, is damaged."""
+    """Parses YAML as plain values.
+
+    Args:
+        path: the file that the text is from, for the message.
+
+    Raises:
+        InputError: the text is no YAML.
+    """
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -206,6 +217,6 @@ def read_yaml(text: str, path: Path) -> Any:
 
 
 def _overrides(path: Path) -> tuple[str, ...]:
-    """Hydra writes a YAML list, which quotes and folds what it must."""
+    """The overrides in the YAML list that Hydra writes."""
     listed = read_yaml(_text(path), path)
     return tuple(map(str, cast("list[Any]", listed))) if isinstance(listed, list) else ()

@@ -1,4 +1,4 @@
-"""What distinguishes runs: the settings in which their configs differ, and which run is the best."""
+"""The settings in which runs differ, and the best run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from graft.report.record import RunRecord, read_yaml
 
 Settings = dict[str, Any]
 
-# Where and how a run was carried out, which does not change what it finds.
+# Settings for where and how a run is executed, which do not affect its result.
 CIRCUMSTANCES = (
     "cache.", "checkpoint.every_n_steps", "data.num_workers", "logger.", "mode", "resume", "trainer.progress",
     "trainer.threads", "trainer.tune",
@@ -20,13 +20,13 @@ CIRCUMSTANCES = (
 
 
 def settings_of(record: RunRecord) -> Settings:
-    """config.yaml as full keys and plain values."""
+    """config.yaml as a flat mapping of dotted keys to plain values."""
     loaded = read_yaml(record.config, record.folder / ".hydra" / "config.yaml")
     return dict(_flat(cast(Mapping[str, Any], loaded), "")) if isinstance(loaded, dict) else {}
 
 
 def differing(all_settings: Sequence[Settings]) -> list[str]:
-    """The keys whose values differ, in the configs' order, circumstances left out."""
+    """The keys whose values differ, in the order of the configs, without `CIRCUMSTANCES`."""
     keys = dict.fromkeys(key for settings in all_settings for key in settings)
     return [
         key
@@ -36,7 +36,7 @@ def differing(all_settings: Sequence[Settings]) -> list[str]:
 
 
 def monitored(all_settings: Sequence[Settings], task: TaskKind = TaskKind.single_label) -> tuple[str, str]:
-    """(metric, min or max) by which the runs chose their epoch; where they differ, the task's headline on val."""
+    """(metric, min or max) by which all runs chose their epoch; otherwise the task's headline figure on val."""
     fallback = f"val/{headline(task).name}", headline(task).direction
     monitors = {(settings.get("checkpoint.monitor"), settings.get("checkpoint.direction")) for settings in all_settings}
     metric, direction = monitors.pop() if len(monitors) == 1 else fallback
@@ -44,12 +44,13 @@ def monitored(all_settings: Sequence[Settings], task: TaskKind = TaskKind.single
 
 
 def best(records: Sequence[RunRecord], metric: str, direction: str) -> int | None:
-    """The place of the run that is best on val; the first of equals; None where none has the figure."""
+    """The index of the best run by a metric, the first if several are equal; None if no run has the metric."""
     ranked = ranking([figure(record, metric) for record in records], direction)
     return ranked[0] if ranked else None
 
 
 def figure(record: RunRecord, metric: str) -> float | None:
+    """A metric of a run; None if it is missing or not finite."""
     value = record.metrics.get(metric)
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 

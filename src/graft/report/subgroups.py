@@ -12,7 +12,7 @@ from graft.report.record import RunRecord
 
 
 def subgroups(record: RunRecord) -> Html:
-    """A table a column, worst value first, of the part that counts."""
+    """One table per column, with the figures of the judged part for each value, the worst first."""
     by = record.metrics.get("by", {}).get(record.judged, {})
     if not by:
         return Html("")
@@ -34,7 +34,7 @@ def subgroups(record: RunRecord) -> Html:
 
 
 def threshold(record: RunRecord) -> Html:
-    """What the chosen threshold comes to on each part."""
+    """The chosen threshold and its outcomes on each part."""
     chosen = record.metrics.get("threshold")
     if not chosen:
         return Html("")

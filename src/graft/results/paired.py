@@ -89,7 +89,7 @@ class Paired:
         )
         verdict = "this could be chance" if self.could_be_chance else "this is more than chance"
         return (
-            f"{self.part} {self.figure.title} of {names[0]} less that of {names[1]}: {scale * gap.value:+{sign}}{unit}"
+            f"{self.part} {self.figure.title} of {names[0]} minus that of {names[1]}: {scale * gap.value:+{sign}}{unit}"
             f" on {self.images:,} images ({span}{test}): {verdict}."
         )
 
