@@ -117,6 +117,29 @@ def test_the_heads_that_one_pass_can_have_are_measured(folder: Path, tmp_path: P
     assert 0 <= head["neighbours"] <= 1
 
 
+def test_a_donor_that_knows_the_classes_is_measured_beside_the_heads(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = carried_out(folder, tmp_path / "first")
+    assert "donor_classes" not in before["head"], "the published donor names no classes"
+    capsys.readouterr()
+    after = carried_out(folder, tmp_path / "second", "donor=run", f"donor.path={tmp_path / 'first' / 'run'}")
+    assert after["head"]["donor_classes"] == before["val/accuracy"] > 0.5
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("the donor's own classes")]
+    assert row.endswith(f"{before['val/accuracy']:.4f}  donor.class_map=names")
+    assert float(row.split()[4]) == pytest.approx(before["head"]["measured"][0]["loss"], abs=1e-4)
+
+
+def test_a_donor_that_lacks_a_class_is_not(folder: Path, tmp_path: Path) -> None:
+    carried_out(folder, tmp_path / "first")
+    images = tmp_path / "images"
+    shutil.copytree(folder / "images", images)
+    for part in ("train", "val", "test"):
+        (images / part / COLOURS[0]).rename(images / part / "another")
+    words = ("donor=run", f"donor.path={tmp_path / 'first' / 'run'}", f"data.root={images}")
+    assert "donor_classes" not in carried_out(folder, tmp_path / "second", *words)["head"]
+
+
 def test_many_images_keep_what_the_runs_own_head_takes(folder: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(features_plan, "MEASURED", 1e4)
     head = carried_out(folder, tmp_path)["head"]

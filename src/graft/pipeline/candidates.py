@@ -18,7 +18,6 @@ from graft.features.dataset import FeatureDataset
 from graft.finetune.metrics import Evaluation
 from graft.heads.choice import Choice, Examples, HeadChoice, choose_head, loss_of_all
 from graft.heads.layers import EARLY_STOPPING
-from graft.heads.neighbours import NEIGHBOURS
 from graft.heads.rows import logits_of
 from graft.models.network import Network
 from graft.models.stage_head import columns_of
@@ -81,6 +80,20 @@ class Solved(Generic[C_co]):
     @property
     def crop_fraction(self) -> float:
         return self.crop.network.preprocess.crop_fraction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """Answers to the validation images that need no training, as a measure for the heads."""
+
+    name: str
+    key: str
+    """In metrics.json."""
+    figure: float
+    """The task's headline figure."""
+    loss: float | None = None
+    words: str = ""
+    """What to type for a run that begins with it."""
 
 
 def candidates(source: Network) -> list[Candidate]:
@@ -203,7 +216,7 @@ def record_of(choice: Choice) -> dict[str, Any]:
 
 
 def record_of_all(
-    plan: Plan, measured: Sequence[Solved[Choice]], chosen: Solved[Choice], neighbours: float | None
+    plan: Plan, measured: Sequence[Solved[Choice]], chosen: Solved[Choice], references: Sequence[Reference]
 ) -> dict[str, Any]:
     """For metrics.json."""
     return {
@@ -223,11 +236,14 @@ def record_of_all(
             }
             for each in measured
         ],
-        "neighbours": neighbours,
+        "neighbours": None,
+        **{each.key: each.figure for each in references},
     }
 
 
-def table_of(plan: Plan, measured: Sequence[Solved[Choice]], chosen: Solved[Choice], neighbours: float | None) -> str:
+def table_of(
+    plan: Plan, measured: Sequence[Solved[Choice]], chosen: Solved[Choice], references: Sequence[Reference]
+) -> str:
     """What each head gives on images that it was not solved on, and the words that take it."""
     figure, folds = headline(plan.task.kind), chosen.choice.folds
     by_all = any(each.compared_by != each.choice.loss for each in measured)
@@ -238,8 +254,9 @@ def table_of(plan: Plan, measured: Sequence[Solved[Choice]], chosen: Solved[Choi
         compared = f"{each.compared_by:.4f}" if by_all else ""
         words = f"head={each.candidate.kind.value}{crop}"
         rows.append((each.candidate.name, f"{each.choice.loss:.4f}", compared, f"{each.figure:.4f}", words))
-    if neighbours is not None:
-        rows.append((f"{NEIGHBOURS} nearest training images", "", "", f"{neighbours:.4f}", ""))
+    for each in references:
+        loss = "" if each.loss is None else f"{each.loss:.4f}"
+        rows.append((each.name, loss, "", f"{each.figure:.4f}", each.words))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     marks = ["", *("  <- taken" if each is chosen else "" for each in measured)]
     marks += [""] * (len(rows) - len(marks))

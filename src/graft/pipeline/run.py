@@ -19,6 +19,7 @@ from graft.finetune.hardware import hardware
 from graft.finetune.methods.lora import add_lora, merge
 from graft.finetune.module import FineTuning
 from graft.finetune.pruning import Pruned, Watcher
+from graft.heads.rows import Head
 from graft.models.network import Network, with_values
 from graft.pipeline.features import Features, compute_features, example_of
 from graft.pipeline.folds import check_folds
@@ -27,6 +28,7 @@ from graft.pipeline.inputs import Inputs
 from graft.pipeline.judging import check_results, judge
 from graft.pipeline.outcome import summary, write_metrics, write_page, write_pruned, write_results
 from graft.pipeline.ownership import owning
+from graft.pipeline.references import donor_head
 from graft.pipeline.solving import crops_of, solve_head
 from graft.pipeline.training import before_training, fine_tune, try_out, tuning_of
 from graft.plan.describe import describe
@@ -102,7 +104,7 @@ def _run(
     with clock("build"):
         network = with_values(plan.network, config.seed)
     with clock("transfer"):
-        teacher = _transfer(plan, network, inputs, folder)
+        teacher, own_head = _transfer(plan, network, inputs, folder)
     data = DataModule(
         table, config.data, config.augment, network.preprocess,
         seed=config.seed, cache=config.cache, fewest=plan.fewest, say=say,
@@ -125,7 +127,7 @@ def _run(
     try:
         with clock("fit"), close_on_failure(loggers):
             if crops:
-                network, result = solve_head(plan, crops, folder)
+                network, result = solve_head(plan, crops, folder, own_head)
             else:
                 result = fine_tune(plan, tuning(plan), data, folder, signals, loggers, watcher, resumption)
     except Pruned as pruned:
@@ -141,8 +143,9 @@ def _run(
     return _write(plan, network, result, injected, features, loggers, clock, folder, overrides)
 
 
-def _transfer(plan: Plan, network: Network, inputs: Inputs, folder: Path) -> torch.nn.Module | None:
-    """Loads the donor's weights into the network. Returns the donor's own network if the plan needs a teacher."""
+def _transfer(plan: Plan, network: Network, inputs: Inputs, folder: Path) -> tuple[torch.nn.Module | None, Head | None]:
+    """Loads the donor's weights into the network. Returns the donor's own network if the plan needs a teacher, and the
+    donor's own head if a solved one is to be compared with it."""
     config = plan.config
     with inputs.donor(config) as donor:
         inject(plan.ledger, donor, network.module)
@@ -150,9 +153,10 @@ def _transfer(plan: Plan, network: Network, inputs: Inputs, folder: Path) -> tor
             proof = verify(config.network, plan.ledger, donor, network)
             say(f"verified  {proof}")
         teacher = build_teacher(config.network, plan.teacher, donor) if plan.teacher else None
+        own_head = donor_head(plan, donor)
     if is_first():
         write_json(folder / "transfer.json", plan.ledger.to_dict())
-    return teacher
+    return teacher, own_head
 
 
 def _write(

@@ -20,14 +20,13 @@ from graft.finetune.metrics import Evaluation, Outputs
 from graft.finetune.progress import Watch
 from graft.heads.choice import Choice, HeadChoice
 from graft.heads.layers import LayersChoice
-from graft.heads.neighbours import vote
+from graft.heads.rows import Head
 from graft.models.network import Network, network_for, take_trunk, with_values
-from graft.models.stage_head import columns_of
 from graft.pipeline.candidates import Columns, Crop, Solved, columns_from, measure, record_of_all, table_of
 from graft.pipeline.features import Features, compute_other_crop, example_of
 from graft.pipeline.folds import cross_validate
 from graft.pipeline.hidden import train_hidden
-from graft.plan.features import MEASURED
+from graft.pipeline.references import references_of
 from graft.plan.plan import Plan
 from graft.system.files import write_text
 from graft.system.machine import denormals_as_zero, full_float32, threads
@@ -56,8 +55,13 @@ def crops_of(plan: Plan, network: Network, features: Features) -> list[Crop]:
     return crops
 
 
-def solve_head(plan: Plan, crops: Sequence[Crop], folder: Path) -> tuple[Network, FitResult]:
+def solve_head(
+    plan: Plan, crops: Sequence[Crop], folder: Path, donor_head: Head | None = None
+) -> tuple[Network, FitResult]:
     """Solves the head, gives the network its weights, and evaluates it. The same bits on one machine.
+
+    Args:
+        donor_head: the donor's own last layer for the classes, where it knows them all.
 
     Returns:
         The network: with head=auto it may be another than the plan's, of the same trunk.
@@ -101,8 +105,8 @@ def solve_head(plan: Plan, crops: Sequence[Crop], folder: Path) -> tuple[Network
     row = {"epoch": 1, "step": 0, **trained, **metrics, "seconds": seconds}
     if is_first():
         write_text(folder / METRICS_FILE, as_csv([{name: row[name] for name in row if not name.startswith("test/")}]))
-    neighbours = _neighbours(plan, crops[0].source, crops[0].parts)
-    say(table_of(plan, measured, chosen, neighbours))
+    references = references_of(plan, crops[0], donor_head)
+    say(table_of(plan, measured, chosen, references))
     for remark in remarks_on(plan, chosen.choice, outputs["val"]):
         say(f"head      {remark}")
     return network, FitResult(
@@ -111,7 +115,7 @@ def solve_head(plan: Plan, crops: Sequence[Crop], folder: Path) -> tuple[Network
         accumulate=1, steps_skipped=0, best_epoch=None, best_path=None, last_path=None, resumed_from=None,
         frozen_verified=watch.verified(), moved=tuple(sorted(watch.moved)), moved_statistics=(),
         phases=tuple(plan.training.phases), profile={}, precision=plan.precision, prefix={},
-        head=record_of_all(plan, measured, chosen, neighbours) | ({} if crossed is None else crossed.choice_record),
+        head=record_of_all(plan, measured, chosen, references) | ({} if crossed is None else crossed.choice_record),
         folds=None if crossed is None else crossed.record,
     )  # fmt: skip
 
@@ -182,20 +186,6 @@ def evaluate_head(
             if (counts := evaluation.confusion()) is not None:
                 confusion[name] = counts
     return metrics, confusion, outputs
-
-
-def _neighbours(plan: Plan, source: Network, parts: Mapping[str, FeatureDataset]) -> float | None:
-    """The validation images' share that the nearest training images name rightly; None where that is not asked for."""
-    train, val = parts["train"], parts["val"]
-    labels = train.columns["label"]
-    if labels.ndim != 1 or labels.is_floating_point() or len(train) * train.whole().width > MEASURED:
-        return None
-    references, others = train.whole(), val.whole()
-    if source.head["kind"] == HeadKind.stages.value:
-        last = columns_of(source.head)["last"]
-        references, others = references.only(last), others.only(last)
-    votes_MK = vote(references, labels.repeat(train.views), others, len(plan.table.classes))
-    return float((votes_MK.argmax(1) == val.columns["label"]).double().mean())
 
 
 def remarks_on(plan: Plan, choice: Choice, val: Outputs) -> list[str]:

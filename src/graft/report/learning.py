@@ -61,6 +61,9 @@ def _measured(record: RunRecord) -> Html:
         ]
         for each in head.get("measured", [])
     ]  # fmt: skip
+    if head.get("donor_classes") is not None:
+        shown = cell(measured(head["donor_classes"]))
+        rows.append(["the donor's own classes", cell("–"), shown, "donor.class_map=names"])
     if head.get("neighbours") is not None:
         rows.append(["nearest training images", cell("–"), cell(measured(head["neighbours"])), ""])
     shown = table(["features", "loss", f"val {metric.title}", "take it by"], rows, caption="What one pass can give")

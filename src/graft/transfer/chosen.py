@@ -8,6 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from graft.config.choices import DonorKind, HeadKind, Library
 from graft.config.faults import InputError
 from graft.config.keras_donor import backbone_for_donor
@@ -19,6 +22,7 @@ from graft.models.stages import HEAD
 from graft.transfer.donor import Donor, donor_of_mapping
 from graft.transfer.donors import classes_of_folder, open_donor
 from graft.transfer.donors.published import open_published, published_classes
+from graft.transfer.ledger import Ledger
 from graft.transfer.rules import OWN_HEAD, Rules, rules_of
 from graft.transfer.target import target_of_module
 
@@ -144,3 +148,26 @@ def _donor_classes(donor: DonorConfig, backbone: BackboneConfig) -> tuple[str, .
     if donor.kind is DonorKind.pretrained:
         return published_classes(backbone)
     return classes_of_folder(Path(str(donor.path)))
+
+
+def rows_of_classes(
+    config: NetworkConfig, ledger: Ledger, donor: Donor, classes: Sequence[str]
+) -> tuple[Tensor, Tensor] | None:
+    """Weight [K, D] and bias [K] of the donor's own last layer for these classes.
+
+    None unless the donor names all of them and its last layer is a linear one that the network does not take.
+    """
+    if config.donor.kind not in (DonorKind.pretrained, DonorKind.run):
+        return None
+    names = _donor_classes(config.donor, config.backbone) or ()
+    rows = {name: row for row, name in enumerate(names)}
+    if len(rows) != len(names) or not set(classes) <= set(rows):
+        return None
+    left_out = [entry.source for entry in ledger.donor_tensors if not entry.used and entry.reason == OWN_HEAD]
+    shapes = {name: donor.infos[name].shape for name in left_out}
+    weights = [name for name, shape in shapes.items() if len(shape) == 2 and shape[0] == len(names)]
+    biases = [name for name, shape in shapes.items() if tuple(shape) == (len(names),)]
+    if len(left_out) != 2 or len(weights) != 1 or len(biases) != 1:
+        return None
+    places = torch.tensor([rows[name] for name in classes])
+    return donor.read(weights[0])[places].clone(), donor.read(biases[0])[places].clone()
