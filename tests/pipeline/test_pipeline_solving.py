@@ -20,6 +20,7 @@ import graft
 from benchmarks.composed import composed
 from graft.config.faults import InputError
 from graft.heads.choice import choose_head
+from graft.inference.classify import predict
 from graft.pipeline import candidates
 from graft.pipeline.run import run
 from graft.plan import features as features_plan
@@ -115,6 +116,20 @@ def test_the_heads_that_one_pass_can_have_are_measured(folder: Path, tmp_path: P
     assert "last layer" in told
     assert "head=linear  <- taken" in told
     assert 0 <= head["neighbours"] <= 1
+
+
+def test_what_mirror_images_gain_is_measured_and_predict_gives_it(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = carried_out(folder, tmp_path, "cache=features", "cache.views=2", "augment=light")["head"]
+    told = capsys.readouterr().out
+    run_folder = tmp_path / "run"
+    files = {str(path): path.parent.name for path in sorted((folder / "images" / "val").rglob("*.png"))}
+    for key, tta in (("averaged", "flips"), ("alone", "none")):
+        answers = list(predict(run_folder, files, tta=tta))
+        assert head["mirror_images"][key] == np.mean([each.top[0][0] == files[each.file] for each in answers])
+    assert f"views     val accuracy {head['mirror_images']['averaged']:.4f} if the answers" in told
+    assert "answers averaged over mirror images" in (run_folder / "report.html").read_text()
 
 
 def test_a_donor_that_knows_the_classes_is_measured_beside_the_heads(

@@ -26,6 +26,7 @@ from graft.pipeline.folds import check_folds
 from graft.pipeline.head_start import never_below, solve_start
 from graft.pipeline.inputs import Inputs
 from graft.pipeline.judging import check_results, judge
+from graft.pipeline.mirrored import with_mirror_images
 from graft.pipeline.outcome import summary, write_metrics, write_page, write_pruned, write_results
 from graft.pipeline.ownership import owning
 from graft.pipeline.references import donor_head
@@ -128,6 +129,7 @@ def _run(
         with clock("fit"), close_on_failure(loggers):
             if crops:
                 network, result = solve_head(plan, crops, folder, own_head)
+                result = with_mirror_images(plan, network, data, result)
             else:
                 result = fine_tune(plan, tuning(plan), data, folder, signals, loggers, watcher, resumption)
     except Pruned as pruned:

@@ -66,6 +66,9 @@ def _measured(record: RunRecord) -> Html:
         rows.append(["the donor's own classes", cell("–"), shown, "donor.class_map=names"])
     if head.get("neighbours") is not None:
         rows.append(["nearest training images", cell("–"), cell(measured(head["neighbours"])), ""])
+    if isinstance(mirrored := head.get("mirror_images"), Mapping):
+        shown = cell(measured(mirrored.get("averaged")))
+        rows.append(["answers averaged over mirror images", cell("–"), shown, "graft predict … --tta flips"])
     shown = table(["features", "loss", f"val {metric.title}", "take it by"], rows, caption="What one pass can give")
     return element("div", shown, class_="card")
 
