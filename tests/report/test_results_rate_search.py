@@ -16,7 +16,9 @@ def test_a_run_takes_the_rate_and_its_files_from_the_one_that_it_goes_on_with(tm
     checkpoint = before / "checkpoints" / "last.ckpt"
     checkpoint.parent.mkdir(parents=True)
     after.mkdir()
-    with pytest.raises(InputError, match=rf"expected {before / FILE}, in which the run .* received no such file"):
+    with pytest.raises(
+        InputError, match=rf"expected {before / FILE}, where the run to resume .* received no such file"
+    ):
         recorded_rate(checkpoint, after)
     write_json(before / FILE, {"suggestion": 0.03})
     (before / PLOT).write_bytes(b"a picture")
@@ -26,5 +28,5 @@ def test_a_run_takes_the_rate_and_its_files_from_the_one_that_it_goes_on_with(tm
     ]
     assert recorded_rate(checkpoint, before) == 0.03
     write_json(before / FILE, {"rates": []})
-    with pytest.raises(InputError, match="expected the rate that was found under `suggestion`, received None"):
+    with pytest.raises(InputError, match="expected the learning rate under `suggestion`, received None"):
         recorded_rate(checkpoint, after)

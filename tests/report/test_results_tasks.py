@@ -88,7 +88,8 @@ def test_other_columns_are_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     ("task", "shown", "absent"),
     [
-        (SEVERAL, ("Per label", "test mAP", "test micro-F1", "wrong label", "average precision"), ("Confusion", "ECE")),
+        (SEVERAL, ("Per label", "test mAP", "test micro-F1", "wrongly predicted", "average precision"),
+         ("Confusion", "ECE")),
         (NUMBERS, ("Predicted over true: left", "Residuals: right", "Largest errors", "test MAE", "R²", "left, train"),
          ("Confusion", "ECE", "Right and wrong")),
     ],

@@ -45,22 +45,23 @@ def _number(value: float) -> Html:
 
 
 def _drawings(predictions: Predictions, name: str, k: int) -> Html:
-    true_N, said_N = predictions.truth[:, k], predictions.answers_NK[:, k]
-    rest_N = said_N - true_N
+    true_N, predicted_N = predictions.truth[:, k], predictions.answers_NK[:, k]
+    rest_N = predicted_N - true_N
     over, lines = "Dashed: predicted equals true.", f"Mean {rest_N.mean():+.3g}, standard deviation {rest_N.std():.3g}."
+    points = scatter(true_N, predicted_N, f"Predicted over true {name}. {over}")
     charts = join((
-        figure(f"Predicted over true: {name}", scatter(true_N, said_N, f"Predicted over true {name}. {over}"), over),
+        figure(f"Predicted over true: {name}", points, over),
         figure(f"Residuals: {name}", residuals(rest_N, f"Residuals of {name}. {lines}"), lines),
     ))  # fmt: skip
     return element("div", charts, class_="pair", style="margin-top:18px")
 
 
-def scatter(true_N: Floats, said_N: Floats, label: str) -> str:
+def scatter(true_N: Floats, predicted_N: Floats, label: str) -> str:
     """An SVG scatter plot, one point per image, with the diagonal of perfect prediction."""
     drawing, axes = blank_axes("true", "predicted", height=3.3)
-    ends = [min(true_N.min(), said_N.min()), max(true_N.max(), said_N.max())]
+    ends = [min(true_N.min(), predicted_N.min()), max(true_N.max(), predicted_N.max())]
     axes.plot(ends, ends, color=MUTED, linestyle="--", linewidth=1)
-    axes.scatter(true_N, said_N, s=14, color=SERIES[0], alpha=0.5, linewidths=0)
+    axes.scatter(true_N, predicted_N, s=14, color=SERIES[0], alpha=0.5, linewidths=0)
     return render(drawing, label)
 
 

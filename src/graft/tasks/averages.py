@@ -43,13 +43,13 @@ class MeanArea(Metric):
 
     @override
     def compute(self) -> Tensor:
-        said_NK, truth = dim_zero_cat(self.probabilities), dim_zero_cat(self.truth)
-        truth_NK = F.one_hot(truth, said_NK.shape[1]) if truth.ndim == 1 else truth
+        predicted_NK, truth = dim_zero_cat(self.probabilities), dim_zero_cat(self.truth)
+        truth_NK = F.one_hot(truth, predicted_NK.shape[1]) if truth.ndim == 1 else truth
         has_curve_K = truth_NK.bool().any(0) & ~truth_NK.bool().all(0)
         count = int(has_curve_K.sum())
         if not count:
             return torch.tensor(torch.nan)
-        curves = said_NK[:, has_curve_K], truth_NK[:, has_curve_K]
+        curves = predicted_NK[:, has_curve_K], truth_NK[:, has_curve_K]
         return self.area(*curves, num_labels=count, average="macro", validate_args=False)
 
 

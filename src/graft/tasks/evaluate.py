@@ -110,9 +110,9 @@ def _weighted_accuracy(probabilities_NK: Floats, targets_N: Ints, weights_RN: Fl
 
 def _weighted_f1(probabilities_NK: Floats, targets_N: Ints, weights_RN: Floats) -> Floats:
     is_class_NK = np.eye(probabilities_NK.shape[1])
-    true_NK, said_NK = is_class_NK[targets_N], is_class_NK[probabilities_NK.argmax(1)]
+    true_NK, predicted_NK = is_class_NK[targets_N], is_class_NK[probabilities_NK.argmax(1)]
     support_RK = weights_RN @ true_NK
-    f1_RK = share(2 * (weights_RN @ (true_NK * said_NK)), support_RK + weights_RN @ said_NK)
+    f1_RK = share(2 * (weights_RN @ (true_NK * predicted_NK)), support_RK + weights_RN @ predicted_NK)
     return mean_over_outputs(np.where(support_RK > 0, f1_RK, np.nan))
 
 

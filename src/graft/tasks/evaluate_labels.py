@@ -31,8 +31,8 @@ class LabelFigures:
 
 
 def label_figures(probabilities_NK: Floats, truth_NK: Floats) -> LabelFigures:
-    said_NK, true_NK = probabilities_NK > THRESHOLD, truth_NK > 0
-    hits, positives, support = (said_NK & true_NK).sum(0), said_NK.sum(0), true_NK.sum(0)
+    predicted_NK, true_NK = probabilities_NK > THRESHOLD, truth_NK > 0
+    hits, positives, support = (predicted_NK & true_NK).sum(0), predicted_NK.sum(0), true_NK.sum(0)
     once = np.ones((1, len(truth_NK)))
     columns = list(zip(probabilities_NK.T, true_NK.T, strict=True))
     return LabelFigures(
@@ -69,8 +69,8 @@ def _weighted_auroc(probabilities_NK: Floats, truth_NK: Floats, weights_RN: Floa
 
 def _counts(probabilities_NK: Floats, truth_NK: Floats, weights_RN: Floats) -> tuple[Floats, Floats, Floats]:
     """True positives, images with each label and images predicted to have it, [R, K]."""
-    said_NK = (probabilities_NK > THRESHOLD).astype(np.float64)
-    return weights_RN @ (said_NK * truth_NK), weights_RN @ truth_NK, weights_RN @ said_NK
+    predicted_NK = (probabilities_NK > THRESHOLD).astype(np.float64)
+    return weights_RN @ (predicted_NK * truth_NK), weights_RN @ truth_NK, weights_RN @ predicted_NK
 
 
 def _f1(hits: Floats, support: Floats, positives: Floats) -> Floats:

@@ -1,8 +1,8 @@
 """Metrics for regression: pure functions of numpy arrays.
 
-`said_NK` (predictions) and `true_NK` have one row per image and one column per number. `weights_RN` has one row per
-resample, with the number of times that it contains each image. With several numbers, each metric is the mean over them,
-and R² the mean over those that vary.
+`predicted_NK` and `true_NK` have one row per image and one column per number. `weights_RN` has one row per resample,
+with the number of times that it contains each image. With several numbers, each metric is the mean over them, and R²
+the mean over those that vary.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class NumberFigures:
     """The largest error."""
 
 
-def number_figures(said_NK: Floats, true_NK: Floats) -> NumberFigures:
-    once, errors_NK = np.ones((1, len(true_NK))), said_NK - true_NK
+def number_figures(predicted_NK: Floats, true_NK: Floats) -> NumberFigures:
+    once, errors_NK = np.ones((1, len(true_NK))), predicted_NK - true_NK
     return NumberFigures(
-        mae=_mae(said_NK, true_NK, once)[0],
-        rmse=_rmse(said_NK, true_NK, once)[0],
-        r2=_r2(said_NK, true_NK, once)[0],
+        mae=_mae(predicted_NK, true_NK, once)[0],
+        rmse=_rmse(predicted_NK, true_NK, once)[0],
+        r2=_r2(predicted_NK, true_NK, once)[0],
         bias=errors_NK.mean(0),
         worst=np.abs(errors_NK).max(0),
     )
@@ -43,21 +43,23 @@ def _mean(values_NK: Floats, weights_RN: Floats) -> Floats:
     return weights_RN @ values_NK / weights_RN.sum(1, keepdims=True)
 
 
-def _mae(said_NK: Floats, true_NK: Floats, weights_RN: Floats) -> Floats:
-    return _mean(np.abs(said_NK - true_NK), weights_RN)
+def _mae(predicted_NK: Floats, true_NK: Floats, weights_RN: Floats) -> Floats:
+    return _mean(np.abs(predicted_NK - true_NK), weights_RN)
 
 
-def _rmse(said_NK: Floats, true_NK: Floats, weights_RN: Floats) -> Floats:
-    return np.sqrt(_mean((said_NK - true_NK) ** 2, weights_RN))
+def _rmse(predicted_NK: Floats, true_NK: Floats, weights_RN: Floats) -> Floats:
+    return np.sqrt(_mean((predicted_NK - true_NK) ** 2, weights_RN))
 
 
-def _r2(said_NK: Floats, true_NK: Floats, weights_RN: Floats) -> Floats:
+def _r2(predicted_NK: Floats, true_NK: Floats, weights_RN: Floats) -> Floats:
     """1 minus the mean squared error over the variance; NaN if the truth does not vary."""
     centred_NK = true_NK - true_NK.mean(0)  # or the difference of squares below would lose its digits
     spread_RK = _mean(centred_NK**2, weights_RN) - _mean(centred_NK, weights_RN) ** 2
     varies_K = (true_NK != true_NK[:1]).any(0)  # of equal numbers the mean may be another, in its last digit
     defined = varies_K & (spread_RK > 1e-12 * np.maximum((centred_NK**2).mean(0), np.finfo(np.float64).tiny))
-    return np.where(defined, 1 - _rmse(said_NK, true_NK, weights_RN) ** 2 / np.where(defined, spread_RK, 1), np.nan)
+    return np.where(
+        defined, 1 - _rmse(predicted_NK, true_NK, weights_RN) ** 2 / np.where(defined, spread_RK, 1), np.nan
+    )
 
 
 WEIGHTED: dict[str, Callable[[Floats, Floats, Floats], Floats]] = {
