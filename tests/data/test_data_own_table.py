@@ -49,7 +49,7 @@ def test_parts_are_those_of_split(pictures: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
-        ("tensors", r"rows of path, label and perhaps split .* received a float \(0\.5\); items that are no files"),
+        ("tensors", r"rows of path, label and perhaps split .* received a float \(0\.5\); items that are not files"),
         ("broken", r"received KeyError: .*\n  .*own_data.py, line \d+, in broken"),
         ("rwos", "try tests.own_data:rows"),
     ],

@@ -1,1 +1,1 @@
-"""Images: where they are, how they are read, varied and batched."""
+"""Finds, reads, augments and batches images."""

@@ -1,4 +1,4 @@
-"""What a CSV table says of its images beside their labels."""
+"""Further columns of a CSV table, besides paths and labels."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from pathlib import Path
 
 
 def columns_of(root: str, names: Sequence[str]) -> dict[str, dict[str, str]]:
-    """The cells of these columns for each image, under its absolute path, as `csv_table.list_csv` makes it.
+    """The cells of these columns for each image.
 
     Args:
-        root: a table that `list_csv` has read.
-        names: of its columns.
+        root: path of a table that `csv_table.list_csv` has accepted.
+        names: columns of the table.
+
+    Returns:
+        Absolute path of the image, as in the samples of `list_csv`, to column to cell.
     """
     table = Path(os.path.abspath(os.path.expanduser(root)))
     with open(table, encoding="utf-8-sig", newline="") as file:

@@ -1,4 +1,4 @@
-"""What is in each image file: a hash of its bytes, computed once for each version of the file."""
+"""Hashes of the contents of files, computed once for each version of a file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from graft.data.record import read_rows, write_rows
 
 HASH_BYTES = 16
 FOLDER = "contents"
-"""Of the cache folder: where records lie."""
+"""The subfolder of the cache folder that has the records."""
 SETTLED_SECONDS = 4.0
-"""A file that changed later than this before it was read may change again without its times telling; some file systems
-count in seconds."""
+"""A file that changed more recently than this may change again within the resolution of its time stamps, which is a
+second or more on some file systems. Its hash is not recorded."""
 _MAGIC = b"graft contents 1"
 _RECORD = np.dtype(
     [("device", "<u8"), ("inode", "<u8"), ("size", "<u8"), ("modified", "<i8"), ("changed", "<i8"), ("hash", "V16")]
@@ -25,13 +25,13 @@ _RECORD = np.dtype(
 
 
 class Version(NamedTuple):
-    """What tells one version of a file from another without reading it; no program can set `changed`."""
+    """Identifies a version of a file without reading it. Programs can set `modified`, but not `changed`."""
 
     device: int
     inode: int
     size: int
     modified: int
-    """Nanoseconds since 1970, as `changed`."""
+    """Time of the last modification, in nanoseconds since 1970. `changed` has the same unit."""
     changed: int
 
     @classmethod
@@ -39,16 +39,16 @@ class Version(NamedTuple):
         return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     def is_settled(self) -> bool:
-        """Whether a later change of the file will tell."""
+        """Whether any later change of the file will alter its time stamps."""
         return max(self.modified, self.changed) < (time.time() - SETTLED_SECONDS) * 1e9
 
 
 class Contents:
-    """Hashes of files, remembered in a record so that a version of a file is read once, not once a run.
+    """Hashes of files, stored in a record so that a file is read again only if it has changed.
 
     Args:
-        path: the record's; None: nothing is remembered.
-        writes: whether `keep` writes it.
+        path: path of the record; None: every file is read.
+        writes: whether `keep` writes the record.
     """
 
     def __init__(self, path: Path | None = None, *, writes: bool = True) -> None:
@@ -57,7 +57,7 @@ class Contents:
         self._before = {Version(*row[:-1]): bytes(row[-1]) for row in rows}
         self._current: dict[Version, bytes] = {}
         self.hashed = 0
-        """Files that had to be read."""
+        """The number of files that had to be read."""
 
     def of(self, path: str) -> tuple[str, os.stat_result]:
         """The hash of the file's bytes (hexadecimal), and its status.
@@ -81,7 +81,7 @@ class Contents:
         return value.hex(), status
 
     def keep(self) -> None:
-        """Writes the record of the files that were asked for, where it would be another."""
+        """Writes the record of the files that were requested, if it has changed."""
         if self.path is None or not self.writes or self._current == self._before:
             return
         rows = np.array([(*version, value) for version, value in self._current.items()], dtype=_RECORD)

@@ -19,9 +19,10 @@ SHOWN = 10
 
 
 def list_csv(data: DataConfig) -> Listing:
-    """Every row: comma-separated, UTF-8, with a header; paths are relative to the file; split is train, val or test.
+    """Lists the rows of a CSV file in UTF-8 with a header. Faults are collected in the listing.
 
-    The classes are the labels, in numerical order where all are whole numbers, else in alphabetical order.
+    Paths are relative to the file's folder. The classes are the distinct labels, in numerical order if all are
+    integers, else in alphabetical order.
     """
     listing = Listing(key=KEY)
     table = _table(data, listing)
@@ -38,7 +39,7 @@ def list_csv(data: DataConfig) -> Listing:
 
 
 def list_rows(reader: csv.DictReader[str], folder: Path, data: DataConfig, listing: Listing) -> Listing:
-    """The listing with an entry for each row; paths are relative to the folder."""
+    """Adds an entry for each row to the listing, and returns it. Paths are relative to the folder."""
     rows = _rows(reader, data, listing)
     listing.classes, labels, faults = LABELS[data.task].read(rows, data)
     listing.faults.extend(faults)
@@ -102,7 +103,7 @@ def _rows(reader: csv.DictReader[str], data: DataConfig, listing: Listing) -> li
 
 
 def _lacking(required: Sequence[str], columns: Sequence[str], data: DataConfig) -> Fault:
-    """A table without a column that the task reads."""
+    """The fault of a table that lacks a column of the task."""
     mark = next((mark for mark in (";", "\t") if any(mark in name for name in columns)), None)
     header = ",".join(required)
     remedy = f"commas in place of {mark!r}" if mark else f"a header {header} or {header},split"
@@ -122,7 +123,7 @@ def _stripped(reader: csv.DictReader[str], wanted: tuple[str, ...]) -> Iterator[
 
 
 def _check_labels(data: DataConfig, listing: Listing) -> None:
-    """A label that only val or test has cannot be learnt."""
+    """Adds a fault for each part with labels that train lacks, because they cannot be learned."""
     shows = LABELS[data.task].shows
     places = {
         part: {place for entry in listing.entries if entry.part == part for place in shows(entry.label)}

@@ -1,4 +1,4 @@
-"""The data of a run as Lightning asks for it."""
+"""The data of a run as a LightningDataModule."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class DataModule(lightning.LightningDataModule):
     """Loaders over a table's parts, in batches {"image": float [B, C, S, S], "target": int64 [B] or float [B, K],
     "label": int64 [B] or float [B, K], "index": int64 [B]}.
 
-    Which samples a batch holds and how they are augmented depends on (seed, epoch, sample) alone (law 5). The Trainer
-    must be made with `use_distributed_sampler=False`: each process's share is drawn here.
+    The samples of a batch and their augmentation depend only on (seed, epoch, sample) (law 5). The Trainer needs
+    `use_distributed_sampler=False`, because the samplers here already divide the samples among the processes.
 
     Args:
-        preprocess: as the network wants its images; mean and std for `data.channels` channels.
-        seed: the run's.
-        cache: kept decoded images where its kind is images; the others do not concern this room.
-        fewest: images that a training batch must hold (`KeyedBatchSampler`).
-        say: takes a line for the person who waits.
+        preprocess: the network's preprocessing, with mean and std for `data.channels` channels.
+        seed: the run's seed.
+        cache: decoded images are stored if its kind is `images`; other kinds are ignored.
+        fewest: the minimum number of images in a training batch (`KeyedBatchSampler`).
+        say: receives a message for the user who waits.
     """
 
     def __init__(
@@ -56,20 +56,20 @@ class DataModule(lightning.LightningDataModule):
         self.table, self.data, self.augment, self.preprocess, self.seed = table, data, augment, preprocess, seed
         self.cache, self.fewest, self.say = cache, fewest, say
         self.batch_size = data.images
-        """Loaders made after it is set go by it."""
+        """Images per batch and process. A change applies to loaders that are created later."""
         self._sources: dict[tuple[str, bool], ImageSource] = {}
         self._stored: Mapping[str, Mapping[str, Dataset[Any]]] = {}
         self._collate_stored: Callable[[Any], Any] = as_batched
         self.serve(None)
 
     def prepare_data(self) -> None:
-        """Fill the image cache, in one process, before the others open it."""
+        """Fills the image cache, in one process, before the others open it."""
         for cropped in (False, True):
             if parts := self._stored_parts(cropped):
                 self._open_store(parts, self._decoding(cropped))
 
     def images(self, part: str, *, augmented: bool = False) -> KeyedImages:
-        """A part's images under keys (epoch, sample); augmented as in training, or as in evaluation."""
+        """A part's images under keys (epoch, sample), with the transform of training or of evaluation."""
         cropped = augmented and self.augment.crop_scale is not None
         if (part, cropped) not in self._sources:
             self._open_sources(cropped)
@@ -81,18 +81,21 @@ class DataModule(lightning.LightningDataModule):
         return KeyedImages(self._sources[part, cropped], samples, transform, seed=self.seed, random=random)
 
     def use_stored(self, datasets: Mapping[str, Mapping[str, Dataset[Any]]], collate_fn: Callable[[Any], Any]) -> None:
-        """From the next loader on, batches come from these datasets, under the same keys and without workers.
+        """Takes batches from stored features instead of images, from the next loader on, without workers.
 
         Args:
-            datasets: stage whose output is kept, and by part its features. Until `serve` says otherwise, the first.
+            datasets: stage to part to the features after that stage. The first stage is used until `serve` selects
+                another.
+            collate_fn: makes a batch of what a dataset returns for a list of keys.
         """
         self._stored, self._collate_stored = datasets, collate_fn
 
     def serve(self, cut_of: Callable[[int], str | None] | None) -> None:
-        """An epoch's batches come from the features of the stage that this gives for it; where it gives none, images.
-        Without it, every epoch's come from the first features that there are.
+        """Selects the stored features from which an epoch's batches are taken.
 
-        Validation and test go by the epoch behind which they stand, so after training by one that is not trained.
+        Args:
+            cut_of: maps an epoch to a stage with stored features, or to None for images. None: the first stored stage
+                in every epoch. Validation in epoch e uses e, and evaluation after training uses the number of epochs.
         """
         self._serve = cut_of or (lambda epoch: next(iter(self._stored), None))
 
@@ -103,12 +106,12 @@ class DataModule(lightning.LightningDataModule):
         return self._stored[cut][part], lambda items: {**self._collate_stored(items), "cut": cut}
 
     def can_train_by(self, batch_size: int) -> bool:
-        """Whether each process would have images enough in every batch of that size."""
+        """Whether batches of that size leave each process at least `fewest` images in every step."""
         world = self.trainer.world_size if self.trainer else 1
         return can_share_out(len(self.table.train), batch_size, world=world, fewest=self.fewest)
 
     def loader(self, part: str, *, train: bool = False) -> KeyedLoader:
-        """A part's loader: shuffled and augmented for training, in order and whole for evaluation."""
+        """A part's loader. Training shuffles and augments; evaluation takes every image once, in order."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         samples = self.table.part(part)
         mixed = train and is_mixed(self.augment)
@@ -122,7 +125,7 @@ class DataModule(lightning.LightningDataModule):
             world=world,
             fewest=self.fewest if train else 1,
         )
-        assert not (mixed and self._stored), "the plan stores no features where images are mixed"
+        assert not (mixed and self._stored), "the plan stores no features if images are mixed"
         images = self.images(part, augmented=train)
         return KeyedLoader(
             MixedImages(images, self.augment, classes=len(self.table.classes), seed=self.seed) if mixed else images,
@@ -134,7 +137,7 @@ class DataModule(lightning.LightningDataModule):
         )
 
     def _classes(self, part: str) -> list[int]:
-        """The one class of each image."""
+        """The class of each image, for single-label tasks."""
         return [label for label in self.table.labels_of(part) if isinstance(label, int)]
 
     def train_dataloader(self) -> KeyedLoader:
@@ -144,7 +147,7 @@ class DataModule(lightning.LightningDataModule):
         return self.loader("val")
 
     def test_dataloader(self) -> KeyedLoader | None:
-        """None where the data has no test part."""
+        """The loader of the test part; None if there is none."""
         return self.loader("test") if self.table.test else None
 
     def _on_gpu(self) -> bool:
@@ -154,7 +157,7 @@ class DataModule(lightning.LightningDataModule):
         return device.type == "cuda"
 
     def workers(self, images: int) -> int:
-        """Loader processes for so many images: as configured, or chosen for the machine."""
+        """The number of loader processes for this number of images: as configured, or chosen for the machine."""
         if self.data.num_workers is not None:
             return self.data.num_workers
         processes = self.trainer.num_devices if self.trainer else 1
@@ -169,7 +172,7 @@ class DataModule(lightning.LightningDataModule):
             self._sources[part, cropped] = stored(samples) if stored and part in parts else files
 
     def _decoding(self, cropped: bool) -> Decoding:
-        """Resized where the whole image is, at first; as decoded where a random part of it is (`cropped`)."""
+        """How images are stored: resized, or at full size if the transform crops at random (`cropped`)."""
         scale = self.augment.crop_scale if cropped else None
         return Decoding(
             channels=self.data.channels,
@@ -179,7 +182,7 @@ class DataModule(lightning.LightningDataModule):
         )
 
     def _stored_parts(self, cropped: bool) -> Sequence[str]:
-        """The parts that cache=images keeps so decoded: each as training or evaluation asks for it."""
+        """The parts that cache=images stores in this form."""
         if self.cache is None or self.cache.kind is not CacheKind.images:
             return ()
         if self.augment.crop_scale is None:
@@ -187,6 +190,6 @@ class DataModule(lightning.LightningDataModule):
         return [part for part in PARTS if (part == "train") == cropped]
 
     def _open_store(self, parts: Sequence[str], decoding: Decoding) -> Callable[[Sequence[Sample]], ImageSource]:
-        assert self.cache is not None, "something is kept"
+        assert self.cache is not None, "only with cache=images"
         folder = CacheFolder(self.cache.dir, max_gb=self.cache.max_gb, say=self.say)
         return store_images([sample for part in parts for sample in self.table.part(part)], folder, decoding)

@@ -1,10 +1,10 @@
-"""From a data config to the table of samples: listed, looked at, and divided into parts.
+"""Turns a data config into the table of samples: lists the files, checks them, and divides them into parts.
 
-Every file is looked at once, up front, so that an unreadable one is known before anything trains and, when it is to be
-left out, is left out of every epoch and process alike. data.on_error=stop reads headers, checksums and end marks (about
-0.2 ms an image and core); data.on_error=skip decodes every image (about as long as an epoch's decoding). The bytes of
-each version of a file are hashed once (0.07 ms for 34 kB, 0.43 ms for 378 kB), as content is what an image is known by.
-Files that may show the same picture are decoded once more, to tell (pictures.py).
+Every file is checked before training. Unreadable files are thus reported early, or left out of every epoch and process
+alike. data.on_error=stop reads headers, checksums and end marks (about 0.2 ms per image and core). data.on_error=skip
+decodes every image, which takes about as long as the decoding of an epoch. The bytes of each version of a file are
+hashed once (0.07 ms for 34 kB, 0.43 ms for 378 kB), because images are identified by content. Files that may show the
+same picture are also decoded (pictures.py).
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ SOURCES: dict[DataKind, Callable[[DataConfig], Listing]] = {
 }
 SHOWN = 10
 LOOKS = "looks"
-"""Folder of small pictures of images in the cache folder."""
+"""The subfolder of the cache folder for small versions of the images."""
 NO_VERSION = Version(0, 0, 0, 0, 0)
-_CHUNK = 64  # files a thread takes at once
+_CHUNK = 64  # files per unit of work of a thread
 
 
 def load_table(data: DataConfig, contents: Contents | None = None, pictures: Pictures | None = None) -> Table:
-    """The samples of each part.
+    """Lists the samples of each part.
 
-    Validation is carved off train where the source has none, and so is a test part when `test_fraction` asks for one;
-    both by data.split_seed and each image's name, never by the run's seed. Images that show the same stay together, and
-    so do those of one group.
+    A source without a validation part gets one from train, and `test_fraction` takes a test part likewise. Both depend
+    on data.split_seed and the images' names, but never on the run's seed. Images that show the same picture, or belong
+    to the same group, stay in the same part.
 
     Args:
-        contents: hashes of the files as far as they are known; None: every file is read.
-        pictures: what they show, as far as it is known; None: every file that may show what another does is decoded.
+        contents: recorded hashes of files; None: every file is read.
+        pictures: recorded hashes of pictures; None: every file that may show the same as another is decoded.
 
     Raises:
-        InputError: every fault found, together: a missing or empty root, a single class, a class with no image, parts
+        InputError: lists all faults together: a missing or empty root, a single class, a class without images, parts
             with different classes, an image in two parts, unreadable images.
     """
     listing = SOURCES[data.kind](data)
@@ -89,17 +89,17 @@ def load_table(data: DataConfig, contents: Contents | None = None, pictures: Pic
 
 
 def record_of_contents(cache: Path, data: DataConfig) -> Path:
-    """Where a cache folder remembers the hashes of a source's files."""
+    """Path, in a cache folder, of the record of the hashes of a source's files."""
     return cache / CONTENTS / digest(_source(data))
 
 
 def record_of_pictures(cache: Path, data: DataConfig) -> Path:
-    """Where a cache folder remembers what a source's files show, as this decoder reads them."""
+    """Path, in a cache folder, of the record of a source's pictures, for the installed decoder."""
     return cache / PICTURES / digest((*_source(data), data.channels, version("pillow")))
 
 
 def record_of_looks(cache: Path, data: DataConfig) -> Path:
-    """Where a cache folder remembers small pictures of a source's images."""
+    """Path, in a cache folder, of the record of small versions of a source's images."""
     return cache / LOOKS / digest((*_source(data), data.channels, version("pillow")))
 
 
@@ -110,13 +110,13 @@ def _source(data: DataConfig) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What looking at a file told."""
+    """The result of checking a file."""
 
     fault: str = ""
     content: str = ""
     version: Version = NO_VERSION
     decoded: Picture | None = None
-    """Where it was decoded."""
+    """What the file shows, if it was decoded."""
     picture: str = ""
     """As a sample's."""
 
@@ -141,7 +141,7 @@ def _look(entries: Sequence[ListedImage], data: DataConfig, contents: Contents) 
 
 
 def _compare(looked: Sequence[tuple[ListedImage, _Look]], pictures: Pictures) -> list[tuple[ListedImage, _Look]]:
-    """With what tells their pictures apart; decoding one may find that it cannot be read."""
+    """Adds the identity of each picture. Files that turn out to be unreadable when decoded are marked so."""
     files = [
         ReadableFile(entry.path, look.content, look.version, look.decoded) for entry, look in looked if not look.fault
     ]
@@ -188,7 +188,7 @@ def _check_config(data: DataConfig, listing: Listing) -> list[Fault]:
 
 
 def _assign_parts(sound: Sequence[tuple[ListedImage, _Look]], data: DataConfig, listing: Listing) -> list[Fault]:
-    """Carve what is missing off train, and see that every part can do its work."""
+    """Takes missing parts from train, and returns the faults of the resulting parts."""
     labels = LABELS[data.task]
     entries = [entry for entry, _ in sound]
     carved = {
@@ -222,7 +222,7 @@ def _assign_parts(sound: Sequence[tuple[ListedImage, _Look]], data: DataConfig, 
 
 
 def _assign_folds(sound: Sequence[tuple[ListedImage, _Look]], data: DataConfig, count: int) -> None:
-    """All images outside the test part into folds, by content: the same on any machine. One of them is val."""
+    """Divides all images outside the test part into folds, by content, so alike on every machine. One fold is val."""
     labels, pool = LABELS[data.task], [(entry, look) for entry, look in sound if entry.part != "test"]
     strata = [labels.stratum(entry.label) if entry.stratum is None else entry.stratum for entry, _ in pool]
     same = connected([entry.group for entry, _ in pool], [look.picture for _, look in pool])
@@ -237,7 +237,7 @@ def _numbers(entries: Sequence[ListedImage]) -> str:
 
 
 def _twice(sound: Sequence[tuple[ListedImage, _Look]], data: DataConfig, listing: Listing) -> list[Fault]:
-    """One file (also through a link) under two labels, in two parts, or listed twice."""
+    """The fault of a file that is listed twice, perhaps through a link, with another label or in another part."""
     places: dict[tuple[int, int], list[ListedImage]] = defaultdict(list)
     for entry, look in sound:
         places[look.version.device, look.version.inode].append(entry)

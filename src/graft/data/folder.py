@@ -1,4 +1,4 @@
-"""Class folders: root/train/<class>/…, root/val/<class>/… and perhaps root/test, or root/<class>/… to split."""
+"""Lists class folders: root/train/<class>/…, root/val/<class>/… and optionally root/test/…, or root/<class>/…"""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ LAYOUT = "root/train/<class>/… and root/val/<class>/…, or root/<class>/…"
 
 
 def list_folder(data: DataConfig) -> Listing:
-    """Every file below each class folder, at any depth; names that begin with a dot are not looked at.
+    """Lists every file below each class folder, at any depth. Names that begin with a dot are ignored.
 
-    The classes are the class folders' names in alphabetical order.
+    The classes are the names of the class folders, in alphabetical order.
     """
     listing = Listing(key=KEY)
     root = _root(data, listing)
@@ -57,7 +57,7 @@ def _is_hollow(place: Path) -> bool:
 
 
 def _hollow(place: Path) -> Fault:
-    """A part's folder without a class: whoever made it means something else than a part drawn from train."""
+    """The fault of a part's folder without classes. Taking the part from train instead would not be what was meant."""
     files = len(_visible(place))
     return Fault(
         key=KEY,
@@ -68,7 +68,7 @@ def _hollow(place: Path) -> Fault:
 
 
 def missing_path(key: str, path: Path, expected: str) -> Fault:
-    """The fault of a path that does not exist: says which of its parents does, and what is there."""
+    """The fault of a path that does not exist, with its nearest existing parent and similar names in there."""
     parent = next(place for place in path.parents if place.exists())
     there = [entry.name for entry in _visible(parent)] if parent.is_dir() else []
     similar = nearest(path.relative_to(parent).parts[0], there)
@@ -125,7 +125,7 @@ def _list_part(part: str, place: Path, root: Path, listing: Listing) -> None:
 
 
 def _compare_classes(present: dict[str, Path], listing: Listing) -> None:
-    """Every part must hold the same classes."""
+    """Adds a fault for each part whose classes differ from those of train."""
     trained = {folder.name for folder in _folders(present["train"])}
     for place in present.values():
         names = {folder.name for folder in _folders(place)}
@@ -154,7 +154,7 @@ def _unknown_part(name: str, parts: dict[str, str], present: dict[str, Path]) ->
 
 
 def _files_below(folder: str) -> list[str]:
-    """Every visible file, sorted; linked folders are followed, but no folder is entered twice."""
+    """Every visible file, sorted. Links to folders are followed, but no folder is entered twice."""
     files_below: list[str] = []
     entered: set[str] = set()
     for place, folders, files in os.walk(folder, followlinks=True):

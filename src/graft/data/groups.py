@@ -1,4 +1,4 @@
-"""Which images belong together (of one patient, plate or camera), by a column of the table or by their paths."""
+"""Groups of images (of one patient, plate or camera), by a column of the table or by their paths."""
 
 from __future__ import annotations
 
@@ -11,17 +11,20 @@ from graft.data.table import ListedImage, Listing
 
 KEY = "data.group"
 NAME = "group"
-"""The name of the group of a regular expression that is taken, if it has one of that name."""
+"""The capture group of the regular expression that is used, if there is one of that name."""
 SHOWN = 3
 
 
 def assign_groups(listing: Listing, key: str | None) -> list[Fault]:
-    """Sets each entry's group, unless the listing has read it from the column of that name.
+    """Sets each entry's group by a regular expression. Groups from a column are already set by the listing.
 
     Args:
-        key: data.group: the name of a column, else a regular expression that is searched for in each image's name (its
-            path below the folder, or as the table has it). Its group named `group` counts, else its first group, else
-            the whole match.
+        key: data.group: the name of a column, or else a regular expression that is searched for in each image's name
+            (its path in the folder or in the table). The group is the capture group `group`, or the first one, or the
+            whole match.
+
+    Returns:
+        The fault of an invalid expression, or of images without a group, if any.
     """
     if key is None or key in listing.columns or not listing.entries:
         return []

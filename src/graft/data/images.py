@@ -1,4 +1,4 @@
-"""Where uint8 images come from: their files, or one file on disk that holds them decoded (cache=images)."""
+"""Sources of uint8 images: their files, or one cache file with all of them decoded (cache=images)."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from graft.features.store import StoredRows, Writer
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-FORMAT = 1  # part of every key: raised whenever decoding or resizing gives other pixels
+FORMAT = 1  # part of every key: to be incremented whenever decoding or resizing gives other pixels
 _ALIGNMENT = 8
 _COLUMNS = 4  # offset, planes, height, width
-_CHUNK = 32  # images a thread decodes at once
+_CHUNK = 32  # images per unit of work of a thread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoding:
-    """How a file becomes the pixels that are stored."""
+    """How a file is turned into the pixels that are stored."""
 
     channels: int
     jpeg_edge: int | None
-    """As for `read_pixels`."""
+    """See `read_pixels`."""
     edge: int | None
-    """Length the shorter edge is resized to, as the transform would do first; None: stored as decoded."""
+    """Length in pixels to which the shorter edge is resized, as the transform would do; None: stored as decoded."""
     mode: InterpolationMode
 
     def __call__(self, path: str) -> torch.Tensor:
@@ -48,20 +48,20 @@ class Decoding:
 
 
 class ImageSource(Protocol):
-    """Decoded images by position."""
+    """Decoded images by index."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        """uint8 [C, H, W], not to be written to. Raises Unreadable where the file gives no image."""
+        """A read-only image, uint8 [C, H, W]. Raises Unreadable if the file cannot be decoded."""
         ...
 
 
 class ImageFiles:
-    """Decodes a file every time it is asked for.
+    """Decodes a file each time it is requested.
 
     Args:
-        jpeg_edge: as for `read_pixels`.
+        jpeg_edge: see `read_pixels`.
     """
 
     def __init__(self, paths: Sequence[str], channels: int, jpeg_edge: int | None = None) -> None:
@@ -75,11 +75,12 @@ class ImageFiles:
 
 
 class StoredImages:
-    """Some of the images of a store, by position.
+    """Images from a cache entry, by index.
 
     Args:
-        entry: bytes of one image after the other, and at their end a row (offset, planes, height, width) for each.
-        rows: which of the store's images these are.
+        entry: the bytes of the images, followed by one row (offset, planes, height, width) for each.
+        rows: the entry's row for each index.
+        channels: channels of the images that are returned. Grey images are repeated.
     """
 
     def __init__(self, entry: StoredRows, rows: Sequence[int], channels: int) -> None:
@@ -96,10 +97,13 @@ class StoredImages:
 
 
 def decode(path: str, channels: int, jpeg_edge: int | None = None) -> torch.Tensor:
-    """One file as uint8 [C, H, W], its memory in order H, W, C, which resizing likes best.
+    """Decodes a file as uint8 [C, H, W] in memory order H, W, C, in which resizing is fastest.
 
     Args:
-        jpeg_edge: as for `read_pixels`.
+        jpeg_edge: see `read_pixels`.
+
+    Raises:
+        Unreadable: the file cannot be decoded.
     """
     return torch.from_numpy(read_pixels(path, channels, jpeg_edge)).permute(2, 0, 1)
 
@@ -107,14 +111,17 @@ def decode(path: str, channels: int, jpeg_edge: int | None = None) -> torch.Tens
 def store_images(
     samples: Sequence[Sample], folder: CacheFolder, decoding: Decoding
 ) -> Callable[[Sequence[Sample]], StoredImages]:
-    """Decode every image into one cache entry, unless it is there; returns what gives the images of any of the samples.
+    """Decodes every image into one cache entry, unless it exists.
 
-    The entry belongs to these files in these versions, and is shared by every split, seed and run over them.
-    Grey images take one plane however many channels they enter with.
+    The entry is for these versions of these files, and all splits, seeds and runs share it. Grey images are stored as
+    one plane, whatever the number of channels.
+
+    Returns:
+        A function that gives the stored images of any of the samples.
 
     Raises:
-        InputError: it would exceed the cache's limit. Nothing is written.
-        RunFailed: a file changed or cannot be decoded.
+        InputError: the entry would exceed the cache's limit. Nothing is written.
+        RunFailed: a file has changed or cannot be decoded.
     """
     unique = {sample.path: sample for sample in sorted(samples, key=lambda sample: sample.path)}
     rows = {path: row for row, path in enumerate(unique)}
@@ -154,7 +161,7 @@ def _layout_of(entry: StoredRows) -> torch.Tensor:
 
 
 def _holds_images(entry: StoredRows, count: int, channels: int) -> bool:
-    """Whether the entry holds this many images, each within its bytes."""
+    """Whether the entry has this many images, all within its size."""
     record, shape = entry.header.record, entry.header.shape
     start = record.get("index_at")
     if record.get("images") != count or type(start) is not int or start < 0 or start % _ALIGNMENT:
@@ -188,7 +195,7 @@ def _layout(paths: Sequence[str], decoding: Decoding) -> np.ndarray:
     heights, widths, grey = np.array([row for chunk in rows for row in chunk], dtype=np.int64).T
     if edge is not None:
         short, long = np.minimum(heights, widths), np.maximum(heights, widths)
-        long = edge * long // short  # as torchvision rounds
+        long = edge * long // short  # the same rounding as torchvision's
         heights, widths = np.where(heights <= widths, edge, long), np.where(heights <= widths, long, edge)
     planes = np.where((grey == 1) & (channels == 3), 1, channels)
     sizes = planes * heights * widths
@@ -196,7 +203,7 @@ def _layout(paths: Sequence[str], decoding: Decoding) -> np.ndarray:
 
 
 def _decoded(paths: Sequence[str], layout_N4: np.ndarray, decoding: Decoding) -> Iterator[torch.Tensor]:
-    """Every image's bytes in order."""
+    """The bytes of every image, in order."""
 
     def one(place: int) -> torch.Tensor:
         try:
@@ -217,7 +224,7 @@ def _decoded(paths: Sequence[str], layout_N4: np.ndarray, decoding: Decoding) ->
 
 
 def _in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[list[Result]]:
-    """Results in order, a chunk at a time, never more than a few chunks ahead of who reads them."""
+    """The results in order, in chunks. Work runs at most a few chunks ahead of the consumer."""
     threads = min(8, os.cpu_count() or 1)
     chunks = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
     with ThreadPoolExecutor(max_workers=threads) as pool:

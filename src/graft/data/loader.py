@@ -1,4 +1,4 @@
-"""Samples under keys, and the loader that hands out their batches and can be resumed at any of them."""
+"""Datasets that are indexed by keys, and a loader that can be resumed at any batch."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ from graft.tasks.labels import Label
 
 Batch = dict[str, torch.Tensor]
 Stored = tuple[Dataset[Any], Callable[[Any], Any]]
-"""Kept features, and what makes a batch of what they give for a list of keys."""
+"""Stored features, and the collate function for them."""
 READ_BYTES = 4 << 20
-"""Of kept batches, as many are read at once."""
-_FEW = 128  # images that are decoded before a worker has started
+"""Batches of stored features are read in blocks of about this size."""
+_FEW = 128  # this many images are decoded in the time that a worker takes to start
 
 
 class KeyedImages(Dataset[dict[str, Any]]):
-    """A part's images, transformed; the random part of the transform is a function of (seed, key).
+    """A part's images, transformed. Random augmentation depends only on (seed, key).
 
-    Items are {"image": float [C, S, S], "target": class or float [K], "label": class or float [K], "index": position in
-    the part}: the target is what is learnt, the label what figures are computed against. Of several keys at once they
-    come as one batch, made in one piece of memory.
+    An item is {"image": float [C, S, S], "target": class or float [K], "label": class or float [K], "index": index in
+    the part}. The loss is computed against the target, and figures against the label. A list of keys gives one batch,
+    which is filled in place.
 
     Args:
+        source: the images, in the order of the samples.
         random: whether the transform draws random numbers.
     """
 
@@ -64,10 +65,10 @@ class KeyedImages(Dataset[dict[str, Any]]):
         return len(self.source)
 
     def __getitem__(self, key: tuple[int, ...]) -> dict[str, Any]:
-        """The sample of a key (epoch, sample) or (epoch, sample, draw).
+        """The sample with a key (epoch, sample) or (epoch, sample, draw).
 
         Raises:
-            RunFailed: the file gives no image any more.
+            RunFailed: the file can no longer be decoded.
         """
         try:
             batch = self._batch([Key(*key)])
@@ -76,8 +77,11 @@ class KeyedImages(Dataset[dict[str, Any]]):
         return {name: values[0] for name, values in batch.items()}
 
     def __getitems__(self, keys: Sequence[Key]) -> Batch | Unreadable:
-        """The batch; an unreadable image is handed back, as an exception would arrive in a traceback's text."""
-        # Work on single images is too small to be shared out: with two threads it takes five times the processor time.
+        """The batch of these keys.
+
+        Unreadable is returned instead of raised: raised in a worker, it would be buried in the worker's traceback.
+        """
+        # Single images are too little work for several threads: two threads take five times the processor time.
         with threads(1):
             try:
                 return self._batch(keys)
@@ -98,25 +102,27 @@ class KeyedImages(Dataset[dict[str, Any]]):
 
 
 def label_tensor(labels: Sequence[Label]) -> torch.Tensor:
-    """Classes as int64 [N]; several labels or numbers an image as float32 [N, K]."""
+    """Labels as a tensor: classes as int64 [N], labels or numbers as float32 [N, K]."""
     tensor = torch.tensor(labels)
     return tensor.to(torch.float32 if tensor.ndim == 2 else torch.int64)
 
 
 def as_batched(batch: Any) -> Any:
-    """The collate function for datasets that give whole batches already."""
+    """The collate function for datasets that return whole batches."""
     return batch
 
 
 class KeyedLoader:
-    """An epoch's batches; its state is (epoch, batches handed out), so that a resumed run begins at the next batch.
+    """Yields an epoch's batches. Its state is (epoch, number of batches yielded), so a resumed run continues there.
 
-    Wraps torch's DataLoader rather than being one: its sampler is not to be replaced, its workers are chosen here.
+    It wraps a DataLoader instead of being one, so that Lightning does not replace its sampler.
 
     Args:
-        collate_fn: what makes a batch of what the dataset gives for a list of keys.
-        stored: gives for an epoch what its batches come from instead, in this process; None: from `dataset`.
-        whole: what is read at once of it is one batch, so that there may be fewer than `len` says (for evaluation).
+        collate_fn: makes a batch of what the dataset returns for a list of keys.
+        stored: maps an epoch to the stored features that replace `dataset` in it, or to None. They are read in this
+            process.
+        whole: whether each block of stored features is one batch, for evaluation. There may then be fewer batches than
+            `len` returns.
     """
 
     def __init__(
@@ -154,15 +160,15 @@ class KeyedLoader:
 
     @property
     def sampler(self) -> KeyedBatchSampler:
-        """Lightning announces the epoch to it."""
+        """The batch sampler, under the name by which Lightning calls its `set_epoch`."""
         return self.batch_sampler
 
     def __len__(self) -> int:
-        """Batches of a whole epoch, also when this one is resumed within."""
+        """The number of batches of a whole epoch, even if this one is resumed midway."""
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[Any]:
-        """Raises RunFailed at a batch with an image that cannot be read."""
+        """The batches from the first one on that is due. Raises RunFailed if an image cannot be decoded."""
         self._handed_out = self.batch_sampler.first_batch
         stored = self._stored(self.batch_sampler.epoch)
         for batch in self._loader if stored is None else self._read(*stored):
@@ -172,7 +178,7 @@ class KeyedLoader:
             yield batch
 
     def _read(self, dataset: Dataset[Any], collate_fn: Callable[[Any], Any]) -> Iterator[Any]:
-        """What a DataLoader without workers gives; several small batches are read at once, which takes less time."""
+        """The batches that a DataLoader without workers would yield. Small batches are read in blocks, to save time."""
         several = getattr(dataset, "__getitems__", lambda keys: [dataset[key] for key in keys])
         batches, at_once = iter(self.batch_sampler), 1
         while block := list(islice(batches, at_once)):
@@ -193,7 +199,7 @@ class KeyedLoader:
 
 
 def _parts(batch: Mapping[str, Any], rows: Batch, lengths: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """Batches of these lengths, which share the rows' memory; what has no rows goes with each."""
+    """Splits the rows into batches of these lengths, as views. Values without rows are part of each batch."""
     for values in zip(*(each.split(lengths) for each in rows.values()), strict=True):
         yield {**batch, **dict(zip(rows, values, strict=True))}
 
@@ -206,11 +212,16 @@ def _failed(unreadable: Unreadable) -> RunFailed:
 
 
 def choose_workers(images: int, *, accelerator: bool, processes: int = 1) -> int:
-    """Loader processes for this machine, for each of the `processes` that train on it.
+    """The number of loader processes for each of the processes that train on this machine.
 
-    One core decodes and augments about 250 small images a second. Beside an accelerator all cores do (8 at most). On
-    the CPU they are needed for training itself: one in four loads, and with fewer than four cores none does, as a step
-    takes far longer than its images.
+    One core decodes and augments about 250 small images per second. With an accelerator, all cores load images, up to
+    8 of them. On the CPU, one core in four does, because the cores are needed for training, which takes far longer than
+    loading. With fewer than four cores, none does.
+
+    Args:
+        images: number of images in the part. Few images need no loader process.
+        accelerator: whether training runs on one.
+        processes: number of processes that train on this machine.
     """
     each = cores() // processes
     if images < _FEW:

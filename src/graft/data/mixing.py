@@ -1,7 +1,7 @@
-"""Mixup and cutmix: training images in pairs, blended or patched, and their targets with them.
+"""Mixup and cutmix: blends pairs of training images, or pastes a patch of one into the other, and mixes their targets.
 
-An image's partner is the next one of the step that all processes take together, so what is mixed with what does not
-depend on how many processes or workers there are (law 5). In a single process every partner is in the batch anyway.
+An image's partner is the next image of the step, counted over all processes. Pairs therefore do not depend on the
+number of processes or workers (law 5). In a single process, every partner is in the same batch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from graft.data.sampling import Key, KeyedBatchSampler, derive, drawn_from
 
 
 class Pair(NamedTuple):
-    """One appearance of a sample, that of the sample it is mixed with, and the epoch's step of both."""
+    """The key of a sample, the key of its partner, and their step in the epoch."""
 
     key: Key
     partner: Key
@@ -31,7 +31,7 @@ class Pair(NamedTuple):
 
 
 class PairedBatchSampler(KeyedBatchSampler):
-    """The same batches, in pairs."""
+    """Yields the batches of `KeyedBatchSampler` as lists of pairs."""
 
     @override
     def __iter__(self) -> Iterator[list[Any]]:
@@ -42,14 +42,15 @@ class PairedBatchSampler(KeyedBatchSampler):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mix:
-    """How two images become one."""
+    """How two images are mixed."""
 
     weight: float
-    """Of the image itself and of its target; the partner's is 1 minus this."""
+    """Weight of the image and of its target. The partner's weight is 1 minus this."""
     box: tuple[int, int, int, int] | None = None
-    """cutmix: top, bottom, left, right of what the partner covers. None: mixup."""
+    """cutmix: top, bottom, left and right of the partner's patch, in pixels. None: mixup."""
 
     def image(self, own_CHW: torch.Tensor, partner_CHW: torch.Tensor) -> torch.Tensor:
+        """The mixed image [C, H, W]."""
         if self.box is None:
             return partner_CHW.lerp(own_CHW, self.weight)
         top, bottom, left, right = self.box
@@ -58,14 +59,15 @@ class Mix:
         return mixed_CHW
 
     def target(self, own: torch.Tensor, partner: torch.Tensor) -> torch.Tensor:
+        """The mixed target, of any shape."""
         return partner.lerp(own, self.weight)
 
 
 def draw_mix(augment: AugmentConfig, height: int, width: int) -> Mix:
-    """Draws from torch's CPU generator: which of the two (where both are on, each as likely), the share, the box.
+    """Draws a mix from torch's CPU generator. If both kinds are on, each has probability 1/2.
 
-    mixup: λ ~ Beta(α, α) [Zhang et al. 2018]. cutmix: a box of the share 1 − λ of the area around a random point, cut
-    off at the border; λ is then the share that is left of the image [Yun et al. 2019].
+    mixup: λ ~ Beta(α, α) [Zhang et al. 2018]. cutmix: a box around a random point with the share 1 − λ of the area,
+    clipped at the border; λ is then the share of the image outside the box [Yun et al. 2019].
     """
     cut = bool(augment.cutmix) and (not augment.mixup or float(torch.rand(())) < 0.5)
     alpha = torch.tensor(augment.cutmix if cut else augment.mixup, dtype=torch.float64)
@@ -81,14 +83,13 @@ def draw_mix(augment: AugmentConfig, height: int, width: int) -> Mix:
 
 
 class MixedImages(Dataset[dict[str, Any]]):
-    """A training part's images, each mixed with its partner: batches as the images' own, the target [K] a mixture too,
-    of classes, labels or numbers.
+    """The images of a training part, each mixed with its partner. Targets [K] are mixed too.
 
-    The label stays the image's own, and training accuracy is counted against it.
+    The label remains the image's own. Training accuracy is computed against it.
 
     Args:
-        classes: how many there are.
-        seed: the run's.
+        classes: number of classes, labels or numbers.
+        seed: the run's seed.
     """
 
     def __init__(self, images: KeyedImages, augment: AugmentConfig, *, classes: int, seed: int) -> None:
@@ -117,5 +118,5 @@ class MixedImages(Dataset[dict[str, Any]]):
         }
 
     def _shares(self, target: torch.Tensor) -> torch.Tensor:
-        """A class as a share of each; what has a value for each is that already."""
+        """Targets as float [N, K]: classes become one-hot, and other targets are returned unchanged."""
         return target if target.ndim else F.one_hot(target, self.classes).float()

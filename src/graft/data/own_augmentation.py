@@ -1,4 +1,4 @@
-"""An augmentation by import path: a user's own, torchvision's or albumentations'."""
+"""An augmentation by import path: the user's own, torchvision's or albumentations'."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ HIGHEST = 2**31 - 1
 class OwnAugmentation:
     """Calls the target on a uint8 image [C, S, S].
 
-    A class is made with the arguments; a function is called as `function(image, **kwargs)`. albumentations' classes
-    receive and return arrays [S, S, C], as they do elsewhere. Random numbers of torch, numpy and Python all follow from
-    torch's generator, which the dataset seeds for each image (law 5).
+    A class is instantiated with the arguments. A function is called as `function(image, **kwargs)`. The classes of
+    albumentations receive and return arrays [S, S, C]. The generators of torch, numpy and Python are all seeded from
+    torch's, which the dataset seeds for each image (law 5).
     """
 
     def __init__(self, path: str, kwargs: Mapping[str, Any]) -> None:
@@ -67,16 +67,20 @@ class OwnAugmentation:
             what = f"{list(result.shape)} {result.dtype}" if hasattr(result, "shape") else type(result).__name__
             raise InputError(
                 f"{KEY}: expected {self.path} to return an image like its own, {list(image_CSS.shape)} uint8, received "
-                f"{what}; try one that keeps size and type, as normalising comes after it"
+                f"{what}; try one that keeps size and type, because normalization follows"
             )
         return result
 
 
 def check_augmentation(path: str | None, kwargs: Mapping[str, Any], shape: tuple[int, int, int]) -> None:
-    """Tries the augmentation on a black image, so that a mistake in it shows before training.
+    """Applies the augmentation to a black image, so that mistakes in it are found before training.
+
+    Args:
+        path: import path; None: nothing is checked.
+        shape: C, H, W of the image.
 
     Raises:
-        InputError: it cannot be imported or made, fails, or returns something else than such an image.
+        InputError: it cannot be imported or instantiated, fails, or returns no uint8 image of the same shape.
     """
     if path is None:
         return

@@ -1,4 +1,4 @@
-"""data=custom: images that a function of a user's own lists."""
+"""data=custom: images that the user's own function lists."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ KEY = "data.target"
 
 
 def list_own(data: DataConfig) -> Listing:
-    """A table like that of data=csv, of the rows that the function returns.
+    """Lists the rows that the function returns, which have the same columns as the table of data=csv.
 
     Raises:
-        InputError: the function cannot be imported or called, fails, or returns something else.
+        InputError: the function cannot be imported or called, fails, or returns no rows.
     """
     path = str(data.target)
     result = call_object(KEY, path, **data.kwargs)
@@ -62,6 +62,6 @@ def _row(path: str, row: Any, data: DataConfig) -> dict[str, str]:
 def _other(path: str, received: Any) -> InputError:
     return InputError(
         f"{KEY}: expected {path} to return rows of path, label and perhaps split (mappings, tuples or a DataFrame), "
-        f"received a {type(received).__name__} ({received!r:.80}); items that are no files, as those of a "
-        "torch Dataset, are not taken: try writing them as images once"
+        f"received a {type(received).__name__} ({received!r:.80}); items that are not files, such as those of a "
+        "torch Dataset, are not supported: try writing them to image files once"
     )

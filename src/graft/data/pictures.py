@@ -1,7 +1,7 @@
-"""Which files show the same picture, pixel for pixel, whatever the files' bytes: a BMP and its copy in PNG, say.
+"""Finds files that show the same picture, pixel for pixel, in whatever format: for example, a BMP and a PNG of it.
 
-Only files that can show the same are decoded: those whose sides have the same lengths, as their headers say. What
-decoding told is remembered by the file's content, so that a picture is decoded for it once, not once a run.
+Only files whose sides have the same lengths, by their headers, can show the same picture, so only they are decoded. The
+results are recorded under the hash of the file's content, so each content is decoded only once.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from graft.data.pixels import Unreadable, read_pixels, sides
 from graft.data.record import read_rows, write_rows
 
 FOLDER = "pictures"
-"""Of the cache folder: where records lie."""
+"""The subfolder of the cache folder that has the records."""
 _MAGIC = b"graft pictures 1"
 _RECORD = np.dtype([("content", "V16"), ("short", "<u4"), ("long", "<u4"), ("pixels", "V16")])
 _UNDECODED = bytes(HASH_BYTES)
-_CHUNK = 64  # files a thread takes at once
+_CHUNK = 64  # files per unit of work of a thread
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class Picture(NamedTuple):
-    """What a file shows: its sides, and a hash of its pixels where it has been decoded."""
+    """What a file shows: its shorter and longer side, and a hash of its pixels if it has been decoded."""
 
     short: int
     long: int
@@ -49,7 +49,7 @@ class Picture(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReadableFile:
-    """A file that can be read: its content and the version that has it; the picture, where it has been decoded."""
+    """A readable file: the hash of its content, its version, and its picture if it has been decoded."""
 
     path: str
     content: str
@@ -58,12 +58,12 @@ class ReadableFile:
 
 
 class Pictures:
-    """Pictures by content, remembered in a record.
+    """Pictures by the hash of a file's content, stored in a record.
 
     Args:
-        channels: the run's; pixels are compared as it reads them.
-        path: the record's; None: nothing is remembered. Another for other channels, and for another decoder.
-        writes: whether `keep` writes it.
+        channels: the run's channels. Pixels are compared after conversion to them.
+        path: path of the record; None: there is none. Other channels and other decoders need other records.
+        writes: whether `keep` writes the record.
     """
 
     def __init__(self, channels: int, path: Path | None = None, *, writes: bool = True) -> None:
@@ -72,11 +72,14 @@ class Pictures:
         self._before = {bytes(row[0]): Picture(row[1], row[2], bytes(row[3])) for row in rows}
         self._current: dict[bytes, Picture] = {}
         self.decoded = 0
-        """Files that had to be decoded."""
+        """The number of files that had to be decoded."""
 
     def tell_apart(self, files: Sequence[ReadableFile]) -> dict[str, str | Unreadable]:
-        """By content, what is the same for files that show the same picture and for no others: a hash of the pixels, or
-        the content where no other file has sides of these lengths; or why the picture cannot be decoded.
+        """Identifies the pictures of files: two files have the same identity if and only if they show the same.
+
+        Returns:
+            Hash of the content to the identity, or to Unreadable if the picture cannot be decoded. The identity is a
+            hash of the pixels, or that of the content if no other file has sides of the same lengths.
         """
         unique = {file.content: file for file in files}
         pictures = dict(zip(unique, _in_threads(self._measured, list(unique.values())), strict=True))
@@ -95,7 +98,7 @@ class Pictures:
         return {content: _identity(content, picture) for content, picture in pictures.items()}
 
     def keep(self) -> None:
-        """Writes the record of the files that were asked for, where it would be another."""
+        """Writes the record of the files that were requested, if it has changed."""
         if self.path is None or not self.writes or self._current == self._before:
             return
         rows = np.array([(content, *picture) for content, picture in self._current.items()], dtype=_RECORD)
@@ -126,7 +129,7 @@ def _identity(content: str, picture: Picture | Unreadable) -> str | Unreadable:
 
 
 def _is_unchanged(file: ReadableFile) -> bool:
-    """What was decoded is remembered for the content that was hashed, so it must be of the same version."""
+    """Whether the file is still the version that was hashed. Otherwise the result may belong to another content."""
     try:
         return file.version.is_settled() and Version.of(os.stat(file.path)) == file.version
     except OSError:
@@ -134,7 +137,7 @@ def _is_unchanged(file: ReadableFile) -> bool:
 
 
 def _in_threads(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """Results in order."""
+    """The results in order."""
     chunks = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
     with ThreadPoolExecutor(max_workers=min(8, 2 * (os.cpu_count() or 1))) as pool:
         return [one for chunk in pool.map(lambda chunk: [work(item) for item in chunk], chunks) for one in chunk]

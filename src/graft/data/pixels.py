@@ -1,12 +1,12 @@
-"""One image file to 8-bit pixels, whatever kind of file it is, and a cheap check that it can be read.
+"""Decodes an image file of any supported format to 8-bit pixels, and checks cheaply whether it can be decoded.
 
-What is done to each kind: EXIF orientation is applied; transparency is dropped, as the donors' training pipelines do;
-16-bit grey is scaled by 255/65535, never clipped nor stretched to the image's own range; palettes are looked up; CMYK
-becomes RGB; of an animation or a multi-page file the first picture counts. `.npy` files hold [H, W] or [H, W, C].
+EXIF orientation is applied. Transparency is dropped, as in the donors' training pipelines. 16-bit grey is scaled by
+255/65535, and never clipped or stretched to the image's own range. Palettes are resolved, and CMYK becomes RGB. Of an
+animation or a multi-page file, the first image is used. `.npy` files have the shape [H, W] or [H, W, C].
 
-A JPEG can be decoded at a half, a quarter or an eighth of its size, by smaller inverse cosine transforms of its blocks
-of 8 × 8 (libjpeg's scaling, Pillow's draft mode): as averaging over 2, 4 or 8 pixels each way, near enough, at a
-fraction of the time and memory. `jpeg_edge` is the length below which the shorter edge must not fall that way.
+A JPEG can be decoded at a half, a quarter or an eighth of its size, with smaller inverse cosine transforms of its
+8 × 8 blocks (libjpeg's scaling, Pillow's draft mode). This is close to averaging over 2, 4 or 8 pixels in each
+direction, at a fraction of the time and memory. The shorter edge never becomes shorter than `jpeg_edge`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-# No format whose reader starts another program (EPS) or recognises anything at all (TGA).
+# Excludes formats whose reader starts another program (EPS) or accepts almost any file (TGA).
 FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000", "AVIF")
 GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N")
 
 ARRAYS: tuple[np.dtype[Any], ...] = (np.dtype(np.uint8), np.dtype(np.uint16))
 
-# What Pillow and numpy raise on files that are not what they claim.
+# The exceptions that Pillow and numpy raise for damaged files.
 _DAMAGE = (
     OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError,
     struct.error, zlib.error, tokenize.TokenError, RecursionError, MemoryError, Image.DecompressionBombError,
@@ -41,7 +41,7 @@ _END_OF_JPEG = b"\xff\xd9"
 
 
 class Unreadable(Exception):
-    """A file that gives no image: which, and why."""
+    """A file that cannot be decoded, and the reason."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)
@@ -52,16 +52,15 @@ class Unreadable(Exception):
 
 
 def read_pixels(path: str, channels: int, jpeg_edge: int | None = None) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The image as uint8 [H, W, channels].
-
-    One channel is luminance (ITU-R 601: 0.299 R + 0.587 G + 0.114 B); three of a grey image are three times the same;
-    any other number must be what the file holds.
+    """Decodes an image file as uint8 [H, W, channels].
 
     Args:
-        jpeg_edge: a JPEG is reduced as far as its shorter edge keeps this length; None: never.
+        channels: 1: luminance (ITU-R 601: 0.299 R + 0.587 G + 0.114 B). 3: RGB; a grey image is repeated. Any other
+            number must be that of the file.
+        jpeg_edge: a JPEG is reduced as far as its shorter edge keeps at least this length in pixels; None: never.
 
     Raises:
-        Unreadable: missing, empty, damaged, of an unknown kind, or of another number of channels.
+        Unreadable: the file is missing, empty, damaged, of an unknown format, or has another number of channels.
     """
     try:
         if path.lower().endswith(".npy"):
@@ -72,10 +71,10 @@ def read_pixels(path: str, channels: int, jpeg_edge: int | None = None) -> np.nd
 
 
 def bytes_pixels(content: bytes, channels: int, jpeg_edge: int | None = None) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The content of an image file, as `read_pixels` gives a file's.
+    """Like `read_pixels`, for the content of an image file.
 
     Raises:
-        Unreadable: damaged, of an unknown kind, or of another number of channels.
+        Unreadable: the content is damaged, of an unknown format, or has another number of channels.
     """
     try:
         return _decode(lambda: io.BytesIO(content), "bytes", channels, jpeg_edge)
@@ -86,19 +85,23 @@ def bytes_pixels(content: bytes, channels: int, jpeg_edge: int | None = None) ->
 
 
 def array_pixels(array: np.ndarray[Any, Any], channels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """An array of uint8 or uint16, [H, W] or [H, W, C], as `read_pixels` gives that of a `.npy` file.
+    """Like `read_pixels`, for an array of uint8 or uint16, [H, W] or [H, W, C].
+
+    Example:
+        >>> array_pixels(np.array([[0, 257, 65535]], dtype=np.uint16), 1).ravel().tolist()
+        [0, 1, 255]
 
     Raises:
-        Unreadable: another type or shape, or another number of channels.
+        Unreadable: the array has another type, shape or number of channels.
     """
     return _convert_array(np.array(array), "array", channels)
 
 
 def image_pixels(image: Image.Image, channels: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """An image that Pillow has opened already, as `read_pixels` gives a file's.
+    """Like `read_pixels`, for an open Pillow image.
 
     Raises:
-        Unreadable: damaged, or of another number of channels.
+        Unreadable: the image is damaged or has another number of channels.
     """
     try:
         return _convert(ImageOps.exif_transpose(image), "image", channels)
@@ -108,30 +111,38 @@ def image_pixels(image: Image.Image, channels: int) -> np.ndarray[Any, np.dtype[
 
 @cache
 def suffixes() -> frozenset[str]:
-    """Ends of the names of files that may be images which are read here, with the dot, in lower case."""
+    """The suffixes of the supported formats, with the dot, in lower case."""
     registered = Image.registered_extensions().items()
     return frozenset([".npy", *(suffix for suffix, kind in registered if kind in FORMATS)])
 
 
 def check_image(path: str, channels: int, *, thorough: bool) -> np.ndarray[Any, np.dtype[np.uint8]] | None:
-    """Raise Unreadable for a file that would not decode; its pixels, where decoding it told.
+    """Checks whether a file can be decoded.
 
-    Thoroughly: by decoding it. Quickly: a PNG whose checksums hold and a JPEG that ends with its end mark are believed,
-    and everything else is decoded. What slips past that (a JPEG whose middle is damaged past decoding) stops the run
-    when its turn comes.
+    Args:
+        thorough: True: decode the file. False: accept a PNG with valid checksums or a JPEG with its end mark, and
+            decode only other files. A JPEG with a damaged middle passes this check and stops the run later.
+
+    Returns:
+        The pixels if the file was decoded, else None.
+
+    Raises:
+        Unreadable: the file cannot be decoded.
     """
     return read_pixels(path, channels) if thorough or not _looks_whole(path, channels) else None
 
 
 def measure(path: str, jpeg_edge: int | None = None) -> tuple[int, int, bool]:
-    """Height, width (after EXIF orientation and reduction) and whether it is grey, from the file's header where that
-    says it."""
+    """Height and width in pixels, after EXIF orientation and reduction, and whether the image is grey.
+
+    They are read from the header if possible, without decoding the file.
+    """
     try:
         if path.lower().endswith(".npy"):
             array = _array(path)
             return array.shape[0], array.shape[1], array.ndim == 2 or array.shape[2] == 1
         with _open(path, jpeg_edge) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5  # orientations 5 to 8 exchange the sides
+            turned = image.getexif().get(0x0112, 1) >= 5  # orientations 5 to 8 swap height and width
             width, height = reversed(image.size) if turned else image.size
             return height, width, image.mode in GREY
     except _DAMAGE as damage:
@@ -139,7 +150,7 @@ def measure(path: str, jpeg_edge: int | None = None) -> tuple[int, int, bool]:
 
 
 def sides(path: str) -> tuple[int, int]:
-    """The shorter and the longer side, which EXIF orientation does not change, from the file's header alone."""
+    """The shorter and the longer side in pixels, from the header alone. EXIF orientation does not affect them."""
     try:
         if path.lower().endswith(".npy"):
             short, long = sorted(_array(path).shape[:2])
@@ -157,7 +168,7 @@ def _decode(
     with _open(source(), jpeg_edge) as image:
         try:
             image.load()
-        except OSError:  # damaged, as decoding it whole will tell; or a lossless JPEG, which has no smaller scales
+        except OSError:  # a lossless JPEG, which has no smaller scales; or a damaged one, which fails again below
             if jpeg_edge is None:
                 raise
             return _decode(source, name, channels, None)
@@ -219,7 +230,7 @@ def _convert(image: Image.Image, path: str, channels: int) -> np.ndarray[Any, np
 
 
 def _eight_bits(image: Image.Image, path: str) -> Image.Image:
-    """Grey of 16 bits to grey of 8."""
+    """Converts 16-bit grey to 8-bit grey."""
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
         raise Unreadable(path, f"expected 8 or 16 bits a channel, received 32 (Pillow's mode {image.mode})")
@@ -227,7 +238,7 @@ def _eight_bits(image: Image.Image, path: str) -> Image.Image:
 
 
 def _scale(values: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """0 … 65535 to 0 … 255, to the nearest."""
+    """Scales 0 … 65535 to 0 … 255, rounding to the nearest."""
     return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 
 
@@ -243,7 +254,7 @@ def _convert_array(array: np.ndarray[Any, Any], path: str, channels: int) -> np.
 
 
 def _looks_whole(path: str, channels: int) -> bool:
-    """Whether its header and checksums, or its header and end mark, say so; False where there is doubt."""
+    """Whether header and checksums, or header and end mark, are valid; False if in doubt."""
     try:
         with _open(path) as image:
             if channels not in (1, 3) and len(image.getbands()) != channels:

@@ -1,4 +1,4 @@
-"""Rows that are remembered in a file of the cache folder: read whole or not at all, written whole or not at all."""
+"""Records in the cache folder: files of rows with a checksum, which are read and written completely or not at all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ Rows = np.ndarray[Any, np.dtype[np.void]]
 
 
 def read_rows(path: Path, magic: bytes, row: np.dtype[np.void]) -> Rows:
-    """The rows; none where there is no file, or what is there is none of graft's in full."""
+    """The rows of a record. Empty if the file is missing, damaged, or no such record.
+
+    Args:
+        magic: the first bytes of the file.
+        row: the dtype of a row.
+    """
     nothing = np.empty(0, row)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
@@ -35,7 +40,7 @@ def read_rows(path: Path, magic: bytes, row: np.dtype[np.void]) -> Rows:
 
 
 def write_rows(path: Path, magic: bytes, rows: Rows) -> None:
-    """A record only saves time, so a folder that cannot be written is no fault."""
+    """Writes a record. Errors of the file system are ignored, because a record only saves time."""
     content = rows.tobytes()
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

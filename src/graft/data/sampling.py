@@ -1,6 +1,7 @@
-"""Which samples make which batch, and the random numbers of each: functions of (seed, epoch, sample), of nothing else.
+"""The samples of each batch, and the random numbers of each sample, as pure functions of (seed, epoch, sample).
 
-A batch is a list of keys. A key says all that a worker needs, so it does not matter which process works on it, or when.
+A batch is a list of keys. A key has everything that a worker needs, so results do not depend on which process handles
+it, or when.
 """
 
 from __future__ import annotations
@@ -19,30 +20,30 @@ from graft.config.faults import InputError
 
 
 class Key(NamedTuple):
-    """One appearance of one sample."""
+    """Identifies one draw of a sample in an epoch."""
 
     epoch: int
     sample: int
-    """Position in the part's samples."""
+    """Index among the part's samples."""
     draw: int = 0
-    """0 for the sample's first appearance in the epoch, 1 for its second (balanced sampling repeats the rare)."""
+    """0 for the first draw of the sample in the epoch, 1 for the second. Balanced sampling repeats rare classes."""
 
 
 def derive(*values: int | str) -> int:
-    """A 63-bit seed from plain values: the same on every machine, unrelated for any two different inputs."""
+    """A 63-bit seed from a hash of plain values, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(repr(values).encode(), digest_size=8).digest(), "big") >> 1
 
 
 @contextmanager
 def keyed_randomness(seed: int, key: Key) -> Generator[None]:
-    """Within it, torch's CPU generator gives this seed's and key's numbers; after it, it goes on as before."""
+    """A context in which torch's CPU generator is seeded by seed and key. Its state is restored on exit."""
     with drawn_from(derive(seed, *key)):
         yield
 
 
 @contextmanager
 def drawn_from(seed: int) -> Generator[None]:
-    """Within it, torch's CPU generator gives this seed's numbers; after it, it goes on as before."""
+    """A context in which torch's CPU generator has this seed. Its state is restored on exit."""
     before = torch.default_generator.get_state()
     torch.default_generator.manual_seed(seed)
     try:
@@ -52,20 +53,23 @@ def drawn_from(seed: int) -> Generator[None]:
 
 
 def batches_of(length: int, batch_size: int, *, world: int = 1) -> int:
-    """How many batches of up to `batch_size` samples each of `world` processes gets of an epoch."""
+    """The number of batches of up to `batch_size` samples that each of `world` processes gets in an epoch."""
     return math.ceil(length / (batch_size * world))
 
 
 def can_share_out(length: int, batch_size: int, *, world: int = 1, fewest: int = 1) -> bool:
-    """Whether steps of `batch_size` samples a process leave no process with fewer than `fewest` of any."""
+    """Whether every process gets at least `fewest` samples in each step, with `batch_size` samples per process."""
     return length >= batches_of(length, batch_size, world=world) * fewest * world
 
 
 def check_batches(length: int, batch_size: int, *, world: int = 1, fewest: int = 1, why: str = "") -> None:
-    """Raises InputError unless the training images can be shared out.
+    """Checks `can_share_out` for the training images.
 
     Args:
-        why: `fewest` is more than one.
+        why: the reason for `fewest`, for the message.
+
+    Raises:
+        InputError: some process would get too few images in a step.
     """
     if can_share_out(length, batch_size, world=world, fewest=fewest):
         return
@@ -83,18 +87,19 @@ def check_batches(length: int, batch_size: int, *, world: int = 1, fewest: int =
 class KeyedBatchSampler:
     """Yields an epoch's batches, as lists of keys, to one of `world` processes.
 
-    The processes' shares of a step together are what a single process of `world * batch_size` would get in that step.
-    Every process gets the same number of batches and every sample goes to exactly one of them. The last step may be
-    smaller; it takes from the steps before where a process would get fewer samples of it than `fewest`. (Where those
-    have none to spare, there is a step less, and batches of up to one sample more.)
+    Together, the processes get in each step what a single process with batches of `world * batch_size` would get. Every
+    process gets the same number of batches, and every sample goes to exactly one process. The last step may be smaller.
+    If it would leave a process with fewer than `fewest` samples, it takes samples from the steps before. If those have
+    none to spare, there is one step less, and batches have up to one sample more.
 
     Args:
-        length: number of samples, `fewest` for each process or more.
-        batch_size: samples a step and process.
-        fewest: samples that a batch must hold.
-        shuffle: a new order every epoch; else the samples' own.
-        labels: given, an epoch draws `length` samples with every class equally often (to one): a rare class's samples
-            several times, a frequent one's in part, in turn.
+        length: number of samples, at least `fewest` per process.
+        batch_size: samples per step and process.
+        shuffle: whether each epoch has a new random order.
+        labels: the class of each sample, for balanced sampling: an epoch draws `length` samples with every class
+            equally often (to within one). Samples of rare classes are drawn several times, and those of frequent ones
+            not all.
+        fewest: the minimum number of samples in a batch.
     """
 
     def __init__(
@@ -111,7 +116,7 @@ class KeyedBatchSampler:
     ) -> None:
         assert labels is None or len(labels) == length, "one label a sample"
         assert 0 <= rank < world, "rank counts from 0"
-        assert length >= fewest * world, "the plan answers where there is too little to share out"
+        assert length >= fewest * world, "check_batches must be called before"
         self.length, self.batch_size, self.seed, self.shuffle = length, batch_size, seed, shuffle
         self.labels = None if labels is None else np.asarray(labels)
         self.rank, self.world, self.fewest = rank, world, fewest
@@ -120,26 +125,26 @@ class KeyedBatchSampler:
 
     @property
     def sampler(self) -> KeyedBatchSampler:
-        """Lightning announces the epoch to `batch_sampler.sampler`."""
+        """Itself: Lightning calls `set_epoch` on `batch_sampler.sampler`."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch that the next iteration yields."""
+        """Sets the epoch of the next iteration."""
         self.epoch = epoch
 
     def start_at(self, epoch: int, batch: int) -> None:
-        """Iterating that epoch, and no other, begins at that batch."""
+        """Makes the iteration of that epoch, and of no other, start at that batch."""
         self.epoch = epoch
         self._resumed = (epoch, batch)
 
     @property
     def first_batch(self) -> int:
-        """Batches of this epoch that a resumed run has behind it."""
+        """The number of batches of this epoch that were done before a resume."""
         epoch, batch = self._resumed
         return batch if epoch == self.epoch else 0
 
     def __len__(self) -> int:
-        """Batches of a whole epoch, the same for every process."""
+        """The number of batches of a whole epoch, the same for every process."""
         batches = batches_of(self.length, self.batch_size, world=self.world)
         return min(batches, self.length // (self.fewest * self.world))
 
@@ -148,7 +153,7 @@ class KeyedBatchSampler:
             yield whole[self.rank :: self.world]
 
     def steps(self) -> Iterator[tuple[int, list[Key]]]:
-        """The epoch's steps from the first batch on: the keys of all processes together."""
+        """The steps of the epoch, from `first_batch` on: their number, and the keys of all processes."""
         indices, draws = (values.tolist() for values in self.order(self.epoch))
         starts = self._starts()
         for step in range(self.first_batch, len(self)):
@@ -156,7 +161,7 @@ class KeyedBatchSampler:
             yield step, list(map(Key, repeat(self.epoch), indices[places], draws[places]))
 
     def order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """An epoch's samples in order, for all processes together: indices, and which draw of its sample each is."""
+        """The samples of an epoch in order, over all processes: their indices [N] and draws [N] (see `Key`)."""
         generator = torch.Generator().manual_seed(derive("order", self.seed, epoch))
         if self.labels is not None:
             return _balanced(self.labels, generator)
@@ -164,15 +169,15 @@ class KeyedBatchSampler:
         return indices, np.zeros(self.length, dtype=np.int64)
 
     def _starts(self) -> list[int]:
-        """Where each step begins in the order, and the end."""
+        """The index in the order at which each step starts, followed by the total."""
         most, least, steps = self.batch_size * self.world, self.fewest * self.world, len(self)
         return [min(step * most, self.length - (steps - step) * least) for step in range(steps)] + [self.length]
 
 
 def _balanced(labels: np.ndarray, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """`len(labels)` draws with each class equally often: without replacement until a class is used up, then again."""
+    """Draws `len(labels)` samples with each class equally often, without replacement until a class is exhausted."""
     classes = torch.from_numpy(np.unique(labels))
-    classes = classes[torch.randperm(len(classes), generator=generator)]  # who gets the odd draws changes every epoch
+    classes = classes[torch.randperm(len(classes), generator=generator)]  # rotates who gets the remaining draws
     indices: list[np.ndarray] = []
     draws: list[np.ndarray] = []
     for place, label in enumerate(classes.tolist()):

@@ -19,14 +19,14 @@ CLASSES = ("functional", "defective")
 NUMBER = "probability of a defect"
 TEST_FRACTION = 0.25
 TEST_SEED = 2019
-"""The test part is the same in every run, whatever its seed and its data.split_seed, so that results compare."""
+"""The test part is the same in every run, whatever the seeds, so that results can be compared."""
 
 
 def list_solar_cells(data: DataConfig) -> Listing:
-    """Every cell: 75 % to train on, 25 % to test on, stratified over probability and cell type (Deitsch et al. 2019).
+    """Lists every cell: 75 % for training, 25 % for test, stratified by probability and type (Deitsch et al. 2019).
 
-    A cell counts as defective where the annotated probability is above 0.5. Soft targets are (1 - p, p). In regression
-    the probability itself is the number to learn.
+    A cell counts as defective if its annotated probability p is above 0.5. Soft targets are (1 - p, p). In regression,
+    p itself is the number to learn.
 
     Raises:
         InputError: the package is not installed, or lacks its files.
@@ -55,7 +55,7 @@ def list_solar_cells(data: DataConfig) -> Listing:
 
 
 def _installed() -> Path:
-    """The package's folder, found without importing it."""
+    """The folder of the package, which is not imported."""
     spec = find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise InputError(

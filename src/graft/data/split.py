@@ -1,6 +1,6 @@
-"""Carving a part off a list of images: by a hash of each image's own name, so that it needs no random generator.
+"""Splits lists of images by a hash of each image's name, without a random generator.
 
-The same names and seed give the same part on every machine and in every version; an image added later moves few others.
+The same names and seed give the same split on every machine and in every version. Adding an image moves few others.
 """
 
 from __future__ import annotations
@@ -17,14 +17,22 @@ def carve(
     seed: int,
     groups: Sequence[Hashable] | None = None,
 ) -> frozenset[int]:
-    """Positions of a share of the names, the same share of every stratum as nearly as whole groups allow.
+    """Selects a fraction of the names, with the same fraction of every stratum as far as whole groups allow.
 
-    The total is `fraction` of all, to the nearest; what rounding leaves over goes to the strata with the largest
-    remainders. A group goes by the first of its names: it is taken where that brings the shares nearer to their quotas.
+    The quotas of the strata add up to `fraction` of all names, rounded to the nearest, by the largest-remainder method.
+    Groups are visited in the order of the hash of their first name. A group is selected if that reduces the squared
+    distance to the quotas.
 
     Args:
-        strata: one label a name.
-        groups: one a name; those of a group are never parted. None: each name is its own.
+        strata: the stratum of each name.
+        groups: the group of each name. A group is selected as a whole. None: each name is a group.
+
+    Returns:
+        The indices of the selected names.
+
+    Example:
+        >>> sorted(carve(["a", "b", "c", "d"], [0, 0, 1, 1], 0.5, seed=1))
+        [0, 3]
     """
     lacking = _quotas(Counter(strata), fraction)
     members: dict[Hashable, list[int]] = defaultdict(list)
@@ -44,11 +52,12 @@ def carve(
 def divide(
     names: Sequence[str], strata: Sequence[Hashable], count: int, seed: int, groups: Sequence[Hashable]
 ) -> list[int]:
-    """The fold of each name, of so many: one after the other is carved off what is left, in equal shares.
+    """The fold of each name. Folds are selected one after the other, in equal shares, by `carve`.
 
     Args:
-        strata: one label a name.
-        groups: one a name; those of a group are in one fold.
+        strata: the stratum of each name.
+        count: the number of folds.
+        groups: the group of each name. All names of a group are in the same fold.
     """
     fold_of, left = [count - 1] * len(names), list(range(len(names)))
     for fold in range(count - 1):
@@ -62,10 +71,13 @@ def divide(
 
 
 def connected(*keys: Sequence[Hashable]) -> list[int]:
-    """A number for each image: the same for images that share a value of any of these keys, also by way of others.
+    """The connected component of each image. Images are connected if they share a value of any key.
 
     Args:
-        keys: each one value an image; an empty value ("") is shared with none.
+        keys: for each key, one value per image. The empty value "" connects nothing.
+
+    Returns:
+        For each image, the index of the first image of its component.
 
     Example:
         >>> connected(["a", "a", "b", "b", ""], ["1", "2", "2", "3", "4"])

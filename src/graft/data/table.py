@@ -1,4 +1,4 @@
-"""What there is to learn from: the samples of each part, and how they come out of a source's listing."""
+"""The samples of each part, and the listing of a source that they are made from."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ PARTS = ("train", "val", "test")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image and what it shows."""
+    """One image with its label."""
 
     path: str
     label: Label
-    """Metrics are computed against it."""
+    """The truth for metrics."""
     target: tuple[float, ...] | None = None
-    """Probability of each class, where training uses them (data.targets=soft)."""
+    """The probability of each class as the target of training, with data.targets=soft."""
     content: str = ""
-    """A hash of the file's bytes: by it an image is the same or another, wherever and whenever it was written."""
+    """A hash of the file's bytes, which identifies the image independently of its path and time stamps."""
     picture: str = ""
-    """The same for files that show the same picture, pixel for pixel, and for no others of the table."""
+    """Equal for two samples of the table if and only if they show the same picture, pixel for pixel."""
     group: str = ""
-    """Images of one group stay in one part (data.group); empty where there are no groups."""
+    """The group by data.group; empty without groups. All images of a group are in the same part."""
     fold: int | None = None
-    """Of data.folds, the one that it is in; None without folds, and for images of the test part."""
+    """The fold by data.folds; None without folds, and for images of the test part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Every sample by part."""
+    """The samples of each part."""
 
     classes: tuple[str, ...]
     """Names of the network's outputs: classes, labels or, in regression, numbers."""
     train: tuple[Sample, ...]
     val: tuple[Sample, ...]
     test: tuple[Sample, ...]
-    """Empty where the data has no test part."""
+    """Empty if the data has no test part."""
     skipped: tuple[dict[str, str], ...] = ()
-    """Unreadable files left out on request: path and reason of each."""
+    """The path and the reason of each unreadable file that was left out (data.on_error=skip)."""
     task: TaskKind = TaskKind.single_label
 
     @property
     def labels(self) -> Labels:
-        """What their labels are."""
+        """The task's operations on labels."""
         return LABELS[self.task]
 
     def part(self, name: str) -> tuple[Sample, ...]:
@@ -61,21 +61,22 @@ class Table:
         return [sample.label for sample in self.part(part)]
 
     def evaluated(self, part: str, *, crossed: bool) -> tuple[Sample, ...]:
-        """The images that a part's figures are of, in the order of their indices.
+        """The images that a part's figures are computed on, in the order of their indices.
 
         Args:
-            crossed: every image outside the test part was judged by a head that was solved without its fold.
+            crossed: whether all images outside the test part were predicted by cross-validation. They then count as
+                val.
         """
         return (*self.train, *self.val) if crossed and part == "val" else self.part(part)
 
     def counts(self, part: str) -> tuple[int, ...]:
-        """Images of each class, in the order of `classes`; in regression nothing is counted."""
+        """The number of images of each class, in the order of `classes`; zeros in regression."""
         return counts([self.labels.shows(label) for label in self.labels_of(part)], len(self.classes))
 
     def division(self) -> str:
-        """A short hash of which image, by name and content, is in which part under which label.
+        """A short hash of the split: of the relative path, content, label and part of every image.
 
-        The same where the whole folder has moved, or files were written again as they were.
+        It does not change if the whole folder moves or files are rewritten with the same content.
         """
         samples = [(part, sample) for part in PARTS for sample in self.part(part)]
         root = os.path.commonpath([os.path.dirname(sample.path) for _, sample in samples])
@@ -83,7 +84,7 @@ class Table:
         return digest([self.classes, *lines])[:12]
 
     def summary(self) -> dict[str, Any]:
-        """For the plan and the report: images of each class in each part, or their numbers, and what was left out."""
+        """For the plan and the report: the classes, images per class (or statistics of numbers), and skipped files."""
         return {
             "classes": list(self.classes),
             **self.labels.summary({part: self.labels_of(part) for part in PARTS}, self.classes),
@@ -93,37 +94,37 @@ class Table:
 
 @dataclass(slots=True)
 class ListedImage:
-    """A line of a source's listing: an image that should exist, not looked at yet."""
+    """An image in a source's listing. It has not been checked yet."""
 
     path: str
     name: str
-    """By which it is drawn into a carved part: stays the same when the folder moves."""
+    """The name by which it is assigned to a part. It does not change if the folder moves."""
     label: Label
     part: str = "train"
     target: tuple[float, ...] | None = None
     stratum: Hashable = None
-    """Carved parts hold the same share of each; by default what the task makes of the label."""
+    """Parts are stratified by this; None: by the label, in the task's way."""
     group: str = ""
-    """As a sample's."""
+    """See `Sample`."""
     fold: int | None = None
-    """As a sample's."""
+    """See `Sample`."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Listing:
-    """What a source (folder, table, package) says it has."""
+    """The images that a source (folder, table, package) lists, and its faults."""
 
     key: str
-    """The config key that led here, named in faults."""
+    """The config key of the source, for messages."""
     classes: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
-    """Of a table, by which images can be grouped."""
+    """The columns of a table, by which images can be grouped."""
     entries: list[ListedImage] = field(default_factory=list)
     stray: list[tuple[str, str]] = field(default_factory=list)
-    """Images that cannot be used where they lie: path and reason."""
+    """The path and the reason of each image that is in a wrong place."""
     faults: list[Fault] = field(default_factory=list)
     test: tuple[float, int] | None = None
-    """Share and seed of the test part that every run carves off, whatever its options; None: as they say."""
+    """The fraction and the seed of a fixed test part, which overrides the config; None: there is none."""
 
 
 def digest(value: object) -> str:

@@ -1,6 +1,6 @@
-"""From a uint8 image [C, H, W] to what enters the network: float32 [C, S, S], as the donor saw its images.
+"""Transforms a uint8 image [C, H, W] to the network's input: float32 [C, S, S], with the donor's preprocessing.
 
-Every random decision is drawn from torch's CPU generator, which the dataset seeds for each sample (law 5).
+All random numbers are drawn from torch's CPU generator, which the dataset seeds for each sample (law 5).
 """
 
 from __future__ import annotations
@@ -27,15 +27,16 @@ POLICIES: dict[str, Callable[[], Step]] = {
     "rand": v2.RandAugment,
     "augmix": v2.AugMix,
 }
-MARGIN = 2  # a JPEG decoded at a smaller scale is still so many times as long as what it is resized to
+MARGIN = 2  # a JPEG is decoded at no less than this multiple of the size that it is resized to
 
 
 class Transform:
-    """Steps on a uint8 image [C, H, W], after which it is [C, S, S]; normalising; steps on what came of it.
+    """Applies steps to a uint8 image [C, H, W], normalizes it, and applies further steps.
 
     Args:
-        shape: C, S, S.
-        after: write to what they are given.
+        shape: (C, S, S), the shape after the steps in `before`.
+        before: steps on the uint8 image.
+        after: steps on the normalized image, which they change in place.
     """
 
     def __init__(
@@ -44,7 +45,11 @@ class Transform:
         self.shape, self.before, self.normalize, self.after = shape, before, normalize, after
 
     def __call__(self, image_CHW: torch.Tensor, out_CSS: torch.Tensor | None = None) -> torch.Tensor:
-        """float32 [C, S, S]: written into `out_CSS` where one is given, so that a batch is filled without a copy."""
+        """The transformed image, float32 [C, S, S].
+
+        Args:
+            out_CSS: a tensor to write to, so that a batch can be filled without a copy.
+        """
         for step in self.before:
             image_CHW = step(image_CHW)
         out_CSS = torch.empty(self.shape) if out_CSS is None else out_CSS
@@ -55,23 +60,23 @@ class Transform:
 
 
 def eval_transform(preprocess: Preprocess) -> Transform:
-    """Resize the shorter edge, crop the centre, scale to 0 … 1, normalise: as torchvision and timm evaluate.
+    """Resizes the shorter edge, crops the centre, scales to 0 … 1 and normalizes, as torchvision and timm evaluate.
 
-    Resizing rounds to whole grey levels as Pillow does, with antialiasing.
+    Resizing is antialiased and rounds to whole grey levels, as in Pillow.
     """
     return Transform(_shape(preprocess), [_resize(preprocess), _centre(preprocess)], _normalize(preprocess))
 
 
 def train_transform(augment: AugmentConfig, preprocess: Preprocess) -> Transform:
-    """The evaluation transform with what `augment` asks for put in between.
+    """The evaluation transform with the augmentation of the config.
 
-    Without `crop_scale` the image is resized and cropped exactly as in evaluation; with it, a random part of the image
-    (that share of its area, its sides in a proportion of 3:4 to 4:3) is resized to the whole square.
-    Rotation leaves black corners, fewer of them where the centre is cropped afterwards. What is erased becomes the
-    mean.
+    Without `crop_scale`, the image is resized and cropped exactly as in evaluation. With it, a random part of the image
+    is resized to the whole square. It has that share of the area, and an aspect ratio from 3:4 to 4:3.
+
+    Rotation leaves black corners, which become smaller if the centre is cropped afterwards. Erased areas get the mean.
 
     Raises:
-        InputError: an option out of range, or jitter on images that are neither grey nor RGB.
+        InputError: an option is out of range, or colour jitter is on and the images are neither grey nor RGB.
     """
     _check(augment, preprocess)
     rotation = (
@@ -102,15 +107,15 @@ def train_transform(augment: AugmentConfig, preprocess: Preprocess) -> Transform
 
 
 def resized_edge(preprocess: Preprocess) -> int:
-    """Length, in pixels, that the image's shorter edge is resized to before the centre is cropped."""
+    """The length in pixels to which the shorter edge is resized before the centre crop."""
     return math.floor(preprocess.image_size / preprocess.crop_fraction + 1e-4)
 
 
 def jpeg_edge(preprocess: Preprocess, crop_scale: Sequence[float] | None = None) -> int | None:
-    """Length that a JPEG's shorter edge must keep where it is decoded at a smaller scale; None: at none.
+    """The minimum length of a JPEG's shorter edge after reduced decoding; None: JPEGs are not reduced.
 
-    What is resized stays `MARGIN` times as long as what it is resized to. Of a random part of the image (`crop_scale`
-    of its area) the smallest counts: of its sides, 3:4 at most, the shorter has √(¾ · share) of the image's at least.
+    The part of the image that is resized must be at least `MARGIN` times as long as the result. With `crop_scale`, this
+    holds for the smallest part: with an aspect ratio of 3:4, its shorter side is √(¾ · share) of the image's.
     """
     if not preprocess.reduced_jpeg:
         return None
@@ -120,7 +125,7 @@ def jpeg_edge(preprocess: Preprocess, crop_scale: Sequence[float] | None = None)
 
 
 def interpolation(preprocess: Preprocess) -> InterpolationMode:
-    """The donor's, by its name."""
+    """The interpolation mode of the preprocessing. Raises InputError for an unknown name."""
     modes = {mode.value: mode for mode in InterpolationMode}
     if preprocess.interpolation not in modes:
         near = nearest(preprocess.interpolation, modes, 1)
@@ -132,17 +137,17 @@ def interpolation(preprocess: Preprocess) -> InterpolationMode:
 
 
 def resize(image_CHW: torch.Tensor, edge: int, mode: InterpolationMode) -> torch.Tensor:
-    """The image with its shorter edge at that length; the image itself where it has it already."""
+    """Resizes the shorter edge to that length in pixels. Returns the image itself if it already has it."""
     height, width = image_CHW.shape[-2:]
     size = (edge, int(edge * width / height)) if height <= width else (int(edge * height / width), edge)
     return _resize_to(image_CHW, size, mode)
 
 
 def _resize_to(image_CHW: torch.Tensor, size: tuple[int, int], mode: InterpolationMode) -> torch.Tensor:
-    """The same grey levels on every processor.
+    """Resizes to (height, width) with the same grey levels on every processor.
 
-    torchvision hands bilinear resizing to torch's kernel for whole grey levels only where the processor has AVX2 (or
-    is an ARM); elsewhere it computes in float32, which rounds every eighth value otherwise than Pillow does.
+    torchvision uses torch's uint8 kernel for bilinear resizing only on processors with AVX2 and on ARM. Elsewhere it
+    computes in float32, which rounds every eighth value differently from Pillow.
     """
     if image_CHW.shape[-2:] == size:
         return image_CHW
@@ -154,16 +159,16 @@ def _resize_to(image_CHW: torch.Tensor, size: tuple[int, int], mode: Interpolati
 def _resized_part(
     image_CHW: torch.Tensor, part: v2.RandomResizedCrop, edge: int, mode: InterpolationMode
 ) -> torch.Tensor:
-    """A random part of the image, as `part` draws it, on a square of that edge."""
+    """A random part of the image, drawn by `part`, resized to a square with that edge."""
     box = part.make_params([image_CHW])
     return _resize_to(v2.functional.crop(image_CHW, **box), (edge, edge), mode)
 
 
 class Normalize:
-    """uint8 to float32: `(value / 255 - mean) / std`, in memory order C, H, W whatever the input's was.
+    """Converts uint8 to float32 by `(value / 255 - mean) / std`, in memory order C, H, W.
 
-    The order matters: kernels chosen by memory order differ in the last bit, and a batch's order must not depend on
-    how many worker processes assembled it.
+    The memory order must not depend on the number of workers, because kernels for different orders differ in the last
+    bit.
     """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
@@ -171,12 +176,12 @@ class Normalize:
         self.std_C11 = torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
 
     def __call__(self, image_CHW: torch.Tensor, out_CHW: torch.Tensor) -> torch.Tensor:
-        """Fills `out_CHW`, whose memory is in that order."""
+        """Writes to `out_CHW`, which must be contiguous."""
         return out_CHW.copy_(image_CHW).div_(255).sub_(self.mean_C11).div_(self.std_C11)
 
 
 def quarter_turns(image_CHW: torch.Tensor) -> torch.Tensor:
-    """Turns by 0, 90, 180 or 270 degrees, each as likely: what has no up and down."""
+    """Rotates by 0, 90, 180 or 270 degrees with equal probability, for images without an up and down."""
     return torch.rot90(image_CHW, int(torch.randint(4, (1,))), (-2, -1))
 
 
