@@ -90,14 +90,14 @@ class Rows:
         self.in_memory: tuple[Tensor, Tensor] | None = None
         if scaled_ND is not None:
             self.exact_NR = scaled_ND if self.rotation_DR is None else scaled_ND @ self.rotation_DR
-            held_NR = self.exact_NR.float()
-            self.in_memory = held_NR, held_NR.T.contiguous()
+            single_NR = self.exact_NR.float()
+            self.in_memory = single_NR, single_NR.T.contiguous()
 
     @property
     def size(self) -> int:
         """Bytes held."""
-        held = [self.features_ND, self.rotation_DR, self.exact_NR, *(self.in_memory or ())]
-        return sum(tensor.nbytes for tensor in held if isinstance(tensor, Tensor))
+        tensors = [self.features_ND, self.rotation_DR, self.exact_NR, *(self.in_memory or ())]
+        return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))
 
     def _principal(self, scaled_ND: Tensor | None) -> tuple[Tensor, Tensor]:
         """Principal directions of the features [D, R] and their variances [R]."""

@@ -25,8 +25,8 @@ def donor_head(plan: Plan, donor: Donor) -> Head | None:
 
 def references_of(plan: Plan, crop: Crop, donor_head: Head | None) -> list[Reference]:
     """What the validation images' answers would be without a head of their own."""
-    found = [_donor_classes(plan, crop, donor_head), _nearest(plan, crop)]
-    return [reference for reference in found if reference is not None]
+    references = [_donor_classes(plan, crop, donor_head), _nearest(plan, crop)]
+    return [reference for reference in references if reference is not None]
 
 
 def _donor_classes(plan: Plan, crop: Crop, donor_head: Head | None) -> Reference | None:
