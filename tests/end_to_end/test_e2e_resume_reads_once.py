@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from graft.finetune.checkpoint import FOLDER
 from graft.finetune.module import FineTuning
 
 OPENED: list[str] = []
@@ -15,8 +16,10 @@ watching = False
 
 
 def _note(event: str, arguments: tuple[object, ...]) -> None:
-    if watching and event == "open" and str(arguments[0]).endswith(".ckpt") and "r" in str(arguments[1]):
-        OPENED.append(Path(str(arguments[0])).name)
+    if watching and event == "open" and "r" in str(arguments[1]):
+        path = Path(str(arguments[0]))
+        if path.suffix == ".ckpt" and path.parent.name == FOLDER:  # not one that is still being written
+            OPENED.append(path.name)
 
 
 @pytest.fixture
