@@ -193,6 +193,8 @@ def test_auto_compares_the_donors_crop_with_the_whole_image(folder: Path, tmp_pa
     assert [each["crop_fraction"] for each in alone["measured"]] == [0.95] * 3
     for before, after in zip(head["measured"][:3], alone["measured"], strict=True):
         assert before["loss"] == pytest.approx(after["loss"], rel=1e-4)
+    whole = carried_out(folder, tmp_path / "whole", "head=auto", "data.resize=squash")["head"]
+    assert len(whole["measured"]) == 3
 
 
 def test_few_validation_images_are_not_all_that_auto_goes_by(folder: Path, tmp_path: Path, monkeypatch) -> None:

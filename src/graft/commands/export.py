@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from graft.commands.own_code import add_import_code
-from graft.config.choices import Library
+from graft.config.choices import Library, Resize
 from graft.config.faults import InputError
 from graft.results.agree import check_same, example_images
 from graft.results.keras.write import write_keras
@@ -17,6 +17,8 @@ from graft.results.keras.write import write_keras
 if TYPE_CHECKING:
     from graft.results.model import OpenedModel
 
+CROP_MODES = {Resize.crop: "center", Resize.squash: "squash", Resize.letterbox: "border"}
+"""timm's names."""
 NAME = "export"
 HELP = "write a run's weights for torchvision, timm, ONNX, torch.export, Keras"
 TRACED = 2  # images: another size than those with which an export is checked
@@ -80,6 +82,11 @@ def write_timm(opened: OpenedModel, folder: Path) -> None:
     from graft.system.files import write_json
 
     check_plain(opened, "timm")
+    if (resize := Resize(opened.preprocess.settings.resize)) not in CROP_MODES:
+        raise InputError(
+            f"--format timm: expected images as timm prepares them, received data.resize={resize.value}; "
+            "try --format safetensors"
+        )
     (folder / "config.json").unlink(missing_ok=True)
     write_safetensors(opened, folder)
     write_json(folder / "config.json", timm_config(opened))
@@ -98,7 +105,7 @@ def timm_config(opened: OpenedModel) -> dict[str, object]:
         "pretrained_cfg": {
             "input_size": [settings.channels, settings.image_size, settings.image_size],
             "crop_pct": settings.crop_fraction,
-            "crop_mode": "center",
+            "crop_mode": CROP_MODES[Resize(settings.resize)],
             "interpolation": settings.interpolation,
             "mean": list(settings.mean),
             "std": list(settings.std),

@@ -121,6 +121,13 @@ class Targets(Enum):
     soft = "soft"
 
 
+class Resize(Enum):
+    crop = "crop"
+    squash = "squash"
+    letterbox = "letterbox"
+    pad = "pad"
+
+
 class OnError(Enum):
     stop = "stop"
     skip = "skip"

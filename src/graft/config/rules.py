@@ -14,6 +14,7 @@ from graft.config.choices import (
     HeadKind,
     Library,
     LossKind,
+    Resize,
     SchedulerKind,
     Targets,
     TaskKind,
@@ -283,6 +284,18 @@ def _verifiable(values: Values) -> Iterator[Fault]:
         )
 
 
+def _uncropped(values: Values) -> Iterator[Fault]:
+    """1, which presets set, says what the other ways of resizing do anyway."""
+    resize, fraction = values["data.resize"], values["data.crop_fraction"]
+    if resize is not Resize.crop and fraction not in (None, 1.0):
+        yield Fault(
+            key="data.crop_fraction",
+            expected=f"1 with {_choice('data.resize', resize)}, which keeps the whole image",
+            received=f"{fraction}",
+            remedy="data.resize=crop",
+        )
+
+
 def _everything_held_out(values: Values) -> Iterator[Fault]:
     if values["data.val_fraction"] + values["data.test_fraction"] >= 1:
         yield Fault(
@@ -312,6 +325,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], ...] =
     (("data.targets", "data.kind"), _soft_targets),
     (("donor.kind", "unfreeze.kind", "freeze"), _random_features),
     (("unfreeze.kind", "freeze"), _nothing_to_thaw),
+    (("data.resize", "data.crop_fraction"), _uncropped),
     (("data.val_fraction", "data.test_fraction"), _everything_held_out),
     (tuple(key for key in schema_keys() if key.startswith(("cache.", "augment."))), _caching),
     (tuple(key for key in schema_keys() if key.startswith("logger.")), _loggers),

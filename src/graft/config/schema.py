@@ -22,6 +22,7 @@ from graft.config.choices import (
     Mode,
     OnError,
     RegressionLoss,
+    Resize,
     SchedulerKind,
     Targets,
     TaskKind,
@@ -102,6 +103,7 @@ class NetworkConfig:
     channels: int
     image_size: int | None
     crop_fraction: float | None
+    resize: Resize
     reduced_jpeg: bool
     seed: int
 
@@ -182,7 +184,8 @@ class Config:
         data = self.data
         return NetworkConfig(
             backbone=self.backbone, head=self.head, donor=self.donor, channels=data.channels, seed=self.seed,
-            image_size=data.image_size, crop_fraction=data.crop_fraction, reduced_jpeg=data.reduced_jpeg,
+            image_size=data.image_size, crop_fraction=data.crop_fraction, resize=data.resize,
+            reduced_jpeg=data.reduced_jpeg,
         )  # fmt: skip
 
     @property

@@ -16,6 +16,7 @@ from graft.config.choices import (
     FeatureType,
     OnError,
     Policy,
+    Resize,
     Targets,
     TaskKind,
 )
@@ -63,7 +64,11 @@ class DataConfig:
     image_size: int | None = None
     """Side of the network input, in pixels. Null: the donor's."""
     crop_fraction: float | None = None
-    """Fraction of each side that the centre crop keeps after resizing; 1: the whole image. Null: the donor's."""
+    """resize=crop: side of the centre crop divided by the image's shorter edge. 1: the largest square, which is the
+    whole image only if that is square. Null: the donor's."""
+    resize: Resize = Resize.crop
+    """How an image becomes a square. crop: the centre is cropped. The others keep the whole image: squash changes its
+    proportions; letterbox adds borders in the donor's mean colour, pad borders that repeat the outermost pixels."""
     channels: int = 3
     """Number of channels; other than 3 adapts the first layer, the donor's first layer, and mean and std together."""
     reduced_jpeg: bool = True

@@ -9,7 +9,7 @@ import lightning
 import torch
 from torch.utils.data import Dataset
 
-from graft.config.choices import CacheKind
+from graft.config.choices import CacheKind, Resize
 from graft.config.rules_cache import is_mixed, is_random
 from graft.config.schema_images import AugmentConfig, CacheConfig, DataConfig
 from graft.data.images import Decoding, ImageFiles, ImageSource, store_images
@@ -172,12 +172,13 @@ class DataModule(lightning.LightningDataModule):
             self._sources[part, cropped] = stored(samples) if stored and part in parts else files
 
     def _decoding(self, cropped: bool) -> Decoding:
-        """How images are stored: resized, or at full size if the transform crops at random (`cropped`)."""
+        """How images are stored: resized where that comes first in every epoch; as decoded where the transform takes
+        a random part (`cropped`), or where the image is not cropped at all."""
         scale = self.augment.crop_scale if cropped else None
         return Decoding(
             channels=self.data.channels,
             jpeg_edge=jpeg_edge(self.preprocess, scale),
-            edge=None if cropped else resized_edge(self.preprocess),
+            edge=None if cropped or self.preprocess.resize != Resize.crop.value else resized_edge(self.preprocess),
             mode=interpolation(self.preprocess),
         )
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.transforms import InterpolationMode, v2
 
+from graft.config.choices import Resize
 from graft.config.faults import InputError, nearest
 from graft.config.schema_images import AugmentConfig
 from graft.data.own_augmentation import OwnAugmentation
@@ -62,9 +63,10 @@ class Transform:
 def eval_transform(preprocess: Preprocess) -> Transform:
     """Resizes the shorter edge, crops the centre, scales to 0 … 1 and normalizes, as torchvision and timm evaluate.
 
+    With another `resize` than crop, the whole image becomes the square.
     Resizing is antialiased and rounds to whole grey levels, as in Pillow.
     """
-    return Transform(_shape(preprocess), [_resize(preprocess), _centre(preprocess)], _normalize(preprocess))
+    return Transform(_shape(preprocess), _to_square(preprocess), _normalize(preprocess))
 
 
 def train_transform(augment: AugmentConfig, preprocess: Preprocess) -> Transform:
@@ -84,7 +86,8 @@ def train_transform(augment: AugmentConfig, preprocess: Preprocess) -> Transform
     )
     steps: list[Step]
     if augment.crop_scale is None:
-        steps = [_resize(preprocess), *rotation, _centre(preprocess)]
+        first, *others = _to_square(preprocess)
+        steps = [first, *rotation, *others]
     else:
         scale = (augment.crop_scale[0], augment.crop_scale[1])
         edge = preprocess.image_size
@@ -193,12 +196,37 @@ def _normalize(preprocess: Preprocess) -> Normalize:
     return Normalize(preprocess.mean, preprocess.std)
 
 
-def _resize(preprocess: Preprocess) -> Step:
-    return partial(resize, edge=resized_edge(preprocess), mode=interpolation(preprocess))
+def _to_square(preprocess: Preprocess) -> list[Step]:
+    """The steps from an image [C, H, W] to [C, S, S]; the first one resizes it."""
+    size, mode = preprocess.image_size, interpolation(preprocess)
+    match Resize(preprocess.resize):
+        case Resize.crop:
+            centre = partial(v2.functional.center_crop, output_size=[size, size])
+            return [partial(resize, edge=resized_edge(preprocess), mode=mode), centre]
+        case Resize.squash:
+            return [partial(_resize_to, size=(size, size), mode=mode)]
+        case Resize.letterbox:
+            grey = [float(round(255 * mean)) for mean in preprocess.mean]
+            return [partial(_within, edge=size, mode=mode), partial(_bordered, edge=size, fill=grey)]
+        case Resize.pad:
+            return [partial(_within, edge=size, mode=mode), partial(_bordered, edge=size, fill=None)]
 
 
-def _centre(preprocess: Preprocess) -> Step:
-    return partial(v2.functional.center_crop, output_size=[preprocess.image_size] * 2)
+def _within(image_CHW: torch.Tensor, edge: int, mode: InterpolationMode) -> torch.Tensor:
+    """The image with its longer edge at that length."""
+    height, width = image_CHW.shape[-2:]
+    longer = max(height, width)
+    return _resize_to(image_CHW, (max(1, round(edge * height / longer)), max(1, round(edge * width / longer))), mode)
+
+
+def _bordered(image_CHW: torch.Tensor, edge: int, fill: list[float] | None) -> torch.Tensor:
+    """The image in the middle of a square, with borders in one colour or (None) that repeat the outermost pixels."""
+    height, width = image_CHW.shape[-2:]
+    left, top = (edge - width) // 2, (edge - height) // 2
+    sides = [left, top, edge - width - left, edge - height - top]
+    if fill is None:
+        return v2.functional.pad(image_CHW, sides, padding_mode="edge")
+    return v2.functional.pad(image_CHW, sides, fill=fill)
 
 
 def _check(augment: AugmentConfig, preprocess: Preprocess) -> None:

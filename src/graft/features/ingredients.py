@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from graft.config.choices import Resize
 from graft.config.schema_images import AugmentConfig, CacheConfig
 from graft.models.fingerprint import fingerprint, structure_hash
 
 if TYPE_CHECKING:
     from graft.models.network import Network
+    from graft.models.preprocess import Preprocess
 
 FORMAT = 2
 """Format version, part of every key. It is increased when the same ingredients no longer give the same rows."""
@@ -74,7 +76,7 @@ class Ingredients:
                 name: network.build[name] for name in ("library", "name", "kwargs", "altered") if name in network.build
             },
             cut=cut,
-            preprocess=asdict(network.preprocess),
+            preprocess=_plain(network.preprocess),
             dtype=cache.dtype,
             engine=engine,
             views=cache.views,
@@ -97,6 +99,12 @@ class Ingredients:
         randomness = {"augment": self.augment, "seed": self.seed} if self.views else {"augment": None, "seed": None}
         values = {**asdict(self), **randomness, "versions": versions, "format": FORMAT}
         return json.loads(_canonical(values))
+
+
+def _plain(preprocess: Preprocess) -> dict[str, Any]:
+    """Its values. A crop is not named, so that entries of a time when there was nothing else keep their keys."""
+    values = asdict(preprocess)
+    return {name: value for name, value in values.items() if (name, value) != ("resize", Resize.crop.value)}
 
 
 def _canonical(record: Mapping[str, Any]) -> bytes:

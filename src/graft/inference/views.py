@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import torch
 
+from graft.config.choices import Resize
+from graft.config.faults import InputError
 from graft.results.model import OpenedModel, Preparation
 
 OTHER_CROP = 0.875
@@ -28,7 +30,15 @@ def flips(opened: OpenedModel) -> Views:
 
 
 def crops(opened: OpenedModel) -> Views:
-    """The model's centre crop, and the whole image."""
+    """The model's centre crop, and the whole image.
+
+    Raises:
+        InputError: the model does not crop its images.
+    """
+    if (resize := opened.preprocess.settings.resize) != Resize.crop.value:
+        raise InputError(
+            f"--tta: expected none or flips for a model of data.resize={resize}, which crops nothing, received crops"
+        )
     both = (opened.preprocess, _other(opened))
     return lambda name: torch.stack([preparation(name) for preparation in both])
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from graft.config.choices import Resize
 from graft.config.faults import InputError, nearest, one_line
 from graft.config.keras_donor import backbone_for_donor
 from graft.config.schema import BackboneConfig, HeadConfig, HeadKind, Library, NetworkConfig, PreprocessConfig
@@ -53,6 +54,7 @@ def build_network(
     channels: int = 3,
     image_size: int | None = None,
     crop_fraction: float | None = None,
+    resize: Resize = Resize.crop,
     reduced_jpeg: bool = False,
     seed: int = 0,
     device: str = "cpu",
@@ -63,6 +65,7 @@ def build_network(
         channels: channels of the images; other than 3 changes the first convolution.
         image_size: side in pixels; None: the donor's.
         crop_fraction: fraction of each side that the centre crop keeps; None: the donor's.
+        resize: how an image becomes a square.
         reduced_jpeg: whether the preprocessing decodes large JPEGs at a reduced size.
         device: "meta" builds names, shapes and dtypes without storage, and checks the image size by a forward pass.
 
@@ -70,8 +73,9 @@ def build_network(
         InputError: backbone, head, channels or image size are invalid.
     """
     preprocess = preprocess_for(
-        backbone, channels=channels, image_size=image_size, crop_fraction=crop_fraction, reduced_jpeg=reduced_jpeg
-    )
+        backbone, channels=channels, image_size=image_size, crop_fraction=crop_fraction, resize=resize,
+        reduced_jpeg=reduced_jpeg,
+    )  # fmt: skip
     if head.kind is HeadKind.auto:  # of which a linear one can be made
         head = replace(head, kind=HeadKind.stages)
     library, name = backbone.library, backbone.name
@@ -142,7 +146,8 @@ def network_for(config: NetworkConfig, classes: int, *, device: str = "cpu") -> 
     def build() -> Network:
         return build_network(
             backbone, config.head, num_classes=classes, channels=config.channels, image_size=config.image_size,
-            crop_fraction=config.crop_fraction, reduced_jpeg=config.reduced_jpeg, seed=config.seed, device=device,
+            crop_fraction=config.crop_fraction, resize=config.resize, reduced_jpeg=config.reduced_jpeg,
+            seed=config.seed, device=device,
         )  # fmt: skip
 
     if device != "meta" or backbone.library is Library.custom or config.head.kind is HeadKind.custom:
@@ -159,7 +164,7 @@ def with_donor_preprocess(network: Network, config: NetworkConfig, own: Preproce
     preprocess = preprocess_for(
         backbone_for_donor(config.backbone, config.donor, own),
         channels=config.channels, image_size=network.preprocess.image_size,
-        crop_fraction=config.crop_fraction, reduced_jpeg=config.reduced_jpeg,
+        crop_fraction=config.crop_fraction, resize=config.resize, reduced_jpeg=config.reduced_jpeg,
     )  # fmt: skip
     return replace(network, preprocess=preprocess)
 

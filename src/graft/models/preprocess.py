@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from graft.config.choices import Resize
 from graft.config.faults import InputError
 from graft.config.schema import BackboneConfig, Library
 from graft.models.backbones import timm_cfg, torchvision_weights
@@ -20,7 +21,8 @@ INTERPOLATIONS = ("bilinear", "bicubic", "nearest")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocess:
-    """Resizes the shorter edge to image_size / crop_fraction, crops the centre, scales to [0, 1] and normalises."""
+    """Resizes the shorter edge to image_size / crop_fraction, crops the centre, scales to [0, 1] and normalises. With
+    another `resize` than crop, the whole image is resized to the square, or onto it with borders."""
 
     image_size: int
     """Side of the square network input, in pixels."""
@@ -33,6 +35,8 @@ class Preprocess:
     channels: int = 3
     reduced_jpeg: bool = False
     """Whether much larger JPEGs are decoded at a half, a quarter or an eighth of their size (`data.transforms`)."""
+    resize: str = "crop"
+    """How an image becomes a square: a name of `data.resize`."""
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Preprocess:
@@ -50,9 +54,13 @@ def preprocess_for(
     channels: int = 3,
     image_size: int | None = None,
     crop_fraction: float | None = None,
+    resize: Resize = Resize.crop,
     reduced_jpeg: bool = False,
 ) -> Preprocess:
     """The donor's preprocessing (the backbone's YAML over the library's values), for the given channels and size.
+
+    Args:
+        resize: how an image becomes a square; only Resize.crop crops.
 
     Raises:
         InputError: mean or std has another number of channels, or the interpolation is unknown.
@@ -74,12 +82,13 @@ def preprocess_for(
         )
     return Preprocess(
         image_size=image_size or own.image_size or published.image_size,
-        crop_fraction=crop_fraction or own.crop_fraction or published.crop_fraction,
+        crop_fraction=(crop_fraction or own.crop_fraction or published.crop_fraction if resize is Resize.crop else 1.0),
         interpolation=interpolation,
         mean=for_channels(mean, channels),
         std=for_channels(std, channels),
         channels=channels,
         reduced_jpeg=reduced_jpeg,
+        resize=resize.value,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graft.config.choices import CacheKind, DonorKind
+from graft.config.choices import CacheKind, DonorKind, Resize
 from graft.finetune.decay import CONFIG, LIBRARY, TABLE
 from graft.finetune.groups import Group
 from graft.page.terminal import aligned
@@ -13,6 +13,7 @@ from graft.plan.checks import SHOWN_NAMES
 from graft.plan.plan import Plan
 
 NAMED = (TABLE, LIBRARY, CONFIG)  # reasons whose parameters the plan names
+LEAST_CROP = 0.005  # share of the pixels, below which a crop is not worth a line
 UNITS = ("", "k", "M", "G", "T")
 
 
@@ -51,6 +52,13 @@ def _data(plan: Plan) -> str:
         f"images    {preprocess.image_size} pixels, {preprocess.interpolation}, mean {_numbers(preprocess.mean)},"
         f" std {_numbers(preprocess.std)}; augment {config.augment.name}",
     ]
+    if preprocess.resize != Resize.crop.value:
+        lines.append(f"          data.resize={preprocess.resize}: the whole of each image")
+    elif plan.cropped is not None and plan.cropped >= LEAST_CROP:
+        lines.append(
+            f"          the centre crop leaves out {plan.cropped:.0%} of the pixels; data.resize=squash, letterbox or"
+            " pad keeps all"
+        )
     lines += [f"copies    {line}" for line in plan.copies.described(config.data.accept)]
     lines += [f"groups    {line}" for line in plan.groups.described(config.data.accept)]
     if config.data.folds:

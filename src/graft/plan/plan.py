@@ -25,6 +25,7 @@ from graft.models.stages import HEAD, tensor_names
 from graft.plan.checks import altered_layers, check_monitor, norm_policy
 from graft.plan.course import plan_course
 from graft.plan.features import CachePlan, prefix_in_words
+from graft.plan.geometry import cropped_share
 from graft.plan.head_start import StartPlan
 from graft.plan.memory import Memory, activations_of, estimate_memory, with_batch_size
 from graft.plan.methods import numbers_beside
@@ -90,6 +91,8 @@ class Plan:
     """The smallest number of images in a training batch: 2 if a trained batch-norm gets one value per channel from an
     image."""
     remarks: tuple[str, ...]
+    cropped: float | None = None
+    """The mean share of the images' pixels that the centre crop leaves out; None if not known."""
     rate_found: bool = False
     """Whether the rate comes from a range test. If not, optimizer.lr is as configured, or still to be found."""
 
@@ -145,6 +148,7 @@ class Plan:
             "task": self.task.record(),
             "data": self.data_record(),
             "preprocess": asdict(self.network.preprocess),
+            "cropped": self.cropped,
             "donor": self.ledger.donor,
             "ledger": self.ledger.summary,
             "freeze": config.freeze,
@@ -262,6 +266,7 @@ def make_plan(
         start=course.start,
         blocks=blocks,
         fewest=course.fewest,
+        cropped=cropped_share(table.train, network.preprocess),
         remarks=(
             *filter(None, [batches, epochs]),
             *ledger.remarks,

@@ -21,6 +21,7 @@ def shared(plan: Plan) -> dict[str, Any]:
         "images, labels and their parts": f"{parts} ({table.division()})",
         "data.image_size": preprocess.image_size,
         "data.crop_fraction": preprocess.crop_fraction,
+        "data.resize": preprocess.resize,
         "data.channels": preprocess.channels,
         "data.reduced_jpeg": preprocess.reduced_jpeg,
         "interpolation, mean and std": [preprocess.interpolation, list(preprocess.mean), list(preprocess.std)],

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from graft.config.choices import FIND, ClassWeights, HeadKind, HeadSolver
+from graft.config.choices import FIND, ClassWeights, HeadKind, HeadSolver, Resize
 from graft.config.faults import InputError
 from graft.config.schema import Config, HeadConfig, NetworkConfig
 from graft.data.table import Table
@@ -111,7 +111,8 @@ def plan_solver(
         return SolverPlan(solves=True, reason=reason, decays=decays)
     refit = "; solved again on training and validation images" if config.head.refit else ""
     reason = f"one of {len(PENALTIES)} penalties, chosen by {by}{refit}"
-    compared = config.head.kind is HeadKind.auto and config.crop_fraction is None
+    cropped = config.resize is Resize.crop and config.crop_fraction is None
+    compared = config.head.kind is HeadKind.auto and cropped
     crops = (crop_fraction, WHOLE) if compared and crop_fraction < WHOLE else ()
     return SolverPlan(solves=True, reason=reason, without_effect=tuple(_without_effect(overrides)), crops=crops)
 

@@ -146,7 +146,10 @@ def _outputs(names: Sequence[str], task: Mapping[str, Any]) -> str:
 def _preprocessing(preprocess: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     size = preprocess["image_size"]
     yield "size", f"{size} × {size} pixels, {preprocess['channels']} channels"
-    yield "centre crop", f"{preprocess['crop_fraction']:g} of the resized image's side"
+    if (resize := preprocess.get("resize", "crop")) == "crop":
+        yield "centre crop", f"{preprocess['crop_fraction']:g} of the resized image's side"
+    else:
+        yield "whole image", str(resize)
     yield "interpolation", str(preprocess["interpolation"])
     if preprocess.get("reduced_jpeg"):
         yield "large JPEGs", "decoded at 1/2, 1/4 or 1/8 of their size where that leaves twice the resized image's side"
