@@ -31,6 +31,10 @@ COMMANDS = {
     "export": ("graft.commands.export", "write a run's weights for torchvision, timm, ONNX, torch.export, Keras"),
     "report": ("graft.commands.report", "write the page of a run, of a sweep, or of many runs side by side"),
     "audit": ("graft.commands.audit", "look for wrong labels, copies and small classes before training"),
+    "choose": (
+        "graft.commands.choose",
+        "try donors and ways to train on images within a budget of time, and name the best run",
+    ),
     "probe": ("graft.commands.probe", "compare donors on images by solved heads and nearest neighbours"),
     "controls": ("graft.commands.controls", "repeat a run from random weights and as a linear probe"),
     "best": ("graft.commands.best", "print the command of a sweep's best trial, and write it as an experiment"),
@@ -75,7 +79,10 @@ def dispatch(arguments: list[str]) -> int:
     command = cast(Command, import_module(module))
     parser = argparse.ArgumentParser(prog=f"graft {name}", description=text)
     command.configure(parser)
-    args = parser.parse_args(rest)
+    try:
+        args = parser.parse_intermixed_args(rest)  # options and what is not one in any order
+    except TypeError:  # a command with commands of its own
+        args = parser.parse_args(rest)
     if getattr(args, "import_code", False) and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # where `python -m`, and with it training, looks too
     return command.run(args)
