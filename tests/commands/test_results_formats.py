@@ -19,11 +19,11 @@ from graft.results.agree import check_same
 
 @pytest.fixture
 def export_as(tmp_path):
-    def run(folder, name: str):
+    def run(folder, name: str, *more: str):
         parser = argparse.ArgumentParser()
         formats.configure(parser)
         output = tmp_path / f"exported{formats.WRITERS[name][0]}"
-        assert formats.run(parser.parse_args([str(folder), "--format", name, "--output", str(output)])) == 0
+        assert formats.run(parser.parse_args([str(folder), "--format", name, "--output", str(output), *more])) == 0
         return output
 
     return run
@@ -64,7 +64,7 @@ def test_timm_opens_the_folder(timm_model, export_as, images):
 
 @pytest.mark.slow
 def test_torch_export_runs_at_any_batch_size(timm_model, export_as, images):
-    program = torch.export.load(export_as(timm_model, "torch-export")).module()
+    program = torch.export.load(export_as(timm_model, "torch-export", "--logits")).module()
     for count in (1, 2, 3):
         expected = logits(load(timm_model), images[:count])
         torch.testing.assert_close(program(images[:count]), expected, atol=1e-5, rtol=0)
@@ -104,7 +104,7 @@ def test_blocks_pooled_under_one_layer_go_where_no_library_is_needed(tmp_path, b
     images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(4))
     expected = logits(built.module, images)
     assert torch.equal(logits(load(folder), images), expected)
-    program = torch.export.load(export_as(folder, "torch-export")).module()
+    program = torch.export.load(export_as(folder, "torch-export", "--logits")).module()
     torch.testing.assert_close(program(images), expected, atol=1e-4, rtol=0)
     assert "No plain test_efficientnet loads these weights" in (folder / "README.md").read_text()
     with pytest.raises(InputError, match="received head=stages, which no plain test_efficientnet has"):
@@ -131,8 +131,10 @@ def test_onnx_runs_at_any_batch_size(kind, build_small, export_network, tmp_path
     path = tmp_path / "model.onnx"
     # a process of its own: the exporter warns a lot
     code = "import sys; from graft.commands.cli import main; sys.exit(main())"
-    words = [sys.executable, "-c", code, "export", str(timm_model), "--format", "onnx", "--output", str(path)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=500, check=False)
+    words = ["export", str(timm_model), "--format", "onnx", "--logits", "--output", str(path)]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=500, check=False
+    )
     assert done.returncode == 0, done.stderr
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (entering,) = session.get_inputs()
@@ -141,6 +143,11 @@ def test_onnx_runs_at_any_batch_size(kind, build_small, export_network, tmp_path
     for count in (1, 2, 3):
         (said,) = session.run(["logits"], {"images": images[:count].numpy()})
         torch.testing.assert_close(torch.from_numpy(said), logits(load(timm_model), images[:count]), atol=1e-4, rtol=0)
+
+
+def test_logits_are_of_graphs_alone(timm_model, export_as):
+    with pytest.raises(InputError, match="--logits: expected --format onnx or torch-export, received timm"):
+        export_as(timm_model, "timm", "--logits")
 
 
 def test_onnx_names_the_packages_that_it_lacks(timm_model, export_as, monkeypatch):

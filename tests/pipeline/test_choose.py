@@ -76,6 +76,17 @@ def test_a_head_is_solved_however_little_time_there_is() -> None:
     assert next_trial(search(12)) is None
 
 
+def test_the_best_arm_gets_the_epochs_that_fit() -> None:
+    state = last(search(250))
+    assert [(each.trial.augment, each.trial.epochs) for each in state.results[2:]] == [
+        ("crops", 3),
+        ("trivial", 3),
+        ("trivial", 12),
+    ]
+    assert [each.trial.epochs for each in last(search(200)).results[2:]] == [3, 3, 11]
+    assert [each.trial.epochs for each in last(search(130)).results[2:]] == [3, 7]
+
+
 def test_the_best_is_changed_in_one_respect_while_there_is_time() -> None:
     best = last(search(100_000)).ranked()[0].trial
     assert (best.backbone, best.augment, best.epochs) == ("b", "trivial", 48)

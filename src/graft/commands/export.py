@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from graft.commands.own_code import add_import_code
 from graft.config.choices import Library, Resize
 from graft.config.faults import InputError
-from graft.results.agree import check_same, example_images
+from graft.inference import graphs
 from graft.results.keras.write import write_keras
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ CROP_MODES = {Resize.crop: "center", Resize.squash: "squash", Resize.letterbox: 
 """timm's names."""
 NAME = "export"
 HELP = "write a run's weights for torchvision, timm, ONNX, torch.export, Keras"
-TRACED = 2  # images: another size than those with which an export is checked
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -31,10 +29,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         choices=sorted(WRITERS),
         default="safetensors",
         help="safetensors: a folder that graft.load opens (default); torchvision: a state dict (.pth) that the plain "
-        "model loads strictly; timm: a folder for timm.create_model('local-dir:…'); onnx: a file, any batch size; "
-        "torch-export: a program (.pt2), any batch size; keras: a model of images N, H, W, C (.keras, or "
-        ".weights.h5 by the name of --output)",
+        "model loads strictly; timm: a folder for timm.create_model('local-dir:…'); onnx, torch-export: a file (.onnx, "
+        ".pt2) from the pixels of one picture of any size, uint8 H, W, C, to probabilities; keras: a model of images "
+        "N, H, W, C (.keras, or .weights.h5 by the name of --output)",
     )
+    parser.add_argument(
+        "--logits", action="store_true",
+        help="with onnx or torch-export: from preprocessed images N, C, S, S of any number to logits",
+    )  # fmt: skip
     parser.add_argument("--output", help="where to; by default beside the model, named after the format")
     add_import_code(parser)
 
@@ -45,6 +47,10 @@ def run(args: argparse.Namespace) -> int:
 
     opened = open_model(args.model, import_code=args.import_code)
     suffix, write = WRITERS[args.format]
+    if args.logits:
+        if args.format not in OF_LOGITS:
+            raise InputError(f"--logits: expected --format {' or '.join(OF_LOGITS)}, received {args.format}")
+        write = OF_LOGITS[args.format]
     path = Path(args.output) if args.output else opened.folder / f"export-{args.format}{suffix}"
     if path.exists() and path.is_dir() != (suffix == ""):
         raise InputError(f"--output: expected a {'file' if suffix else 'folder'}, received {path}; try another name")
@@ -115,59 +121,20 @@ def timm_config(opened: OpenedModel) -> dict[str, object]:
     }
 
 
-def write_onnx(opened: OpenedModel, path: Path) -> None:
-    """One file, images [N, C, S, S] to logits [N, K], N free; checked in onnxruntime."""
-    import torch
-
-    from graft.system.files import atomic_path
-
-    try:
-        import_module("onnxscript")
-        onnxruntime: Any = import_module("onnxruntime")
-    except ImportError as error:
-        raise InputError(
-            f"--format onnx: expected the packages onnx, onnxscript and onnxruntime, received: {error}; "
-            "try pip install 'graft-transfer[onnx]'"
-        ) from error
-    example = example_images(opened, TRACED)
-    with atomic_path(path) as temporary:
-        torch.onnx.export(
-            opened.module, (example,), temporary, dynamo=True, external_data=False, verbose=False,
-            input_names=["images"], output_names=["logits"], dynamic_shapes=({0: torch.export.Dim("batch")},),
-        )  # fmt: skip
-        session = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
-        check_same(
-            opened, lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0]), "onnx"
-        )
-
-
-def write_torch_export(opened: OpenedModel, path: Path) -> None:
-    """A program of torch.export: torch.export.load(path).module()(images), without graft, torchvision or timm."""
-    import torch
-
-    from graft.system.files import atomic_path
-
-    batch = ({0: torch.export.Dim("batch")},)
-    program = torch.export.export(opened.module, (example_images(opened, TRACED),), dynamic_shapes=batch)
-    with atomic_path(path) as temporary:
-        named = temporary.with_name(f"{temporary.name}.pt2")  # torch.export complains of other names
-        try:
-            torch.export.save(program, named)
-            check_same(opened, torch.export.load(named).module(), "torch-export")
-            named.replace(temporary)
-        finally:
-            named.unlink(missing_ok=True)
-
-
 WRITERS: dict[str, tuple[str, Callable[[OpenedModel, Path], None]]] = {
     "safetensors": ("", write_safetensors),
     "torchvision": (".pth", write_torchvision),
     "timm": ("", write_timm),
-    "onnx": (".onnx", write_onnx),
-    "torch-export": (".pt2", write_torch_export),
+    "onnx": (".onnx", graphs.write_onnx),
+    "torch-export": (".pt2", graphs.write_torch_export),
     "keras": (".keras", write_keras),
 }
 """Format to the file's suffix (none for a folder) and what writes it."""
+OF_LOGITS: dict[str, Callable[[OpenedModel, Path], None]] = {
+    "onnx": graphs.write_onnx_of_logits,
+    "torch-export": graphs.write_torch_export_of_logits,
+}
+"""What writes a format with --logits."""
 
 
 def check_plain(opened: OpenedModel, library: str) -> None:

@@ -145,29 +145,37 @@ def _short_epochs(search: Search) -> int:
 
 
 def _arms(search: Search) -> Iterator[Trial]:
-    for augment in search.augments:
-        for donor in search.donors[:FINALISTS]:
-            yield Trial(
-                kind=TUNED, backbone=donor.backbone, image_size=donor.image_size, augment=augment,
-                epochs=_short_epochs(search),
-            )  # fmt: skip
+    """The short trials: the first two ways to augment with each donor come before the others."""
+    finalists = search.donors[:FINALISTS]
+    pairs = [(donor, augment) for donor in finalists for augment in search.augments[:2]]
+    pairs += [(donor, augment) for augment in search.augments[2:] for donor in finalists]
+    for donor, augment in pairs:
+        yield Trial(
+            kind=TUNED, backbone=donor.backbone, image_size=donor.image_size, augment=augment,
+            epochs=_short_epochs(search),
+        )  # fmt: skip
 
 
 def _short(search: Search) -> Iterator[Trial]:
-    """Each arm for a few epochs, until they have used their share of the time."""
+    """Each arm for a few epochs, as far as their share of the time goes; one of them in any case."""
     arms = list(_arms(search))
-    used = sum(each.seconds for each in search.results if each.trial in arms)
-    others = sum(each.seconds for each in search.results if each.trial.kind == HEAD)
-    if used < SHARE * (search.budget - search.probing - others):
-        yield from arms
+    ended = [each for each in search.results if each.trial in arms]
+    heads = sum(each.seconds for each in search.results if each.trial.kind == HEAD)
+    left = SHARE * (search.budget - search.probing - heads) - sum(each.seconds for each in ended)
+    for arm in arms:
+        if not ended or arm.epochs * search.epoch_seconds(arm) <= left:
+            yield arm
 
 
 def _whole(search: Search) -> Iterator[Trial]:
-    """The best third of the arms, for the recipe's epochs."""
-    arms = list(_arms(search))
+    """The best third of the arms for the recipe's epochs, or as many as the time allows."""
+    arms, short = list(_arms(search)), _short_epochs(search)
     ended = [each.trial for each in search.ranked(TUNED) if each.trial in arms]
     for trial in ended[: ceil(len(ended) / 3)]:
-        yield replace(trial, epochs=search.epochs)
+        longer = [each for each in search.results if replace(each.trial, epochs=short) == trial and each.trial != trial]
+        epochs = min(search.epochs, int(search.left / search.epoch_seconds(trial)))
+        if not longer and epochs >= 2 * short:
+            yield replace(trial, epochs=epochs)
 
 
 def _further(search: Search) -> Iterator[Trial]:

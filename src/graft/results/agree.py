@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from graft.config.faults import RunFailed
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from graft.results.model import OpenedModel
 
 CLOSE = 1e-4
+CLOSE_PICTURES = 1e-3
 BATCHES = (1, 3)  # the batch sizes that are compared
 
 
@@ -38,6 +39,35 @@ def check_same(opened: OpenedModel, exported: Callable[[Tensor], Tensor], name: 
                 raise RunFailed(
                     f"--format {name}: expected logits within {CLOSE:g} of the model's, received a difference of "
                     f"{difference:g} for {size} images; nothing was written"
+                )
+
+
+def check_same_pictures(
+    opened: OpenedModel, exported: Callable[[Tensor], Tensor], pictures: Sequence[Tensor], name: str
+) -> None:
+    """Checks that the probabilities (of a regression, the numbers) differ by at most `CLOSE_PICTURES` of the largest.
+
+    Args:
+        exported: maps the pixels of a picture [H, W, C] to answers [K], on the CPU.
+        pictures: uint8 [H, W, C] each.
+        name: the format, for the message.
+
+    Raises:
+        RunFailed: they differ by more.
+    """
+    import torch
+
+    from graft.system.machine import full_float32
+
+    with torch.no_grad(), full_float32("cpu"):
+        for pixels in pictures:
+            expected = opened.task.answers(opened.module(opened.preprocess(pixels.permute(2, 0, 1))[None]))[0]
+            difference = float((exported(pixels) - expected).abs().max() / expected.abs().max().clamp(min=1))
+            if not difference <= CLOSE_PICTURES:
+                raise RunFailed(
+                    f"--format {name}: expected answers within {CLOSE_PICTURES:g} of the model's, received a difference"
+                    f" of {difference:g} for a picture of {pixels.shape[1]} × {pixels.shape[0]} pixels; nothing was"
+                    " written; try --logits"
                 )
 
 

@@ -229,7 +229,7 @@ def _calibration(calibration: Mapping[str, Any] | None) -> str:
     ]
     text = (
         f"`model.answers` divides the logits by {calibration['temperature']:.6g}, a temperature fitted on"
-        f" {calibration['images']:,} images of val. Whatever takes logits from an export has to do the same. The"
+        f" {calibration['images']:,} images of val. Programs that use the logits of an export must do the same. The"
         " expected calibration error, in 15 bins of equal width, beside that of exact probabilities of so many images:"
     )
     return f"{text}\n\n{_table(('part', 'before', 'after', 'by chance'), rows)}"

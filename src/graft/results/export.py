@@ -6,6 +6,7 @@ README.md is the model card.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
@@ -106,6 +107,22 @@ def write_account(path: Path, record: Mapping[str, Any]) -> None:
     account = {**record, "weights": {"file": path.name, "sha256": sha256(path)}}
     write_text(path.with_name(f"{path.name}.md"), model_card(account))
     write_json(path.with_name(f"{path.name}.json"), account)
+
+
+def graph_metadata(record: Mapping[str, Any]) -> dict[str, str]:
+    """What an exported graph says of itself: texts, of which all but the plain words are JSON."""
+    entries = {
+        "classes": record["classes"],
+        "task": record.get("task", {"kind": TaskKind.single_label.value}),
+        "preprocess": record["preprocess"],
+        "calibration": record.get("calibration"),
+        "threshold": record.get("threshold"),
+        "donor": record.get("donor"),
+        "metrics": record.get("metrics"),
+        "weights_sha256": record.get("weights", {}).get("sha256"),
+    }
+    texts = {name: json.dumps(value, ensure_ascii=False) for name, value in entries.items() if value is not None}
+    return {"made_by": made_by(), **texts}
 
 
 def separate_tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
