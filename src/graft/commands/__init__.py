@@ -1,1 +1,1 @@
-"""`graft X`: one thin file for each command, and the door that finds it."""
+"""The commands of `graft`, one module each, and the entry point that dispatches to them."""

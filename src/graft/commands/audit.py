@@ -1,4 +1,4 @@
-"""`graft audit DATA`: what is wrong with labelled images, before anything is trained."""
+"""`graft audit DATA`: finds faults in labelled images before anything is trained."""
 
 from __future__ import annotations
 
@@ -68,7 +68,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def lines(audit: Audit, shown: int) -> list[str]:
-    """What is printed."""
+    """The lines to print.
+
+    Args:
+        shown: the maximum number of doubtful labels.
+    """
     from graft.page.terminal import aligned
 
     parts = list(next(iter(audit.counts.values())))

@@ -1,4 +1,4 @@
-"""`graft best SWEEP`: the command that repeats the best trial, and the same as an experiment YAML."""
+"""`graft best SWEEP`: prints the command that repeats the best trial, and writes it as an experiment YAML."""
 
 from __future__ import annotations
 
@@ -40,7 +40,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _new_experiment(study: StudyRecord, name: str) -> Path:
-    """Its file: in the folder of configs that the sweep was given, else in the repository's."""
+    """Path of the new experiment: in the sweep's own config folder if it had one, else in the repository's conf/.
+
+    Raises:
+        InputError: there is no such folder, or the experiment exists.
+    """
     flags = config_flags(study.command[2:])
     conf = Path(flags[flags.index("--config-dir") + 1] if "--config-dir" in flags else "conf")
     if not conf.is_dir():
@@ -56,10 +60,10 @@ def _new_experiment(study: StudyRecord, name: str) -> Path:
 
 
 def choose(study: StudyRecord, number: int | None) -> TrialRecord:
-    """The trial of that number, else the best; with several objectives, the first that none other dominates.
+    """The trial with that number, or the best one. With several objectives, it is the first on the Pareto front.
 
     Raises:
-        InputError: there is no such trial.
+        InputError: there is no such complete trial.
     """
     if number is not None:
         matches = [trial for trial in study.complete if trial.number == number]
@@ -75,7 +79,7 @@ def choose(study: StudyRecord, number: int | None) -> TrialRecord:
 
 
 def command(study: StudyRecord, trial: TrialRecord) -> str:
-    """The sweep's, with the flags that say where its config is, as one run."""
+    """The command that runs the trial alone, with the sweep's flags for the location of its config."""
     return shlex.join([*study.command[:2], *config_flags(study.command[2:]), *trial.overrides])
 
 
@@ -84,10 +88,10 @@ def result(study: StudyRecord, trial: TrialRecord) -> str:
 
 
 def experiment(study: StudyRecord, trial: TrialRecord, name: str) -> str:
-    """The trial's overrides as a YAML of the group experiment.
+    """The trial's overrides as YAML for the config group `experiment`.
 
     Raises:
-        InputError: an override takes a key away, which an experiment cannot.
+        InputError: an override deletes a key, which an experiment cannot do.
     """
     overrides = OverridesParser.create().parse_overrides(list(trial.overrides))
     if deletions := [override.input_line for override in overrides if override.is_delete()]:
@@ -108,19 +112,24 @@ def experiment(study: StudyRecord, trial: TrialRecord, name: str) -> str:
 
 
 def _is_choice(override: Override) -> bool:
-    """data=folder, of a group of the config, and not data={root: x}."""
+    """Whether it selects an option of a config group, like data=folder, unlike data={root: x}."""
     return is_group(override.key_or_group) and not isinstance(override.value(), dict)
 
 
 def _default(override: Override) -> Any:
-    """experiment=a within an experiment is that file; any other group is overridden."""
+    """The override as an entry of the defaults list. Another experiment is included; other groups are overridden."""
     if override.key_or_group == "experiment":
         return str(override.value())
     return {f"override /{override.key_or_group}": override.value()}
 
 
 def nested(values: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """optimizer.lr=1 as {optimizer: {lr: 1}}."""
+    """Dotted keys as nested mappings.
+
+    Example:
+        >>> nested([("optimizer.lr", 1), ("seed", 2)])
+        {'optimizer': {'lr': 1}, 'seed': 2}
+    """
     tree: dict[str, Any] = {}
     for key, value in values:
         *above, last = key.split(".")
@@ -132,7 +141,7 @@ def nested(values: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Without the classes in which Hydra's parser keeps quotes."""
+    """The value without the classes of Hydra's parser that record quotes."""
     if isinstance(value, Mapping):
         return {plain(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

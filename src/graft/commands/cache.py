@@ -1,4 +1,4 @@
-"""`graft cache list|prune`: what the shared cache folder holds, and room made in it beside running jobs."""
+"""`graft cache list|prune`: lists or prunes the shared cache folder, even while jobs are using it."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     listing.add_argument("--json", action="store_true", help="a JSON object a line, with all that an entry records")
     pruning = actions.add_parser(
         "prune",
-        help="remove damaged and half-written entries, and what the options say; what a job is writing stays, and a "
-        "job that reads an entry keeps it to its end",
+        help="remove damaged and half-written entries, and those that the options select; entries that a job is "
+        "writing stay, and a job that reads an entry can use it to its end",
     )
     pruning.add_argument(
         "--older-than", type=_days, metavar="AGE", help="remove what was last used this long ago: 12h, 30d, 2w"
@@ -120,7 +120,7 @@ def count(entries: Sequence[Listed]) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes in units of a thousand, as cache.max_gb counts them."""
+    """A number of bytes in decimal units (1 kB = 1000 bytes), like cache.max_gb."""
     place = min(int(math.log(count, 1000)), len(_UNITS) - 1) if count >= 1 else 0
     return f"{count / 1000**place:.3g} {_UNITS[place]}"
 

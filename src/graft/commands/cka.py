@@ -1,4 +1,4 @@
-"""`graft cka A B IMAGES…`: linear CKA between two networks' stages on given images, as a table, JSON and a picture."""
+"""`graft cka A B IMAGES…`: linear CKA between the stages of two networks, as a table, JSON or a heat map."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from graft.weights.activations import Images
 
 NAME = "cka"
-HELP = "compare two networks' stages by what they make of given images"
+HELP = "compare the features of two networks' stages on given images (CKA)"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="A", help="a run's folder, or an exported model's")
-    parser.add_argument("b", metavar="B", help="another (or the same, for its stages among themselves)")
+    parser.add_argument("b", metavar="B", help="another one (or the same, to compare its stages with each other)")
     parser.add_argument(
         "images", nargs="+", metavar="IMAGES", help="files, folders, globs, a CSV with a column of paths, or -"
     )
@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 if every image took part, 1 if one could not be read (standard error says which)."""
+    """Returns 0 if every image was used, 1 if some could not be read. Standard error lists those."""
     from graft.commands.destination import file_to_write
     from graft.inference.classify import find_device
     from graft.inference.load import open_model
@@ -112,7 +112,7 @@ def draw(
 
 
 def _distinct(models: Sequence[OpenedModel]) -> list[OpenedModel]:
-    """One model for each way to read an image."""
+    """The models whose preprocessing differs."""
     return list({repr(model.preprocess): model for model in models}.values())
 
 

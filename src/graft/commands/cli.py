@@ -1,4 +1,4 @@
-"""`graft COMMAND …`: what is done around a training run. Nothing heavy is imported before the command is known."""
+"""`graft COMMAND …`: the entry point. It imports no large package before the command is known."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from graft.system.terminal import accept_every_letter, printable
 
 
 class Command(Protocol):
-    """What each command's module offers."""
+    """The interface of each command's module."""
 
     def configure(self, parser: argparse.ArgumentParser) -> None: ...
     def run(self, args: argparse.Namespace) -> int: ...
@@ -38,10 +38,13 @@ COMMANDS = {
     "probe": ("graft.commands.probe", "compare donors on images by solved heads and nearest neighbours"),
     "controls": ("graft.commands.controls", "repeat a run from random weights and as a linear probe"),
     "best": ("graft.commands.best", "print the command of a sweep's best trial, and write it as an experiment"),
-    "jobs": ("graft.commands.jobs", "show a sweep's SLURM jobs, and enter the results of those that have ended"),
+    "jobs": ("graft.commands.jobs", "show a sweep's SLURM jobs, and record the results of those that have ended"),
     "soup": ("graft.commands.soup", "average the weights of runs, all of them or those that help"),
-    "interpolate": ("graft.commands.interpolate", "walk from a donor's weights to a run's, keep the best point"),
-    "cka": ("graft.commands.cka", "compare two networks' stages by what they make of given images"),
+    "interpolate": (
+        "graft.commands.interpolate",
+        "interpolate between a donor's weights and a run's, and keep the best",
+    ),
+    "cka": ("graft.commands.cka", "compare the features of two networks' stages on given images (CKA)"),
     "cache": ("graft.commands.cache", "list or prune the features and images that runs share on disk"),
 }
 
@@ -56,11 +59,11 @@ def usage() -> str:
 
 
 TRAINING = {"train": (), "plan": ("mode=plan",)}
-"""Commands whose words Hydra reads, and what each adds to them."""
+"""The commands whose arguments Hydra parses, and the overrides that each adds."""
 
 
 def train(words: Sequence[str]) -> int:
-    """Becomes the program that trains, which Hydra and Lightning start again for further processes."""
+    """Replaces this process by the training program, so that Hydra and Lightning can start further processes of it."""
     os.execv(sys.executable, [sys.executable, "-m", MODULE, *words])
 
 
@@ -84,7 +87,7 @@ def dispatch(arguments: list[str]) -> int:
     except TypeError:  # a command with commands of its own
         args = parser.parse_args(rest)
     if getattr(args, "import_code", False) and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # where `python -m`, and with it training, looks too
+        sys.path.append(os.getcwd())  # `python -m`, and so training, has it too
     return command.run(args)
 
 
@@ -94,7 +97,7 @@ def main() -> int:
 
 
 def exit_code(name: str, action: Callable[[], int]) -> int:
-    """What the action returns; a mistake or a failure is told in a paragraph under that name, and has its own code."""
+    """Runs the action and returns its exit code. Expected errors become a message with that name and their own code."""
     try:
         return action()
     except InputError as error:

@@ -1,5 +1,5 @@
-"""`graft controls RUN`: the same config from random weights and as a linear probe, so that the transfer's help is
-measured. They become runs of their own in RUN/controls/, and the run's report tells the differences."""
+"""`graft controls RUN`: measures how much the transfer helped, by the same config from random weights and as a linear
+probe. Both are runs in RUN/controls/, and the run's report shows the differences."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 NAME = "controls"
 HELP = "run a run's config from random weights and as a linear probe, and report how much the transfer helped"
-ALWAYS = ("mode", "resume")  # never repeated
+ALWAYS = ("mode", "resume")  # keys that are never taken over from the run
 BESIDE = (
     "method.l2_sp", "method.distill", "method.distill_temperature", "method.bitfit", "method.lora", "method.lora_alpha",
     "method.lora_targets",
 )  # fmt: skip
-"""Methods that hold to the donor's weights, or train beside them: a control has none, or trains its head alone."""
+"""Keys of methods that need the donor's weights or a trained backbone, so a control does without them."""
 REPLACED = {
     "random_init": ("donor", "freeze", "freeze_bn", "unfreeze", *BESIDE),
     "linear_probe": ("head", "freeze", "unfreeze", "optimizer.layer_decay", "backbone.drop_path", *BESIDE),
 }
-"""Keys and groups of the run's command that a control sets itself."""
+"""For each control, the keys and groups that it sets itself."""
 CHANGES = {
     "random_init": ("donor=none", "freeze=none", "unfreeze=never"),
     "linear_probe": ("head=linear", "freeze=backbone", "unfreeze=never"),
@@ -88,7 +88,7 @@ def _carry_out(record: RunRecord, name: str, folder: Path) -> None:
     done = subprocess.run([sys.executable, "-m", MODULE, *words], stdin=subprocess.DEVNULL, check=False)
     if done.returncode:
         raise RunFailed(
-            f"{name}: expected the control to finish, received exit code {done.returncode}; its reason stands above"
+            f"{name}: expected the control to finish, received exit code {done.returncode}; see its message above"
         )
 
 
@@ -98,20 +98,21 @@ def is_linear_probe(settings: Settings) -> bool:
 
 
 def control_overrides(overrides: Sequence[str], settings: Settings, name: str) -> list[str]:
-    """The run's command line with what makes it the control; keys without an effect in it are taken back.
+    """The overrides of a control: those of the run, with the control's own. Keys without an effect are reset.
 
     Args:
-        settings: the run's composed config, by full keys: what its experiment file says must give way as well.
+        settings: the run's composed config by dotted key, because keys from an experiment file must be reset too.
+        name: the control.
     """
     words = [word for word in overrides if not _is_of(_key(word), (*ALWAYS, *REPLACED[name]))]
     added = [*CHANGES[name], *_taken_back(settings, "unfreeze.")]
     added += [word for key in REPLACED[name] if "." in key for word in _taken_back(settings, key, whole=True)]
     if name == "random_init":
         added += _taken_back(settings, "donor.")
-        if settings.get("head.kind") == "stages":  # it stands on frozen blocks alone
+        if settings.get("head.kind") == "stages":  # this head needs frozen blocks
             words = [word for word in words if not _is_of(_key(word), ("head",))]
             added += ["head=linear", *_taken_back(settings, "head.")]
-        if settings.get("cache.kind") == "features":  # nothing is frozen, so nothing can be computed once
+        if settings.get("cache.kind") == "features":  # nothing is frozen, so there are no features to cache
             words = [word for word in words if not _is_of(_key(word), ("cache",))]
             added.append("cache=none")
     else:
@@ -122,10 +123,11 @@ def control_overrides(overrides: Sequence[str], settings: Settings, name: str) -
 
 
 def _taken_back(settings: Settings, prefix: str, *, whole: bool = False) -> list[str]:
-    """Overrides to the default for each plain key that the run set otherwise.
+    """Overrides that reset keys which the run had changed to their defaults.
 
     Args:
-        whole: of this key alone.
+        prefix: prefix of the keys.
+        whole: whether `prefix` is the only key.
     """
     from graft.config.keys import leaves
 

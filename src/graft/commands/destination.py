@@ -1,4 +1,4 @@
-"""Where a command is told to write: judged before anything is read or computed."""
+"""Checks the paths that a command will write to, before anything is read or computed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from graft.config.limits import LOCAL_FOLDER, is_url
 
 
 def file_to_write(option: str, text: str, suffixes: Sequence[str] = ()) -> Path:
-    """The file that an option names.
+    """The path of the file that an option names.
 
     Args:
-        suffixes: one of which its name must have; none: any name will do.
+        option: the option, for messages.
+        text: its value.
+        suffixes: the permitted suffixes; empty: any.
 
     Raises:
-        InputError: another suffix, a folder of that name, or none that it could be written into.
+        InputError: the suffix is another, the path is a folder, or the file cannot be written there.
     """
     _check_local(option, text)
     path = Path(text).expanduser()
@@ -31,10 +33,10 @@ def file_to_write(option: str, text: str, suffixes: Sequence[str] = ()) -> Path:
 
 
 def folder_to_make(option: str, text: str) -> Path:
-    """The folder that an option names, which must not hold anything yet.
+    """The path of the folder that an option names. The folder must be missing or empty.
 
     Raises:
-        InputError: it does, or it cannot be made.
+        InputError: the folder is not empty, or cannot be created.
     """
     _check_local(option, text)
     path = Path(text).expanduser()

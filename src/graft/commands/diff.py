@@ -1,4 +1,4 @@
-"""`graft diff A B`: what training, or anything else, changed between two sets of weights."""
+"""`graft diff A B`: the difference between two sets of weights, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SUFFIXES = (".png", ".svg", ".html")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("first", help=f"where it began: {PATH}")
-    parser.add_argument("second", help="where it ended, likewise")
+    parser.add_argument("first", help=f"the weights before: {PATH}")
+    parser.add_argument("second", help="the weights after, likewise")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--stages", action="store_true", help="print the stages alone, not every tensor")
+    parser.add_argument("--stages", action="store_true", help="print only the stages, not every tensor")
     parser.add_argument("--plot", metavar="FILE", help="draw the changes into a .png, .svg or .html")
     add_donor_options(parser, "-a")
     add_donor_options(parser, "-b")

@@ -1,4 +1,4 @@
-"""`graft export MODEL --format …`: the weights for other tools, checked against the model before they count."""
+"""`graft export MODEL --format …`: writes the weights for other tools, and checks that these compute the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`graft inspect FILE`: names, shapes, dtypes, sizes, container, prefix, NaN, hash, and what the weights may be of."""
+"""`graft inspect FILE`: lists the tensors of a file, and recognizes the network that they are likely of."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""`graft interpolate DONOR RUN --alpha …`: the straight way from a donor's weights to a run's (WiSE-FT).
+"""`graft interpolate DONOR RUN --alpha …`: interpolates between a donor's weights and a run's (WiSE-FT).
 
 θ(α) = (1 − α) θ_donor + α θ_run (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models"). DONOR is a run or an
-exported model of the same architecture, best a linear probe of the same donor, whose trained head then is an end of
-the way as in LP-FT (Kumar et al. 2022); or the word `donor`: the run's own, which has no head for the run's classes, so
-that the run's head stands at every α.
+exported model of the same architecture. Ideally it is a linear probe of the same donor, so that one end has a trained
+head, as in LP-FT (Kumar et al. 2022). The word `donor` means the run's own donor, which has no head for the run's
+classes. The run's head is then used at every α.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from graft.weights.members import Member
 
 NAME = "interpolate"
-HELP = "walk from a donor's weights to a run's and keep the best point on validation"
+HELP = "interpolate between a donor's weights and a run's, and keep the best on validation"
 OUTPUT = "outputs/interpolated"
 DONOR = "donor"
 ALPHAS = "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9,1"
@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("run", metavar="RUN", help="the fine-tuned run's folder")
     parser.add_argument("--alpha", type=_alphas, default=_alphas(ALPHAS), help=f"shares of the run ({ALPHAS})")
-    add_metric(parser, "what chooses on validation")
+    add_metric(parser, "the figure to choose by on validation")
     add_evaluation(parser, OUTPUT)
 
 
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def choose(rows: Sequence[dict[str, float]], metric: Figure) -> dict[str, float]:
-    """The best row; of equals the one with the lower loss, then the one nearest to the middle of the way.
+    """The best row. Of several with an equal figure, it is the one with the lowest loss, then with α nearest to 1/2.
 
     Raises:
         InputError: the figure is undefined in every row.
@@ -96,7 +96,7 @@ def choose(rows: Sequence[dict[str, float]], metric: Figure) -> dict[str, float]
     by_middle = sorted(rows, key=lambda row: abs(row["alpha"] - 0.5))
     by_loss = [by_middle[place] for place in ranking([row["loss"] for row in by_middle], "min")]
     unknown = [row for row in by_middle if not math.isfinite(row["loss"])]
-    ordered = [*by_loss, *unknown]  # sorting keeps the order of equals, so that the last key comes first
+    ordered = [*by_loss, *unknown]  # sorting is stable, so the last sort has precedence
     ranked = ranking([row[metric.name] for row in ordered], metric.direction)
     if not ranked:
         raise InputError(
@@ -114,7 +114,7 @@ def _ends(donor: str, run: str, *, import_code: bool) -> list[Member]:
 
 
 def _from_own_donor(run: str, *, import_code: bool) -> list[Member]:
-    """The run, and before it the network that its training began with; what no donor filled is the run's."""
+    """The network before training, and the run. Tensors that no donor filled are the run's in both."""
     from dataclasses import replace
 
     from graft.config.compose import stored_config

@@ -1,4 +1,4 @@
-"""`graft jobs SWEEP`: where each trial's job stands, what it said last, and the results of those that have ended."""
+"""`graft jobs SWEEP`: shows the state and last output of each trial's job, and records the results of ended ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from graft.sweep.conduct import check_optuna
 from graft.sweep.record import COMPLETE, FAILED, RUNNING, StudyRecord, TrialRecord, read_description
 
 WIDTH = 100
-"""Characters of a job's last line."""
+"""Maximum number of characters that are shown of a job's last line."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _collect(sweep: Path) -> Mapping[str, JobState] | None:
-    """Enters the jobs that have ended, and gives what SLURM says of the others."""
+    """Records the results of ended jobs, and returns the states of the others; None if SLURM does not answer."""
     from graft.sweep.engine import collect
     from graft.sweep.study import open_ledger
 
@@ -57,7 +57,7 @@ def _collect(sweep: Path) -> Mapping[str, JobState] | None:
         if record is None or not has_open_job(claim.folder):
             return None
         if record.job not in jobs and read_end(claim.folder, record.job) is None:
-            return None  # submitted since SLURM was asked
+            return None  # submitted after SLURM was queried
         end = end_of(record, claim.folder, states)
         if end:
             enter(claim.folder, record)
@@ -68,7 +68,7 @@ def _collect(sweep: Path) -> Mapping[str, JobState] | None:
 
 
 def table(study: StudyRecord, states: Mapping[str, JobState] | None) -> str:
-    """A row a trial: its number, its job, where it stands, what it came to or said last."""
+    """One row per trial: its number, job, state, and result or last output."""
     rows = [("trial", "job", "state", "")]
     for trial in study.trials:
         record = read_record(trial.folder)
@@ -94,10 +94,13 @@ def _note(study: StudyRecord, trial: TrialRecord) -> str:
 
 
 def tails(folder: Path, count: int) -> str:
-    """The ends of what a trial printed: its run, and its job around it.
+    """The last lines of a trial's output, and of the job that runs it.
+
+    Args:
+        count: number of lines of each file.
 
     Raises:
-        InputError: it has printed nothing.
+        InputError: there is no output.
     """
     record = read_record(folder)
     files = [folder / OUTPUT, folder / ERRORS, *([Path(record.log)] if record else [])]

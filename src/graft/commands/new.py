@@ -1,4 +1,4 @@
-"""`graft new DIR`: a small project of one's own, which trains as it is."""
+"""`graft new DIR`: writes a small project, which can be trained without changes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from graft.commands.destination import folder_to_make
 
 TEMPLATE = Path(__file__).parent / "template"
-LITTER = shutil.ignore_patterns("__pycache__", "*.pyc")  # of a template that Python has run or compiled
+LITTER = shutil.ignore_patterns("__pycache__", "*.pyc")  # left in the template if Python has compiled it
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""The donors that `inspect` and `diff` look into: a path, and what a file does not say of itself."""
+"""Opens the donors of `inspect` and `diff`, by a path and options for what the file does not record."""
 
 from __future__ import annotations
 
@@ -18,20 +18,24 @@ PATH = (
 
 
 def add_donor_options(parser: argparse.ArgumentParser, suffix: str = "") -> None:
+    """Adds the options of a donor. The suffix distinguishes the second donor of a command (`--ema-b`)."""
     add_options(parser, _options(suffix))
 
 
 def open_given(path: str, args: argparse.Namespace, suffix: str = "") -> Donor:
-    """Opens what an argument names.
+    """Opens the donor at a path.
 
     Args:
-        suffix: of the options that belong to it, where a command takes two donors (`--ema-b`).
+        suffix: see `add_donor_options`.
+
+    Raises:
+        InputError: there is no such donor, or it cannot be read.
     """
     from graft.transfer.donors import open_donor
 
     options = _options(suffix)
     kind = "keras" if getattr(args, options[-1].place) else "file"
-    # Whether the path is there is the reader's to say, who knows the names beside it.
+    # The path is not checked here, because the reader's message also names similar paths.
     donor = config_of(args, options, {"donor": {"kind": kind, "path": "."}}).donor
     try:
         return open_donor(path, container=donor.container, ema=donor.ema, keras=donor.keras)

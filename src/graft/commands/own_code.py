@@ -1,4 +1,4 @@
-"""The option without which a command imports nothing that a model's record names."""
+"""The option that permits a command to import code that a model's record names."""
 
 from __future__ import annotations
 
@@ -7,5 +7,7 @@ import argparse
 
 def add_import_code(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--import-code", action="store_true", help="import a custom backbone or head from where the model's record says"
+        "--import-code",
+        action="store_true",
+        help="import the code of a custom backbone or head that the model's record names",
     )

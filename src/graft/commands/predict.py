@@ -1,4 +1,4 @@
-"""`graft predict MODEL PATHS…`: the classes, labels or numbers of images, as a table, CSV or JSON lines."""
+"""`graft predict MODEL PATHS…`: predicts the classes, labels or numbers of images, as a table, CSV or JSON lines."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from graft.tasks.answers import Answer, Form
 
 NAME = "predict"
-HELP = "classes, labels or numbers of images, by a run or an exported model"
+HELP = "predict the classes, labels or numbers of images by a run or an exported model"
 FORMATS = ("table", "csv", "jsonl")
 
 
@@ -34,10 +34,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=FORMATS, default="table", help="table (default), csv or jsonl")
     parser.add_argument("--output", help="write to this file instead of standard output")
     parser.add_argument(
-        "--top", type=positive, help="how many of the likeliest classes to name, where an image has one (1)"
+        "--top", type=positive, help="number of likeliest classes to print, for single-label models (1)"
     )
     parser.add_argument(
-        "--threshold", type=_share, help="name labels of more than this probability, where an image has several (0.5)"
+        "--threshold", type=_share, help="print labels above this probability, for multi-label models (0.5)"
     )
     parser.add_argument("--column", default="path", help="the CSV's column of paths (path)")
     parser.add_argument("--batch-size", type=positive, default=32, help="images computed at once (32)")
@@ -49,13 +49,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="average the answers over the mirror image, another crop, or both; two or four times the work (none)",
     )
     parser.add_argument(
-        "--label-column", help="the CSV's column of true classes: the accuracy is told, and what --tta gains"
+        "--label-column", help="the CSV's column of true classes, to print the accuracy and the gain of --tta"
     )
     add_import_code(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """0 if something is said of every image, 1 if one could not be read (its row says why)."""
+    """Returns 0 if every image has an answer, 1 if some could not be read. Their rows have the reason."""
     from graft.commands.destination import file_to_write
     from graft.inference.classify import form_of, predict
     from graft.inference.load import open_model
@@ -85,10 +85,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Counted:
-    """Passes answers on and counts those that are errors, and those that are right.
+    """Yields answers unchanged, and counts the errors and the right ones.
 
     Args:
-        truth: path to the number of its class.
+        truth: path to the index of the true class.
     """
 
     def __init__(self, answers: Iterable[Answer], truth: Mapping[str, int], classes: Sequence[str]) -> None:
@@ -109,7 +109,7 @@ class _Counted:
 
 
 def _truth(args: argparse.Namespace, opened: OpenedModel) -> dict[str, int]:
-    """Each image's class, of the CSV files among the paths."""
+    """The true class of each image, from the CSV files among the paths."""
     from graft.config.choices import TaskKind
     from graft.config.faults import InputError
     from graft.inference.sources import labels_in
@@ -118,7 +118,7 @@ def _truth(args: argparse.Namespace, opened: OpenedModel) -> dict[str, int]:
         return {}
     if opened.task.kind is not TaskKind.single_label:
         raise InputError(
-            f"--label-column: expected a model of one class an image, received one of {opened.task.kind.value}; try"
+            f"--label-column: expected a single-label model, received one of {opened.task.kind.value}; try"
             " leaving it out"
         )
     number = {name: place for place, name in enumerate(opened.classes)}
@@ -133,7 +133,7 @@ def _truth(args: argparse.Namespace, opened: OpenedModel) -> dict[str, int]:
 
 
 def _with_progress(answers: Iterator[Answer], total: int) -> Iterator[Answer]:
-    """A bar on standard error, where a person watches."""
+    """Shows a progress bar on standard error, if that is a terminal."""
     if not sys.stderr.isatty():
         yield from answers
         return
@@ -145,7 +145,7 @@ def _with_progress(answers: Iterator[Answer], total: int) -> Iterator[Answer]:
 
 @contextmanager
 def _destination(path: Path | None) -> Generator[TextIO]:
-    """Standard output as rows come, or a file that appears whole."""
+    """Standard output, or a file that appears only when it is complete."""
     if path is None:
         yield sys.stdout
         return

@@ -1,4 +1,4 @@
-"""`graft probe DATA…`: what installed donors are worth on images, seconds each, before anything is trained."""
+"""`graft probe DATA…`: compares donors on images by solved heads, in seconds per donor, before anything is trained."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
 def planned(
     places: Sequence[str], backbones: Sequence[str], sizes: Sequence[str | None], keys: Sequence[str]
 ) -> dict[str, list[tuple[str, Config]]]:
-    """The backbone and the config of every row; a mistake is answered before anything is computed."""
+    """For each place, the backbone and the config of every row. All configs are checked before anything is computed."""
     configs: dict[str, list[tuple[str, Config]]] = {}
     for place in places:
         kind = "csv" if Path(place).is_file() else "folder"

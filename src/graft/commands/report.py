@@ -1,4 +1,4 @@
-"""`graft report FOLDERS…`: the page of a run, of a sweep, or of many runs side by side."""
+"""`graft report FOLDERS…`: writes the page of a run, of a sweep, or of a comparison of runs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _differences(runs: Sequence[str]) -> list[str]:
-    """Of two runs: a sentence a part, whether they differ by more than chance."""
+    """For two runs, one sentence per part on whether they differ by more than chance."""
     if len(runs) != 2:
         return []
     from graft.report.compare import names_of
@@ -51,10 +51,10 @@ def _differences(runs: Sequence[str]) -> list[str]:
 
 
 def write_study_page(folder: Path | str, out: Path | None = None) -> Path:
-    """Writes sweep.html into a sweep's folder (or to `out`), from its store, and returns its path.
+    """Writes sweep.html from the store of a sweep, into its folder or to `out`, and returns its path.
 
     Raises:
-        InputError: no sweep's folder.
+        InputError: the folder is not a sweep's.
         OSError: the folder cannot be written.
     """
     from graft.sweep.page import lay_out_study

@@ -1,7 +1,7 @@
-"""`graft soup RUNS…`: the average of fine-tuned networks' weights (Wortsman et al. 2022, "Model soups").
+"""`graft soup RUNS…`: averages the weights of fine-tuned networks (Wortsman et al. 2022, "Model soups").
 
-uniform: all of them, equally. greedy: from the best on validation downward, each is kept that does not make the
-average worse on validation. The test part is looked at once, at the end, and only when asked for.
+uniform: the plain mean of all networks. greedy: networks are added in descending order of their validation figure, if
+they do not make the average worse on validation. The test part is only evaluated with --test, once, at the end.
 """
 
 from __future__ import annotations
@@ -33,17 +33,22 @@ Chosen = tuple[int, ...]
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN", help="runs' folders, or a sweep's folder for all its runs")
     parser.add_argument("--method", choices=("greedy", "uniform"), default="greedy", help="greedy (default) or uniform")
-    add_metric(parser, "what greedy compares on validation")
+    add_metric(parser, "the figure that greedy compares on validation")
     add_evaluation(parser, OUTPUT)
 
 
 def add_metric(parser: argparse.ArgumentParser, what: str) -> None:
+    """Adds --metric, with its purpose for the help text."""
     headlines = ", ".join(f"{headline(kind).name} where data.task={kind.value}" for kind in FIGURES)
     parser.add_argument("--metric", choices=METRICS, metavar="NAME", help=f"{what}: loss, or a figure ({headlines})")
 
 
 def chosen_metric(choice: str | None, task: TaskKind) -> Figure:
-    """The figure that a person asked for, or the task's headline."""
+    """The figure with this name, or the task's headline figure.
+
+    Raises:
+        InputError: the task has no such figure.
+    """
 
     figures = {figure.name: figure for figure in (*FIGURES[task], LOSS)}
     if choice is not None and choice not in figures:
@@ -55,7 +60,7 @@ def chosen_metric(choice: str | None, task: TaskKind) -> Figure:
 
 
 def add_evaluation(parser: argparse.ArgumentParser, output: str) -> None:
-    """What every command takes that evaluates averages and writes one."""
+    """Adds the options of the commands that evaluate averages and write one of them."""
     parser.add_argument("--output", default=output, help=f"the folder to write, which must not exist yet ({output})")
     parser.add_argument("--test", action="store_true", help="evaluate the result on the test part too, once")
     add_import_code(parser)
@@ -96,17 +101,17 @@ def run(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Soup:
-    """A choice of members and how it came about."""
+    """The chosen members, and how they were chosen."""
 
     method: str
     metric: str
     chosen: Chosen
     best: int
-    """The member that is best on validation."""
+    """Index of the best member on validation."""
     figures: tuple[dict[str, float], ...]
-    """Each member's on validation."""
+    """The figures of each member on validation."""
     trials: tuple[tuple[Chosen, float], ...]
-    """What greedy tried, with its figure on validation."""
+    """The members of each average that greedy tried, and its figure on validation."""
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -130,7 +135,11 @@ class Soup:
 
 
 def cook(members: Sequence[Member], judge: Judge, *, method: str, metric: Figure, say: Callable[[str], None]) -> Soup:
-    """Chooses the members of a soup; the members' modules are left as they are, but for their device."""
+    """Chooses the members of a soup. The members' modules do not change, except for their device.
+
+    Raises:
+        InputError: the figure is undefined on validation for some member.
+    """
     from graft.weights.combine_write import Mixer
 
     alone: list[dict[str, float]] = []
@@ -166,12 +175,19 @@ def cook(members: Sequence[Member], judge: Judge, *, method: str, metric: Figure
 def greedy(
     order: Sequence[int], best: float, score: Callable[[Chosen], float]
 ) -> tuple[Chosen, list[tuple[Chosen, float]]]:
-    """The greedy recipe: members in falling order, each kept where the average with it scores no less.
+    """The greedy recipe: adds each member, in descending order, if the score of the average does not fall.
 
     Args:
-        order: members from the best downward; the first is in.
-        best: the first one's score; higher is better.
-        score: of the equal average of the members at these places.
+        order: indices of the members, the best first. The first one is always chosen.
+        best: the score of the first one; higher is better.
+        score: the score of the plain mean of the members with these indices.
+
+    Returns:
+        The chosen indices, and each attempt with its score.
+
+    Example:
+        >>> greedy([2, 0, 1], 0.5, lambda chosen: 0.6 if 0 in chosen and 1 not in chosen else 0.4)
+        ((2, 0), [((2, 0), 0.6), ((2, 0, 1), 0.4)])
     """
     chosen, trials = (order[0],), list[tuple[Chosen, float]]()
     for place in order[1:]:

@@ -1,7 +1,7 @@
-"""`graft train [group=option] [key=value] …`: from a donor and images to a trained network (--help says more).
+"""`graft train [group=option] [key=value] …`: trains a network from a donor and images (see --help).
 
-`python train.py` in the repository is the same program. Hydra reads the command line, so this module is what Python
-runs (`python -m graft.commands.train`), and what runs again for each process of a distributed training.
+`python train.py` in the repository is the same program. Hydra parses the command line, so Python runs this module as a
+program (`python -m graft.commands.train`), again for each process of a distributed training.
 """
 
 from __future__ import annotations
@@ -31,10 +31,13 @@ from graft.system.terminal import accept_every_letter, printable
 
 
 def job(cfg: Composed) -> float | None:
-    """One run; Hydra calls it once, or with -m once for each combination.
+    """One run. Hydra calls it once, or with -m once for each combination.
 
     Args:
-        cfg: composed.
+        cfg: the composed config.
+
+    Returns:
+        The objective, for Hydra's sweepers.
     """
     runtime = HydraConfig.get()
     folder, overrides = Path(runtime.runtime.output_dir), list(runtime.overrides.task)
@@ -43,30 +46,30 @@ def job(cfg: Composed) -> float | None:
             config = parse(cfg)
             in_a_sweep = runtime.mode is RunMode.MULTIRUN
             check_sweep(config.trainer, in_a_sweep)
-            from graft.pipeline.inputs import shared_inputs  # torch and lightning, which nothing above needs
+            from graft.pipeline.inputs import shared_inputs  # imports torch and lightning
             from graft.pipeline.run import run
 
             further_runs = in_a_sweep or STAYS in os.environ
             with StopSignals() as signals:
                 return run(config, folder, overrides, signals, trial, shared_inputs() if further_runs else None)
-    except Stopped as stopped:  # no error; it ends a sweep too
+    except Stopped as stopped:  # not an error; it also ends a sweep
         code = _leave(stopped, folder, overrides)
     except FORESEEN as error:
         if wants_traceback(error):
             raise
         reason = reason_of(error)
-        if not reason.startswith(ALL_ALIKE):  # which the sweep says, once
+        if not reason.startswith(ALL_ALIKE):  # the sweep itself reports this, once
             print(printable(reason), file=sys.stderr)
         if HydraConfig.get().mode is RunMode.MULTIRUN:
             raise CompactHydraException(reason) from None  # the other runs of the sweep go on
         code = 2 if isinstance(error, InputError) else 1
-    raise SystemExit(code)  # outside the handlers, which hold on to the run's frames and so to its loader's workers
+    raise SystemExit(code)  # outside the handlers, which keep the run's frames alive, and so its loader's workers
 
 
 def _leave(stopped: Stopped, folder: Path, overrides: list[str]) -> int:
-    """Says where the run stands, and gives the exit code."""
+    """Prints how to resume the run, and returns the exit code."""
     if not is_first():
-        return 0  # Lightning's launcher would kill the first process before it has said its word
+        return 0  # otherwise Lightning's launcher would kill the first process before its message
     last = folder / "checkpoints" / "last.ckpt"
     state = f"{last} holds everything up to here" if last.exists() else "nothing had been trained yet"
     print(f"{stopped}; {state}; go on with\n  {command_to_go_on(overrides, folder)}", file=sys.stderr)
@@ -74,10 +77,10 @@ def _leave(stopped: Stopped, folder: Path, overrides: list[str]) -> int:
 
 
 def say_help() -> None:
-    """Hydra could print this too, but reads every group several times first."""
+    """Prints the help. Hydra could print it too, but is slow, because it reads every group several times."""
     try:
         print(help_text(conf_folder(), shlex.join(program())), flush=True)
-    except BrokenPipeError:  # `--help | head`: the reader has seen enough; nothing is to be written at exit either
+    except BrokenPipeError:  # `--help | head`: the reader has closed the pipe, so nothing may be written at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

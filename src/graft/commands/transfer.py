@@ -1,4 +1,4 @@
-"""`graft transfer --from A --to-arch NAME --out FILE`: a donor's weights in another architecture, without training."""
+"""`graft transfer --from A --to-arch NAME --out FILE`: writes a donor's weights for an architecture, untrained."""
 
 from __future__ import annotations
 
@@ -41,9 +41,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="donor", required=True, metavar="DONOR", help=PATH)
     parser.add_argument("--to-arch", required=True, metavar="NAME", help="a model of torchvision or timm")
     parser.add_argument(
-        "--library", choices=("torchvision", "timm"), help="whose model it is (torchvision's, where both have the name)"
+        "--library",
+        choices=("torchvision", "timm"),
+        help="the library of the model (torchvision if both have the name)",
     )
-    parser.add_argument("--classes", type=int, metavar="N", help="of the last layer (as many as the library's default)")
+    parser.add_argument("--classes", type=int, metavar="N", help="outputs of the last layer (the library's default)")
     parser.add_argument(
         "--head", choices=("donor", "new"),
         help="the last layer's values: the donor's (default), or new ones at random (default with --classes)",
@@ -69,7 +71,7 @@ def ledger_path(out: Path) -> Path:
 
 
 def _out_path(text: str, donor: str) -> Path:
-    """Answered before anything is read."""
+    """The path of the output, which is checked before anything is read."""
     path = file_to_write("--out", text, [SUFFIX])
     if path.exists() and Path(donor).exists() and path.samefile(donor):
         raise InputError(f"--out: expected another file than the donor, received {text}; try another name")
@@ -77,7 +79,7 @@ def _out_path(text: str, donor: str) -> Path:
 
 
 def _chosen(args: argparse.Namespace) -> dict[str, Any]:
-    """Values of the keys that have no option of the same meaning."""
+    """Values of config keys that no option sets directly."""
     if args.classes is not None and args.classes < 1:
         raise InputError(f"--classes: expected 1 or more, received {args.classes}; try --classes 2")
     from graft.config.presets import keras_rules
@@ -87,7 +89,7 @@ def _chosen(args: argparse.Namespace) -> dict[str, Any]:
     library = args.library or _library_of(args.to_arch)
     from_keras = bool(args.keras) or is_keras(args.donor)
     rules = keras_rules(library, args.to_arch) if from_keras else {}
-    rules.pop("alter", None)  # the file is for the library's own model, whose layers nobody alters
+    rules.pop("alter", None)  # the file is for the library's own model, with unaltered layers
     keras = {"keras": rules} if rules else {}
     return {
         "backbone": {"library": library, "name": args.to_arch, **keras},
@@ -116,7 +118,7 @@ def _transferred(config: NetworkConfig, classes: int | None) -> tuple[Network, L
 
 
 def _default_classes(backbone: BackboneConfig) -> int:
-    """As many as the library builds its model for when nobody says."""
+    """The number of classes that the library's model has by default."""
     from graft.config.choices import Library
     from graft.models.backbones import timm_cfg
 
@@ -125,7 +127,7 @@ def _default_classes(backbone: BackboneConfig) -> int:
 
 
 def _write(network: Network, ledger: Ledger, out: Path) -> None:
-    """The weights, then the ledger, which names their hash; never a ledger beside weights that are not its own."""
+    """Writes the weights, then the ledger with their hash. At no time does a ledger lie beside other weights."""
     from graft.results.export import separate_tensors, write_weights
     from graft.system.files import sha256, write_json
 
