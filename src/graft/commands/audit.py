@@ -78,6 +78,7 @@ def lines(audit: Audit, shown: int) -> list[str]:
     parts = list(next(iter(audit.counts.values())))
     counts = [("class", *parts), *((name, *map(str, by.values())) for name, by in audit.counts.items())]
     text = aligned(counts, right=range(1, len(parts) + 1))
+    text += [f"corrected {line}" for line in audit.corrections.described()]
     text += [f"caution   {line}" for line in audit.cautions]
     text += [f"unreadable {row['path']}: {row['reason']}" for row in audit.unreadable]
     text += [

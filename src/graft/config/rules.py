@@ -24,6 +24,7 @@ from graft.config.examples import example, place_of
 from graft.config.faults import Fault
 from graft.config.keys import schema_keys
 from graft.config.rules_cache import cache_faults
+from graft.config.rules_data import DATA_RULES
 from graft.config.rules_logger import logger_faults
 from graft.config.rules_methods import METHOD_RULES
 from graft.config.rules_own import OWN_RULES
@@ -329,6 +330,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], ...] =
     (("data.val_fraction", "data.test_fraction"), _everything_held_out),
     (tuple(key for key in schema_keys() if key.startswith(("cache.", "augment."))), _caching),
     (tuple(key for key in schema_keys() if key.startswith("logger.")), _loggers),
+    *DATA_RULES,
     *OWN_RULES,
     *METHOD_RULES,
     *RESULTS_RULES,

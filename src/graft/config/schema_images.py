@@ -84,6 +84,12 @@ class DataConfig:
     """single_label: sample each class equally often."""
     on_error: OnError = OnError.stop
     """An unreadable image: stop the run, or skip the image, with a count and a list."""
+    exclude: str | None = None
+    """CSV file of images to leave out: a column path, absolute or relative to data.root, as graft audit --csv
+    writes it."""
+    relabel: str | None = None
+    """CSV file of labels to correct: a column path as in data.exclude, and the label in the column proposal, or label
+    where there is no such column (in regression: data.columns)."""
     accept: list[Acceptance] = field(default_factory=list[Acceptance])
     """Faults in the data to accept: duplicates (the same image, by bytes or pixels, in two parts), contradictions (the
     same image under two labels), groups (a group of data.group in two parts). The plan counts them; copies.csv and

@@ -40,6 +40,7 @@ def list_csv(data: DataConfig) -> Listing:
 
 def list_rows(reader: csv.DictReader[str], folder: Path, data: DataConfig, listing: Listing) -> Listing:
     """Adds an entry for each row to the listing, and returns it. Paths are relative to the folder."""
+    listing.folder = str(folder)
     rows = _rows(reader, data, listing)
     listing.classes, labels, faults = LABELS[data.task].read(rows, data)
     listing.faults.extend(faults)
@@ -47,7 +48,6 @@ def list_rows(reader: csv.DictReader[str], folder: Path, data: DataConfig, listi
         path = os.path.abspath(os.path.join(folder, os.path.expanduser(row["path"])))
         part, group = row.get("split", "train"), row.get(data.group or "", "")
         listing.entries.append(ListedImage(path, row["path"], label, part, group=group))
-    _check_labels(data, listing)
     return listing
 
 
@@ -122,8 +122,8 @@ def _stripped(reader: csv.DictReader[str], wanted: tuple[str, ...]) -> Iterator[
         yield {**{name: (row.get(name) or "").strip() for name in wanted}, LINE: str(reader.line_num)}
 
 
-def _check_labels(data: DataConfig, listing: Listing) -> None:
-    """Adds a fault for each part with labels that train lacks, because they cannot be learned."""
+def check_labels(data: DataConfig, listing: Listing) -> Iterator[Fault]:
+    """A fault for each part with labels that train lacks, because they cannot be learned."""
     shows = LABELS[data.task].shows
     places = {
         part: {place for entry in listing.entries if entry.part == part for place in shows(entry.label)}
@@ -133,11 +133,9 @@ def _check_labels(data: DataConfig, listing: Listing) -> None:
     for part in ("val", "test"):
         unseen = sorted(places[part] - trained)
         if unseen:
-            listing.faults.append(
-                Fault(
-                    key=KEY,
-                    expected=f"every label of split {part} in split train too "
-                    f"({', '.join(listing.classes[label] for label in sorted(trained)[:SHOWN]) or 'which is empty'})",
-                    received=", ".join(listing.classes[label] for label in unseen[:SHOWN]),
-                )
+            yield Fault(
+                key=KEY,
+                expected=f"every label of split {part} in split train too "
+                f"({', '.join(listing.classes[label] for label in sorted(trained)[:SHOWN]) or 'which is empty'})",
+                received=", ".join(listing.classes[label] for label in unseen[:SHOWN]),
             )

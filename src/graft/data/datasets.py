@@ -22,7 +22,8 @@ from graft.config.faults import ConfigError, Fault
 from graft.config.schema_images import DataConfig
 from graft.data.contents import FOLDER as CONTENTS
 from graft.data.contents import Contents, Version
-from graft.data.csv_table import list_csv
+from graft.data.correction_files import correct
+from graft.data.csv_table import check_labels, list_csv
 from graft.data.folder import list_folder
 from graft.data.groups import assign_groups
 from graft.data.own_table import list_own
@@ -63,7 +64,8 @@ def load_table(data: DataConfig, contents: Contents | None = None, pictures: Pic
             with different classes, an image in two parts, unreadable images.
     """
     listing = SOURCES[data.kind](data)
-    faults = [*listing.faults, *_check_config(data, listing), *assign_groups(listing, data.group)]
+    corrections, wrong = correct(listing, data)
+    faults = [*listing.faults, *wrong, *_check_config(data, listing), *assign_groups(listing, data.group)]
     contents, pictures = contents or Contents(), pictures or Pictures(data.channels)
     looked = _look(listing.entries, data, contents)
     if not faults:
@@ -84,6 +86,7 @@ def load_table(data: DataConfig, contents: Contents | None = None, pictures: Pic
         classes=listing.classes,
         **parts,
         skipped=tuple({"path": path, "reason": reason} for path, reason in unreadable),
+        corrections=corrections,
         task=data.task,
     )
 
@@ -157,7 +160,7 @@ def _compare(looked: Sequence[tuple[ListedImage, _Look]], pictures: Pictures) ->
 
 
 def _check_config(data: DataConfig, listing: Listing) -> list[Fault]:
-    faults: list[Fault] = []
+    faults = list(check_labels(data, listing)) if listing.columns else []
     for key in ("val_fraction", "test_fraction"):
         value = getattr(data, key)
         if not 0 <= value < 1:

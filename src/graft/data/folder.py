@@ -24,6 +24,7 @@ def list_folder(data: DataConfig) -> Listing:
     root = _root(data, listing)
     if root is None:
         return listing
+    listing.folder = str(root)
     parts = {"train": data.train, "val": data.val, "test": data.test}
     present = {part: root / name for part, name in parts.items() if _folders(root / name)}
     if present:

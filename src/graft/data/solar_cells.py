@@ -43,6 +43,7 @@ def list_solar_cells(data: DataConfig) -> Listing:
             )
         )
     folder = _installed() / "data"
+    listing.folder = str(folder)
     for line in _lines(folder / "labels.csv"):
         name, probability, kind = line.split()
         p = float(probability)

@@ -10,6 +10,7 @@ from typing import Any
 
 from graft.config.choices import TaskKind
 from graft.config.faults import Fault
+from graft.data.corrections import Corrections
 from graft.tasks.labels import LABELS, Label, Labels, counts
 
 PARTS = ("train", "val", "test")
@@ -46,6 +47,8 @@ class Table:
     """Empty if the data has no test part."""
     skipped: tuple[dict[str, str], ...] = ()
     """The path and the reason of each unreadable file that was left out (data.on_error=skip)."""
+    corrections: Corrections = field(default_factory=Corrections)
+    """Images left out and labels corrected by data.exclude and data.relabel."""
     task: TaskKind = TaskKind.single_label
 
     @property
@@ -89,6 +92,7 @@ class Table:
             "classes": list(self.classes),
             **self.labels.summary({part: self.labels_of(part) for part in PARTS}, self.classes),
             "skipped": list(self.skipped),
+            "corrections": self.corrections.record(),
         }
 
 
@@ -116,6 +120,8 @@ class Listing:
 
     key: str
     """The config key of the source, for messages."""
+    folder: str = ""
+    """The folder that paths in data.exclude and data.relabel are relative to."""
     classes: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     """The columns of a table, by which images can be grouped."""

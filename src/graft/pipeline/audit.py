@@ -15,6 +15,7 @@ from graft.audit.near import NearCopies, find_near
 from graft.config.choices import TaskKind
 from graft.config.faults import InputError
 from graft.config.schema import Config
+from graft.data.corrections import Corrections
 from graft.data.datasets import record_of_looks
 from graft.data.table import PARTS, Sample
 from graft.pipeline.inputs import Inputs
@@ -31,6 +32,7 @@ class Audit:
     counts: dict[str, dict[str, int]]
     """Class to part to number of images."""
     cautions: tuple[str, ...]
+    corrections: Corrections
     copies: Copies
     near: NearCopies
     """Pairs across parts, by the numbers of `samples`."""
@@ -78,6 +80,7 @@ def audit(config: Config, inputs: Inputs) -> Audit:
         counts=counts_by_class(table),
         cautions=tuple(cautions(table)),
         copies=find_copies(table),
+        corrections=table.corrections,
         unreadable=table.skipped,
         near=near,
         samples=samples,

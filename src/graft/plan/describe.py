@@ -59,6 +59,7 @@ def _data(plan: Plan) -> str:
             f"          the centre crop leaves out {plan.cropped:.0%} of the pixels; data.resize=squash, letterbox or"
             " pad keeps all"
         )
+    lines += [f"corrected {line}" for line in table.corrections.described()]
     lines += [f"copies    {line}" for line in plan.copies.described(config.data.accept)]
     lines += [f"groups    {line}" for line in plan.groups.described(config.data.accept)]
     if config.data.folds:

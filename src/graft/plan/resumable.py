@@ -16,9 +16,11 @@ def shared(plan: Plan) -> dict[str, Any]:
     config, table, preprocess = plan.config, plan.table, plan.network.preprocess
     augment = {f"augment.{name}": value for name, value in asdict(config.augment).items() if name != "name"}
     stored = [config.cache.dtype, config.cache.views] if plan.cache.outputs else None
+    files = {"exclude": table.corrections.exclude, "relabel": table.corrections.relabel}
     parts = ", ".join(f"{len(table.part(part)):,} {part}" for part in PARTS)
     return {
         "images, labels and their parts": f"{parts} ({table.division()})",
+        **{f"data.{name}": file and f"{file.file} (SHA-256 {file.sha256})" for name, file in files.items()},
         "data.image_size": preprocess.image_size,
         "data.crop_fraction": preprocess.crop_fraction,
         "data.resize": preprocess.resize,

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from graft.data.corrections import in_words
 from graft.page.elements import Html, bar, breakable, details, element, join, section, table
 from graft.page.words import count, duration, percent
 from graft.report.record import RunRecord
@@ -111,11 +112,13 @@ def data(record: RunRecord) -> Html:
     if not listed:
         return Html("")
     left = [[entry.get("path", ""), entry.get("reason", "")] for entry in skipped]
-    sentence = f"{count(len(skipped), 'unreadable file')} left out." if skipped else "No file was left out."
+    corrected = in_words(record.data.get("corrections"))
+    none = "No file was unreadable." if corrected else "No file was left out."
+    sentence = f"{count(len(skipped), 'unreadable file')} left out." if skipped else none
     return section(
         "Data",
         element("div", listed, class_="card tall"),
-        element("p", sentence, style="margin-top:12px"),
+        element("p", " ".join([sentence, *(f"{line}." for line in corrected)]), style="margin-top:12px"),
         details(f"Files left out ({len(left):,})", table(["file", "why"], left, caption="Why", numbers=False))
         if left
         else "",

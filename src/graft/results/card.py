@@ -8,6 +8,7 @@ from typing import Any
 
 from graft.config.choices import Library, TaskKind
 from graft.config.figures import FIGURES
+from graft.data.corrections import in_words as in_words_of_corrections
 from graft.models.stage_head import head_in_words
 from graft.page.words import measured
 from graft.results.left_out import in_words
@@ -168,8 +169,9 @@ def _data(summary: Mapping[str, Any]) -> str:
     rows.append(["all", *(f"{number:,}" for number in whole.values())])
     left_out = len(summary.get("skipped", ()))
     note = f"\n\n{left_out:,} unreadable files were left out." if left_out else ""
+    corrected = "".join(f"\n\n{_text(line)}." for line in in_words_of_corrections(summary.get("corrections")))
     header = ("class" if parts else "", *whole)
-    return f"Images of `{summary.get('kind', 'data')}` by part:\n\n{_table(header, rows)}{note}"
+    return f"Images of `{summary.get('kind', 'data')}` by part:\n\n{_table(header, rows)}{note}{corrected}"
 
 
 def _donor(donor: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

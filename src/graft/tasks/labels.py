@@ -41,6 +41,10 @@ class Labels(ABC):
         """The names of classes, labels or numbers; one label per row; and all faults."""
 
     @abstractmethod
+    def parse(self, row: Row, names: Sequence[str], data: DataConfig) -> Label | None:
+        """The label in a row's cells, of a table whose names are known; None if it is not one of theirs."""
+
+    @abstractmethod
     def shows(self, label: Label) -> tuple[int, ...]:
         """The positions of the classes of an image with this label."""
 
@@ -69,6 +73,9 @@ class OneClass(Labels):
         place = {name: position for position, name in enumerate(names)}
         return names, [place[row["label"]] for row in rows], []
 
+    def parse(self, row: Row, names: Sequence[str], data: DataConfig) -> Label | None:
+        return names.index(row["label"]) if row["label"] in names else None
+
     def shows(self, label: Label) -> tuple[int, ...]:
         assert isinstance(label, int)
         return (label,)
@@ -91,6 +98,10 @@ class SeveralClasses(Labels):
             fault = Fault(key="data.root", expected="a label for some image", received="an empty column label")
             return names, labels, [fault]
         return names, labels, _other_mark(rows, data)
+
+    def parse(self, row: Row, names: Sequence[str], data: DataConfig) -> Label | None:
+        shown = {name.strip() for name in row["label"].split(data.separator)} - {""}
+        return tuple(float(name in shown) for name in names) if shown <= set(names) else None
 
     def shows(self, label: Label) -> tuple[int, ...]:
         assert isinstance(label, tuple)
@@ -127,6 +138,10 @@ class Numbers(Labels):
         more = f" and {len(broken) - SHOWN} more" if len(broken) > SHOWN else ""
         expected = f"finite numbers in {', '.join(names)} with data.task=regression"
         return names, labels, [Fault(key="data.root", expected=expected, received=", ".join(broken[:SHOWN]) + more)]
+
+    def parse(self, row: Row, names: Sequence[str], data: DataConfig) -> Label | None:
+        numbers = tuple(_number(row[name]) for name in self.columns(data))
+        return numbers if all(map(math.isfinite, numbers)) else None
 
     def shows(self, label: Label) -> tuple[int, ...]:
         return ()
