@@ -26,20 +26,19 @@ VALUES = st.recursive(
 
 @st.composite
 def mutated(draw: st.DrawFn) -> Callable[[Any], Any]:
-    """A function that returns the document with one to three of its values replaced, removed or repeated."""
-    steps = draw(
-        st.lists(
-            st.tuples(st.integers(0, 10**6), st.sampled_from(["set", "drop", "twice"]), VALUES), min_size=1, max_size=3
-        )
-    )
+    """A function that returns the document with one to three of its values replaced, removed or repeated.
+
+    A place is found step by step from the outside, so that a long list is hit no more often than the value beside it.
+    """
+    turns = st.lists(st.integers(0, 10**6), min_size=1, max_size=5)
+    steps = draw(st.lists(st.tuples(turns, st.sampled_from(["set", "drop", "twice"]), VALUES), min_size=1, max_size=3))
 
     def change(document: Any) -> Any:
         document = copy.deepcopy(document)
-        for place, how, value in steps:
-            places = list(_places(document))
-            if not places:
+        for path, how, value in steps:
+            holder, key = _place(document, path)
+            if holder is None:
                 return value
-            holder, key = places[place % len(places)]
             if how == "drop":
                 del holder[key]
             elif how == "twice" and isinstance(holder, list):
@@ -51,11 +50,13 @@ def mutated(draw: st.DrawFn) -> Callable[[Any], Any]:
     return change
 
 
-def _places(document: Any) -> Any:
-    """Every (container, key) of the document."""
-    pairs = (
-        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
-    )
-    for key, inner in list(pairs):
-        yield document, key
-        yield from _places(inner)
+def _place(document: Any, path: list[int]) -> tuple[Any, Any]:
+    """The container and the key to which these turns lead."""
+    holder, key, inner = None, None, document
+    for turn in path:
+        keys = list(inner) if isinstance(inner, dict) else range(len(inner)) if isinstance(inner, list) else ()
+        if not keys:
+            break
+        holder, key = inner, keys[turn % len(keys)]
+        inner = holder[key]
+    return holder, key

@@ -78,9 +78,9 @@ def drop_byte(folder):
         (drop_byte, "sha256"),
         (lambda f: edit(f, format=99), "expected format 1, received 99"),
         (lambda f: edit(f, build=None), "no usable build"),
-        (lambda f: edit(f, build={"library": "timm"}), "expected build, head and preprocess"),
+        (lambda f: edit(f, build={"library": "timm"}), "expected name, received none .under build"),
         (lambda f: edit(f, build=OTHER), "39 unknown"),
-        (lambda f: edit(f, preprocess={"image_size": 64}), "expected build, head and preprocess"),
+        (lambda f: edit(f, preprocess={"image_size": 64}), "expected crop_fraction, received none .under preprocess"),
     ],
 )  # fmt: skip
 def test_damage_is_named(copy, damage, said):

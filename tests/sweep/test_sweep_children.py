@@ -106,7 +106,8 @@ def test_settings_and_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_job_holds_its_trial_and_leaves_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with trial_of_this_job() as nothing:
         assert nothing is None
-    (tmp_path / "sweep.json").write_text(json.dumps({**dict.fromkeys(KEYS), "pruner": "none"}))
+    description = dict(zip(KEYS, ([], ["loss min"], None, "study", "none", {}), strict=True))
+    (tmp_path / "sweep.json").write_text(json.dumps(description))
     monkeypatch.setenv(TRIAL, f"{tmp_path}:3")
     monkeypatch.delenv(PARENT, raising=False)
     lock = FileLock(training_lock(tmp_path, 3))

@@ -138,8 +138,8 @@ def _kept(work: Callable[[], None], errors: list[BaseException]) -> Callable[[],
     [
         (None, "expected a sweep's folder (sweep.json), received a folder without it; try one below outputs/sweeps/"),
         ("{", "sweep.json: expected JSON, received something else"),
-        ("[]", "expected command, objectives, storage, study, pruner, pruner_options, received none of command; try"),
-        ('{"command": []}', "received none of objectives; try the sweep again"),
+        ("[]", "expected an object, received list; try"),
+        ('{"command": []}', "expected objectives, received none; try the sweep again"),
     ],
 )
 def test_a_folder_that_is_no_sweeps_is_told_from_one_that_is_damaged(

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+from graft.config.faults import InputError
+from graft.system.documents import Malformed, read_json
 from graft.system.files import write_json
+from graft.system.forms import Form, fields, flag, text
 
 JOB_FILE = "slurm.json"
 """Written on submission. It links the trial's number in the sweep's ledger to the job's id in SLURM."""
 END_FILE = "slurm_end.json"
 """Written by the job itself when it ends, so the result does not depend on SLURM's accounting."""
+
+
+JOB = fields({"job": text(), "log": text(), "entered": flag}, needed=("job", "log"))
+END = fields({"job": text(), "reason": text()}, needed=("job", "reason"))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -27,8 +33,8 @@ class JobRecord:
 
 def read_record(folder: Path) -> JobRecord | None:
     """The last job that was submitted for the trial in this folder, if there is one."""
-    content = _read(folder / JOB_FILE)
-    return JobRecord(**content) if content else None
+    content = _read(folder / JOB_FILE, JOB)
+    return JobRecord(**{name: content[name] for name in JobRecord.__slots__ if name in content}) if content else None
 
 
 def write_record(folder: Path, record: JobRecord) -> None:
@@ -54,12 +60,17 @@ def write_end(folder: Path, job: str, reason: str) -> None:
 
 def read_end(folder: Path, job: str) -> str | None:
     """Why this job's run failed; empty if it did not. None if the job has not recorded anything."""
-    content = _read(folder / END_FILE)
+    content = _read(folder / END_FILE, END)
     return str(content["reason"]) if content and content["job"] == job else None
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path, form: Form) -> dict[str, Any] | None:
     try:
-        return cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
+        content = read_json(path)
     except FileNotFoundError:
         return None
+    except Malformed as error:
+        raise InputError(f"{path}: expected JSON, received something else ({error})") from None
+    if fault := form(content):
+        raise InputError(f"{path}: expected {fault}")
+    return cast("dict[str, Any]", content)

@@ -92,14 +92,15 @@ def draw(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    from graft.page.words import plot_text
     from graft.system.files import atomic_path
 
     figure = Figure(figsize=(2.2 + 0.6 * len(columns), 1.8 + 0.5 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     picture = axes.imshow(table, vmin=0, vmax=1, cmap="viridis")
-    axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
-    axes.set_yticks(range(len(rows)), rows)
+    axes.set_xticks(range(len(columns)), [plot_text(name) for name in columns], rotation=45, ha="right")
+    axes.set_yticks(range(len(rows)), [plot_text(name) for name in rows])
     axes.set_ylabel(names[0])
     axes.set_xlabel(names[1])
     for y, line in enumerate(table):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -18,10 +17,13 @@ from graft.models.network import rebuild
 from graft.models.preprocess import Preprocess
 from graft.results.export import FORMAT, RECORD, WEIGHTS
 from graft.results.model import OpenedModel, Preparation
+from graft.results.run_forms import MODEL
+from graft.system.documents import Malformed, read_bytes, read_json
 from graft.tasks.registry import task_of_record
 
 NEEDED: dict[str, type] = {"weights": dict, "build": dict, "head": dict, "classes": list, "preprocess": dict}
 SHOWN = 3
+MOST_WEIGHTS = 1 << 46
 
 
 def open_model(path: Path | str, *, import_code: bool = False) -> OpenedModel:
@@ -71,8 +73,8 @@ def read_record(folder: Path) -> dict[str, Any]:
     """
     path = folder / RECORD
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        record = read_json(path)
+    except (OSError, Malformed) as error:
         raise InputError(
             f"{path}: expected JSON, received something unreadable ({error}); try exporting it again"
         ) from error
@@ -89,7 +91,23 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{path}: expected {', '.join(NEEDED)}, received no usable {', '.join(missing)}; try exporting it again"
         )
+    if fault := MODEL(record) or _disagreement(record):
+        raise InputError(f"{path}: expected {fault}; try exporting the model again")
     return record
+
+
+def _disagreement(record: Mapping[str, Any]) -> str:
+    """What parts of the record say against each other."""
+    classes, build, preprocess = record["classes"], record["build"], record["preprocess"]
+    names, outputs, channels = {str(name) for name in classes}, build.get("num_classes"), build.get("channels")
+    if len(names) != len(classes):
+        return f"classes of different names, received {len(names)} names of {len(classes)}"
+    if outputs not in (len(classes), 0):
+        return f"a name for each of {outputs} outputs, received {len(classes)}"
+    each = {len(preprocess["mean"]), len(preprocess["std"]), preprocess.get("channels", 3)}
+    if len(each) > 1 or channels not in each:
+        return f"mean and std of {channels} channels, received {len(preprocess['mean'])} and {len(preprocess['std'])}"
+    return ""
 
 
 def read_weights(folder: Path, record: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -100,11 +118,10 @@ def read_weights(folder: Path, record: Mapping[str, Any]) -> dict[str, torch.Ten
     """
     path = folder / WEIGHTS
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"{path}: expected the model's weights, received: {error.strerror}; try exporting it again"
-        ) from error
+        content = read_bytes(path, MOST_WEIGHTS)
+    except (OSError, Malformed) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: expected the model's weights, received: {reason}; try exporting it again") from error
     expected, received = record["weights"].get("sha256"), hashlib.sha256(content).hexdigest()
     if received != expected:
         raise InputError(

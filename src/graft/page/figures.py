@@ -21,6 +21,8 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from graft.page.words import plot_text
+
 # Drawn with these colours, shown with the page's. Any colour would do that nothing else uses.
 INK, MUTED, LINE = "#010101", "#020202", "#030303"
 Floats = NDArray[np.float64]
@@ -55,7 +57,7 @@ def curves(lines: Sequence[Line], label: str, *, y: str, mark: float | None = No
         axes.plot(
             xs,
             ys,
-            label=name,
+            label=plot_text(name),
             color=SERIES[place % len(SERIES)],
             linestyle=STYLES[place // len(SERIES) % len(STYLES)],
             linewidth=1.8,
@@ -79,7 +81,7 @@ def range_test(lines: Sequence[Line], label: str, *, mark: float) -> str:
     axes.axvline(mark, color=MUTED, linestyle=":", linewidth=1.2)
     for place, (name, xs, ys) in enumerate(lines):
         last = place == len(lines) - 1
-        axes.plot(xs, ys, label=name, color=SERIES[0] if last else MUTED, linewidth=1.8 if last else 0.8)
+        axes.plot(xs, ys, label=plot_text(name), color=SERIES[0] if last else MUTED, linewidth=1.8 if last else 0.8)
     low, start = min(lines[-1][2]), lines[-1][2][0]
     axes.set_ylim(low - 0.3 * (start - low), start + 0.5 * (start - low))  # not up to where it diverged
     _legend(axes, columns=len(lines))
@@ -97,7 +99,7 @@ def penalties(lines: Sequence[Line], label: str, *, mark: float, x: str = "penal
     axes.invert_xaxis()
     axes.axvline(mark, color=MUTED, linestyle=":", linewidth=1.2)
     for place, (name, xs, ys) in enumerate(lines):
-        axes.plot(xs, ys, label=name, color=SERIES[place], marker="o", markersize=3, linewidth=1.8)
+        axes.plot(xs, ys, label=plot_text(name), color=SERIES[place], marker="o", markersize=3, linewidth=1.8)
     _legend(axes, columns=len(lines))
     return render(figure, label)
 
@@ -116,7 +118,7 @@ def overlay(lines: Sequence[Line], label: str, *, y: str, best: int | None = Non
         axes.plot(xs, ys, color=MUTED, linewidth=0.9, alpha=0.55, label=None if place else "the others")
     if best is not None:
         name, xs, ys = lines[best]
-        axes.plot(xs, ys, color=SERIES[0], linewidth=2.2, label=f"best: {name}")
+        axes.plot(xs, ys, color=SERIES[0], linewidth=2.2, label=f"best: {plot_text(name)}")
         _legend(axes, columns=2)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     return render(figure, label)
@@ -139,7 +141,7 @@ def points(xs: Sequence[Any], ys: Sequence[float], label: str, *, x: str, y: str
     if numeric and len(set(places)) <= MOST_TICKS:
         axes.set_xticks(sorted(set(places)), [f"{place:g}" for place in sorted(set(places))])
     elif not numeric:
-        axes.set_xticks(range(len(words)), [word if len(word) <= 14 else f"{word[:13]}…" for word in words])
+        axes.set_xticks(range(len(words)), [plot_text(word if len(word) <= 14 else f"{word[:13]}…") for word in words])
         axes.set_xlim(-0.5, len(words) - 0.5)
     axes.scatter(places, ys, s=34, facecolors="none", edgecolors=SERIES[0], linewidths=1.4)
     if best is not None:
@@ -173,7 +175,7 @@ def timeline(
             )
             if still:
                 axes.text((start + end) / 2, row, "frozen", ha="center", va="center", fontsize=TEXT - 0.5, color=MUTED)
-    axes.set_yticks(range(len(stages)), stages)
+    axes.set_yticks(range(len(stages)), [plot_text(stage) for stage in stages])
     axes.invert_yaxis()
     axes.grid(visible=False)
     axes.set_xlim(phases[0][0], phases[-1][1])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 
+from graft.system.terminal import printable
+
 
 def duration(seconds: float) -> str:
     """A duration as text: 0.42 s, 12 s, 3 min 05 s, 2 h 10 min."""
@@ -74,3 +76,16 @@ def for_each_purpose(ways: Mapping[str, str]) -> str:
 def span(low: float, high: float, method: str) -> str:
     """An interval with the method that computed it."""
     return "no interval" if math.isnan(low) else f"{measured(low)} to {measured(high)} ({method})"
+
+
+SHOWN = 40
+
+
+def plot_text(name: str) -> str:
+    """A name as matplotlib draws it: of a length that leaves room for the drawing, and never as a formula.
+
+    >>> plot_text("layer1"), plot_text("a" * 50), plot_text("$x$")
+    ('layer1', 'aaaaaaaaaaaaaaaaaaaa…aaaaaaaaaaaaaaaaaaa', '\\\\$x\\\\$')
+    """
+    short = name if len(name) <= SHOWN else f"{name[: SHOWN // 2]}…{name[len(name) - SHOWN // 2 + 1 :]}"
+    return printable(short).replace("$", r"\$")

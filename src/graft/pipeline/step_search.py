@@ -22,7 +22,7 @@ from graft.finetune.step_search import Way, search_step
 from graft.models.fingerprint import structure_hash
 from graft.plan.describe import columns, precisions_in_words
 from graft.plan.plan import Plan
-from graft.report.record import read_json
+from graft.results.run_forms import read_document
 from graft.system.files import write_json
 from graft.system.machine import processor
 from graft.system.processes import all_cores
@@ -85,7 +85,7 @@ def _recorded(path: Path) -> dict[str, Any]:
             f"trainer.tune: expected {path}, in which the run that resume= goes on with recorded what it chose,"
             " received no such file; try trainer.tune=off, or resume=never"
         )
-    return dict(read_json(path))
+    return dict(read_document(path))
 
 
 def _remembered_or_measured(plan: Plan, tuning: FineTuning, data: DataModule) -> tuple[dict[str, Any], str]:
@@ -99,7 +99,7 @@ def _remembered_or_measured(plan: Plan, tuning: FineTuning, data: DataModule) ->
     key = hashlib.sha256(json.dumps(circumstances, sort_keys=True).encode()).hexdigest()
     place = Path(config.cache.dir) / "tune" / f"{key}.json"
     if config.cache.kind is not CacheKind.none and place.is_file():
-        return dict(read_json(place)), f"as measured before ({place})"
+        return dict(read_document(place)), f"as measured before ({place})"
     record: dict[str, Any] = {**search_step(tuning, batches, config.trainer).to_dict(), **circumstances}
     if config.cache.kind is not CacheKind.none:
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -21,6 +19,7 @@ from graft.models.network import Network
 from graft.models.stages import tensor_names
 from graft.plan.head_start import plan_start
 from graft.plan.methods import lora_of, schedule_of
+from graft.results.run_forms import read_document
 
 FLOAT32 = 4
 
@@ -208,5 +207,5 @@ def batch_size_before(folder: Path) -> int | None:
     """The batch size of the run whose checkpoint is in a run's folder."""
     if not any((folder / "checkpoints").glob("*.ckpt")):
         return None
-    plan: Mapping[str, Any] = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-    return int(plan["batch_size"])
+    size = read_document(folder / "plan.json").get("batch_size")
+    return None if size is None else int(size)

@@ -10,8 +10,8 @@ from graft.data.corrections import in_words
 from graft.page.elements import Html, bar, breakable, details, element, join, section, table
 from graft.page.words import count, duration, percent
 from graft.report.record import RunRecord
+from graft.results.run_forms import SPREAD
 
-SPREAD = ("mean", "std", "lowest", "highest")
 VERDICTS = {"copied": "--c3", "renamed": "--c1", "adapted": "--c4", "initialized": "--c2"}
 
 

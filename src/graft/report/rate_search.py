@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from graft.config.faults import InputError
-from graft.report.record import read_json
+from graft.results.run_forms import read_document
 from graft.system.files import atomic_path, write_json
 
 FILE = "lr_find.json"
@@ -50,7 +50,7 @@ def recorded_rate(checkpoint: Path, folder: Path) -> float:
             f"optimizer.lr: expected {source / FILE}, where the run to resume recorded the learning rate that it found,"
             " received no such file; try optimizer.lr=VALUE as that run had it, or resume=never"
         )
-    rate = read_json(source / FILE).get("suggestion")
+    rate = read_document(source / FILE).get("suggestion")
     if not isinstance(rate, int | float):
         raise InputError(
             f"{source / FILE}: expected the learning rate under `suggestion`, received {rate!r}; try"

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
-
 from graft.config.choices import TaskKind
 from graft.config.faults import InputError
 from graft.results import predictions
 from graft.results.predictions import Predictions, read_predictions
+from graft.results.run_forms import read_document
+from graft.system.documents import MOST_YAML_BYTES, Malformed, read_text, yaml_values
+from graft.system.forms import MOST
 
 Json = dict[str, Any]
 CONTROLS = "controls"
@@ -141,15 +142,15 @@ def read_run(folder: Path | str) -> RunRecord:
             f"{'a folder without them' if folder.is_dir() else 'no folder'}; try one below outputs/"
         )
     table = folder / predictions.FILE
-    return RunRecord(
+    record = RunRecord(
         folder=folder,
-        metrics=read_json(folder / "metrics.json"),
+        metrics=read_document(folder / "metrics.json"),
         history=_history(folder / "metrics.csv"),
-        plan=read_json(folder / "plan.json"),
-        ledger=read_json(folder / "transfer.json"),
-        drift=read_json(folder / "drift.json"),
-        lr_find=read_json(folder / "lr_find.json"),
-        model=read_json(folder / "model" / "model.json"),
+        plan=read_document(folder / "plan.json"),
+        ledger=read_document(folder / "transfer.json"),
+        drift=read_document(folder / "drift.json"),
+        lr_find=read_document(folder / "lr_find.json"),
+        model=read_document(folder / "model" / "model.json"),
         predictions=read_predictions(table) if table.is_file() else {},
         config=_text(folder / ".hydra" / "config.yaml"),
         overrides=_overrides(folder / ".hydra" / "overrides.yaml"),
@@ -157,32 +158,27 @@ def read_run(folder: Path | str) -> RunRecord:
             path.parent.name: read_run(path.parent) for path in sorted((folder / CONTROLS).glob("*/metrics.json"))
         },
     )
+    _check_classes(record)
+    return record
 
 
-def read_json(path: Path) -> Json:
-    """Reads a JSON object; empty if there is no such file.
-
-    Raises:
-        InputError: the file holds no JSON object.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: expected JSON, received something else ({error}); try the run again") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: expected a JSON object, received a {type(value).__name__}; try the run again")
-    return cast(Json, value)
+def _check_classes(record: RunRecord) -> None:
+    """Raises InputError unless there is a name for each answer of an image."""
+    for part in record.predictions.values():
+        if part.task is not record.task or part.answers_NK.shape[1] != len(record.classes):
+            raise InputError(
+                f"{record.folder}: expected predictions of {record.task.value} with {len(record.classes)} answers an"
+                f" image, as model.json and plan.json have it, received {part.task.value} with"
+                f" {part.answers_NK.shape[1]}; try the run again"
+            )
 
 
 def _history(path: Path) -> list[dict[str, float]]:
     if not path.is_file():
         return []
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return [_numbers(row) for row in csv.DictReader(file)]
-    except (UnicodeDecodeError, csv.Error) as error:
+        return [_numbers(row) for row in csv.DictReader(io.StringIO(read_text(path), newline=""))]
+    except (Malformed, csv.Error) as error:
         raise InputError(f"{path}: expected a CSV file, received another ({error}); try the run again") from error
 
 
@@ -190,14 +186,19 @@ def _numbers(row: Mapping[str | None, Any]) -> dict[str, float]:
     numbers: dict[str, float] = {}
     for name, cell in row.items():
         try:
-            numbers[str(name)] = float(cell)
+            value = float(cell)
         except (TypeError, ValueError):
             continue
+        if not abs(value) > MOST:  # what is undefined stays NaN
+            numbers[str(name)] = value
     return numbers
 
 
 def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8") if path.is_file() else ""
+    try:
+        return read_text(path, MOST_YAML_BYTES) if path.is_file() else ""
+    except Malformed as error:
+        raise InputError(f"{path}: expected YAML, received something else ({error}); try the run again") from None
 
 
 def read_yaml(text: str, path: Path) -> Any:
@@ -210,10 +211,9 @@ def read_yaml(text: str, path: Path) -> Any:
         InputError: the text is no YAML.
     """
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: expected YAML, received something else ({reason}); try the run again") from error
+        return yaml_values(text)
+    except Malformed as error:
+        raise InputError(f"{path}: expected YAML, received something else ({error}); try the run again") from None
 
 
 def _overrides(path: Path) -> tuple[str, ...]:

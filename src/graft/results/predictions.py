@@ -15,6 +15,7 @@ import numpy as np
 from graft.config.choices import TaskKind
 from graft.config.faults import InputError
 from graft.results.left_out import Truth
+from graft.system.documents import Malformed, read_text
 from graft.system.files import write_text
 from graft.system.tables import plain_text, row_cells
 from graft.tasks.answers import JOINT
@@ -102,7 +103,8 @@ def _predictions(part: str, rows: list[dict[str, str]], path: Path) -> Predictio
     try:
         truth = layout.truth(rows)
         answers = np.array([[float(row[column]) for column in columns] for row in rows], dtype=np.float64)
-    except (TypeError, ValueError) as error:
+        layout.check(truth, answers)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(
             f"{path}: expected numbers in {layout.true} and {layout.answer}*, received something else ({error})"
         ) from error
@@ -113,10 +115,9 @@ def _predictions(part: str, rows: list[dict[str, str]], path: Path) -> Predictio
 
 def _rows(path: Path) -> list[dict[str, str]]:
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            columns, rows = reader.fieldnames or (), list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        columns, rows = reader.fieldnames or (), list(reader)
+    except (Malformed, csv.Error) as error:
         raise InputError(f"{path}: expected a CSV file, received another ({error}); try the run again") from error
     if _task_of(columns) is None:
         forms = " or ".join(", ".join((*FIXED, *layout.header(["0"]))) for layout in LAYOUTS.values())
@@ -148,6 +149,11 @@ class Layout(ABC):
     def fits(self, columns: Sequence[str]) -> bool:
         return all(any(column.startswith(begin) for column in columns) for begin in (self.true, self.answer))
 
+    def check(self, truth: Truth, answers_NK: Floats) -> None:
+        """Raises ValueError for numbers that no run writes."""
+        if not np.isfinite(answers_NK).all():
+            raise ValueError("an answer that is no finite number")
+
     def truth(self, rows: Sequence[Mapping[str, str]]) -> Truth:
         columns = [column for column in rows[0] if column.startswith(self.true)]
         return np.array([[float(row[column]) for column in columns] for row in rows], dtype=np.float64)
@@ -166,6 +172,11 @@ class _OneClass(Layout):
 
     def truth(self, rows: Sequence[Mapping[str, str]]) -> Truth:
         return np.array([int(row[self.true]) for row in rows], dtype=np.int64)
+
+    def check(self, truth: Truth, answers_NK: Floats) -> None:
+        super().check(truth, answers_NK)
+        if not ((truth >= 0) & (truth < answers_NK.shape[1])).all():
+            raise ValueError("a class without a probability")
 
 
 class _SeveralClasses(Layout):

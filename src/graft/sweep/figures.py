@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from graft.page.figures import INK, LINE, MUTED, SERIES, blank_axes, points, render
+from graft.page.words import plot_text
 from graft.sweep.record import COMPLETE, FAILED, PRUNED, StudyRecord, TrialRecord
 
 COLOURS = {COMPLETE: SERIES[0], PRUNED: SERIES[1], FAILED: SERIES[4], "running": MUTED}
@@ -49,7 +50,7 @@ def parallel(study: StudyRecord, keys: Sequence[str], label: str) -> str:
         heights = [column[place] for column in columns]
         colour, width = (SERIES[0], 2.0) if place in best else (LINE, 1.0)
         axes.plot(range(len(columns)), heights, color=colour, linewidth=width)
-    axes.set_xticks(range(len(columns)), [*keys, study.objectives[0].metric], rotation=20, ha="right")
+    axes.set_xticks(range(len(columns)), [*map(plot_text, keys), study.objectives[0].metric], rotation=20, ha="right")
     axes.set_yticks([0, 1], ["lowest", "highest"])
     return render(figure, label)
 

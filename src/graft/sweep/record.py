@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
@@ -11,6 +10,8 @@ from typing import Any, cast
 
 from graft.config.faults import InputError
 from graft.config.figures import ranking
+from graft.system.documents import read_json
+from graft.system.forms import each, fields, optional, text
 
 RUNNING, COMPLETE, PRUNED, FAILED = "running", "complete", "pruned", "failed"
 STATES = (COMPLETE, PRUNED, FAILED, RUNNING)
@@ -110,6 +111,13 @@ def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 DESCRIPTION = "sweep.json"
 """The command, the objectives, the store and the pruner: what a trial's job and `graft report` must know."""
 KEYS = ("command", "objectives", "storage", "study", "pruner", "pruner_options")
+DESCRIPTION_FORM = fields(
+    {
+        "command": each(text()), "objectives": each(text(), least=1), "storage": optional(text()), "study": text(),
+        "pruner": text(), "pruner_options": fields({}),
+    },
+    needed=KEYS,
+)  # fmt: skip
 JOURNAL = "journal.log"
 LOCKS = ".locks"
 
@@ -132,7 +140,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     """
     path = folder / DESCRIPTION
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = read_json(path)
     except OSError as error:
         raise InputError(
             f"{folder}: expected a sweep's folder ({DESCRIPTION}), received"
@@ -140,7 +148,6 @@ def read_description(folder: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise InputError(f"{path}: expected JSON, received something else ({error}); try the sweep again") from error
-    lacking = [key for key in KEYS if not isinstance(description, dict) or key not in description]
-    if lacking:
-        raise InputError(f"{path}: expected {', '.join(KEYS)}, received none of {lacking[0]}; try the sweep again")
+    if fault := DESCRIPTION_FORM(description):
+        raise InputError(f"{path}: expected {fault}; try the sweep again")
     return cast("dict[str, Any]", description)

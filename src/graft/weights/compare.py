@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +10,9 @@ from typing import Any
 
 from graft.models.stages import COUNTER, declared_stages
 from graft.results.drift import Change, StageDrift, stage_drift, tensor_change
+from graft.results.run_forms import LEDGER as FORM
+from graft.system.documents import read_json
+from graft.system.forms import fields
 from graft.transfer import Donor
 from graft.transfer.donors.folder import record_of
 from graft.transfer.names import strippings
@@ -152,10 +154,11 @@ def _ledger_of(donor: Donor) -> dict[str, Any] | None:
     """The ledger of a run's folder; None if the donor is no run or the ledger is unusable."""
     path = Path(donor.source) / LEDGER
     try:
-        ledger = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        ledger = read_json(path) if path.is_file() else None
     except (OSError, ValueError):
         return None
-    return ledger if isinstance(ledger, dict) and {"donor", "tensors"} <= ledger.keys() else None
+    needed = ("donor", "tensors")
+    return None if fields(dict.fromkeys(needed, lambda _: ""), needed)(ledger) or FORM(ledger) else ledger
 
 
 def _stages(first: Donor, second: Donor) -> Callable[[str], str]:

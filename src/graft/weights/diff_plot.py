@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from graft.page import figures
 from graft.page.elements import document, element, figure, join, section, table
+from graft.page.words import plot_text
 from graft.system.files import atomic_path, write_text
 from graft.weights.compare import Comparison, by_stage
 
@@ -61,7 +62,7 @@ def draw(comparison: Comparison, palette: Palette) -> Figure:
         shown = [row for row in rows if row.change is not None]
         turned = [row for row in rows if row.cosine is not None]
         changes, turns = [row.change or 0.0 for row in shown], [1.0 - (row.cosine or 0.0) for row in turned]
-        axes[0].bar([places[row.name] for row in shown], changes, 0.85, color=colour, label=stage)
+        axes[0].bar([places[row.name] for row in shown], changes, 0.85, color=colour, label=plot_text(stage))
         axes[1].bar([places[row.name] for row in turned], turns, 0.85, color=colour)
     for each, label in zip(axes, ("change", "1 - cosine"), strict=True):
         each.set_ylabel(label, color=palette.muted)
