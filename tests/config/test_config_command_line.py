@@ -70,7 +70,7 @@ WRONG = [
     (["++data.extra=1"], "data.extra", "a key of the config", "an unknown key", "data."),
     (["trainer.devices=two"], "trainer.devices", "a whole number from 1 upward", "'two'", "trainer.devices=1"),
     (["trainer.num_nodes=null"], "trainer.num_nodes", "a whole number from 1 upward", "None", "trainer.num_nodes=1"),
-    (["optimizer=null"], "optimizer", "one of adamw, sgd, timm", "null", ""),
+    (["optimizer=null"], "optimizer", "one of adamw, custom, sgd, timm", "null", ""),
     (["experiment=null"], "experiment", EXPERIMENTS, "null", ""),
     (["freeze=null"], "freeze", "a stage expression", "None", "freeze=backbone"),
     (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
@@ -76,6 +76,16 @@ def ranking(values: Sequence[float | None], direction: str) -> list[int]:
     return [place for place, _ in sorted(pairs, key=lambda pair: sign * pair[1])]
 
 
+def own_figure(name: str) -> Figure:
+    """A metric of the user's own, of which no more than its name is certain."""
+    return Figure(name=name, title=name, is_share=False)
+
+
+def figures_of(task: TaskKind, own: Iterable[str]) -> tuple[Figure, ...]:
+    """The task's figures, and those of the user's own."""
+    return (*FIGURES[task], *map(own_figure, own))
+
+
 def monitored(task: TaskKind) -> dict[str, Figure]:
     """What a checkpoint can be chosen by, under its full name."""
     figures = (LOSS, *FIGURES[task])
@@ -83,9 +93,15 @@ def monitored(task: TaskKind) -> dict[str, Figure]:
     return {f"val/{figure.name}": figure for figure in figures} | on_train
 
 
-def monitor_fault(task: TaskKind, monitor: str, direction: str) -> Fault | None:
-    """What is wrong with choosing a checkpoint by this figure, if anything is."""
-    figures = monitored(task)
+def monitor_fault(task: TaskKind, monitor: str, direction: str, own: Iterable[str] = ()) -> Fault | None:
+    """What is wrong with choosing a checkpoint by this figure, if anything is.
+
+    Args:
+        own: names of metrics of the user's own, which may be better either way.
+    """
+    if monitor in {f"val/{name}" for name in own}:
+        return None
+    figures = monitored(task) | {f"val/{name}": own_figure(name) for name in own}
     if monitor not in figures:
         near = nearest(monitor, figures, 1) or ["val/loss"]
         reason = " (a choice made on test would flatter the test)" if monitor.startswith("test/") else ""

@@ -10,7 +10,7 @@ from graft.config.faults import InputError
 
 GROUPS = ("backbone", "data", "head", "loss", "augment", "optimizer", "scheduler", "unfreeze")
 TARGETS = tuple(f"{group}.target" for group in GROUPS)
-TABLES = ("callbacks", "logger.own")
+TABLES = ("callbacks", "metrics", "logger.own")
 """Keys whose entries name code each."""
 
 

@@ -20,6 +20,7 @@ from graft.config.choices import (
 )
 from graft.config.examples import example
 from graft.config.faults import Fault
+from graft.config.figures import FIGURES, LOSS
 from graft.config.import_path import is_found, is_import_path
 
 Values = Mapping[str, Any]
@@ -84,6 +85,26 @@ def _callbacks(values: Values) -> Iterator[Fault]:
 def _loggers(values: Values) -> Iterator[Fault]:
     remedy = "logger.own={csv: {_target_: lightning.pytorch.loggers:CSVLogger}}"
     yield from _entries("logger.own", values["logger.own"], remedy)
+
+
+def _metrics(values: Values) -> Iterator[Fault]:
+    usual = {figure.name for figure in (LOSS, *FIGURES[values["data.task"]])}
+    for name, entry in values["metrics"].items():
+        target = entry.get("_target_") if isinstance(entry, Mapping) else entry
+        if not is_import_path(target) or not is_found(str(target)):
+            yield Fault(
+                key=f"metrics.{name}",
+                expected="an import path, or {_target_: package.module:Class, ARGUMENT: …}, with a module that exists",
+                received=repr(entry),
+                remedy="metrics={kappa: torchmetrics.classification:MulticlassCohenKappa}",
+            )
+        if name in usual or not str(name).isidentifier():
+            yield Fault(
+                key="metrics",
+                expected=f"names of letters, digits and underscores other than {', '.join(sorted(usual))}",
+                received=repr(name),
+                remedy=f"metrics={{my_metric: {target}}}",
+            )
 
 
 def _entries(key: str, entries: Mapping[str, Any], remedy: str) -> Iterator[Fault]:
@@ -159,6 +180,7 @@ OWN_RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], ..
     (("unfreeze.target", "unfreeze.kind"), _exists("unfreeze.target", "unfreeze.kind", UnfreezeKind.custom)),
     (("callbacks", "head.solver"), _callbacks),
     (("logger.own",), _loggers),
+    (("metrics", "data.task"), _metrics),
     (("backbone.library", "data.image_size", "backbone.published.preprocess.image_size"), _image_size),
     (("backbone.library", "donor.kind", "backbone.published.package"), _published),
 )

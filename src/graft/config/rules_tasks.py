@@ -49,7 +49,9 @@ def _weighed_alone(values: Values) -> Iterator[Fault]:
 
 
 def _monitored(values: Values) -> Iterator[Fault]:
-    fault = monitor_fault(values["data.task"], values["checkpoint.monitor"], values["checkpoint.direction"])
+    fault = monitor_fault(
+        values["data.task"], values["checkpoint.monitor"], values["checkpoint.direction"], values["metrics"]
+    )  # fmt: skip
     if fault is not None:
         yield fault
 
@@ -67,5 +69,5 @@ TASK_RULES: tuple[tuple[tuple[str, ...], Callable[[Values], Iterator[Fault]]], .
         ),
         _weighed_alone,
     ),
-    (("data.task", "checkpoint.monitor", "checkpoint.direction"), _monitored),
+    (("data.task", "checkpoint.monitor", "checkpoint.direction", "metrics"), _monitored),
 )

@@ -174,6 +174,9 @@ class Config:
     """auto (resume if the run's folder holds a checkpoint), never, or the path of a checkpoint."""
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     """Experiment trackers besides metrics.csv."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Further metrics, by any name: the import path of a class of torchmetrics or of your own, or of a function of the
+    answers [N, K] and labels that returns a number; or {_target_: package.module:Class, ARGUMENT: …}."""
     callbacks: dict[str, Any] = field(default_factory=dict)
     """Lightning callbacks of your own, by any name: {_target_: package.module:Class, ARGUMENT: …}. Training is by
     steps in Lightning's Trainer then, also of a head on cached features."""

@@ -23,7 +23,7 @@ from typing_extensions import override
 
 from graft.config.choices import TaskKind
 from graft.config.faults import RunFailed, one_line
-from graft.config.figures import FIGURES, LOSS, ranking
+from graft.config.figures import FIGURES, LOSS, own_figure, ranking
 from graft.config.rules_logger import is_file_store
 from graft.config.schema import CheckpointConfig, LoggerConfig
 from graft.finetune.checkpoint import BEST, FOLDER, LAST, PREVIOUS, CheckpointFile, give_name, write_failure
@@ -259,8 +259,11 @@ def epoch_line(history: Sequence[Mapping[str, Any]], epochs: int, task: TaskKind
     """The last row as text. The freeze state is included only when it has changed."""
     row, before = history[-1], history[-2] if len(history) > 1 else {}
     figures: list[str] = []
+    usual = {LOSS.name, *(figure.name for figure in FIGURES[task])}
     for part in ("train", "val"):
-        shown = [figure for figure in (LOSS, *FIGURES[task][:MOST_FIGURES]) if f"{part}/{figure.name}" in row]
+        own = [name for key in row for place, _, name in [key.partition("/")] if place == part and name not in usual]
+        of_task = (LOSS, *FIGURES[task][:MOST_FIGURES], *map(own_figure, own))
+        shown = [figure for figure in of_task if f"{part}/{figure.name}" in row]
         words = [f"{figure.title} {row[f'{part}/{figure.name}']:.4f}" for figure in shown]
         figures += [f"{part} {words[0]}", *words[1:]] if words else []
     return (

@@ -235,7 +235,7 @@ def _surroundings() -> list[SLURMEnvironment]:
 
 
 def _check(tuning: FineTuning, checkpoint: CheckpointConfig) -> None:
-    fault = monitor_fault(tuning.task.kind, checkpoint.monitor, checkpoint.direction)
+    fault = monitor_fault(tuning.task.kind, checkpoint.monitor, checkpoint.direction, tuning.task.own)
     if fault is not None:
         raise ConfigError([fault])
     if checkpoint.every_n_steps is not None and checkpoint.every_n_steps < 1:

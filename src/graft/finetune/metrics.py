@@ -64,7 +64,7 @@ class Evaluation(nn.Module):
         super().__init__()
         self.part = part
         self._task = (task,)  # in a tuple: the module that holds this one holds the task too
-        self.metrics = nn.ModuleDict(task.metrics())
+        self.metrics = nn.ModuleDict(task.every_metric())
         self.counts = task.confusion()
         self.loss = Sums()
         self.unsound = torch.zeros((), dtype=torch.float64)  # images of which some answer is not finite

@@ -36,7 +36,7 @@ def calibrate(plan: Plan, result: FitResult) -> FitResult:
 
 def _figures(task: Task, part: str, outputs: Outputs) -> dict[str, float]:
     figures: dict[str, float] = {}
-    for name, metric in task.metrics().items():
+    for name, metric in task.every_metric().items():
         metric.update(outputs.answers, outputs.label)
         figures[f"{part}/{name}"] = float(metric.compute())
     return figures

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 
 from graft.config.choices import TaskKind
 from graft.config.faults import InputError
-from graft.config.figures import FIGURES, LOSS
+from graft.config.figures import LOSS, figures_of
 from graft.config.program import program
 from graft.config.schema import CheckpointConfig
 from graft.finetune.callbacks import best_row
@@ -173,12 +173,16 @@ def write_page(folder: Path) -> None:
         print(f"report.html was not written: {error}", file=sys.stderr)
 
 
-def summary(metrics: dict[str, Any], task: TaskKind, folder: Path) -> str:
-    """The final lines that a run prints."""
+def summary(metrics: dict[str, Any], task: TaskKind, folder: Path, own: Iterable[str] = ()) -> str:
+    """The final lines that a run prints.
+
+    Args:
+        own: names of metrics of the user's own.
+    """
     part = "test" if f"test/{LOSS.name}" in metrics else "val"
     figures = ", ".join(
         f"{figure.title} {measured(metrics[f'{part}/{figure.name}'], 4)}"
-        for figure in FIGURES[task]
+        for figure in figures_of(task, own)
         if f"{part}/{figure.name}" in metrics
     )
     gaps = "".join(f"\n{line}" for line in in_words(metrics["left_out"], task))

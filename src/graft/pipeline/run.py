@@ -179,7 +179,7 @@ def _write(
     metrics = write_metrics(plan, network, result, intervals, features.computed, clock, folder)
     write_page(folder)
     publish(loggers, folder)
-    say(summary(metrics, plan.task.kind, folder))
+    say(summary(metrics, plan.task.kind, folder, plan.task.own))
     if result.frozen_verified is False:
         raise RunFailed(f"frozen tensors moved ({', '.join(result.moved[:5])}); do not trust the weights in {folder}")
     return metrics[plan.config.checkpoint.monitor]

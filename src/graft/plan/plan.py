@@ -31,6 +31,7 @@ from graft.plan.memory import Memory, activations_of, estimate_memory, with_batc
 from graft.plan.methods import numbers_beside
 from graft.plan.recipe import with_recipe
 from graft.plan.solver import SolverPlan, plan_features
+from graft.tasks.own_metrics import own_metrics
 from graft.tasks.registry import task_of
 from graft.tasks.task import Task
 from graft.transfer import Donor, Ledger, account_donor, target_of_module
@@ -161,6 +162,7 @@ class Plan:
             "batch_size": config.data.images,
             "steps_per_epoch": training.steps_per_epoch,
             "steps": 0 if self.solver.solves else training.total_steps,
+            "metrics": list(self.task.own),
             "stages": [asdict(row) for row in self.stages],
             "phases": [phase.to_dict() for phase in training.phases],
             "decided": self._decided(),
@@ -226,6 +228,7 @@ def make_plan(
     faults = Faults()
     task = task_of(config.data.task, table.classes, table.labels_of("train"))
     faults.attempt(lambda: task.criterion(config.loss))
+    task.own = faults.attempt(lambda: own_metrics(config.metrics, task.kind, len(table.classes))) or {}
     faults.attempt(lambda: check_callbacks(config.callbacks))
     faults.attempt(lambda: check_loggers(config.logger.own))
     augment, side = config.augment, network.preprocess.image_size

@@ -44,7 +44,7 @@ class Runs:
     @property
     def figures(self) -> Sequence[Figure]:
         """The figures of the runs' tasks. Usually all runs have the same task."""
-        return list(dict.fromkeys(each for record in self.records for each in FIGURES[record.task]))
+        return list(dict.fromkeys(each for record in self.records for each in record.figures))
 
     @property
     def headlines(self) -> Sequence[Figure]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from graft.config.choices import TaskKind
-from graft.config.figures import FIGURES, headline
+from graft.config.figures import headline
 from graft.models.stage_head import head_in_words
 from graft.page.elements import Html, cell, document, element, join, section, table, tile
 from graft.page.words import count, duration, for_each_purpose, measured, percent, precision_name, span, stretches
@@ -155,7 +155,7 @@ def tiles(record: RunRecord, intervals: Mapping[str, Mapping[str, Interval]]) ->
     """The headline figures, of the test part if there is one."""
     part = record.judged
     shown: list[Html] = []
-    for metric in FIGURES[record.task]:
+    for metric in record.figures:
         interval = intervals.get(part, {}).get(metric.name)
         name = f"{part}/{metric.name}"
         value = interval.value if interval else record.metrics.get(name, "")
@@ -185,7 +185,7 @@ def figures(record: RunRecord, intervals: Mapping[str, Mapping[str, Interval]]) 
     parts = list(intervals) or [part for part in ("val", "test") if f"{part}/{first}" in record.metrics]
     rows = [
         [metric.title, *(_figure(record.metrics, intervals, part, metric.name) for part in parts)]
-        for metric in FIGURES[record.task]
+        for metric in record.figures
         if any(metric.name in intervals.get(part, {}) or f"{part}/{metric.name}" in record.metrics for part in parts)
     ]
     if not rows:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import nan
 from typing import Any
 
-from graft.config.figures import FIGURES, headline, ranking
+from graft.config.figures import headline, ranking
 from graft.page import figures
 from graft.page.elements import Html, cell, element, figure, join, section, table
 from graft.page.words import measured, moment, stretches
@@ -127,8 +127,8 @@ def _penalties(record: RunRecord) -> Html:
 
 
 def _figures(record: RunRecord) -> Iterator[Html]:
-    """Plots of the task's figures: one for all that lie between 0 and 1, and one for each of the others."""
-    metrics = FIGURES[record.task]
+    """Plots of the run's figures: one for all that lie between 0 and 1, and one for each of the others."""
+    metrics = record.figures
     shares = [each for each in metrics if each.is_share]
     for together in ([shares] if shares else []) + [[each] for each in metrics if not each.is_share]:
         names = [f"val/{each.name}" for each in together]

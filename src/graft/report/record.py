@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from graft.config.choices import TaskKind
 from graft.config.faults import InputError
+from graft.config.figures import Figure, figures_of
 from graft.results import predictions
 from graft.results.predictions import Predictions, read_predictions
 from graft.results.run_forms import read_document
@@ -64,6 +65,11 @@ class RunRecord:
         """The run's task. Old runs have no record of it, and are single-label."""
         record = self.model.get("task") or self.plan.get("task") or {}
         return TaskKind(record.get("kind", TaskKind.single_label.value))
+
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """The figures of its task, and those of its user's own."""
+        return figures_of(self.task, self.plan.get("metrics") or ())
 
     @property
     def intervals(self) -> Json:

@@ -90,7 +90,8 @@ PLAN = fields({
     "head": fields({"kind": NAME}), "donor": DONOR, "epochs": number(0), "batch_size": whole(1), "steps": whole(),
     "steps_per_epoch": whole(), "thaw_warmup_steps": whole(), "phases": each(SPAN),
     "stages": each(fields({"name": NAME, "parameters": whole(), "buffers": whole(), "frozen": flag}, ("name",))),
-    "parameters": by_name(whole()), "methods": each(text()), "decided": optional(fields({"rule": text()}, ("rule",))),
+    "parameters": by_name(whole()), "methods": each(text()),
+    "metrics": each(NAME), "decided": optional(fields({"rule": text()}, ("rule",))),
     "groups": each(fields({"name": NAME, "stage": NAME, "rates": optional(each(optional(each(FIGURE))))})),
 })  # fmt: skip
 LEDGER = fields({

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
@@ -37,6 +37,8 @@ class Task(nn.Module, ABC):
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
         self.names = tuple(names)
+        self.own: Mapping[str, Callable[[], Metric]] = {}
+        """What makes each further metric of the user's, by name."""
 
     def with_temperature(self, temperature: float) -> Self:
         """The same task with calibrated predictions."""
@@ -95,6 +97,10 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def metrics(self) -> dict[str, Metric]:
         """The metrics in `config.figures` by name, all computed from predictions and labels."""
+
+    def every_metric(self) -> dict[str, Metric]:
+        """The task's metrics and the user's own, by name."""
+        return {**self.metrics(), **{name: make() for name, make in self.own.items()}}
 
     def sharpness_slopes(self, outputs_NK: Tensor, label: Tensor, sharpness: float) -> tuple[float, float] | None:
         """First and second derivative of the mean negative log-likelihood of the labels with respect to the factor on
