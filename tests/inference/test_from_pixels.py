@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,13 +14,15 @@ import numpy as np
 import pytest
 import torch
 
-from graft.config.faults import RunFailed
+from graft.commands.cli import dispatch
+from graft.config.faults import InputError, RunFailed
 from graft.config.schema import HeadConfig, HeadKind, Library
 from graft.data.transforms import eval_transform
-from graft.inference.from_pixels import FromPixels, Squares, example_pictures
+from graft.inference.from_pixels import Averaged, FromPixels, Squares, example_pictures
 from graft.inference.load import open_model
 from graft.models.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from graft.results.agree import check_same_pictures
+from graft.results.export import graph_metadata
 
 PREPROCESS = Preprocess(
     image_size=64, crop_fraction=0.875, interpolation="bicubic", mean=IMAGENET_MEAN, std=IMAGENET_STD
@@ -79,9 +82,42 @@ def test_probabilities_are_calibrated_and_a_difference_is_refused(model: Path) -
             logits = opened.module(opened.preprocess(picture.permute(2, 0, 1))[None])
             torch.testing.assert_close(graph(picture), (logits / 2).softmax(1)[0], atol=1e-4, rtol=0)
     examples = example_pictures(opened)
-    check_same_pictures(opened, graph, examples, "onnx")
+    check_same_pictures([opened], graph, examples, "onnx")
     with pytest.raises(RunFailed, match=r"a difference of .* for a picture of .* pixels; nothing was written"):
-        check_same_pictures(opened, lambda picture: graph(picture) + 0.01, examples, "onnx")
+        check_same_pictures([opened], lambda picture: graph(picture) + 0.01, examples, "onnx")
+
+
+def test_answers_of_several_models_are_averaged(
+    model: Path, build_small: Any, export_network: Any, tmp_path: Path
+) -> None:
+    first = open_model(model)
+    network = build_small(Library.timm, "test_resnet")
+    second = open_model(export_network(tmp_path / "other", network))
+    graph = Averaged([first, second]).eval()
+    with torch.no_grad():
+        for picture in example_pictures(first):
+            expected = (FromPixels(first).eval()(picture) + FromPixels(second).eval()(picture)) / 2
+            torch.testing.assert_close(graph(picture), expected)
+            assert (graph(picture) - FromPixels(first).eval()(picture)).abs().max() > 0
+    check_same_pictures([first, second], graph, example_pictures(first), "onnx")
+    texts = graph_metadata([first.record, second.record])
+    hashes = [opened.record["weights"]["sha256"] for opened in (first, second)]
+    assert (json.loads(texts["weights_sha256"]), "metrics" in texts) == (hashes, False)
+
+
+def test_models_that_cannot_be_averaged_are_refused(model: Path, tmp_path: Path) -> None:
+    words = ["export", str(model), str(model)]
+    with pytest.raises(InputError, match="MODEL: expected one with --format timm, received 2; try --format onnx or"):
+        dispatch([*words, "--format", "timm"])
+    with pytest.raises(InputError, match="MODEL: expected one with --format onnx --logits, received 2"):
+        dispatch([*words, "--format", "onnx", "--logits"])
+    other = shutil.copytree(model, tmp_path / "other")
+    record = json.loads((other / "model.json").read_text())
+    (other / "model.json").write_text(json.dumps({**record, "classes": ["a", "b", "c"]}))
+    with pytest.raises(
+        InputError, match=r"other: expected the classes of .*model, \('ant', 'bee', 'cicada'\), received"
+    ):
+        dispatch(["export", str(model), str(other), "--format", "onnx"])
 
 
 @pytest.mark.slow

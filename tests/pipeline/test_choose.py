@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import graft
@@ -15,8 +16,9 @@ from graft.commands.cli import dispatch
 from graft.config.faults import InputError
 from graft.pipeline import choose_trials
 from graft.pipeline.choose import Donor, Result, Search, Trial, next_trial, outlook
-from graft.pipeline.choose_trials import Record, figures_of
+from graft.pipeline.choose_trials import Record, average_of, figures_of
 from graft.pipeline.session import Run
+from graft.results.predictions import Predictions, in_order_of, write_predictions
 from tests.pipeline.coloured import BACKBONE, write_images_and_donor
 
 DONORS = (
@@ -172,6 +174,15 @@ def test_a_search_writes_runs_and_goes_on_where_it_was(
         (answers[row, k] - (k == classes[row])) ** 2 for row in range(len(classes)) for k in range(answers.shape[1])
     )
     assert figures_of(run) == pytest.approx((expected / len(classes), best["accuracy"]))
+    average = found["average"]
+    assert average["folders"][0] == str(out / best["folder"])
+    if len(average["folders"]) == 2:
+        other = Run(out / "trials" / ({"01", "02"} - {Path(best["folder"]).name}).pop())
+        mean_NK = (answers + in_order_of(run.predictions["val"], other.predictions["val"]).answers_NK) / 2
+        assert average["accuracy"] == pytest.approx((mean_NK.argmax(1) == classes).mean())
+        assert f"graft export {out}" in lines
+    assert average["test"][0] == pytest.approx(run.metrics["test/accuracy"])
+    assert f"test accuracy: {average['test'][0]:.4f} chosen" in lines
     tuned = json.loads((out / "trials" / "02" / "metrics.json").read_text())
     assert tuned["epochs"] == 8
     assert graft.load(out / "trials" / "02").classes == ("blue", "green", "red")
@@ -217,3 +228,26 @@ def test_damaged_records_are_refused(tmp_path: Path) -> None:
     (tmp_path / "choose.json").write_text('{"words": [], "donors": [{"backbone": 1}]}')
     with pytest.raises(InputError, match=r"choose\.json: expected the record of a search"):
         Record(tmp_path, [])
+
+
+def test_trials_are_averaged_that_differ_from_the_best_by_chance(tmp_path: Path) -> None:
+    seeded = np.random.default_rng(0)
+    truth = seeded.integers(2, size=200)
+
+    def write(name: str, right: float, noise: float) -> Result:
+        sure_N = np.clip(right + noise * seeded.standard_normal(200), 0.01, 0.99)
+        answers_NK = np.where(np.arange(2) == truth[:, None], sure_N[:, None], 1 - sure_N[:, None])
+        paths = tuple(f"{number}.png" for number in range(200))
+        parts = [Predictions(part=part, paths=paths, truth=truth, answers_NK=answers_NK) for part in ("val", "test")]
+        write_predictions(tmp_path / name, parts)
+        brier = figures_of(Run(tmp_path / name))[0]
+        return Result(trial=Trial(kind="head", backbone=name, image_size=32), folder=name, brier=brier)
+
+    for name in ("best", "alike", "worse"):
+        (tmp_path / name).mkdir()
+    results = (write("worse", 0.6, 0.3), write("best", 0.75, 0.3), write("alike", 0.74, 0.3))
+    average = average_of(replace(search(100), results=results), tmp_path)
+    assert {folder.name for folder in average.folders} == {"best", "alike"}
+    assert average.brier < min(result.brier for result in results)
+    assert average.test is not None
+    assert average.test[1] == pytest.approx(average.accuracy)

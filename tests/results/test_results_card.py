@@ -85,7 +85,7 @@ def test_what_is_unknown_is_said_to_be():
 
 
 def export(model, format, output):
-    words = SimpleNamespace(model=model, format=format, output=output, import_code=False, logits=False)
+    words = SimpleNamespace(model=[model], format=format, output=output, import_code=False, logits=False)
     assert export_command(words) == 0
 
 

@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     with owning(folder):
         search = choose(configs, recipes[0], Record(folder, words), args.budget, say)
     if args.json:
-        print(json.dumps(to_json(search), ensure_ascii=False))
+        print(json.dumps(to_json(search, folder), ensure_ascii=False))
     else:
         show(search, words, folder)
     return 0
@@ -114,6 +114,7 @@ def words_of_trials(data: Sequence[str]) -> list[str]:
 def show(search: Search, words: Sequence[str], folder: Path) -> None:
     from graft.page.terminal import print_table
     from graft.pipeline.choose import outlook
+    from graft.pipeline.choose_trials import average_of
 
     print(f"\nbest first, by the Brier score on the validation images ({folder})")
     titles = ("trial", "backbone", "pixels", "training", "accuracy", "Brier", "seconds")
@@ -131,4 +132,16 @@ def show(search: Search, words: Sequence[str], folder: Path) -> None:
     best = search.ranked()[0]
     print(f"chosen: {folder / best.folder}, which exports, predicts and reports like any run; the same again:")
     print("  " + shlex.join(["graft", "train", *best.trial.words(), *words]))
+    average = average_of(search, folder)
+    if len(average.folders) > 1:
+        names = ", ".join(each.name for each in average.folders)
+        print(
+            f"average of the trials within one standard error of the best ({names}): validation"
+            f" accuracy {average.accuracy:.4f}, Brier score {average.brier:.4f}; as one file:"
+        )
+        file = str(folder / "average.onnx")
+        print("  " + shlex.join(["graft", "export", *map(str, average.folders), "--format", "onnx", "--output", file]))
+    if average.test:
+        alone, together = average.test
+        print(f"test accuracy: {alone:.4f} chosen" + (f", {together:.4f} average" if len(average.folders) > 1 else ""))
     print(f"outlook: {outlook(search)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,10 @@ HELP = "write a run's weights for torchvision, timm, ONNX, torch.export, Keras"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help="a run's folder, or an exported model's")
+    parser.add_argument(
+        "model", nargs="+", metavar="MODEL",
+        help="a run's folder, or an exported model's; with onnx or torch-export, several, whose answers are averaged",
+    )  # fmt: skip
     parser.add_argument(
         "--format",
         choices=sorted(WRITERS),
@@ -45,21 +48,57 @@ def run(args: argparse.Namespace) -> int:
     from graft.inference.load import open_model
     from graft.results.export import write_account
 
-    opened = open_model(args.model, import_code=args.import_code)
+    opened, *others = (open_model(model, import_code=args.import_code) for model in args.model)
     suffix, write = WRITERS[args.format]
     if args.logits:
         if args.format not in OF_LOGITS:
             raise InputError(f"--logits: expected --format {' or '.join(OF_LOGITS)}, received {args.format}")
         write = OF_LOGITS[args.format]
+    if others:
+        check_alike(opened, others)
+        if args.logits or args.format not in OF_SEVERAL:
+            raise InputError(
+                f"MODEL: expected one with --format {args.format}{' --logits' if args.logits else ''}, received"
+                f" {1 + len(others)}; try --format {' or '.join(OF_SEVERAL)}, which average their answers"
+            )
     path = Path(args.output) if args.output else opened.folder / f"export-{args.format}{suffix}"
     if path.exists() and path.is_dir() != (suffix == ""):
         raise InputError(f"--output: expected a {'file' if suffix else 'folder'}, received {path}; try another name")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write(opened, path)
-    if suffix:
-        write_account(path, opened.record)
+    if others:
+        OF_SEVERAL[args.format](opened, path, others)
+        write_members(path, [opened, *others])
+    else:
+        write(opened, path)
+        if suffix:
+            write_account(path, opened.record)
     print(path)
     return 0
+
+
+def check_alike(opened: OpenedModel, others: Sequence[OpenedModel]) -> None:
+    """Raises InputError unless all models answer the same question."""
+    for other in others:
+        for name, mine, theirs in (
+            ("task", opened.task.kind.value, other.task.kind.value),
+            ("classes", opened.classes, other.classes),
+            ("channels", opened.preprocess.settings.channels, other.preprocess.settings.channels),
+        ):
+            if mine != theirs:
+                raise InputError(f"{other.folder}: expected the {name} of {opened.folder}, {mine}, received {theirs}")
+
+
+def write_members(path: Path, models: Sequence[OpenedModel]) -> None:
+    """FILE.json beside an average: the hash of the file, and each member's record."""
+    from graft.system.files import sha256, write_json
+
+    members = [dict(opened.record) for opened in models]
+    for member in members:
+        member.pop("tensors", None)
+    write_json(
+        path.with_name(f"{path.name}.json"),
+        {"weights": {"file": path.name, "sha256": sha256(path)}, "members": members},
+    )
 
 
 def write_safetensors(opened: OpenedModel, folder: Path) -> None:
@@ -135,6 +174,11 @@ OF_LOGITS: dict[str, Callable[[OpenedModel, Path], None]] = {
     "torch-export": graphs.write_torch_export_of_logits,
 }
 """What writes a format with --logits."""
+OF_SEVERAL: dict[str, Callable[[OpenedModel, Path, Sequence[OpenedModel]], None]] = {
+    "onnx": graphs.write_onnx,
+    "torch-export": graphs.write_torch_export,
+}
+"""What writes the average of several models."""
 
 
 def check_plain(opened: OpenedModel, library: str) -> None:

@@ -7,7 +7,7 @@ is rounded to whole grey levels after each axis.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,18 @@ class FromPixels(nn.Module):
     @override
     def forward(self, pixels_HWC: Tensor) -> Tensor:
         return self.task.answers(self.network(self.squares(pixels_HWC)[None]))[0]
+
+
+class Averaged(nn.Module):
+    """Several models of the same classes that take pixels, as one: the mean of their answers."""
+
+    def __init__(self, models: Sequence[OpenedModel]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(FromPixels(opened) for opened in models)
+
+    @override
+    def forward(self, pixels_HWC: Tensor) -> Tensor:
+        return torch.stack([member(pixels_HWC) for member in self.members]).mean(0)
 
 
 class Squares(nn.Module):

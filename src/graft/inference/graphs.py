@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,19 +19,26 @@ if TYPE_CHECKING:
 TRACED = 2  # images: another size than those with which an export is checked
 
 
-def write_onnx(opened: OpenedModel, path: Path) -> None:
-    """One file, from pixels [H, W, C] of a picture of any size to probabilities [K]; checked in onnxruntime."""
+def write_onnx(opened: OpenedModel, path: Path, others: Sequence[OpenedModel] = ()) -> None:
+    """One file, from pixels [H, W, C] of a picture of any size to probabilities [K]; checked in onnxruntime.
+
+    Args:
+        others: further models of the same classes, whose answers are averaged with the first one's.
+    """
+    from graft.inference.from_pixels import Averaged, example_pictures
+
+    models = (opened, *others)
+    pictures = example_pictures(opened)
+    _write_onnx(
+        models, path, Averaged(models), pictures[0], ("pixels", answers_name(opened)), _any_size(),
+        lambda run: check_same_pictures(models, run, pictures, "onnx"),
+    )  # fmt: skip
+
+
+def _any_size() -> dict[int, Any]:
     import torch
 
-    from graft.inference.from_pixels import FromPixels, example_pictures
-
-    def same(run: Callable[[Tensor], Tensor]) -> None:
-        check_same_pictures(opened, run, example_pictures(opened), "onnx")
-
-    _write_onnx(
-        opened, path, FromPixels(opened), example_pictures(opened)[0], ("pixels", answers_name(opened)),
-        {0: torch.export.Dim("height", min=2), 1: torch.export.Dim("width", min=2)}, same,
-    )  # fmt: skip
+    return {0: torch.export.Dim("height", min=2), 1: torch.export.Dim("width", min=2)}
 
 
 def answers_name(opened: OpenedModel) -> str:
@@ -46,11 +53,11 @@ def write_onnx_of_logits(opened: OpenedModel, path: Path) -> None:
         check_same(opened, run, "onnx")
 
     batch = {0: torch.export.Dim("batch")}
-    _write_onnx(opened, path, opened.module, example_images(opened, TRACED), ("images", "logits"), batch, same)
+    _write_onnx([opened], path, opened.module, example_images(opened, TRACED), ("images", "logits"), batch, same)
 
 
 def _write_onnx(
-    opened: OpenedModel,
+    models: Sequence[OpenedModel],
     path: Path,
     module: nn.Module,
     example: Tensor,
@@ -85,23 +92,21 @@ def _write_onnx(
                 input_names=[names[0]], output_names=[names[1]], dynamic_shapes=(free,),
             )  # fmt: skip
         graph = onnx.load(temporary)
-        onnx.helper.set_model_props(graph, graph_metadata(opened.record))
+        onnx.helper.set_model_props(graph, graph_metadata([each.record for each in models]))
         onnx.save(graph, temporary)
         session = onnxruntime.InferenceSession(str(temporary), providers=["CPUExecutionProvider"])
         check(lambda images: torch.from_numpy(session.run([names[1]], {names[0]: images.numpy()})[0]))
 
 
-def write_torch_export(opened: OpenedModel, path: Path) -> None:
+def write_torch_export(opened: OpenedModel, path: Path, others: Sequence[OpenedModel] = ()) -> None:
     """A program of torch.export: torch.export.load(path).module()(pixels), without graft, torchvision or timm."""
-    import torch
+    from graft.inference.from_pixels import Averaged, example_pictures
 
-    from graft.inference.from_pixels import FromPixels, example_pictures
-
+    models = (opened, *others)
     pictures = example_pictures(opened)
-    free = {0: torch.export.Dim("height", min=2), 1: torch.export.Dim("width", min=2)}
     _write_program(
-        path, FromPixels(opened), pictures[0], free,
-        lambda run: check_same_pictures(opened, run, pictures, "torch-export"),
+        path, Averaged(models), pictures[0], _any_size(),
+        lambda run: check_same_pictures(models, run, pictures, "torch-export"),
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from graft.pipeline.inputs import shared_inputs
 from graft.pipeline.probe import Probe, probe
 from graft.pipeline.session import Run, train
 from graft.plan.recipe import with_recipe
-from graft.results.predictions import Predictions
+from graft.results.predictions import in_order_of
 from graft.system.files import write_json
+from graft.tasks.evaluate import Floats
 
 FILE = "choose.json"
 TRIALS = "trials"
@@ -157,12 +158,56 @@ def _carry_out(trial: Trial, words: Sequence[str], folder: Path) -> Result:
 
 def figures_of(run: Run) -> tuple[float, float]:
     """The Brier score and the accuracy of a run's answers to its validation images."""
-    predictions: Predictions = run.predictions["val"]
-    assert predictions.task is TaskKind.single_label, "probe refuses others"
-    answers_NK, classes_N = np.asarray(predictions.answers_NK, dtype=float), np.asarray(predictions.truth)
-    truth_NK = np.eye(answers_NK.shape[1])[classes_N]
-    brier = float(((answers_NK - truth_NK) ** 2).sum(1).mean())
-    return brier, float((answers_NK.argmax(1) == classes_N).mean())
+    scores_N, right_N = _each_image([run], "val")
+    return float(scores_N.mean()), float(right_N.mean())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Average:
+    """The mean answers of several trials."""
+
+    folders: tuple[Path, ...]
+    brier: float
+    accuracy: float
+    """Of the validation images, like the Brier score."""
+    test: tuple[float, float] | None
+    """Test accuracy of the best trial and of the average; None if there are no test images."""
+
+
+def average_of(search: Search, folder: Path) -> Average:
+    """The average of the best trial and all within one standard error of it.
+
+    The standard error is that of the difference between the Brier scores on the same validation images.
+    """
+    ranked = search.ranked()
+    runs = [Run(folder / each.folder) for each in ranked]
+    best_N, _ = _each_image(runs[:1], "val")
+    near = [run for run in runs if _within_an_error(_each_image([run], "val")[0] - best_N)]
+    scores_N, right_N = _each_image(near, "val")
+    test = None
+    if "test" in runs[0].predictions:
+        alone_N, together_N = (_each_image(each, "test")[1] for each in (runs[:1], near))
+        test = float(alone_N.mean()), float(together_N.mean())
+    return Average(
+        folders=tuple(run.folder for run in near), brier=float(scores_N.mean()), accuracy=float(right_N.mean()),
+        test=test,
+    )  # fmt: skip
+
+
+def _within_an_error(differences_N: Floats) -> bool:
+    count = len(differences_N)
+    return bool(differences_N.mean() <= differences_N.std() / max(count - 1, 1) ** 0.5)
+
+
+def _each_image(runs: Sequence[Run], part: str) -> tuple[Floats, Floats]:
+    """The Brier score of the runs' mean answer to each image of a part, and whether it is right (1 or 0)."""
+    first = runs[0].predictions[part]
+    assert first.task is TaskKind.single_label, "probe refuses others"
+    same = [in_order_of(first, run.predictions[part]) for run in runs]
+    answers_NK = np.mean([each.answers_NK for each in same if each is not None], axis=0, dtype=np.float64)
+    classes_N = np.asarray(first.truth)
+    truth_NK = (np.arange(first.answers_NK.shape[1]) == classes_N[:, None]).astype(np.float64)
+    return ((answers_NK - truth_NK) ** 2).sum(1), (answers_NK.argmax(1) == classes_N).astype(np.float64)
 
 
 def _outcome(result: Result) -> str:
@@ -171,11 +216,13 @@ def _outcome(result: Result) -> str:
     return f"validation accuracy {result.accuracy:.4f}, Brier score {result.brier:.4f}; {result.seconds:.0f} s"
 
 
-def to_json(search: Search) -> dict[str, Any]:
+def to_json(search: Search, folder: Path) -> dict[str, Any]:
     """The search for programs, best trial first."""
+    average = average_of(search, folder)
     return {
         "donors": [asdict(each) for each in search.donors],
         "trials": [{**asdict(each), "words": each.trial.words()} for each in search.ranked()],
         "failed": [asdict(each) for each in search.results if each.failure],
+        "average": {**asdict(average), "folders": [str(each) for each in average.folders]},
         "seconds_left": search.left,
     }

@@ -43,11 +43,12 @@ def check_same(opened: OpenedModel, exported: Callable[[Tensor], Tensor], name: 
 
 
 def check_same_pictures(
-    opened: OpenedModel, exported: Callable[[Tensor], Tensor], pictures: Sequence[Tensor], name: str
+    models: Sequence[OpenedModel], exported: Callable[[Tensor], Tensor], pictures: Sequence[Tensor], name: str
 ) -> None:
     """Checks that the probabilities (of a regression, the numbers) differ by at most `CLOSE_PICTURES` of the largest.
 
     Args:
+        models: the models whose mean answers are expected.
         exported: maps the pixels of a picture [H, W, C] to answers [K], on the CPU.
         pictures: uint8 [H, W, C] each.
         name: the format, for the message.
@@ -61,7 +62,9 @@ def check_same_pictures(
 
     with torch.no_grad(), full_float32("cpu"):
         for pixels in pictures:
-            expected = opened.task.answers(opened.module(opened.preprocess(pixels.permute(2, 0, 1))[None]))[0]
+            image = pixels.permute(2, 0, 1)
+            each = [opened.task.answers(opened.module(opened.preprocess(image)[None]))[0] for opened in models]
+            expected = torch.stack(each).mean(0)
             difference = float((exported(pixels) - expected).abs().max() / expected.abs().max().clamp(min=1))
             if not difference <= CLOSE_PICTURES:
                 raise RunFailed(

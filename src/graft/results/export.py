@@ -109,18 +109,21 @@ def write_account(path: Path, record: Mapping[str, Any]) -> None:
     write_json(path.with_name(f"{path.name}.json"), account)
 
 
-def graph_metadata(record: Mapping[str, Any]) -> dict[str, str]:
-    """What an exported graph says of itself: texts, of which all but the plain words are JSON."""
-    entries = {
+def graph_metadata(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The metadata of an exported graph, as JSON texts by name. A graph of several models has what they share.
+
+    Args:
+        records: the record of each model whose answers are averaged.
+    """
+    record = records[0]
+    entries: dict[str, Any] = {
         "classes": record["classes"],
         "task": record.get("task", {"kind": TaskKind.single_label.value}),
-        "preprocess": record["preprocess"],
-        "calibration": record.get("calibration"),
-        "threshold": record.get("threshold"),
-        "donor": record.get("donor"),
-        "metrics": record.get("metrics"),
-        "weights_sha256": record.get("weights", {}).get("sha256"),
+        "weights_sha256": [each.get("weights", {}).get("sha256") for each in records],
     }
+    if len(records) == 1:
+        names = ("preprocess", "calibration", "threshold", "donor", "metrics")
+        entries |= {"weights_sha256": entries["weights_sha256"][0], **{name: record.get(name) for name in names}}
     texts = {name: json.dumps(value, ensure_ascii=False) for name, value in entries.items() if value is not None}
     return {"made_by": made_by(), **texts}
 
