@@ -9,14 +9,18 @@ from pathlib import Path
 from benchmarks.case import Against, Comparison, Limit, Measure, Measured, Way
 
 REPEATS = 1
-LIMIT = Limit(factor=2)
+LIMIT, LIMIT_SOLVED = Limit(factor=2), Limit(factor=1.5)
 RATES = "optimizer.lr=3e-4,1e-3,3e-3,1e-2,3e-2"
 SWEPT = {
     "linear,mlp": ("head=linear,mlp", RATES, "optimizer.weight_decay=0.01,0.1"),
-    "solved": ("head=linear,stages", "loss.label_smoothing=0,0.02,0.05,0.1,0.2", "loss.class_weights=none,balanced"),
+    "solved": (
+        "head=linear,stages",
+        f"loss.label_smoothing={','.join(f'{0.01 * step:g}' for step in range(25))}",
+        "loss.class_weights=none,balanced",
+    ),
     "linear": (RATES, "optimizer.weight_decay=0.001,0.01,0.03,0.1"),
 }
-TRIALS = 20
+TRIALS = {"linear,mlp": 20, "solved": 100, "linear": 20}
 STEPS = ("head.solver=", "trainer.max_epochs=", "optimizer.lr=")  # what a solved head does not read
 PRUNER = {"whole": (), "halving": ("hydra.sweeper.pruner=halving",)}
 SAID = {"whole": "each to its end", "halving": "the hopeless stopped early"}
@@ -63,9 +67,10 @@ def make(args: argparse.Namespace, folder: Path) -> Iterator[Comparison]:
 
     launcher = ("hydra/launcher=workers", f"hydra.launcher.n_jobs={args.threads}") if args.threads > 1 else ()
     for end in args.ends:
+        limit = LIMIT_SOLVED if args.heads == "solved" else LIMIT
         swept = (*launcher, *SWEPT[args.heads], *PRUNER[end])
         yield Comparison(
             what=f"{args.backbone} frozen, {args.heads}, {args.epochs} epochs a trial, {SAID[end]}, whole commands",
-            ours=Way(name=f"{TRIALS} trials (-m {' '.join(swept)})", measure=trials(*swept)),
-            others=[Against(way=Way(name="one trial", measure=trials()), limit=LIMIT)],
+            ours=Way(name=f"{TRIALS[args.heads]} trials (-m {' '.join(swept)})", measure=trials(*swept)),
+            others=[Against(way=Way(name="one trial", measure=trials()), limit=limit)],
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import benchmarks
-from graft.commands.cli import COMMANDS
+from graft.commands.cli import COMMANDS, parse
 from graft.config.command_line import check_command_line
 from graft.config.compose import register
 
@@ -54,7 +54,7 @@ def test_a_command_is_one_that_graft_takes(page: str, command: str) -> None:
         return
     parser = argparse.ArgumentParser(prog=f"graft {words[1]}", exit_on_error=False)
     import_module(COMMANDS[words[1]][0]).configure(parser)
-    parser.parse_args(words[2:])
+    parse(parser, words[2:])
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name == "docs"], ids=lambda page: page.name)

@@ -82,13 +82,18 @@ def dispatch(arguments: list[str]) -> int:
     command = cast(Command, import_module(module))
     parser = argparse.ArgumentParser(prog=f"graft {name}", description=text)
     command.configure(parser)
-    try:
-        args = parser.parse_intermixed_args(rest)  # options and what is not one in any order
-    except TypeError:  # a command with commands of its own
-        args = parser.parse_args(rest)
+    args = parse(parser, rest)
     if getattr(args, "import_code", False) and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # `python -m`, and so training, has it too
     return command.run(args)
+
+
+def parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    """Parses options and positional arguments in any order."""
+    try:
+        return parser.parse_intermixed_args(arguments)
+    except TypeError:  # not possible for a command with subcommands
+        return parser.parse_args(arguments)
 
 
 def main() -> int:
