@@ -25,7 +25,7 @@ def make(args: argparse.Namespace, folder: Path) -> Iterator[Comparison]:
     from benchmarks.training import RUN, make_task
     from graft.features.engine import fast_precision
     from graft.pipeline.step_search import FILE, table
-    from graft.report.record import read_json
+    from graft.results.run_forms import read_document
 
     images = cells_for(args.repeats, args.batch_size, folder / "images")
     has_units = fast_precision() is torch.bfloat16
@@ -44,4 +44,4 @@ def make(args: argparse.Namespace, folder: Path) -> Iterator[Comparison]:
                 others=[Against(way=other.way("the tutorial's loop: float32, channels-first"), limit=limit)],
                 warm_up=WARM_UP,
             )
-        print(f"\ntrainer.tune=auto tried\n{table(read_json(place / RUN / FILE))}", flush=True)
+        print(f"\ntrainer.tune=auto tried\n{table(read_document(place / RUN / FILE))}", flush=True)

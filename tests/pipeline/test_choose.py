@@ -13,7 +13,9 @@ import pytest
 import graft
 from graft.commands import choose as command
 from graft.commands.cli import dispatch
+from graft.config.choices import DataKind
 from graft.config.faults import InputError
+from graft.config.schema_images import DataConfig
 from graft.pipeline import choose_trials
 from graft.pipeline.choose import Donor, Result, Search, Trial, next_trial, outlook
 from graft.pipeline.choose_trials import Record, average_of, figures_of
@@ -251,3 +253,22 @@ def test_trials_are_averaged_that_differ_from_the_best_by_chance(tmp_path: Path)
     assert average.brier < min(result.brier for result in results)
     assert average.test is not None
     assert average.test[1] == pytest.approx(average.accuracy)
+
+
+def test_a_stopped_search_says_how_it_goes_on(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(choose_trials, "probe", stopped)
+    assert dispatch(words(place, "--out", str(tmp_path / "search"))) == 130
+    assert "graft choose: stopped; the same command continues the search in" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("root", "name"), [("a/photos", "photos"), ("a/photos/", "photos"), ("clothing/split.csv", "clothing-split")]
+)
+def test_a_search_is_named_after_its_images(root: str, name: str) -> None:
+    assert command.name_of(DataConfig(kind=DataKind.folder, root=root)) == name
+    assert command.name_of(DataConfig(kind=DataKind.solar_cells)) == "solar_cells"

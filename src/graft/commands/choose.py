@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from graft.config.overrides import words_of
 from graft.config.presets import composed, packaged_backbones
 
 if TYPE_CHECKING:
+    from graft.config.schema import DataConfig
     from graft.pipeline.choose import Search
 
 NAME = "choose"
@@ -64,8 +66,7 @@ def run(args: argparse.Namespace) -> int:
     probing = ("head=stages", "freeze=backbone", "cache=features")
     configs = [(name, composed([*words, f"backbone={name}", *probing])) for name in dict.fromkeys(backbones)]
     recipes = [composed([*words, "experiment=finetune", f"backbone={name}"]) for name, _ in configs]
-    root = configs[0][1].data.root
-    folder = Path(args.out) if args.out else OUTPUTS / (Path(root).stem if root else configs[0][1].data.kind.value)
+    folder = Path(args.out).expanduser() if args.out else OUTPUTS / name_of(configs[0][1].data)
 
     from graft.pipeline.choose_trials import Record, choose, to_json
     from graft.pipeline.ownership import owning
@@ -75,13 +76,25 @@ def run(args: argparse.Namespace) -> int:
             print(line, flush=True)
 
     folder.mkdir(parents=True, exist_ok=True)
-    with owning(folder):
-        search = choose(configs, recipes[0], Record(folder, words), args.budget, say)
+    try:
+        with owning(folder):
+            search = choose(configs, recipes[0], Record(folder, words), args.budget, say)
+    except KeyboardInterrupt:
+        print(f"graft choose: stopped; the same command continues the search in {folder}", file=sys.stderr)
+        return 130
     if args.json:
         print(json.dumps(to_json(search, folder), ensure_ascii=False))
     else:
         show(search, words, folder)
     return 0
+
+
+def name_of(data: DataConfig) -> str:
+    """A name for the search's folder: that of the folder of images, or of the table and the folder it is in."""
+    if data.root is None:
+        return data.kind.value
+    root = Path(data.root).absolute()
+    return f"{root.parent.name}-{root.stem}" if root.suffix else root.name
 
 
 def seconds_of(text: str) -> float:

@@ -66,8 +66,8 @@ def probe(config: Config, inputs: Inputs) -> list[Probe]:
     """
     if config.data.task is not TaskKind.single_label:
         raise InputError(
-            f"graft probe: expected images of one class each, received data.task={config.data.task.value}; "
-            "try data.task=single_label, or training with head=stages"
+            "data.task: expected single_label, as donors are compared by their accuracy, received "
+            f"{config.data.task.value}; try training with head=stages"
         )
     if config.data.batch_size == AUTO:  # by the memory of a step of training, of which there is none
         usual = schema_keys()["data.batch_size"].default
