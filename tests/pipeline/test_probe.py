@@ -134,7 +134,7 @@ def test_numbers_and_labels_are_refused(words: list[str], pictures: Path) -> Non
     table.write_text("path,label\n" + "".join(f"{path},{path.parent.name}\n" for path in pictures.rglob("*.png")))
     rest = [word for word in words if not word.startswith("data")]
     config = composed([*rest, "data=csv", f"data.root={table}", "data.task=multi_label", "data.image_size=32"])
-    with pytest.raises(InputError, match=r"images of one class each, received data\.task=multi_label"):
+    with pytest.raises(InputError, match=r"data\.task: expected single_label, .* received multi_label"):
         probe(config, Inputs())
 
 
