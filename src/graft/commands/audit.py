@@ -101,7 +101,25 @@ def lines(audit: Audit, shown: int) -> list[str]:
     for one, other, count in audit.confusions[:3]:
         pair = f"{audit.classes[one]} and {audit.classes[other]}"
         text.append(f"alike     {pair}: {count} image{'' if count == 1 else 's'} answered as the other")
-    return text
+    return [*text, *_shortcuts(audit)]
+
+
+def _shortcuts(audit: Audit) -> list[str]:
+    """The properties of the files that predict the labels suspiciously well, or the best one if there are none."""
+    suspects = [each for each in audit.shortcuts if each.is_suspect]
+    lines = [
+        f"shortcut  the {each.name} alone predicts the label with accuracy {each.accuracy:.3f} (the largest class:"
+        f" {each.chance:.3f}), and distinguishes {audit.classes[each.place]} from the others with AUROC"
+        f" {each.auroc:.3f}: were its images made in another way?"
+        for each in suspects
+    ]
+    if not suspects and audit.shortcuts:
+        best = audit.shortcuts[0]
+        lines.append(
+            f"shortcuts none: of {len(audit.shortcuts)} properties of the files, the {best.name} predicts the label"
+            f" best, with accuracy {best.accuracy:.3f} (the largest class: {best.chance:.3f})"
+        )
+    return lines
 
 
 def _near(audit: Audit) -> list[tuple[str, ...]]:

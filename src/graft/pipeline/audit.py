@@ -12,6 +12,7 @@ from graft.audit.counts import cautions, counts_by_class
 from graft.audit.labels import Doubt, confusable, rank_labels
 from graft.audit.looks import look_at
 from graft.audit.near import NearCopies, find_near
+from graft.audit.shortcuts import Shortcut, find_shortcuts
 from graft.config.choices import TaskKind
 from graft.config.faults import InputError
 from graft.config.schema import Config
@@ -43,6 +44,8 @@ class Audit:
     """Every image, the most doubtful label first."""
     confusions: list[tuple[int, int, int]]
     """Pairs of classes with the number of images of one that are answered as the other."""
+    shortcuts: list[Shortcut]
+    """Properties of the files by how well each predicts the labels, the most predictive first."""
 
 
 def audit(config: Config, inputs: Inputs) -> Audit:
@@ -86,4 +89,5 @@ def audit(config: Config, inputs: Inputs) -> Audit:
         samples=samples,
         doubts=doubts,
         confusions=confusable(doubts),
+        shortcuts=find_shortcuts(looks, [sample for _, sample in samples], labels.tolist(), table.classes),
     )
