@@ -25,6 +25,7 @@ from graft.finetune.checkpoint import (
     state_by_position,
     write_failure,
 )
+from graft.finetune.resume import ENTRIES, Resumption
 
 
 def said(call: Any, kind: type[Exception] = InputError) -> str:
@@ -50,6 +51,43 @@ def test_what_cannot_be_read_is_told_with_its_reason(tmp_path: Path) -> None:
     path.write_bytes(content)
     assert re.fullmatch(r"resume: .*, which cannot be read \(\S+/data/0 in it does not match its checksum\); .*",
                         said(lambda: read_checkpoint(path)))  # fmt: skip
+
+
+class Harmful:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return print, ("run",)
+
+
+@pytest.mark.parametrize(
+    ("held", "reason"),
+    [
+        ([1, 2], "it holds a list"),
+        (3, "it holds a int"),
+        ({"a": Harmful()}, "it contains more than tensors and plain values, which is all that is loaded"),
+        ({"a": 1}, "it has no usable epoch, global_step, pytorch-lightning_version, state_dict, optimizer_states"),
+        (
+            {**dict.fromkeys(ENTRIES, 1), "optimizer_states": []},
+            "it has no usable pytorch-lightning_version, state_dict",
+        ),
+    ],
+)
+def test_what_is_no_checkpoint_is_told(
+    tmp_path: Path, held: Any, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    torch.save(held, path)
+    assert said(lambda: Resumption("auto", tmp_path, print).path) == (
+        f"resume: expected a checkpoint of graft's, received {path}, which cannot be read ({reason}); try resume=never"
+    )
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("/dev/zero"), os.mkfifo, Path.mkdir])
+def test_what_never_ends_is_not_read(tmp_path: Path, make: Any) -> None:
+    path = tmp_path / "last.ckpt"
+    make(path)
+    assert "which cannot be read (no regular file)" in said(lambda: read_checkpoint(path))
 
 
 def test_a_checkpoint_in_memory_is_a_copy_until_it_is_written(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from graft.config.faults import InputError, RunFailed
 from graft.finetune.groups import Group
+from graft.system.documents import open_regular
 from graft.system.files import atomic_path, remove_leftovers
 
 FOLDER = "checkpoints"
@@ -36,17 +37,27 @@ def read_checkpoint(path: Path | str) -> dict[str, Any]:
         InputError: there is no such file, it is damaged, or it contains anything else.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             _check_sums(file)
             file.seek(0)
-            return torch.load(file, map_location="cpu", weights_only=True)
+            contents = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"resume: expected a checkpoint, received {path}, which does not exist") from error
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"resume: expected a checkpoint of graft's, received {path}, which cannot be read"
-            f" ({str(error).splitlines()[0] if str(error) else type(error).__name__}); try resume=never"
-        ) from error
+    except pickle.UnpicklingError as error:  # torch's own message recommends to run what is in the file
+        reason = "it contains more than tensors and plain values, which is all that is loaded"
+        raise _unreadable(path, reason) from error
+    except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise _unreadable(path, reason) from error
+    if not isinstance(contents, dict):
+        raise _unreadable(path, f"it holds a {type(contents).__name__}")
+    return cast("dict[str, Any]", contents)
+
+
+def _unreadable(path: Path | str, reason: str) -> InputError:
+    return InputError(
+        f"resume: expected a checkpoint of graft's, received {path}, which cannot be read ({reason}); try resume=never"
+    )
 
 
 def _check_sums(file: IO[bytes]) -> None:

@@ -47,7 +47,7 @@ class Resumption:
         last, previous = (self.folder / FOLDER / name for name in (LAST, PREVIOUS))
         try:
             if last.exists():
-                self._contents = read_checkpoint(last)
+                self._contents = _read(last)
                 return last
             damage = f"{last} is missing"
         except InputError as error:
@@ -56,7 +56,7 @@ class Resumption:
             damage = str(error).split("; try")[0]
         if not previous.exists():
             return None
-        self._contents = read_checkpoint(previous)
+        self._contents = _read(previous)
         give_name(previous, LAST)
         self.say(f"{damage}: going on from {previous.name}, the checkpoint before it")
         return last
@@ -65,7 +65,7 @@ class Resumption:
         """The contents of the checkpoint, for inspection."""
         assert self.path is not None, "there is a checkpoint"
         if self._contents is None:
-            self._contents = read_checkpoint(self.path)
+            self._contents = _read(self.path)
         return self._contents
 
     def take(self) -> dict[str, Any]:
@@ -73,6 +73,28 @@ class Resumption:
         contents = dict(self.contents())
         self._contents = None
         return contents
+
+
+ENTRIES: Mapping[str, type] = {
+    "epoch": int, "global_step": int, "pytorch-lightning_version": str, "state_dict": dict, "optimizer_states": list,
+}  # fmt: skip
+"""What every training writes, and Lightning reads without asking."""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The checkpoint, if it has the entries of one.
+
+    Raises:
+        InputError: it does not, or cannot be read.
+    """
+    contents = read_checkpoint(path)
+    lacking = [name for name, kind in ENTRIES.items() if not isinstance(contents.get(name), kind)]
+    if lacking:
+        raise InputError(
+            f"resume: expected a checkpoint of graft's, received {path}, which cannot be read (it has no usable"
+            f" {', '.join(lacking)}); try resume=never"
+        )
+    return contents
 
 
 def prepare(resumption: Resumption, folder: Path, checkpoint: CheckpointConfig) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import yaml
 
@@ -22,12 +22,12 @@ class Malformed(ValueError):
     """A file that holds no document; str() says why."""
 
 
-def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
-    """The content of a regular file.
+def open_regular(path: Path | str) -> IO[bytes]:
+    """Opens a regular file for reading.
 
     Raises:
         FileNotFoundError: there is none.
-        Malformed: a FIFO, a device, a folder, or more bytes than `most`.
+        Malformed: a FIFO, a device or a folder, from which reading might never end.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -35,11 +35,21 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
         if isinstance(error, FileNotFoundError):
             raise
         raise Malformed(error.strerror or type(error).__name__) from None
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise Malformed("no regular file")
-        if status.st_size > most:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Malformed("no regular file")
+    return open(descriptor, "rb")
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        Malformed: a FIFO, a device, a folder, or more bytes than `most`.
+    """
+    with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > most:
             raise Malformed(f"more than {most:,} bytes")
         return file.read()
 
