@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,8 +16,15 @@ OPENED: list[str] = []
 watching = False
 
 
+def _reads(mode: object, flags: object) -> bool:
+    """Whether open() with this mode, or os.open() with these flags, opens for reading alone."""
+    if mode is not None:
+        return "r" in str(mode) and "+" not in str(mode)
+    return isinstance(flags, int) and flags & os.O_ACCMODE == os.O_RDONLY
+
+
 def _note(event: str, arguments: tuple[object, ...]) -> None:
-    if watching and event == "open" and "r" in str(arguments[1]):
+    if watching and event == "open" and _reads(arguments[1], arguments[2]):
         path = Path(str(arguments[0]))
         if path.suffix == ".ckpt" and path.parent.name == FOLDER:  # not one that is still being written
             OPENED.append(path.name)
