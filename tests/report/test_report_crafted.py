@@ -14,11 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from graft.config.compose import stored_config
 from graft.config.faults import InputError
 from graft.report import write_report
 from graft.report.record import read_run
 from graft.report.run_settings import settings_of
 from graft.results.run_forms import read_document
+from graft.sweep.objectives import figures, read_metrics
 from graft.system.documents import Malformed, json_values, read_bytes, yaml_values
 from tests.json_mutations import mutated
 from tests.run_folder import write_run
@@ -154,3 +156,24 @@ def test_any_of_many_values_give_a_page_or_an_answer(
     run: Path, tmp_path: Path, file: str, change: Callable[[Any], Any]
 ) -> None:
     check_page(run, tmp_path / "run", file, change)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (BOMB, "expected a config without aliases"),
+        ("a: " + "[" * 5000, "nested at most 40 deep"),
+        ("a: " + "x" * (1 << 23), "at most 4,194,304 bytes"),
+    ],
+)
+def test_a_config_that_is_too_much_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "config.yaml").write_text(text)
+    with pytest.raises(InputError, match=reason):
+        stored_config(tmp_path)
+
+
+def test_a_trials_metrics_that_are_nested_without_end_are_none(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text("[" * 100_000)
+    assert read_metrics(tmp_path) == {}
+    assert figures({"a": int("9" * 401), "b": 1.0}) == {"b": 1.0}

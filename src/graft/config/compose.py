@@ -11,6 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, cast, get_type_hints
 
+import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -204,6 +205,7 @@ def stored_config(run: Path, *, needed: tuple[str, ...] = ()) -> Config:
             "without; try the folder that training named at its end"
         )
     try:
+        _check_document(path)
         loaded = OmegaConf.load(path)
         if not isinstance(loaded, DictConfig):
             raise InputError(f"{path}: expected a config, received a list; try the run again")
@@ -218,6 +220,28 @@ def stored_config(run: Path, *, needed: tuple[str, ...] = ()) -> Config:
     types = get_type_hints(Config)
     sections: dict[str, Any] = {name: _values(types[name], typed[name], name) for name in needed}
     return Config(seed=typed.seed, **sections)
+
+
+MOST_BYTES, MOST_DEPTH = 1 << 22, 40
+
+
+def _check_document(path: Path) -> None:
+    """Refuses what would take more time or memory to read than any config of a run.
+
+    Raises:
+        InputError: the file is large, nested deeply, or has aliases, which can stand for more than memory holds.
+        YAMLError: it is no YAML.
+    """
+    if (size := path.stat().st_size) > MOST_BYTES:
+        raise InputError(f"{path}: expected a config of at most {MOST_BYTES:,} bytes, received {size:,}")
+    depth = 0
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for event in yaml.parse(file, Loader=yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise InputError(f"{path}: expected a config without aliases, received one ({event.anchor})")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MOST_DEPTH:
+                raise InputError(f"{path}: expected values nested at most {MOST_DEPTH} deep, received more")
 
 
 def section_of(section: type[T], content: Any) -> T:

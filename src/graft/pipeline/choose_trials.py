@@ -55,7 +55,7 @@ class Record:
             self.donors = [Donor(**each) for each in content["donors"]]
             self.begun = [Trial(**each) for each in content["begun"]]
             self.results = [Result(trial=Trial(**each.pop("trial")), **each) for each in content["results"]]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{self.path}: expected the record of a search, received something else ({error}); try another --out"
             ) from None
